@@ -1,0 +1,141 @@
+"""An artifact: a file, and the passport beside it that says what it is and what was found about it."""
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from optkit.deps import built_with
+from optkit.errors import ArtifactError
+from optkit.findings import Accuracy, BatchIndependence, Parity
+from optkit.record import Document, Record
+from optkit.tensors import DimRange, TensorSpec
+
+PASSPORT_SUFFIX = ".passport.json"
+
+
+class Format(StrEnum):
+    """What a file is."""
+
+    PYTORCH = "pytorch"  # a ModelSource: where an nn.Module comes from
+    TORCHSCRIPT = "torchscript"
+    ONNX = "onnx"
+
+
+class Precision(StrEnum):
+    """The lowest precision that a model file computes in, as its graph says."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Artifact(Record):
+    """A model file with its contract; `path` is absolute.
+
+    `files` are the other files without which `path` is useless (external data), relative to its folder. `notes` say
+    what a person should know of how it was made.
+    """
+
+    path: Path
+    format: Format
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dims: dict[str, DimRange]
+    sha256: str
+    parent_sha256: str | None = None
+    files: tuple[str, ...] = ()
+    built_with: dict[str, str] = Field(default_factory=built_with)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Every file of the artifact, the model itself first."""
+        return (self.path, *(self.path.parent / name for name in self.files))
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.stat().st_size for file in self.all_files)
+
+    def is_intact(self) -> bool:
+        """Whether every file is there and holds what it held when the artifact was made."""
+        return all(file.is_file() for file in self.all_files) and sha256_of(*self.all_files) == self.sha256
+
+
+class Passport(Document):
+    """The sidecar of an artifact: what it is, how it was made, what was found about it."""
+
+    schema_id: ClassVar[str] = "optkit/passport/1"
+
+    artifact: Artifact
+    stage: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    data_sha256: str | None = None
+    key: str | None = None  # hash of all that went into it; None for an artifact made outside a recipe
+    seconds: float | None = None
+    parity: Parity | None = None
+    batch_independence: BatchIndependence | None = None
+    accuracy: Accuracy | None = None
+
+    def save(self) -> Path:
+        """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        path = passport_path(self.artifact.path)
+        relative = self.artifact.model_copy(update={"path": Path(self.artifact.path.name)})
+        self.model_copy(update={"artifact": relative}).write(path)
+        return path
+
+
+def passport_path(artifact_path: Path) -> Path:
+    """Return where the passport of a file lies."""
+    return artifact_path.with_name(artifact_path.name + PASSPORT_SUFFIX)
+
+
+def read_passport(artifact_path: Path) -> Passport | None:
+    """Read the passport beside a file; None when there is none.
+
+    Raises:
+        ArtifactError: the passport cannot be read, or it belongs to other content than the file now has.
+    """
+    path = passport_path(artifact_path)
+    if not path.is_file():
+        return None
+    passport = Passport.read(path)
+    artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})
+    if not artifact.is_intact():
+        raise ArtifactError(
+            f"{artifact_path}: its content is not what {path.name} says (the file was changed, or a part is missing). "
+            f"Make the artifact again, or delete {path.name} if the file was meant to change."
+        )
+    return passport.model_copy(update={"artifact": artifact})
+
+
+def sha256_of(*files: Path) -> str:
+    """Return the SHA-256 of one file, or of the hashes of several, as hexadecimal text.
+
+    Raises:
+        ArtifactError: a file cannot be read.
+    """
+    digests = []
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as e:
+            raise ArtifactError(f"{file}: cannot be read ({e.strerror or e})") from e
+    return digests[0] if len(digests) == 1 else hash_of({"files": digests})
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a value that JSON can hold, independent of the order of its keys."""
+    import json
+
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

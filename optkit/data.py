@@ -1,0 +1,178 @@
+"""Where feeds come from: a folder of .npz files, the user's function, or seeded random values (never for calibration)."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from optkit import user_code
+from optkit.artifact import hash_of, sha256_of
+from optkit.errors import FeedError
+from optkit.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim, check_feed
+
+
+class Feeds:
+    """A data source that can be read more than once; every feed is checked against the declared inputs as it is read.
+
+    Iterating raises FeedError at the first feed that does not fit, and where there is none at all.
+    """
+
+    def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
+        self.target = target
+        self.inputs = tuple(inputs)
+
+    def sha256(self) -> str:
+        """Return the hash of the files, or of the code, that the feeds come from."""
+        if _is_code(self.target):
+            return user_code.code_sha256(self.target)
+        return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
+
+    def __iter__(self) -> Iterator[Feed]:
+        number = -1
+        for number, feed in enumerate(self._read()):
+            if not isinstance(feed, Mapping):
+                raise FeedError(
+                    f"{self.target}: feed {number} is a {type(feed).__name__}; expected a mapping of input name to array"
+                )
+            try:
+                check_feed(feed, self.inputs)
+                _check_finite(feed)
+            except FeedError as e:
+                raise FeedError(f"{self.target}: feed {number}: {e}") from e
+            yield feed
+        if number < 0:
+            raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
+
+    def __len__(self) -> int:
+        """Return the number of feeds where it is known without reading them, else raise TypeError."""
+        if not _is_code(self.target):
+            return len(_npz_files(Path(self.target)))
+        return len(self._called())  # type: ignore[arg-type]
+
+    def _read(self) -> Iterable[object]:
+        if _is_code(self.target):
+            return self._called()
+        return (_read_npz(file) for file in _npz_files(Path(self.target)))
+
+    def _called(self) -> Iterable[object]:
+        found = user_code.load(self.target)
+        try:
+            found = found() if callable(found) else found
+        except Exception as e:
+            raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
+        if not isinstance(found, Iterable):
+            raise FeedError(
+                f"{self.target}: gave a {type(found).__name__}; expected an iterable of feeds, such as a list"
+            )
+        if iter(found) is found:
+            raise FeedError(
+                f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
+                f"more than once. Return a list of feeds, or an object whose __iter__ starts anew."
+            )
+        return found
+
+
+def _is_code(target: str) -> bool:
+    return ":" in target and not Path(target).exists()
+
+
+def data_fault(target: str) -> str | None:
+    """Return what is wrong with a data source as far as can be told without running code; None when nothing is."""
+    if _is_code(target):
+        return user_code.target_fault(target)
+    try:
+        _npz_files(Path(target))
+    except FeedError as e:
+        return str(e)
+    return None
+
+
+def absolute_data(target: str, base: Path) -> str:
+    """Return a data source with its path made absolute; a relative one starts at `base`."""
+    if (base / target).exists() or ":" not in target:
+        return str((base / target).absolute())
+    return user_code.absolute_target(target, base)
+
+
+def _npz_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    if not path.exists():
+        raise FeedError(f"{path}: no such file or folder; expected .npz files or file.py:function")
+    if not files or files[0].suffix != ".npz":
+        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+    return files
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as e:
+        raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
+    except Exception as e:  # zipfile.BadZipFile and zlib.error share no base with the above
+        raise FeedError(f"{file}: damaged .npz ({e})") from e
+
+
+def _check_finite(feed: Feed) -> None:
+    for name, array in feed.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FeedError(f"input {name!r}: holds NaN or infinity; expected finite numbers")
+
+
+def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return seeded random values: normal for floats, 0 and 1 for integers and booleans (valid ids and masks anywhere).
+
+    Args:
+        inputs: what the model takes.
+        sizes: named dimension -> its size.
+        seed: the same seed, inputs and sizes give the same values.
+    """
+    rng = np.random.default_rng(seed)
+    feed: dict[str, np.ndarray] = {}
+    for spec in inputs:
+        shape = spec.shape_at(sizes)
+        values = rng.standard_normal(shape) if spec.dtype.is_float else rng.integers(0, 2, shape)
+        feed[spec.name] = np.ascontiguousarray(values.astype(spec.dtype.numpy))
+    return feed
+
+
+class Samples:
+    """Feeds of any asked size: cut and repeated from real data where there is some that fits, else seeded random."""
+
+    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Iterable[Feed] | None) -> None:
+        self.inputs = tuple(inputs)
+        self._batch = batch_dim(self.inputs)
+        largest = dims[self._batch].max if self._batch and self._batch in dims else 1
+        self._pool = _pool(real, self._batch, largest) if real is not None else None
+
+    @property
+    def origin(self) -> str:
+        """Where the values come from, in a word for the record."""
+        return "real samples" if self._pool else "seeded random"
+
+    def at(self, sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return a feed of these sizes; another seed gives other values (real samples start at another one)."""
+        if self._pool is None or not self._fits(self._pool, sizes):
+            return random_feed(self.inputs, sizes, seed)
+        if self._batch is None:
+            return {name: array.copy() for name, array in self._pool.items()}
+        count = len(next(iter(self._pool.values())))
+        rows = (np.arange(sizes[self._batch]) + seed) % count
+        return {name: np.ascontiguousarray(array[rows]) for name, array in self._pool.items()}
+
+    def _fits(self, pool: Feed, sizes: Sizes) -> bool:
+        skip = 0 if self._batch is None else 1
+        return all(pool[s.name].shape[skip:] == s.shape_at(sizes)[skip:] for s in self.inputs)
+
+
+def _pool(real: Iterable[Feed], batch: str | None, largest: int) -> dict[str, np.ndarray]:
+    """Put the first real feeds of one shape together, up to `largest` samples, or take the first feed as it is."""
+    pool: dict[str, np.ndarray] = {}
+    for feed in real:
+        if not pool:
+            pool = dict(feed)
+        elif all(pool[name].shape[1:] == array.shape[1:] for name, array in feed.items()):
+            pool = {name: np.concatenate([pool[name], array]) for name, array in feed.items()}
+        if batch is None or len(next(iter(pool.values()))) >= largest:
+            break
+    return pool

@@ -1,0 +1,63 @@
+"""Optional packages: the module, or an error with the line that installs it."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+from types import ModuleType
+
+from optkit.errors import MissingDependency
+
+
+def require(module: str, extra: str | None = None) -> ModuleType:
+    """Import a module that only some commands need.
+
+    Args:
+        module: the import name, such as `"tensorrt"`.
+        extra: the extra of optkit that brings it; None where no extra does.
+
+    Raises:
+        MissingDependency: it is not installed; says what to type.
+    """
+    if not installed(module):
+        raise MissingDependency(missing(module, extra))
+    return importlib.import_module(module)
+
+
+def installed(module: str) -> bool:
+    """Say whether a module can be found, without importing it or anything heavy."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def missing(module: str, extra: str | None = None) -> str:
+    """Return the sentence for a module that is not installed."""
+    return f"{module} is not installed. Run: pip install '{f'optkit[{extra}]' if extra else module}'"
+
+
+def version(*distributions: str) -> str | None:
+    """Return the version of the first of these distributions that is installed, without importing it."""
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+# The libraries whose version can change what an artifact holds.
+_BUILDERS: dict[str, tuple[str, ...]] = {
+    "torch": ("torch",),
+    "onnx": ("onnx",),
+    "onnxscript": ("onnxscript",),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+}
+
+
+def built_with() -> dict[str, str]:
+    """Return library name -> installed version, for the libraries that make artifacts, and optkit's own."""
+    from optkit._version import __version__
+
+    found = {library: version(*names) for library, names in _BUILDERS.items()}
+    return {"optkit": __version__} | {library: text for library, text in found.items() if text}

@@ -1,0 +1,52 @@
+"""Progress of long loops, reported without the loop knowing who watches.
+
+The API never prints. A loop wraps its iterable in `track`; whoever runs it may have installed a `Sink` with `reporting`.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Sink(Protocol):
+    """Something that shows how far a loop is."""
+
+    def begin(self, description: str, total: int | None) -> None:
+        """A loop of `total` turns starts; None when their number is not known."""
+
+    def advance(self) -> None:
+        """One turn of the innermost loop is done."""
+
+    def end(self) -> None:
+        """The innermost loop has ended, by itself or by an error."""
+
+
+_sink: ContextVar[Sink | None] = ContextVar("progress_sink", default=None)
+
+
+@contextlib.contextmanager
+def reporting(sink: Sink) -> Iterator[None]:
+    """Send the progress of every loop inside the block to `sink`."""
+    token = _sink.set(sink)
+    try:
+        yield
+    finally:
+        _sink.reset(token)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and report each as done when the next one is asked for."""
+    sink = _sink.get()
+    if sink is None:
+        yield from items
+        return
+    sink.begin(description, total)
+    try:
+        for item in items:
+            yield item
+            sink.advance()
+    finally:
+        sink.end()

@@ -1,0 +1,98 @@
+"""Record: what crosses a file or the command line; Document: a record that is a file of its own."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from optkit.errors import ArtifactError, OutputError
+
+
+class Record(BaseModel):
+    """A frozen value whose unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Document(Record):
+    """A record that names its schema, so that an old or foreign file is told from a damaged one."""
+
+    schema_id: ClassVar[str]
+
+    def to_json(self) -> str:
+        """Return the document as JSON text, `"schema"` first. NaN and infinity are refused, as JSON has neither."""
+        content = {"schema": self.schema_id} | self.model_dump(mode="json")
+        return json.dumps(content, indent=2, allow_nan=False)
+
+    def write(self, path: Path) -> None:
+        """Write the document to `path`, whole or not at all.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a document.
+
+        Raises:
+            ArtifactError: no such file, not JSON, another schema, or fields that do not fit it.
+        """
+        try:
+            content: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+            raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+        found = content.pop("schema", None) if isinstance(content, dict) else None
+        if found != cls.schema_id:
+            raise ArtifactError(
+                f"{path}: schema {found!r}; this version of optkit reads {cls.schema_id!r}. Make the file again."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as e:
+            raise ArtifactError(f"{path}: {'; '.join(faults(e))}") from e
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Return one line for each fault of a validation: `where: what`."""
+    return [
+        f"{'.'.join(str(part) for part in fault['loc']) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    ]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path` that takes its place when the block ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full. An existing `path` is then unchanged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

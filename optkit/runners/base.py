@@ -1,0 +1,110 @@
+"""Runner: loads one artifact on one device and runs it. Parity, accuracy, benchmark and calibration all go through it."""
+
+import abc
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+
+from optkit.artifact import Artifact
+from optkit.errors import FeedError, RunnerError, first_line
+from optkit.tensors import Feed, check_feed
+
+
+class Device(StrEnum):
+    """Where an artifact runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Runner(abc.ABC):
+    """A context manager: constructing costs nothing, `with` loads the artifact, and its end frees it.
+
+    A subclass writes `_load`, `_free`, `_infer` and `_bind`; names, shapes and state are checked here.
+    """
+
+    def __init__(self, artifact: Artifact, device: Device = Device.CPU, threads: int | None = None) -> None:
+        """Remember what to load.
+
+        Args:
+            artifact: what to run.
+            device: where; never another one in its place.
+            threads: of one inference on a CPU; None takes the runtime's default.
+        """
+        self.artifact = artifact
+        self.device = device
+        self.threads = threads
+        self._loaded = False
+
+    def __enter__(self) -> Self:
+        if not self.artifact.path.is_file():
+            raise RunnerError(f"{self.artifact.path}: no such file")
+        self._load()
+        self._loaded = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loaded = False
+        self._free()
+
+    @property
+    @abc.abstractmethod
+    def provider(self) -> str:
+        """What really runs the artifact, such as `CPUExecutionProvider`; known once it is loaded."""
+
+    def infer(self, feed: Feed) -> dict[str, np.ndarray]:
+        """Run one inference, host to host.
+
+        Args:
+            feed: input name -> array; shapes and dtypes must fit the artifact's inputs.
+
+        Returns:
+            output name -> C-contiguous array owned by the caller (never a reused buffer).
+
+        Raises:
+            FeedError: a name, dtype or shape does not fit.
+            RunnerError: the artifact is not loaded, or failed on this feed.
+        """
+        self._check(feed)
+        try:
+            outputs = self._infer(feed)
+        except (FeedError, RunnerError):
+            raise
+        except Exception as e:  # every runtime raises types of its own
+            raise RunnerError(f"{self.artifact.path.name}: failed on {_shapes(feed)}: {first_line(e)}") from e
+        return {name: np.ascontiguousarray(array) for name, array in outputs.items()}
+
+    def bind(self, feed: Feed) -> Callable[[], None]:
+        """Place the inputs once; each call of what is returned is one inference, awaited to its end.
+
+        The outputs stay where the runtime leaves them. Valid until the runner is closed.
+
+        Raises:
+            FeedError: a name, dtype or shape does not fit.
+            RunnerError: the artifact is not loaded.
+        """
+        self._check(feed)
+        return self._bind(feed)
+
+    def _check(self, feed: Feed) -> None:
+        if not self._loaded:
+            raise RunnerError(f"{self.artifact.path.name}: the runner is not open; use it inside `with`")
+        check_feed(feed, self.artifact.inputs)
+
+    @abc.abstractmethod
+    def _load(self) -> None: ...
+
+    @abc.abstractmethod
+    def _free(self) -> None: ...
+
+    @abc.abstractmethod
+    def _infer(self, feed: Feed) -> dict[str, np.ndarray]: ...
+
+    @abc.abstractmethod
+    def _bind(self, feed: Feed) -> Callable[[], None]: ...
+
+
+def _shapes(feed: Feed) -> str:
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())

@@ -1,0 +1,74 @@
+"""ONNX Runtime, on the CPU or on CUDA; the provider that really runs the model is compared with the one asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from optkit.errors import RunnerError, first_line
+from optkit.runners.base import Device, Runner
+from optkit.tensors import Feed
+
+_PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeRunner(Runner):
+    """One session on one provider. On CUDA, operators without a CUDA form run on the CPU, as ONNX Runtime assigns them."""
+
+    @property
+    def provider(self) -> str:
+        """The first provider of the session."""
+        return str(self._session.get_providers()[0])
+
+    def _load(self) -> None:
+        import onnxruntime
+
+        wanted = _PROVIDERS[self.device]
+        if self.device is Device.CUDA:
+            onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brought
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it logs for a failed provider is told by the error below
+        if self.threads:
+            options.intra_op_num_threads = self.threads
+        try:
+            self._session: Any = onnxruntime.InferenceSession(self.artifact.path, options, providers=[wanted])
+        except Exception as e:  # onnxruntime's exceptions share no base but Exception
+            raise RunnerError(f"{self.artifact.path}: ONNX Runtime cannot load it ({first_line(e)})") from e
+        found = self._session.get_providers()
+        if found[0] != wanted:
+            raise RunnerError(
+                f"device {str(self.device)!r}: asked ONNX Runtime for {wanted}, and it fell back to {found[0]}. "
+                f"Use --device cpu, or install onnxruntime-gpu with its CUDA libraries on a machine with a GPU."
+            )
+        names = [spec.name for spec in self.artifact.outputs]
+        if [o.name for o in self._session.get_outputs()] != names:
+            written = ", ".join(o.name for o in self._session.get_outputs())
+            raise RunnerError(f"{self.artifact.path}: has outputs {written}; expected {', '.join(names)}")
+        self._names = names
+
+    def _free(self) -> None:
+        del self._session
+
+    def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
+        arrays = self._session.run(self._names, dict(feed))
+        return dict(zip(self._names, arrays, strict=True))
+
+    def _bind(self, feed: Feed) -> Callable[[], None]:
+        session, binding = self._session, self._session.io_binding()
+        if self.device is Device.CUDA:
+            import onnxruntime
+
+            kept = [onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0) for array in feed.values()]
+            for name, value in zip(feed, kept, strict=True):
+                binding.bind_ortvalue_input(name, value)
+        else:
+            for name, array in feed.items():
+                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._names:
+            binding.bind_output(name, str(self.device))
+
+        def call() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return call

@@ -1,0 +1,27 @@
+"""Which runner runs which format."""
+
+from optkit.artifact import Artifact, Format
+from optkit.runners.base import Device, Runner
+
+
+def open_runner(artifact: Artifact, device: Device = Device.CPU, threads: int | None = None) -> Runner:
+    """Return the runner of an artifact's format, not yet loaded: use it in `with`.
+
+    Args:
+        artifact: what to run.
+        device: where.
+        threads: of one inference on a CPU; None takes the runtime's default.
+    """
+    match artifact.format:
+        case Format.PYTORCH:
+            from optkit.runners.pytorch import EagerRunner
+
+            return EagerRunner(artifact, device, threads)
+        case Format.TORCHSCRIPT:
+            from optkit.runners.pytorch import TorchScriptRunner
+
+            return TorchScriptRunner(artifact, device, threads)
+        case Format.ONNX:
+            from optkit.runners.onnxruntime import OnnxRuntimeRunner
+
+            return OnnxRuntimeRunner(artifact, device, threads)

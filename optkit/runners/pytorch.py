@@ -1,0 +1,120 @@
+"""PyTorch: the module itself (eager), and TorchScript files."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optkit import user_code
+from optkit.errors import RunnerError, first_line
+from optkit.forward import flatten, forward_order, torchscript_notices_off
+from optkit.runners.base import Device, Runner
+from optkit.source import load_module
+from optkit.tensors import Feed
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _TorchRunner(Runner):
+    """A module on a device; a subclass says where the module comes from."""
+
+    @property
+    def provider(self) -> str:
+        """The device by torch's name."""
+        return str(self._where)
+
+    def _module(self) -> "torch.nn.Module":
+        raise NotImplementedError
+
+    def _load(self) -> None:
+        import torch
+
+        if self.device is Device.CUDA and not torch.cuda.is_available():
+            raise RunnerError(
+                "device 'cuda': torch finds no usable GPU here. Use --device cpu, or a CUDA build of torch."
+            )
+        self._where = torch.device(self.device)
+        module = self._module()
+        self._order = forward_order(module, self.artifact.inputs)
+        self._loaded_module = module.to(self._where)
+
+    def _free(self) -> None:
+        import torch
+
+        del self._loaded_module
+        if self.device is Device.CUDA:
+            torch.cuda.empty_cache()
+
+    def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
+        with _inference(self.threads):
+            try:
+                found = list(flatten(self._loaded_module(*self._placed(feed))))
+            except RuntimeError as e:
+                raise RunnerError(f"{self.artifact.path.name}: {user_code.describe(e)}") from e
+            names = [spec.name for spec in self.artifact.outputs]
+            if len(found) != len(names):
+                raise RunnerError(
+                    f"{self.artifact.path.name}: returned {len(found)} outputs; expected {', '.join(names)}"
+                )
+            # A copy: a module may return a view of its input or of a buffer.
+            return {name: tensor.to("cpu", copy=True).numpy() for name, (_, tensor) in zip(names, found, strict=True)}
+
+    def _bind(self, feed: Feed) -> Callable[[], None]:
+        import torch
+
+        placed = self._placed(feed)
+        module, threads, on_gpu = self._loaded_module, self.threads, self.device is Device.CUDA
+
+        def call() -> None:
+            with _inference(threads):
+                module(*placed)
+                if on_gpu:
+                    torch.cuda.synchronize()
+
+        return call
+
+    def _placed(self, feed: Feed) -> "list[torch.Tensor]":
+        import torch
+
+        return [torch.from_numpy(np.array(feed[spec.name])).to(self._where) for spec in self._order]
+
+
+class EagerRunner(_TorchRunner):
+    """The source module, run as PyTorch runs it."""
+
+    def _module(self) -> "torch.nn.Module":
+        module = load_module(self.artifact)  # shared by the process: what moves to a GPU is a copy
+        return copy.deepcopy(module) if self.device is Device.CUDA else module
+
+
+class TorchScriptRunner(_TorchRunner):
+    """A TorchScript file."""
+
+    def _module(self) -> "torch.nn.Module":
+        import torch
+
+        try:
+            with torchscript_notices_off():
+                module: torch.nn.Module = torch.jit.load(str(self.artifact.path), map_location=self._where)
+            return module.eval()
+        except (RuntimeError, ValueError) as e:
+            raise RunnerError(f"{self.artifact.path}: cannot be loaded as TorchScript ({first_line(e)})") from e
+
+
+@contextlib.contextmanager
+def _inference(threads: int | None) -> "Iterator[None]":
+    """No gradients, and this many threads for the length of the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads and threads != before:
+        torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if threads and threads != before:
+            torch.set_num_threads(before)

@@ -1,0 +1,27 @@
+"""The stages, and the union of them that a recipe's steps are read into."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from optkit.stages.base import Stage
+from optkit.stages.convert_fp16 import ConvertFp16
+from optkit.stages.export_onnx import ExportOnnx
+from optkit.stages.export_torchscript import ExportTorchScript
+from optkit.stages.quantize_dynamic import QuantizeDynamic
+from optkit.stages.quantize_static import QuantizeStatic
+
+AnyStage = Annotated[
+    ExportTorchScript | ExportOnnx | ConvertFp16 | QuantizeDynamic | QuantizeStatic,
+    Field(discriminator="stage"),
+]
+
+__all__ = [
+    "AnyStage",
+    "ConvertFp16",
+    "ExportOnnx",
+    "ExportTorchScript",
+    "QuantizeDynamic",
+    "QuantizeStatic",
+    "Stage",
+]

@@ -1,0 +1,86 @@
+"""Stage: takes one artifact and a folder, and returns one artifact. It never measures and never compares."""
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.errors import StageError
+from optkit.record import Record
+from optkit.tensors import TensorSpec
+
+
+class Stage(Record, abc.ABC):
+    """One step of a chain; its fields are the recipe's keys and the command's options.
+
+    A subclass adds `stage: Literal["its-key"]`, its options, and `make`.
+    """
+
+    accepts: ClassVar[frozenset[Format]]
+    produces: ClassVar[Format]
+    filename: ClassVar[str]
+
+    stage: str
+    name: str | None = None  # of the step; the key of the stage where it is not given
+    after: str | None = None  # the step whose artifact it takes; the one before it where it is not given
+    optional: bool = False  # skipped with its reason where a package is missing
+
+    @property
+    def step(self) -> str:
+        """The name of the step in a recipe."""
+        return self.name or self.stage
+
+    def requires(self) -> Sequence[str]:
+        """Return the modules that the stage imports, so that a plan can say early which are missing."""
+        return ()
+
+    @abc.abstractmethod
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Write the artifact to `path` and return it; use `self.artifact` to build it.
+
+        Raises:
+            StageError: it could not be made.
+        """
+
+    def run(self, source: Artifact, out_dir: Path) -> Artifact:
+        """Make the artifact in `out_dir`, which is created, and check that it is what the stage declares.
+
+        Raises:
+            StageError: the source has another format, or the artifact could not be made. Files may be left in `out_dir`.
+        """
+        if source.format not in self.accepts:
+            wanted = " or ".join(sorted(self.accepts))
+            raise StageError(f"{self.step}: accepts {wanted}, but {source.path.name} is {source.format}")
+        out_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            artifact = self.make(source, out_dir.absolute() / self.filename)
+        except StageError as e:
+            raise StageError(f"{self.step}: {e}") from e
+        if artifact.format is not self.produces or not artifact.path.is_file():
+            raise AssertionError(f"{type(self).__name__} declares {self.produces} but made {artifact}")
+        return artifact
+
+    def artifact(
+        self,
+        source: Artifact,
+        path: Path,
+        precision: Precision,
+        *,
+        outputs: Sequence[TensorSpec] | None = None,
+        files: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> Artifact:
+        """Return the artifact at `path`, which has the contract of its source."""
+        return Artifact(
+            path=path,
+            format=self.produces,
+            precision=precision,
+            inputs=source.inputs,
+            outputs=tuple(outputs or source.outputs),
+            dims=source.dims,
+            sha256=sha256_of(path, *(path.parent / name for name in files)),
+            parent_sha256=source.sha256,
+            files=tuple(files),
+            notes=tuple(notes),
+        )

@@ -1,0 +1,174 @@
+"""nn.Module -> ONNX, with every declared dynamic dimension, at the opset that was asked for."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from optkit import onnx_file, user_code
+from optkit.artifact import Artifact, Format, Precision
+from optkit.data import random_feed
+from optkit.errors import StageError
+from optkit.forward import baked_in_notes, forward_order
+from optkit.source import load_module
+from optkit.stages.base import Stage
+from optkit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ExportOnnx(Stage):
+    """Write an ONNX file and check it: opset, IR, inputs and outputs, dynamic dimensions, onnx.checker.
+
+    `exporter: auto` is a choice between two runs of this stage and is made by `choose.exporter`; the stage itself does one.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
+    produces: ClassVar[Format] = Format.ONNX
+    filename: ClassVar[str] = "model.onnx"
+
+    stage: Literal["export-onnx"] = "export-onnx"
+    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    opset: int = 20
+    ir_version: int | None = None  # None takes what the exporter writes
+
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Export with the one exporter named, and refuse a file that is not what was asked for."""
+        if self.exporter == "auto":
+            raise StageError("exporter 'auto' is a choice, not an exporter; expected dynamo or torchscript here")
+        module = load_module(source)
+        ordered = forward_order(module, source.inputs)
+        # Exporters take 0 and 1 for constants, and equal sizes for one dimension: every dimension gets its own.
+        sizes = {name: min(r.max, max(r.min, 2) + i) for i, (name, r) in enumerate(source.dims.items())}
+        feed = random_feed(source.inputs, sizes)
+        args = tuple(_tensor(feed[spec.name]) for spec in ordered)
+        export = _dynamo if self.exporter == "dynamo" else _torchscript
+        try:
+            with warnings.catch_warnings(record=True) as caught, _quiet_exporter():
+                warnings.simplefilter("always")
+                export(module, args, path, ordered, source.outputs, self.opset)
+        except Exception as e:  # the exporters raise whatever torch and the user's code raise
+            raise StageError(f"the {self.exporter} exporter failed: {_cause(e)}") from e
+        onnx_file.check(path)
+        facts = onnx_file.facts(path)
+        self._check_versions(facts)
+        _check_specs(facts, ordered, source.outputs)
+        notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
+        notes += baked_in_notes(caught)
+        ordered_source = source.model_copy(update={"inputs": tuple(ordered)})
+        return self.artifact(ordered_source, path, Precision.FP32, files=facts.files, notes=notes)
+
+    def _check_versions(self, facts: onnx_file.OnnxFacts) -> None:
+        if facts.opset != self.opset:
+            raise StageError(
+                f"the {self.exporter} exporter wrote opset {facts.opset}; asked for {self.opset}. "
+                f"Ask for opset {facts.opset}, or use --exporter {_other(self.exporter)}."
+            )
+        if self.ir_version is not None and facts.ir_version != self.ir_version:
+            raise StageError(f"the file has IR version {facts.ir_version}; asked for {self.ir_version}")
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep away what the exporters log of themselves, such as that torchvision is not installed."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _tensor(array: Any) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _other(exporter: str) -> str:
+    return "torchscript" if exporter == "dynamo" else "dynamo"
+
+
+def _dynamo(
+    module: "torch.nn.Module",
+    args: "tuple[torch.Tensor, ...]",
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    opset: int,
+) -> None:
+    import torch
+
+    shapes = tuple({axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in inputs)
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    torch.onnx.export(
+        module,
+        args,
+        str(path),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[spec.name for spec in inputs],
+        output_names=[spec.name for spec in outputs],
+        dynamic_shapes=shapes,
+        external_data=size > onnx_file.ONE_FILE_BYTES,  # its default writes a second file for any model
+        verbose=False,
+    )
+
+
+def _torchscript(
+    module: "torch.nn.Module",
+    args: "tuple[torch.Tensor, ...]",
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    opset: int,
+) -> None:
+    import torch
+
+    axes = {
+        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+        for spec in (*inputs, *outputs)
+    }
+    torch.onnx.export(
+        module,
+        args,
+        str(path),
+        dynamo=False,
+        opset_version=opset,
+        input_names=[spec.name for spec in inputs],
+        output_names=[spec.name for spec in outputs],
+        dynamic_axes={name: dims for name, dims in axes.items() if dims},
+    )
+
+
+def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Refuse a file whose inputs or outputs are not the declared ones, or have lost a dynamic dimension."""
+    for kind, found, declared in (("input", facts.inputs, inputs), ("output", facts.outputs, outputs)):
+        if [spec.name for spec in found] != [spec.name for spec in declared]:
+            raise StageError(f"the file has {kind}s {_names(found)}; expected {_names(declared)}")
+        for got, want in zip(found, declared, strict=True):
+            if got.dtype != want.dtype or len(got.shape) != len(want.shape):
+                raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
+            for axis, (a, b) in enumerate(zip(got.shape, want.shape, strict=True)):
+                if isinstance(b, str) and isinstance(a, int):
+                    raise StageError(
+                        f"{kind} {got.name!r} lost its dynamic dimension {b!r}: axis {axis} is fixed to {a} in the file. "
+                        f"The model computes with that size as a number; use x.shape[{axis}] instead of a constant."
+                    )
+                if isinstance(a, int) and a != b:
+                    raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(spec.name for spec in specs) or "none"
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost cause, which names the user's line where there is one; the outer error is torch's wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return user_code.describe(error)

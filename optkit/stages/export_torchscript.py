@@ -1,0 +1,78 @@
+"""nn.Module -> TorchScript, by scripting (keeps control flow) or tracing (records one run)."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optkit import user_code
+from optkit.artifact import Artifact, Format, Precision
+from optkit.data import random_feed
+from optkit.errors import StageError, first_line
+from optkit.forward import baked_in_notes, forward_order, torchscript_notices_off
+from optkit.source import load_module
+from optkit.stages.base import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ExportTorchScript(Stage):
+    """Write a TorchScript file. `auto` scripts, and traces when the model cannot be scripted, and says why."""
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
+    produces: ClassVar[Format] = Format.TORCHSCRIPT
+    filename: ClassVar[str] = "model.pt"
+
+    stage: Literal["export-torchscript"] = "export-torchscript"
+    method: Literal["auto", "script", "trace"] = "auto"
+
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Script or trace the module; warnings of the tracer that mean a baked-in value become notes."""
+        module = load_module(source)
+        with torchscript_notices_off():
+            scripted, notes = self._scripted(module, source)
+            try:
+                scripted.save(str(path))
+            except (RuntimeError, OSError) as e:
+                raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
+        return self.artifact(source, path, Precision.FP32, notes=notes)
+
+    def _scripted(self, module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
+        import torch
+
+        if isinstance(module, torch.jit.ScriptModule):
+            return module, ["the source is TorchScript already"]
+        reason = ""
+        if self.method != "trace":
+            try:
+                return torch.jit.script(module), ["scripted: keeps control flow"]
+            except Exception as e:  # the frontend raises many types, user code in it any
+                reason = _script_reason(e)
+                if self.method == "script":
+                    raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
+        traced, notes = _trace(module, source)
+        why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
+        return traced, [why, *notes]
+
+
+def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
+    import torch
+
+    sizes = {name: min(r.max, max(r.opt, 2)) for name, r in source.dims.items()}  # 1 would be taken for a constant
+    feed = random_feed(source.inputs, sizes)
+    example = tuple(torch.from_numpy(feed[spec.name]) for spec in forward_order(module, source.inputs))
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        try:
+            # check_trace would compare with this same input only; parity does it at every corner.
+            traced = torch.jit.trace(module, example, check_trace=False, strict=False)
+        except Exception as e:
+            raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e
+    return traced, baked_in_notes(caught)
+
+
+def _script_reason(error: BaseException) -> str:
+    """Return the cause and the user's line of an error of the TorchScript compiler."""
+    line = re.search(r'File "([^"]+)", line (\d+)', str(error))
+    return f"{first_line(error).rstrip(':')}{f' ({line[1]}:{line[2]})' if line else ''}"

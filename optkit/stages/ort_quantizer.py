@@ -1,0 +1,59 @@
+"""What the two quantizing stages share: ONNX Runtime's preparation of the graph, and its errors told as ours."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from optkit import onnx_file
+from optkit.errors import OptkitError, StageError, first_line
+
+
+@contextlib.contextmanager
+def quantizing(source: Path) -> Iterator[Path]:
+    """Give the path of a prepared copy of a model (optimized, shapes inferred) to quantize from.
+
+    What ONNX Runtime raises inside the block becomes a StageError, and what it logs is kept for `-vv`.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="optkit-quantize-") as folder, _quiet_root_logger():
+        prepared = Path(folder) / "prepared.onnx"
+        try:
+            # Symbolic shape inference fails on many real graphs, and the quantizer does without it.
+            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            _forget_shapes_of_weights(prepared)
+            yield prepared
+        except OptkitError:
+            raise
+        except Exception as e:  # the quantizer raises plain exceptions of many types
+            raise StageError(f"the model cannot be quantized: {first_line(e)}") from e
+
+
+def _forget_shapes_of_weights(path: Path) -> None:
+    """Drop the shapes that the dynamo exporter states for weights too.
+
+    The quantizer turns Gemm into MatMul by transposing the weight, and shape inference then refuses the stale shape.
+    """
+    model = onnx_file.load(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    onnx_file.save(model, path)
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Lower what the quantizer logs to the root logger: advice that does not concern optkit's user."""
+    root = logging.getLogger()
+
+    def only_debugging(_: logging.LogRecord) -> bool:
+        return root.isEnabledFor(logging.DEBUG)
+
+    root.addFilter(only_debugging)
+    try:
+        yield
+    finally:
+        root.removeFilter(only_debugging)

@@ -1,0 +1,226 @@
+"""The contract of a model's inputs: names, dtypes, dimensions and their ranges, and the feeds that fit them.
+
+The grammar of a specification is `name:dtype[dim,dim,...]`, where a dim is a number or the name of a dynamic dimension:
+`image:float32[batch,3,224,224]`. The range of a named dimension is `min:opt:max`, as an optimization profile has it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from pydantic import field_validator, model_validator
+
+from optkit.errors import FeedError
+from optkit.record import Record
+
+Dim = int | str
+Feed = Mapping[str, np.ndarray]
+Sizes = Mapping[str, int]  # named dimension -> its size at one point
+
+_NAME = r"[A-Za-z_][\w.]*"
+_SPEC = re.compile(rf"^\s*(?:(?P<name>{_NAME})\s*:\s*)?(?P<dtype>\w+)\s*\[(?P<dims>[^\[\]]*)\]\s*$")
+_RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*:\s*(\d+)\s*$")
+
+
+class DType(StrEnum):
+    """The element types that a feed may have, by their numpy names."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    FLOAT64 = "float64"
+    INT64 = "int64"
+    INT32 = "int32"
+    INT16 = "int16"
+    INT8 = "int8"
+    UINT8 = "uint8"
+    BOOL = "bool"
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The numpy dtype."""
+        return np.dtype(self.value)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the type holds real numbers."""
+        return self.value.startswith("float")
+
+
+class TensorSpec(Record):
+    """The name, dtype and shape of one input or output; a str in `shape` is a dynamic dimension."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+    @field_validator("shape")
+    @classmethod
+    def _dims_are_positive(cls, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        for dim in shape:
+            if isinstance(dim, int) and dim < 1:
+                raise ValueError(f"dimension {dim}: must be 1 or more, or a name such as 'batch' if it varies")
+        return shape
+
+    @classmethod
+    def parse(cls, text: str, name: str | None = None) -> Self:
+        """Read `name:dtype[dims]`, or `dtype[dims]` when the name stands elsewhere.
+
+        Raises:
+            ValueError: the text does not follow the grammar; says how it should look.
+        """
+        form = "dtype[dim,...]" if name else "name:dtype[dim,...]"
+        example = "float32[batch,3,224,224]" if name else "image:float32[batch,3,224,224]"
+        match = _SPEC.match(text)
+        if not match or bool(match["name"]) == bool(name):
+            raise ValueError(f"{text!r} is no tensor specification; expected {form}, as in {example}")
+        if match["dtype"] not in set(DType):
+            raise ValueError(f"{text!r}: unknown dtype {match['dtype']!r}; expected one of {', '.join(DType)}")
+        dims = [part.strip() for part in match["dims"].split(",")] if match["dims"].strip() else []
+        for dim in dims:
+            if not re.fullmatch(rf"\d+|{_NAME}", dim):
+                raise ValueError(
+                    f"{text!r}: dimension {dim!r} is neither a number nor a name; expected as in {example}"
+                )
+        return cls(
+            name=name or match["name"],
+            dtype=DType(match["dtype"]),
+            shape=tuple(int(dim) if dim.isdigit() else dim for dim in dims),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.type_text}"
+
+    @property
+    def type_text(self) -> str:
+        """The specification without its name."""
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    def shape_at(self, sizes: Sizes) -> tuple[int, ...]:
+        """Return the shape with every named dimension replaced by its size."""
+        return tuple(dim if isinstance(dim, int) else sizes[dim] for dim in self.shape)
+
+
+class DimRange(Record):
+    """The smallest, most usual and largest size of a named dimension: 1 <= min <= opt <= max."""
+
+    min: int
+    opt: int
+    max: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max}; expected 1 <= min <= opt <= max")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `min:opt:max`.
+
+        Raises:
+            ValueError: the text does not follow the grammar, or the numbers are not ordered.
+        """
+        match = _RANGE.match(text)
+        if not match:
+            raise ValueError(f"{text!r} is no range; expected min:opt:max, as in 1:8:64")
+        low, usual, high = (int(number) for number in match.groups())
+        return cls(min=low, opt=usual, max=high)
+
+    def odd_point(self) -> int | None:
+        """Return an odd size strictly inside the range that is none of min, opt and max; None where there is none.
+
+        Exporters and kernels like even and round sizes; the odd one finds what was folded to them.
+        """
+        middle = (self.opt + self.max) // 2
+        inside = [n for n in range(self.min + 1, self.max) if n % 2 and n != self.opt]
+        return min(inside, key=lambda n: abs(n - middle), default=None)
+
+
+def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> list[str]:
+    """Return what is wrong between the named dimensions that inputs use and those that have a range."""
+    used = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+    faults = [
+        f"dimension {dim!r}: used by an input but has no range; declare it, as in {dim}: {{min: 1, opt: 8, max: 64}}"
+        for dim in sorted(used - set(dims))
+    ]
+    faults += [
+        f"dimension {dim!r}: has a range but no input uses it; the inputs use {', '.join(sorted(used)) or 'none'}"
+        for dim in sorted(set(dims) - used)
+    ]
+    names = [spec.name for spec in inputs]
+    faults += [f"input {name!r}: declared twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    return faults
+
+
+def corners(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
+    """Return the points at which a model must be right.
+
+    All dimensions together at min, opt, max and their odd point, then each alone at its own min, max and odd point
+    with the others at opt. A model without dynamic dimensions has one point.
+    """
+    opt = {name: r.opt for name, r in dims.items()}
+    points = [opt]
+    points += [{name: r.min for name, r in dims.items()}, {name: r.max for name, r in dims.items()}]
+    points += [{name: r.odd_point() or r.opt for name, r in dims.items()}]
+    for name, r in dims.items():
+        points += [opt | {name: size} for size in (r.min, r.max, r.odd_point()) if size]
+    unique: list[dict[str, int]] = []
+    for point in points:
+        if point not in unique:
+            unique.append(point)
+    return unique
+
+
+def batch_dim(inputs: Iterable[TensorSpec]) -> str | None:
+    """Return the named dimension that comes first in every input, or None when they share none."""
+    firsts = {spec.shape[0] if spec.shape else None for spec in inputs}
+    only = firsts.pop() if len(firsts) == 1 else None
+    return only if isinstance(only, str) else None
+
+
+def check_feed(feed: Feed, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange] | None = None) -> dict[str, int]:
+    """Check that a feed fits the declared inputs.
+
+    Args:
+        feed: input name -> array.
+        inputs: what the model takes.
+        dims: where given, the sizes must lie within these ranges.
+
+    Returns:
+        named dimension -> its size in this feed.
+
+    Raises:
+        FeedError: a name, dtype, shape or size does not fit; says which, what was found and what was expected.
+    """
+    names = [spec.name for spec in inputs]
+    if set(feed) != set(names):
+        raise FeedError(f"feed: got inputs {', '.join(sorted(feed)) or 'none'}; the model takes {', '.join(names)}")
+    sizes: dict[str, int] = {}
+    for spec in inputs:
+        _check_array(feed[spec.name], spec, sizes)
+    for name, allowed in (dims or {}).items():
+        size = sizes.get(name, allowed.opt)
+        if not allowed.min <= size <= allowed.max:
+            raise FeedError(f"dimension {name!r}: got {size}; declared {allowed.min} to {allowed.max}")
+    return sizes
+
+
+def _check_array(array: object, spec: TensorSpec, sizes: dict[str, int]) -> None:
+    """Check one array and add the sizes of its named dimensions to `sizes`."""
+    if not isinstance(array, np.ndarray):
+        raise FeedError(f"input {spec.name!r}: got {type(array).__name__}; expected a numpy array {spec.type_text}")
+    found = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+    if array.dtype != spec.dtype.numpy:
+        hint = f"Cast the feed to {spec.dtype}."
+        raise FeedError(f"input {spec.name!r}: got {found}; the model takes {spec.type_text}. {hint}")
+    fits = array.ndim == len(spec.shape) and all(
+        size > 0 and (sizes.setdefault(dim, size) if isinstance(dim, str) else dim) == size
+        for dim, size in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        known = ", ".join(f"{name}={size}" for name, size in sizes.items() if name in spec.shape)
+        raise FeedError(
+            f"input {spec.name!r}: got {found}; the model takes {spec.type_text}{f' with {known}' if known else ''}"
+        )

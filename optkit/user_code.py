@@ -1,0 +1,148 @@
+"""The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from modulefinder import ModuleFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from optkit.errors import ModelError, first_line
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split `file.py:name` or `package.module:name` into its two parts.
+
+    Raises:
+        ModelError: there is no name behind a colon.
+    """
+    where, colon, name = target.rpartition(":")
+    if not colon or not where or not name.isidentifier():
+        raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in model.py:build")
+    return where, name
+
+
+def absolute_target(target: str, base: Path) -> str:
+    """Return the target with a file's path made absolute; a relative one starts at `base`."""
+    where, name = split_target(target)
+    return f"{(base / where).absolute()}:{name}" if where.endswith(".py") else target
+
+
+def target_fault(target: str) -> str | None:
+    """Return what is wrong with a target as far as can be told without running it; None when nothing is."""
+    try:
+        where, _ = split_target(target)
+        code_files(where)
+    except ModelError as e:
+        return str(e)
+    return None
+
+
+def code_files(where: str) -> dict[str, Path]:
+    """Return the files that a target's code consists of, by their name relative to its folder.
+
+    For `file.py` these are the file and all that it imports from its own folder; for a package all its Python files.
+
+    Raises:
+        ModelError: no such file or module, or a syntax error in it.
+    """
+    if not where.endswith(".py"):
+        return _package_files(where)
+    file = Path(where).absolute()
+    if not file.is_file():
+        what = "is a directory" if file.is_dir() else "no such file"
+        raise ModelError(f"{where}: {what}; expected a Python file. Check the path before the colon.")
+    finder = ModuleFinder(path=[str(file.parent)])
+    try:
+        finder.run_script(str(file))
+    except SyntaxError as e:
+        raise ModelError(f"{e.filename or where}:{e.lineno}: {e.msg}") from e
+    except (OSError, UnicodeDecodeError, ValueError) as e:
+        raise ModelError(f"{where}: cannot be read as Python ({first_line(e)})") from e
+    found = (getattr(module, "__file__", None) for module in finder.modules.values())
+    files = {file} | {Path(name) for name in found if name}
+    return {str(path.relative_to(file.parent)): path for path in sorted(files)}
+
+
+def _package_files(where: str) -> dict[str, Path]:
+    try:
+        spec = importlib.util.find_spec(where)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin:
+        raise ModelError(f"{where}: no such module; expected file.py:function or package.module:function")
+    top = importlib.util.find_spec(where.partition(".")[0])
+    folders = [Path(p) for p in (top.submodule_search_locations or [])] if top else []
+    files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
+    root = folders[0].parent if folders else Path(spec.origin).parent
+    return {str(path.relative_to(root)): path for path in sorted(files)}
+
+
+def code_sha256(target: str) -> str:
+    """Return the hash of the code behind a target; it changes when any of its files does.
+
+    Raises:
+        ModelError: as `code_files`.
+    """
+    where, name = split_target(target)
+    digest = hashlib.sha256(name.encode())
+    for relative, path in code_files(where).items():
+        digest.update(f"\0{relative}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def load(target: str) -> Any:
+    """Import the object that a target names; a file is imported once for each state of its code.
+
+    Raises:
+        ModelError: no such file, module or name, or its import raises; names the user's line.
+    """
+    where, name = split_target(target)
+    if where.endswith(".py"):
+        module = _import_file(Path(where).absolute(), code_sha256(target))
+    else:
+        try:
+            module = importlib.import_module(where)
+        except Exception as e:
+            raise ModelError(f"{where}: import failed: {describe(e)}") from e
+    if not hasattr(module, name):
+        known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
+        raise ModelError(f"{where}: has no {name!r}; it defines {known}")
+    return getattr(module, name)
+
+
+@functools.lru_cache(maxsize=16)
+def _import_file(file: Path, _code: str) -> ModuleType:
+    name = f"optkit_user_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{file}: cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and torch.jit.script look their module up there
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))  # its neighbours, for as long as its functions may import them
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        del sys.modules[name]
+        raise ModelError(f"{file}: import failed: {describe(e)}") from e
+    return module
+
+
+def describe(error: BaseException) -> str:
+    """Return an error of the user's code in one line: `file.py:12: ValueError: text`."""
+    text = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what
+
+
+def _is_users(filename: str) -> bool:
+    ours = str(Path(__file__).parent)
+    installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)
+    return not (installed or filename.startswith((ours, sys.base_prefix, "<")))

@@ -1,0 +1,91 @@
+"""The weights of a module: read from a file without running pickled code, and hashed."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optkit.deps import require
+from optkit.errors import ModelError, OptkitError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+# Checkpoints hold the state dict under one of these, beside the optimizer's state.
+_WRAPPING_KEYS = ("state_dict", "model_state_dict", "model", "module")
+
+
+def load_weights(module: "torch.nn.Module", path: Path) -> None:
+    """Load a state dict into a module, strictly.
+
+    Args:
+        module: takes the weights.
+        path: what `torch.save(model.state_dict(), path)` wrote, also inside a checkpoint; or a .safetensors file.
+
+    Raises:
+        ModelError: it cannot be read, is no state dict, or is that of another model; names the keys in groups.
+        MissingDependency: a .safetensors file and no safetensors.
+    """
+    state = _read_state(path)
+    expected = module.state_dict()
+    faults = []
+    for title, keys in (
+        ("missing in the file", set(expected) - set(state)),
+        ("not in the model", set(state) - set(expected)),
+    ):
+        if keys:
+            faults.append(f"{len(keys)} {title}: {_some(sorted(keys))}")
+    shapes = [
+        f"{key} {list(state[key].shape)} for {list(expected[key].shape)}"
+        for key in sorted(set(expected) & set(state))
+        if state[key].shape != expected[key].shape
+    ]
+    if shapes:
+        faults.append(f"{len(shapes)} of another shape: {_some(shapes)}")
+    if faults:
+        raise ModelError(f"{path}: these weights are of another model: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=True)
+
+
+def _some(items: Sequence[str], count: int = 4) -> str:
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
+
+
+def _read_state(path: Path) -> dict[str, "torch.Tensor"]:
+    import torch
+
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; expected the weights of the model")
+    try:
+        if path.suffix == ".safetensors":
+            loaded = require("safetensors.torch").load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OptkitError:
+        raise
+    except Exception as e:  # pickle, zip and torch each raise their own here
+        raise ModelError(
+            f"{path}: cannot be read as a state dict ({first_line(e)}); expected what torch.save(model.state_dict()) "
+            f"writes. Only tensors are loaded, never pickled code."
+        ) from e
+    for key in _WRAPPING_KEYS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, torch.Tensor) for v in loaded.values()) or not loaded:
+        raise ModelError(
+            f"{path}: holds a {type(loaded).__name__} that is no state dict; expected name -> tensor, as "
+            f"torch.save(model.state_dict()) writes"
+        )
+    return dict(loaded)
+
+
+def state_sha256(module: "torch.nn.Module") -> str:
+    """Return the hash of all parameters and buffers: names, dtypes, shapes and values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
