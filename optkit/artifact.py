@@ -10,7 +10,7 @@ from pydantic import Field
 
 from optkit.deps import built_with
 from optkit.errors import ArtifactError
-from optkit.findings import Accuracy, BatchIndependence, Parity
+from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity
 from optkit.record import Document, Record
 from optkit.tensors import DimRange, TensorSpec
 
@@ -77,10 +77,12 @@ class Passport(Document):
     settings: dict[str, Any] = Field(default_factory=dict)
     data_sha256: str | None = None
     key: str | None = None  # hash of all that went into it; None for an artifact made outside a recipe
-    seconds: float | None = None
+    proof_key: str | None = None  # hash of what the findings below were asked with
+    seconds: float | None = None  # that making it took
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
+    measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
 
     def save(self) -> Path:
         """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.

@@ -1,5 +1,6 @@
 """Where feeds come from: a folder of .npz files, the user's function, or seeded random values (never for calibration)."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def _npz_files(path: Path) -> list[Path]:
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as e:
         raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
@@ -137,22 +138,29 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
 
 
 class Samples:
-    """Feeds of any asked size: cut and repeated from real data where there is some that fits, else seeded random."""
+    """Feeds of any asked size: cut and repeated from real data where there is some that fits, else seeded random.
 
-    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Iterable[Feed] | None) -> None:
+    Real data is read at the first use, and only as much as the largest batch holds.
+    """
+
+    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
         self.inputs = tuple(inputs)
+        self.real = real
         self._batch = batch_dim(self.inputs)
-        largest = dims[self._batch].max if self._batch and self._batch in dims else 1
-        self._pool = _pool(real, self._batch, largest) if real is not None else None
+        self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
 
     @property
     def origin(self) -> str:
         """Where the values come from, in a word for the record."""
-        return "real samples" if self._pool else "seeded random"
+        return "real samples" if self.real is not None else "seeded random"
 
     def at(self, sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return a feed of these sizes; another seed gives other values (real samples start at another one)."""
-        if self._pool is None or not self._fits(self._pool, sizes):
+        """Return a feed of these sizes; another seed gives other values (real samples start at another one).
+
+        Raises:
+            FeedError: the real data does not fit the inputs.
+        """
+        if not self._pool or not self._fits(sizes):
             return random_feed(self.inputs, sizes, seed)
         if self._batch is None:
             return {name: array.copy() for name, array in self._pool.items()}
@@ -160,19 +168,19 @@ class Samples:
         rows = (np.arange(sizes[self._batch]) + seed) % count
         return {name: np.ascontiguousarray(array[rows]) for name, array in self._pool.items()}
 
-    def _fits(self, pool: Feed, sizes: Sizes) -> bool:
+    @functools.cached_property
+    def _pool(self) -> dict[str, np.ndarray]:
+        """The first real feeds of one shape put together, up to the largest batch; empty where there is no real data."""
+        pool: dict[str, np.ndarray] = {}
+        for feed in self.real if self.real is not None else ():
+            if not pool:
+                pool = dict(feed)
+            elif all(pool[name].shape[1:] == array.shape[1:] for name, array in feed.items()):
+                pool = {name: np.concatenate([pool[name], array]) for name, array in feed.items()}
+            if self._batch is None or len(next(iter(pool.values()))) >= self._largest:
+                break
+        return pool
+
+    def _fits(self, sizes: Sizes) -> bool:
         skip = 0 if self._batch is None else 1
-        return all(pool[s.name].shape[skip:] == s.shape_at(sizes)[skip:] for s in self.inputs)
-
-
-def _pool(real: Iterable[Feed], batch: str | None, largest: int) -> dict[str, np.ndarray]:
-    """Put the first real feeds of one shape together, up to `largest` samples, or take the first feed as it is."""
-    pool: dict[str, np.ndarray] = {}
-    for feed in real:
-        if not pool:
-            pool = dict(feed)
-        elif all(pool[name].shape[1:] == array.shape[1:] for name, array in feed.items()):
-            pool = {name: np.concatenate([pool[name], array]) for name, array in feed.items()}
-        if batch is None or len(next(iter(pool.values()))) >= largest:
-            break
-    return pool
+        return all(self._pool[s.name].shape[skip:] == s.shape_at(sizes)[skip:] for s in self.inputs)

@@ -37,6 +37,12 @@ def reporting(sink: Sink) -> Iterator[None]:
         _sink.reset(token)
 
 
+@contextlib.contextmanager
+def doing(description: str) -> Iterator[None]:
+    """Report one piece of work of unknown length."""
+    yield from track([None], description)
+
+
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yield the items and report each as done when the next one is asked for."""
     sink = _sink.get()

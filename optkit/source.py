@@ -87,6 +87,8 @@ def make_source(
     faults = dimension_faults(inputs, dims)
     if faults:
         raise ModelError(f"{target}: {'; '.join(faults)}")
+    target = user_code.absolute_target(target, Path())
+    weights = Path(os.path.abspath(weights)) if weights else None  # noqa: PTH100 - one spelling, as that of the target
     module = _build(target, weights, tuple(sorted((args or {}).items())), _code_and_weights(target, weights))
     where, name = user_code.split_target(target)
     source = ModelSource(
@@ -120,7 +122,7 @@ def load_module(artifact: Artifact) -> "torch.nn.Module":
     """
     source = ModelSource.read(artifact.path)
     target = user_code.absolute_target(source.target, artifact.path.parent)
-    weights = artifact.path.parent / source.weights if source.weights else None
+    weights = Path(os.path.normpath(artifact.path.parent / source.weights)) if source.weights else None
     if user_code.code_sha256(target) != source.code_sha256 or (weights and sha256_of(weights) != source.weights_sha256):
         raise ModelError(
             f"{target}: its code or weights have changed since {artifact.path.name} was made. Run it again."
@@ -151,11 +153,12 @@ def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...],
     import torch
 
     factory = user_code.load(target)
-    torch.manual_seed(0)  # a factory that draws its weights must draw the same ones next time
-    try:
-        module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
-    except Exception as e:
-        raise ModelError(f"{target}: raised {user_code.describe(e)}") from e
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a factory that draws its weights must draw the same ones next time
+        try:
+            module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
+        except Exception as e:
+            raise ModelError(f"{target}: raised {user_code.describe(e)}") from e
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{target}: returned a {type(module).__name__}; expected a torch.nn.Module. Return the model.")
     if weights:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from modulefinder import ModuleFinder
@@ -27,9 +28,9 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def absolute_target(target: str, base: Path) -> str:
-    """Return the target with a file's path made absolute; a relative one starts at `base`."""
+    """Return the target with a file's path made absolute and free of `..`; a relative one starts at `base`."""
     where, name = split_target(target)
-    return f"{(base / where).absolute()}:{name}" if where.endswith(".py") else target
+    return f"{_absolute(base / where)}:{name}" if where.endswith(".py") else target
 
 
 def target_fault(target: str) -> str | None:
@@ -104,7 +105,7 @@ def load(target: str) -> Any:
     """
     where, name = split_target(target)
     if where.endswith(".py"):
-        module = _import_file(Path(where).absolute(), code_sha256(target))
+        module = _import_file(_absolute(Path(where)), code_sha256(target))
     else:
         try:
             module = importlib.import_module(where)
@@ -114,6 +115,11 @@ def load(target: str) -> Any:
         known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
         raise ModelError(f"{where}: has no {name!r}; it defines {known}")
     return getattr(module, name)
+
+
+def _absolute(path: Path) -> Path:
+    """Return the one spelling of a path under which its file is imported."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() leaves `..` in, and resolve() follows links
 
 
 @functools.lru_cache(maxsize=16)
@@ -136,8 +142,9 @@ def _import_file(file: Path, _code: str) -> ModuleType:
 
 def describe(error: BaseException) -> str:
     """Return an error of the user's code in one line: `file.py:12: ValueError: text`."""
-    text = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(text[:2] if text and text[0].endswith(":") else text[:1])  # "Found these conflicts:" tells nothing
+    what = f"{type(error).__name__}: {told}" if told else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what
 

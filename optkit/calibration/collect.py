@@ -40,7 +40,7 @@ def collect_ranges(
         low, high = _extremes(run, feeds)
         if method is Method.MINMAX:
             return {name: observed(low[name], high[name]) for name in low}
-        histograms = _histograms(run, feeds, low, high)
+        histograms = _histograms(run, feeds, low, high, zeros=method is not Method.ENTROPY)
     if method is Method.PERCENTILE:
         return {name: percentile(h, percent) for name, h in histograms.items()}
     return {name: entropy(h) for name, h in track(histograms.items(), "search ranges", len(histograms))}
@@ -60,14 +60,15 @@ def _extremes(run: "_Activations", feeds: Iterable[Feed]) -> tuple[dict[str, flo
 
 
 def _histograms(
-    run: "_Activations", feeds: Iterable[Feed], low: dict[str, float], high: dict[str, float]
+    run: "_Activations", feeds: Iterable[Feed], low: dict[str, float], high: dict[str, float], *, zeros: bool
 ) -> dict[str, Histogram]:
     counts = {name: np.zeros(BINS, np.int64) for name in low}
     for feed in track(feeds, "calibrate: histograms", _count(feeds)):
         for name, values in run(feed).items():
             width = (high[name] - low[name]) / BINS
             if width > 0:
-                bins = ((values.ravel() - low[name]) / width).astype(np.int64)
+                counted = values.ravel() if zeros else values[values != 0]
+                bins = ((counted - low[name]) / width).astype(np.int64)
                 counts[name] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
             else:
                 counts[name][0] += values.size  # a constant tensor

@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Counts of values in `BINS` equal bins from `low` to `high`."""
+    """Counts of values in `BINS` equal bins from `low` to `high`, for the entropy method without those that are exactly zero."""
 
     low: float
     high: float
@@ -57,8 +57,13 @@ def entropy(histogram: Histogram) -> Range:
 
     The range shrinks around zero in `_STEPS` steps; values outside count in the outermost bins that stay. The method is that of
     TensorRT's entropy calibration (S. Migacz, "8-bit Inference with TensorRT", GTC 2017), for asymmetric ranges.
+
+    Zeros must not be in the histogram: every range represents them exactly, and the spike that ReLU leaves there, spread over its
+    level, outweighs all else (NVIDIA's pytorch-quantization overwrites the first bin for that reason).
     """
     whole = observed(histogram.low, histogram.high)
+    if whole.low == whole.high:
+        return whole
     centres = histogram.low + (np.arange(BINS) + 0.5) * (histogram.high - histogram.low) / BINS  # (BINS,)
     best, least = whole, np.inf
     for step in range(_STEPS, 0, -1):
@@ -70,7 +75,11 @@ def entropy(histogram: Histogram) -> Range:
 
 
 def _divergence(counts: np.ndarray, centres: np.ndarray, candidate: Range) -> float:
-    """Return KL(observed, clipped to the range || the same spread evenly over the bins of each level)."""
+    """Return KL(observed, clipped to the range || the same spread evenly over the filled bins of each level).
+
+    The divergence of n samples is too large by (filled bins - filled levels) / 2n, the bias of the two entropies in it
+    (G. Miller, "Note on the bias of information estimates", 1955). With few samples that alone would shrink the range.
+    """
     inside = (centres >= candidate.low) & (centres <= candidate.high)
     if inside.sum() < 2:
         return float(np.inf)
@@ -89,5 +98,6 @@ def _divergence(counts: np.ndarray, centres: np.ndarray, candidate: Range) -> fl
         return float(np.inf)
     p, q = p / p.sum(), q / q.sum()
     seen = p > 0
+    bias = (np.count_nonzero(seen) - np.count_nonzero(in_level)) / (2 * counts.sum())
     # A clipped bin that q does not hold would be infinite; the smallest share keeps it finite and large.
-    return float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))))
+    return float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))) - bias)

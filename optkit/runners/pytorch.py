@@ -1,8 +1,7 @@
 """PyTorch: the module itself (eager), and TorchScript files."""
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,16 +39,22 @@ class _TorchRunner(Runner):
         module = self._module()
         self._order = forward_order(module, self.artifact.inputs)
         self._loaded_module = module.to(self._where)
+        self._threads_before = torch.get_num_threads()
+        if self.threads:
+            torch.set_num_threads(self.threads)
 
     def _free(self) -> None:
         import torch
 
         del self._loaded_module
+        torch.set_num_threads(self._threads_before)
         if self.device is Device.CUDA:
             torch.cuda.empty_cache()
 
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
-        with _inference(self.threads):
+        import torch
+
+        with torch.inference_mode():
             try:
                 found = list(flatten(self._loaded_module(*self._placed(feed))))
             except RuntimeError as e:
@@ -66,10 +71,10 @@ class _TorchRunner(Runner):
         import torch
 
         placed = self._placed(feed)
-        module, threads, on_gpu = self._loaded_module, self.threads, self.device is Device.CUDA
+        module, on_gpu = self._loaded_module, self.device is Device.CUDA
 
         def call() -> None:
-            with _inference(threads):
+            with torch.inference_mode():
                 module(*placed)
                 if on_gpu:
                     torch.cuda.synchronize()
@@ -102,19 +107,3 @@ class TorchScriptRunner(_TorchRunner):
             return module.eval()
         except (RuntimeError, ValueError) as e:
             raise RunnerError(f"{self.artifact.path}: cannot be loaded as TorchScript ({first_line(e)})") from e
-
-
-@contextlib.contextmanager
-def _inference(threads: int | None) -> "Iterator[None]":
-    """No gradients, and this many threads for the length of the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    if threads and threads != before:
-        torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if threads and threads != before:
-            torch.set_num_threads(before)

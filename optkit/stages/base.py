@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.errors import StageError
@@ -35,6 +35,15 @@ class Stage(Record, abc.ABC):
         """Return the modules that the stage imports, so that a plan can say early which are missing."""
         return ()
 
+    @property
+    def data(self) -> str | None:
+        """The data source that the stage reads; it belongs to what its artifact is made of."""
+        return None
+
+    def with_data(self, base: Path, calibration: str | None) -> Self:  # noqa: ARG002 - for the stages that calibrate
+        """Return the stage with its paths made absolute from `base`, and with a recipe's data where it has none of its own."""
+        return self
+
     @abc.abstractmethod
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Write the artifact to `path` and return it; use `self.artifact` to build it.
@@ -43,8 +52,13 @@ class Stage(Record, abc.ABC):
             StageError: it could not be made.
         """
 
-    def run(self, source: Artifact, out_dir: Path) -> Artifact:
+    def run(self, source: Artifact, out_dir: Path, filename: str | None = None) -> Artifact:
         """Make the artifact in `out_dir`, which is created, and check that it is what the stage declares.
+
+        Args:
+            source: of a format that the stage accepts.
+            out_dir: the stage's own folder.
+            filename: of the artifact; None takes the stage's own.
 
         Raises:
             StageError: the source has another format, or the artifact could not be made. Files may be left in `out_dir`.
@@ -54,7 +68,7 @@ class Stage(Record, abc.ABC):
             raise StageError(f"{self.step}: accepts {wanted}, but {source.path.name} is {source.format}")
         out_dir.mkdir(parents=True, exist_ok=True)
         try:
-            artifact = self.make(source, out_dir.absolute() / self.filename)
+            artifact = self.make(source, out_dir.absolute() / (filename or self.filename))
         except StageError as e:
             raise StageError(f"{self.step}: {e}") from e
         if artifact.format is not self.produces or not artifact.path.is_file():

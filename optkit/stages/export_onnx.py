@@ -1,7 +1,9 @@
 """nn.Module -> ONNX, with every declared dynamic dimension, at the opset that was asked for."""
 
 import contextlib
+import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +53,7 @@ class ExportOnnx(Stage):
                 warnings.simplefilter("always")
                 export(module, args, path, ordered, source.outputs, self.opset)
         except Exception as e:  # the exporters raise whatever torch and the user's code raise
-            raise StageError(f"the {self.exporter} exporter failed: {_cause(e)}") from e
+            raise StageError(f"the {self.exporter} exporter failed: {_cause(e, ordered)}") from e
         onnx_file.check(path)
         facts = onnx_file.facts(path)
         self._check_versions(facts)
@@ -73,12 +75,13 @@ class ExportOnnx(Stage):
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep away what the exporters log of themselves, such as that torchvision is not installed."""
-    log = logging.getLogger("torch.onnx")
+    """Keep away what the exporters log and print of themselves: that torchvision is not installed, graphs that failed."""
+    log = logging.getLogger("torch")
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         log.setLevel(before)
 
@@ -155,10 +158,7 @@ def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outpu
                 raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
             for axis, (a, b) in enumerate(zip(got.shape, want.shape, strict=True)):
                 if isinstance(b, str) and isinstance(a, int):
-                    raise StageError(
-                        f"{kind} {got.name!r} lost its dynamic dimension {b!r}: axis {axis} is fixed to {a} in the file. "
-                        f"The model computes with that size as a number; use x.shape[{axis}] instead of a constant."
-                    )
+                    raise StageError(_lost(kind, want, axis, str(a)))
                 if isinstance(a, int) and a != b:
                     raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
 
@@ -167,8 +167,23 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs) or "none"
 
 
-def _cause(error: BaseException) -> str:
+# What torch.export says when the model takes a dynamic dimension for a number.
+_SPECIALIZED = re.compile(r"static shape of (\d+) for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]")
+
+
+def _cause(error: BaseException, inputs: Sequence[TensorSpec]) -> str:
     """Return the innermost cause, which names the user's line where there is one; the outer error is torch's wrapping."""
     while error.__cause__ is not None:
         error = error.__cause__
+    found = _SPECIALIZED.search(str(error))
+    spec = next((spec for spec in inputs if found and spec.name == found[2]), None)
+    if found and spec:
+        return _lost("input", spec, int(found[3]), found[1])
     return user_code.describe(error)
+
+
+def _lost(kind: str, spec: TensorSpec, axis: int, size: str) -> str:
+    return (
+        f"{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}. "
+        f"The model computes with that size as a number; use x.shape[{axis}] instead of a constant."
+    )

@@ -1,14 +1,14 @@
 """ONNX -> INT8 ONNX with Q/DQ nodes, its activations' ranges found on calibration data."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision
 from optkit.calibration import Method, Range, collect_ranges
-from optkit.data import Feeds
+from optkit.data import Feeds, absolute_data
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 from optkit.stages.ort_quantizer import quantizing
@@ -35,6 +35,16 @@ class QuantizeStatic(Stage):
     activation_type: Literal["uint8", "int8"] = "uint8"
     per_channel: bool = True
     reduce_range: bool = False  # 7-bit weights, for processors that add products in 16 bits (x86 without VNNI)
+
+    @property
+    def data(self) -> str | None:
+        """The calibration data."""
+        return self.calibration
+
+    def with_data(self, base: Path, calibration: str | None) -> Self:
+        """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
+        own = absolute_data(self.calibration, base) if self.calibration else calibration
+        return self.model_copy(update={"calibration": own})
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Collect the ranges, quantize with ONNX Runtime's quantizer, and refuse a file in which nothing became INT8."""

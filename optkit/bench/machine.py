@@ -1,0 +1,66 @@
+"""The machine that a number was measured on."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from optkit.record import Record
+
+
+class Machine(Record):
+    """What a latency depends on besides the model."""
+
+    cpu: str
+    cores: int  # that this process may use
+    memory_gib: float | None
+    vnni: bool | None  # x86 integer dot products, which make INT8 fast; None where it cannot be told
+    gpu: str | None
+    system: str
+    python: str
+
+
+def this_machine() -> Machine:
+    """Return the facts of this machine; a GPU is asked of torch only where a driver is loaded."""
+    flags = _cpuinfo("flags")
+    return Machine(
+        cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        cores=usable_cores(),
+        memory_gib=_memory_gib(),
+        vnni=any("vnni" in flag for flag in flags.split()) if flags else None,
+        gpu=gpu_name(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first GPU that torch can use; None where there is none."""
+    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+        return None  # no driver: spare the import of torch
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def _cpuinfo(key: str) -> str:
+    """Return the value of a key of the first processor in Linux's list, or nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

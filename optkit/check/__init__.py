@@ -1,0 +1,7 @@
+"""What proves an artifact: parity with its reference, batch independence, accuracy."""
+
+from optkit.check.accuracy import evaluate
+from optkit.check.batching import check_batch_independence
+from optkit.check.parity import TOLERANCES, check_parity
+
+__all__ = ["TOLERANCES", "check_batch_independence", "check_parity", "evaluate"]

@@ -1,0 +1,33 @@
+"""Accuracy by the user's own function, which sees nothing of the artifact but a predict function."""
+
+import math
+import numbers
+
+from optkit import user_code
+from optkit.errors import ModelError, OptkitError
+from optkit.findings import Accuracy
+from optkit.runners import Runner
+
+
+def evaluate(function: str, runner: Runner) -> Accuracy:
+    """Call the user's function with the artifact's predict function.
+
+    Args:
+        function: `file.py:evaluate`; takes predict (feed -> output name to array) and returns a number, larger is better.
+        runner: open.
+
+    Raises:
+        ModelError: the function raises, or returns something else than a finite number.
+    """
+    callee = user_code.load(function)
+    if not callable(callee):
+        raise ModelError(f"{function}: is a {type(callee).__name__}; expected a function of predict")
+    try:
+        value = callee(runner.infer)
+    except OptkitError:
+        raise
+    except Exception as e:
+        raise ModelError(f"{function}: raised {user_code.describe(e)}") from e
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ModelError(f"{function}: returned {value!r}; expected a finite number, larger is better")
+    return Accuracy(value=float(value), function=function.rpartition("/")[2])

@@ -1,0 +1,55 @@
+"""Batch independence: f([a, b]) = [f(a), f(b)], which every batching server takes for granted."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from optkit.check.parity import TOLERANCES, compare_outputs
+from optkit.data import Samples
+from optkit.findings import BatchIndependence, Tolerance
+from optkit.runners import Runner
+from optkit.tensors import DimRange, batch_dim
+
+
+def check_batch_independence(
+    runner: Runner, samples: Samples, dims: Mapping[str, DimRange], tolerance: Tolerance | None = None
+) -> BatchIndependence:
+    """Run two feeds alone and put together, and compare the answers.
+
+    Args:
+        runner: open.
+        samples: where the values come from.
+        dims: the ranges; the two feeds together stay within that of the batch.
+        tolerance: None takes that of the artifact's precision.
+
+    Raises:
+        RunnerError: the artifact cannot be run on a feed inside its range.
+    """
+    dim = batch_dim(runner.artifact.inputs)
+    if dim is None or dim not in dims:
+        return BatchIndependence(dim=None, failure="the inputs do not share a first dimension that varies")
+    tolerance = tolerance or TOLERANCES[runner.artifact.precision]
+    sizes = {name: r.opt for name, r in dims.items()}
+    first, second = dims[dim].min, min(dims[dim].max - dims[dim].min, max(dims[dim].opt - dims[dim].min, dims[dim].min))
+    if second < dims[dim].min:
+        return BatchIndependence(
+            dim=dim, failure=f"no two sizes of {dim!r} in {dims[dim].min} to {dims[dim].max} add up to a third"
+        )
+    a = samples.at(sizes | {dim: first}, seed=0)
+    b = samples.at(sizes | {dim: second}, seed=first + 2)
+    both = {name: np.concatenate([a[name], b[name]]) for name in a}
+    together = runner.infer(both)
+    for name, array in together.items():
+        if array.ndim == 0 or len(array) != first + second:
+            return BatchIndependence(
+                dim=dim,
+                failure=f"output {name!r} has shape {list(array.shape)} for {first + second} samples: it folds the batch "
+                f"into another dimension, so a server that batches would give wrong answers",
+            )
+    for feed, rows in ((a, slice(0, first)), (b, slice(first, None))):
+        alone = runner.infer(feed)
+        for found in compare_outputs(alone, {n: x[rows] for n, x in together.items()}, {}, tolerance):
+            if found.failure:
+                failure = f"output {found.output!r} of a sample changes with the others in its batch: {found.failure}"
+                return BatchIndependence(dim=dim, failure=failure)
+    return BatchIndependence(dim=dim)

@@ -1,0 +1,123 @@
+"""Parity: a candidate gives the reference's answers, at every corner of the declared dimensions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from optkit.artifact import Precision
+from optkit.data import Samples
+from optkit.errors import RunnerError
+from optkit.findings import OutputParity, Parity, Tolerance
+from optkit.progress import track
+from optkit.runners import Runner
+from optkit.tensors import DimRange, corners
+
+# FP32: the rounding of another order of additions in a deep network. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so
+# single elements may be far off and only the direction of the whole output is held; accuracy decides there.
+TOLERANCES: Mapping[Precision, Tolerance] = {
+    Precision.FP32: Tolerance(atol=1e-4, rtol=1e-3, min_cosine=0.9999),
+    Precision.FP16: Tolerance(atol=1e-2, rtol=1e-2, min_cosine=0.999),
+    Precision.INT8: Tolerance(min_cosine=0.98),
+}
+
+_SEEDS = (0, 1)  # two sets of values at each point: a branch that the exporter baked in may hide behind one
+
+
+def check_parity(
+    reference: Runner,
+    candidate: Runner,
+    samples: Samples,
+    dims: Mapping[str, DimRange],
+    tolerance: Tolerance | None = None,
+) -> Parity:
+    """Run both on the same feeds at min, opt, max and an odd point of every dimension, and compare every output.
+
+    Args:
+        reference: an open runner of what is right.
+        candidate: an open runner of what is to be proven.
+        samples: where the values come from.
+        dims: the ranges whose corners are visited.
+        tolerance: None takes that of the candidate's precision.
+
+    Raises:
+        RunnerError: the reference cannot be run. A candidate that cannot is a failure of parity, not an error.
+    """
+    tolerance = tolerance or TOLERANCES[candidate.artifact.precision]
+    found: list[OutputParity] = []
+    for sizes in track(corners(dims), f"parity of {candidate.artifact.path.parent.name}"):
+        for seed in _SEEDS:
+            feed = samples.at(sizes, seed)
+            expected = reference.infer(feed)
+            try:
+                got = candidate.infer(feed)
+            except RunnerError as e:
+                found += [_failed(name, sizes, str(e)) for name in expected]
+                continue
+            found += compare_outputs(expected, got, sizes, tolerance)
+    return Parity(
+        reference=reference.artifact.path.name,
+        candidate=candidate.artifact.path.name,
+        tolerance=tolerance,
+        values=samples.origin,
+        outputs=tuple(found),
+    )
+
+
+def compare_outputs(
+    reference: Mapping[str, np.ndarray],
+    candidate: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    tolerance: Tolerance,
+) -> list[OutputParity]:
+    """Compare the outputs of one feed by name; a missing or an extra one is a failure."""
+    found = []
+    for name in sorted(set(reference) | set(candidate)):
+        if name not in candidate:
+            found.append(_failed(name, sizes, "the candidate does not have it"))
+        elif name not in reference:
+            found.append(_failed(name, sizes, "the reference does not have it"))
+        else:
+            found.append(_compare(name, sizes, reference[name], candidate[name], tolerance))
+    return found
+
+
+def _compare(
+    name: str, sizes: Mapping[str, int], reference: np.ndarray, candidate: np.ndarray, tolerance: Tolerance
+) -> OutputParity:
+    if reference.shape != candidate.shape:
+        return _failed(name, sizes, f"has shape {list(candidate.shape)}; the reference has {list(reference.shape)}")
+    if not np.isfinite(reference).all():
+        return _failed(name, sizes, "the reference itself gives NaN or infinity; nothing can be proven against that")
+    if not np.isfinite(candidate).all():
+        bad = int(candidate.size - np.isfinite(candidate).sum())
+        return _failed(name, sizes, f"{bad} of {candidate.size} elements are NaN or infinite")
+    r, c = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+    difference = np.abs(c - r)
+    max_abs = float(difference.max(initial=0.0))
+    max_rel = float((difference / np.maximum(np.abs(r), 1e-12)).max(initial=0.0))
+    cosine = _cosine(r, c)
+    failure = None
+    if tolerance.atol is not None or tolerance.rtol is not None:
+        allowed = (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * np.abs(r)
+        outside = int((~(difference <= allowed)).sum())
+        if outside:
+            failure = (
+                f"{outside} of {r.size} elements are outside {tolerance}: max abs {max_abs:.3g}, max rel {max_rel:.3g}"
+            )
+    if failure is None and tolerance.min_cosine is not None and not cosine >= tolerance.min_cosine:
+        failure = f"cosine {cosine:.5f} is below {tolerance.min_cosine:g}"
+    return OutputParity(
+        output=name, sizes=dict(sizes), max_abs=max_abs, max_rel=max_rel, cosine=cosine, failure=failure
+    )
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine of two vectors; two zero vectors are equal, a zero one and another are not."""
+    norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    if norm_a == 0 or norm_b == 0:
+        return 1.0 if norm_a == norm_b else 0.0
+    return float(np.clip(np.dot(a / norm_a, b / norm_b), -1.0, 1.0))
+
+
+def _failed(name: str, sizes: Mapping[str, int], failure: str) -> OutputParity:
+    return OutputParity(output=name, sizes=dict(sizes), max_abs=None, max_rel=None, cosine=None, failure=failure)

@@ -1,0 +1,78 @@
+"""The application: its commands, and the one place where errors become text and an exit code."""
+
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from optkit.cli import check, export, inspect, package, quantize, run
+from optkit.cli.output import print_error
+from optkit.errors import OptkitError
+
+_BUG = 3
+
+
+def _typer(help_text: str, epilog: str | None = None) -> typer.Typer:
+    """Return an application whose help is drawn without rich, which would double its time."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        epilog=epilog,
+    )
+
+
+app = _typer(
+    "From a PyTorch model to the fastest artifact that still gives the right answers: exported, quantized, proven, "
+    "measured, packaged.",
+    epilog="Example: optkit run recipes/digits.yaml",
+)
+_export = _typer("Export a PyTorch model, and prove the file equal to it.")
+_convert = _typer("Convert a model to another precision, and prove the file against it.")
+_package = _typer("Write what a server takes.")
+
+app.command("run")(run.run)
+_export.command("torchscript")(export.torchscript)
+_export.command("onnx")(export.onnx)
+_convert.command("fp16")(quantize.fp16)
+app.add_typer(_export, name="export")
+app.add_typer(_convert, name="convert")
+app.command("quantize")(quantize.quantize)
+app.command("check")(check.check)
+app.command("bench")(check.bench)
+_package.command("triton")(package.triton)
+_package.command("torchserve")(package.torchserve)
+app.add_typer(_package, name="package")
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(inspect.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,  # noqa: ARG001 - read by main
+) -> None:
+    if version:
+        from optkit._version import __version__
+
+        typer.echo(f"optkit {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 negative verdict, 2 could not run, 3 a bug in optkit, 130 Ctrl-C."""
+    try:
+        app()
+    except OptkitError as e:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print_error(str(e))
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        print_error("this is a bug in optkit. Please report it with the lines above.")
+        sys.exit(_BUG)
+    sys.exit(0)

@@ -1,0 +1,132 @@
+"""`optkit export`."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.making import Proof, make_and_show
+from optkit.cli.output import Output
+from optkit.cli.values import parse_args, parse_dims, parse_inputs, settings
+
+if TYPE_CHECKING:
+    from optkit.stages import Stage
+
+Source = Annotated[str, typer.Argument(help="file.py:build or package.module:factory.", show_default=False)]
+
+
+def torchscript(
+    source: Source,
+    output: options.Output,
+    method: Annotated[str, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
+    inputs: options.Inputs = None,
+    dims: options.Dims = None,
+    output_names: options.OutputNames = None,
+    weights: options.Weights = None,
+    arguments: options.Arguments = None,
+    data: options.Data = None,
+    atol: options.Atol = None,
+    rtol: options.Rtol = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Export a model to TorchScript, and prove the file equal to the model.
+
+    Example: optkit export torchscript recipes/digits.py:build -o digits.pt --input "image:float32[batch,1,8,8]" --dim
+    batch=1:8:64
+    """
+    from optkit.stages import ExportTorchScript
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    stage = settings(ExportTorchScript, method=method)
+    model = _Model(source, inputs, dims, output_names, weights, arguments)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
+
+
+def onnx(
+    source: Source,
+    output: options.Output,
+    opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
+    exporter: Annotated[str, typer.Option(help="auto (dynamo, then torchscript), dynamo or torchscript.")] = "auto",
+    inputs: options.Inputs = None,
+    dims: options.Dims = None,
+    output_names: options.OutputNames = None,
+    weights: options.Weights = None,
+    arguments: options.Arguments = None,
+    data: options.Data = None,
+    atol: options.Atol = None,
+    rtol: options.Rtol = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Export a model to ONNX, and prove the file equal to the model at every corner of its dimensions.
+
+    Example: optkit export onnx recipes/digits.py:build -o digits.onnx --input "image:float32[batch,1,8,8]" --dim
+    batch=1:8:64
+    """
+    from optkit.stages import ExportOnnx
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    stage = settings(ExportOnnx, opset=opset, exporter=exporter)
+    model = _Model(source, inputs, dims, output_names, weights, arguments)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
+
+
+class _Model:
+    """The options that say which model is exported."""
+
+    def __init__(
+        self,
+        target: str,
+        inputs: list[str] | None,
+        dims: list[str] | None,
+        output_names: list[str] | None,
+        weights: Path | None,
+        arguments: list[str] | None,
+    ) -> None:
+        from optkit.user_code import absolute_target
+
+        self.target = absolute_target(target, Path())
+        self.inputs = parse_inputs(inputs)
+        self.dims = parse_dims(dims)
+        self.outputs = tuple(output_names) if output_names else None
+        self.weights = weights
+        self.args = parse_args(arguments)
+
+
+def _export(out: Output, stage: "Stage", model: _Model, output: Path, proof: Proof, force: bool) -> None:
+    from optkit.pipeline.single import check_output
+    from optkit.source import make_source
+
+    check_output(output, force)
+    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder, out.working():
+        source = make_source(
+            model.target,
+            Path(folder),
+            model.inputs,
+            model.dims,
+            weights=model.weights,
+            args=model.args,
+            outputs=model.outputs,
+        )
+        make_and_show(
+            out,
+            stage,
+            source,
+            output,
+            proof,
+            force,
+            hints=(
+                f"optkit quantize {output} -o int8.onnx",
+                f"optkit bench {output}",
+                f"optkit package triton {output} -o repo",
+            )
+            if output.suffix == ".onnx"
+            else (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store"),
+        )

@@ -1,0 +1,52 @@
+"""What the commands that make one file have in common: make it, prove it, show it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from optkit.cli.output import Output
+from optkit.cli.values import requirements, samples_of, settings
+
+if TYPE_CHECKING:
+    from optkit.artifact import Artifact
+    from optkit.stages import Stage
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The options that say how an artifact is proven."""
+
+    data: str | None = None
+    evaluation: str | None = None
+    max_drop: float | None = None
+    atol: float | None = None
+    rtol: float | None = None
+    device: str = "cpu"
+
+
+def make_and_show(
+    out: Output, stage: "Stage", source: "Artifact", output: Path, proof: Proof, force: bool, hints: Sequence[str]
+) -> None:
+    """Make `output` from `source`, show its passport, and exit with 1 when it does not hold what was asked."""
+    from optkit.pipeline.single import make_file
+    from optkit.recipe.keys import Gates
+    from optkit.report import passport_text
+
+    made = make_file(
+        stage,
+        source,
+        output,
+        asked=requirements(proof.evaluation, proof.atol, proof.rtol, proof.device),
+        gates=settings(Gates, max_accuracy_drop=proof.max_drop),
+        samples=samples_of(source, proof.data),
+        force=force,
+    )
+    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None))
+    out.verdict(made.failures)
+    if made.failures:
+        out.hint(f"{output} was not written. Mend the model, or ask for less with --atol and --rtol.")
+        raise typer.Exit(1)
+    out.hint(*(f"next: {hint}" for hint in hints))

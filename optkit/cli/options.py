@@ -1,0 +1,42 @@
+"""The options that several commands share: the same name, type and help everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="The file or folder to write.", show_default=False)]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help='One input as "name:dtype[dim,...]"; give it once for each.', show_default=False),
+]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", help="The range of a named dimension as name=min:opt:max.", show_default=False),
+]
+OutputNames = Annotated[
+    list[str] | None, typer.Option("--output-name", help="A name for an output, in order.", show_default=False)
+]
+Weights = Annotated[Path | None, typer.Option("--weights", help="A state dict to load.", show_default=False)]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="An argument of the factory as name=value.", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Real samples: file.py:function or a folder of .npz.", show_default=False),
+]
+Evaluate = Annotated[
+    str | None,
+    typer.Option("--evaluate", help="file.py:function of predict; a number, larger is better.", show_default=False),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option("--max-drop", help="How far accuracy may fall (needs --evaluate).", show_default=False)
+]
+Atol = Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.", show_default="by precision")]
+Rtol = Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.", show_default="by precision")]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda; never another one in its place.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors besides the answer.")]
+Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Print details; -vv also library logs.")]

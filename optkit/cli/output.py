@@ -1,0 +1,116 @@
+"""What a command shows: its answer on stdout, all else on stderr, decided once from -q, -v and --json.
+
+rich is imported when something is shown, so that --help does not wait for it.
+"""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
+
+    from optkit.record import Document
+
+
+class Output:
+    """The one place that prints."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: int = 0) -> None:
+        from rich.console import Console
+
+        self.as_json = as_json
+        self.quiet = quiet
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+        _log_to(self._err, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Show progress on stderr while the block runs, where a person can see it."""
+        if not self._err.is_terminal or self.quiet or self.as_json:
+            yield
+            return
+        from optkit.progress import reporting
+
+        with _bars(self._err) as bars, reporting(_Bars(bars)):
+            yield
+
+    def answer(self, record: "Document", *shown: "RenderableType") -> None:
+        """Print the answer: the record as one JSON document, or what a person reads."""
+        if self.as_json:
+            sys.stdout.write(record.to_json() + "\n")
+            return
+        for item in shown:
+            self._out.print(item, soft_wrap=isinstance(item, str))
+
+    def hint(self, *lines: str) -> None:
+        """Print the next useful commands, on stderr."""
+        if not (self.quiet or self.as_json):
+            for line in lines:
+                self._err.print(line, style="dim", soft_wrap=True, markup=False)
+
+    def verdict(self, failures: Sequence[str]) -> None:
+        """Print why the verdict is negative, on stderr."""
+        for failure in failures:
+            self._err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
+
+
+class _Bars:
+    """A sink of progress that draws with rich; loops may nest."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._tasks: list[TaskID] = []
+
+    def begin(self, description: str, total: int | None) -> None:
+        self._tasks.append(self._progress.add_task(description, total=total))
+
+    def advance(self) -> None:
+        self._progress.advance(self._tasks[-1])
+
+    def end(self) -> None:
+        self._progress.remove_task(self._tasks.pop())
+
+
+def _bars(console: "Console") -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Handler(logging.Handler):
+    """Log lines through the console that draws the progress, so that they stand above it."""
+
+    def __init__(self, console: "Console", level: int) -> None:
+        super().__init__(level)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        word = "warning: " if record.levelno == logging.WARNING else ""
+        self._console.print(word + self.format(record), style=style, soft_wrap=True, markup=False)
+
+
+def _log_to(console: "Console", level: int, libraries: bool) -> None:
+    log = logging.getLogger() if libraries else logging.getLogger("optkit")
+    log.handlers = [h for h in log.handlers if not isinstance(h, _Handler)]
+    log.addHandler(_Handler(console, level))
+    log.setLevel(level)
+
+
+def print_error(text: str) -> None:
+    """Print why a command could not run, on stderr, as it is."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(f"error: {text}", style="red", soft_wrap=True, markup=False)

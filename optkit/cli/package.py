@@ -1,0 +1,117 @@
+"""`optkit package`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.cli.values import open_file, parse_sizes, settings
+from optkit.errors import RecipeError
+
+Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
+
+
+def triton(
+    artifacts: Annotated[list[Path], typer.Argument(help="ONNX or TorchScript models.", show_default=False)],
+    output: options.Output,
+    name: Name = None,
+    version: Annotated[int, typer.Option(help="The version folder.")] = 1,
+    batching: Annotated[bool, typer.Option(help="Let the server put requests together.")] = True,
+    preferred_batch_sizes: Annotated[
+        str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="opt and max")
+    ] = None,
+    max_queue_delay_us: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    instances: Annotated[int, typer.Option(help="Copies of the model on each device.")] = 1,
+    gpus: Annotated[str | None, typer.Option(help="GPUs to run on, as 0,1.", show_default="CPU")] = None,
+    keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served.")] = 1,
+    warmup: Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")] = True,
+    dims: options.Dims = None,
+    data: options.Data = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Write a Triton model repository; versions that are there already stay.
+
+    Example: optkit package triton model.onnx -o model_repository --name digits
+    """
+    from optkit.pipeline.packages import package_files
+    from optkit.report import packages_text
+    from optkit.serving import Instances, TritonServing, VersionPolicy
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    if name and len(artifacts) > 1:
+        raise RecipeError(f"--name {name}: names one model, but {len(artifacts)} were given. Package them one by one.")
+    on = parse_sizes("--gpus", gpus)
+    serving = settings(
+        TritonServing,
+        name=name,
+        version=version,
+        batching=batching,
+        preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
+        max_queue_delay_us=max_queue_delay_us,
+        instances=settings(Instances, count=instances, kind="gpu" if on else "cpu", gpus=on),
+        version_policy=settings(VersionPolicy, latest=keep_versions),
+        warmup=warmup,
+    )
+    with out.working():
+        record = package_files([open_file(path, dims) for path in artifacts], output, serving, data, force)
+    out.answer(record, packages_text(record))
+    out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))
+
+
+def torchserve(
+    artifact: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
+    output: options.Output,
+    name: Name = None,
+    version: Annotated[str, typer.Option(help="The version of the model.")] = "1.0",
+    handler: Annotated[Path | None, typer.Option(help="Your own handler.", show_default="generated")] = None,
+    extra_files: Annotated[
+        list[Path] | None, typer.Option("--extra-file", help="A file to add.", show_default=False)
+    ] = None,
+    requirements: Annotated[Path | None, typer.Option(help="A requirements.txt to add.", show_default=False)] = None,
+    class_names: Annotated[Path | None, typer.Option(help="A text file, one class a line.", show_default=False)] = None,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
+    max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    dims: options.Dims = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Write a TorchServe archive (.mar) and its config.properties.
+
+    Example: optkit package torchserve model.pt -o model_store --name digits
+    """
+    from optkit.pipeline.packages import package_files
+    from optkit.report import packages_text
+    from optkit.serving import TorchServeServing
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    serving = settings(
+        TorchServeServing,
+        name=name,
+        version=version,
+        handler=str(handler.absolute()) if handler else None,
+        extra_files=tuple(str(path.absolute()) for path in extra_files or ()),
+        requirements=str(requirements.absolute()) if requirements else None,
+        class_names=_lines(class_names) if class_names else None,
+        workers=workers,
+        batch_size=batch_size,
+        max_batch_delay_ms=max_batch_delay_ms,
+    )
+    with out.working():
+        record = package_files([open_file(artifact, dims)], output, serving, None, force)
+    out.answer(record, packages_text(record))
+    out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecipeError(f"--class-names {path}: cannot be read ({e}); expected a text file, one class a line") from e

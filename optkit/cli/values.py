@@ -1,0 +1,188 @@
+"""From the text of options to values of the API."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from optkit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from optkit.artifact import Artifact
+    from optkit.data import Samples
+    from optkit.findings import Tolerance
+    from optkit.pipeline.prove import Requirements
+    from optkit.record import Record
+    from optkit.runners import Device
+    from optkit.tensors import DimRange, TensorSpec
+
+R = TypeVar("R", bound="Record")
+
+
+def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
+    """Split name=value options.
+
+    Raises:
+        RecipeError: there is no =, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"{option} {item}: expected name=value")
+        if name in found:
+            raise RecipeError(f"{option} {item}: {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def settings(cls: "type[R]", **given: object) -> "R":
+    """Build a record from options.
+
+    Raises:
+        RecipeError: a value does not fit; names every option at fault.
+    """
+    from pydantic import ValidationError
+
+    from optkit.record import faults
+
+    try:
+        return cls.model_validate(given)
+    except ValidationError as e:
+        lines = [line.removeprefix("document: ") for line in faults(e)]
+        raise RecipeError("; ".join(f"--{line.replace('_', '-', 1) if ':' in line else line}" for line in lines)) from e
+
+
+def parse_sizes(option: str, text: str | None) -> tuple[int, ...]:
+    """Read numbers that are separated by commas.
+
+    Raises:
+        RecipeError: something else is there.
+    """
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as e:
+        raise RecipeError(f"{option} {text}: expected numbers separated by commas, as in 1,8,64") from e
+
+
+def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bool | None]":
+    """Read --set options as arguments of a factory; values are YAML, so 3 is a number and true a bool.
+
+    Raises:
+        RecipeError: a value is a list or a mapping.
+    """
+    import yaml
+
+    found: dict[str, str | int | float | bool | None] = {}
+    for name, text in pairs("--set", items).items():
+        value = yaml.safe_load(text)
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise RecipeError(
+                f"--set {name}={text}: is a {type(value).__name__}; expected a number, a text, true or false"
+            )
+        found[name] = value
+    return found
+
+
+def parse_inputs(items: Sequence[str] | None) -> "tuple[TensorSpec, ...]":
+    """Read --input options.
+
+    Raises:
+        RecipeError: none is given, or one does not follow the grammar.
+    """
+    from optkit.tensors import TensorSpec
+
+    if not items:
+        raise RecipeError('no --input: a model file needs its inputs, as in --input "image:float32[batch,3,224,224]"')
+    try:
+        return tuple(TensorSpec.parse(item) for item in items)
+    except ValueError as e:
+        raise RecipeError(f"--input: {e}") from e
+
+
+def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
+    """Read --dim options.
+
+    Raises:
+        RecipeError: one does not follow the grammar, or its numbers are not ordered.
+    """
+    from pydantic import ValidationError
+
+    from optkit.record import faults
+    from optkit.tensors import DimRange
+
+    found: dict[str, DimRange] = {}
+    for name, text in pairs("--dim", items).items():
+        try:
+            found[name] = DimRange.parse(text)
+        except ValidationError as e:
+            raise RecipeError(f"--dim {name}={text}: {'; '.join(faults(e)).removeprefix('document: ')}") from e
+        except ValueError as e:
+            raise RecipeError(f"--dim {name}={text}: {e}") from e
+    return found
+
+
+def parse_device(text: str) -> "Device":
+    """Read --device.
+
+    Raises:
+        RecipeError: it is no device.
+    """
+    from optkit.runners import Device
+
+    try:
+        return Device(text)
+    except ValueError as e:
+        raise RecipeError(f"--device {text}: expected {' or '.join(Device)}") from e
+
+
+def open_file(path: Path, dims: Sequence[str] | None) -> "Artifact":
+    """Open a model file whose named dimensions all have a range.
+
+    Raises:
+        ArtifactError: it is no model file.
+        RecipeError: a dimension has no range; says what to add.
+    """
+    from optkit.source import open_artifact
+
+    artifact = open_artifact(path, parse_dims(dims))
+    used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
+    missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
+    if missing:
+        add = " ".join(f"--dim {name}=1:8:64" for name in missing)
+        raise RecipeError(f"{path}: no range is known for {', '.join(missing)}. Add {add} with your own numbers.")
+    if unknown:
+        raise RecipeError(
+            f"--dim {unknown[0]}: no input of {path} uses it; they use {', '.join(sorted(used)) or 'none'}"
+        )
+    return artifact
+
+
+def samples_of(artifact: "Artifact", data: str | None) -> "Samples":
+    """Return where values for an artifact come from."""
+    from optkit.data import Feeds, Samples, absolute_data
+
+    real = Feeds(absolute_data(data, Path()), artifact.inputs) if data else None
+    return Samples(artifact.inputs, artifact.dims, real)
+
+
+def requirements(
+    artifact_evaluation: str | None, atol: float | None, rtol: float | None, device: str
+) -> "Requirements":
+    """Return what a proof asks."""
+    from optkit.artifact import Precision
+    from optkit.pipeline.prove import Requirements
+    from optkit.user_code import absolute_target
+
+    given = tolerance(atol, rtol)
+    return Requirements(
+        tolerances=dict.fromkeys(Precision, given) if given else {},
+        evaluation=absolute_target(artifact_evaluation, Path()) if artifact_evaluation else None,
+        device=parse_device(device),
+    )
+
+
+def tolerance(atol: float | None, rtol: float | None) -> "Tolerance | None":
+    """Return the tolerance that was asked for; None for that of the precision."""
+    from optkit.findings import Tolerance
+
+    return None if atol is None and rtol is None else Tolerance(atol=atol or 0.0, rtol=rtol or 0.0)

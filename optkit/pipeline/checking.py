@@ -1,0 +1,82 @@
+"""Files that somebody has: compared with each other, and measured."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from optkit.artifact import Artifact
+from optkit.bench import BenchSettings, measure, speed_ups, this_machine
+from optkit.check import check_batch_independence, check_parity
+from optkit.data import Samples
+from optkit.errors import FeedError
+from optkit.findings import BatchIndependence, Parity, Tolerance
+from optkit.pipeline.records import BenchRecord
+from optkit.record import Document
+from optkit.runners import Device, open_runner
+from optkit.tensors import batch_dim
+
+
+class CheckRecord(Document):
+    """One model held against another."""
+
+    schema_id: ClassVar[str] = "optkit/check/1"
+
+    parity: Parity
+    batch_independence: BatchIndependence | None
+    failures: tuple[str, ...]
+
+
+def check_pair(
+    reference: Artifact, candidate: Artifact, samples: Samples, tolerance: Tolerance | None, device: Device
+) -> CheckRecord:
+    """Check parity of two models, and batch independence of the candidate where it has a batch dimension.
+
+    Raises:
+        FeedError: the two do not take the same inputs.
+        RunnerError: one of them cannot be loaded on the device.
+    """
+    _same_inputs(reference, candidate)
+    with open_runner(reference, device) as right, open_runner(candidate, device) as proven:
+        parity = check_parity(right, proven, samples, candidate.dims, tolerance)
+        comparable = parity.cosine is not None and batch_dim(candidate.inputs) is not None
+        independence = check_batch_independence(proven, samples, candidate.dims, tolerance) if comparable else None
+    failures = [f"parity: {parity.failure}"] if not parity.passed else []
+    if independence and not independence.passed:
+        failures.append(f"batch independence: {independence.failure}")
+    return CheckRecord(parity=parity, batch_independence=independence, failures=tuple(failures))
+
+
+def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: BenchSettings) -> BenchRecord:
+    """Measure models that take the same inputs; the first one is the reference of the speed-ups.
+
+    Raises:
+        FeedError: they do not take the same inputs, or a batch size lies outside the declared range.
+        RunnerError: one of them cannot be loaded on the device.
+    """
+    for artifact in artifacts[1:]:
+        _same_inputs(artifacts[0], artifact)
+    named = dict(zip(_names([a.path for a in artifacts]), artifacts, strict=True))
+    measurements = measure(named, samples, settings)
+    return BenchRecord(
+        machine=this_machine(),
+        measurements=tuple(measurements),
+        speed_ups=tuple(speed_ups(measurements, next(iter(named)))),
+    )
+
+
+def _same_inputs(a: Artifact, b: Artifact) -> None:
+    if {(s.name, s.dtype, len(s.shape)) for s in a.inputs} != {(s.name, s.dtype, len(s.shape)) for s in b.inputs}:
+        takes = " and ".join(f"{x.path.name} takes {', '.join(map(str, x.inputs))}" for x in (a, b))
+        raise FeedError(f"the models do not take the same inputs: {takes}")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return a short name for each path: its file name where these differ, else the path as far as it differs."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    if len(set(paths)) < len(paths):
+        return [f"{path.name}#{i + 1}" for i, path in enumerate(paths)]
+    common = os.path.commonpath(paths)
+    return [os.path.relpath(path, common) for path in paths]

@@ -1,0 +1,184 @@
+"""The packages at the end of a run, made anew only when their artifact or settings have changed."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from optkit._version import __version__
+from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
+from optkit.check import check_batch_independence
+from optkit.choose import Winner
+from optkit.data import Feeds, Samples
+from optkit.errors import ArtifactError, OptkitError
+from optkit.findings import BatchIndependence
+from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.records import StepResult
+from optkit.record import Document, Record
+from optkit.runners import open_runner
+from optkit.serving import AnyServing, Packaged, TritonServing, package_torchserve, package_triton
+
+logger = logging.getLogger(__name__)
+
+PACKAGES_FILE = "packages.json"
+FOLDERS = {"triton": "model_repository", "torchserve": "model_store"}
+
+
+class KeptPackage(Record):
+    """A package and the hash of what it was made of and of what was written."""
+
+    key: str
+    sha256: str
+    packaged: Packaged
+
+
+class KeptPackages(Document):
+    """The packages of the last run; `packages.json`."""
+
+    schema_id: ClassVar[str] = "optkit/packages/1"
+
+    packages: tuple[KeptPackage, ...]
+
+
+class PackageRecord(Document):
+    """What one command packaged."""
+
+    schema_id: ClassVar[str] = "optkit/package/1"
+
+    packages: tuple[Packaged, ...]
+
+
+def package_all(
+    plan: Plan,
+    results: Mapping[str, StepResult],
+    passports: Mapping[str, Passport],
+    winner: Winner | None,
+    samples: Samples,
+) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
+    """Write the package of every `serve` entry; return them, and why others were refused.
+
+    An artifact that did not pass its gates is never packaged.
+    """
+    path = plan.out_dir / PACKAGES_FILE
+    before = {kept.key: kept for kept in _kept(path)}
+    done: list[KeptPackage] = []
+    refusals: list[str] = []
+    for i, serving in enumerate(plan.recipe.serve):
+        where = f"serve.{i} ({serving.target})"
+        name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
+        if name is None or not results[name].passed:
+            why = f"{name!r} did not pass its gates" if name else "no artifact passed its gates"
+            refusals.append(f"{where}: not packaged: {why}")
+            continue
+        try:
+            kept = _package_or_reuse(plan, passports[name], serving, samples, before)
+        except OptkitError as e:
+            refusals.append(f"{where}: {e}")
+            continue
+        done.append(kept)
+        how = "reused" if kept.key in before else f"packaged {name} as"
+        logger.info("%s: %s %s", where, how, kept.packaged.path)
+    KeptPackages(packages=tuple(done)).write(path)
+    return tuple(kept.packaged for kept in done), tuple(refusals)
+
+
+def _package_or_reuse(
+    plan: Plan, passport: Passport, serving: AnyServing, samples: Samples, before: dict[str, KeptPackage]
+) -> KeptPackage:
+    artifact = passport.artifact
+    key = hash_of(
+        {
+            "artifact": artifact.sha256,
+            "contract": [str(spec) for spec in (*artifact.inputs, *artifact.outputs)],
+            "settings": serving.model_dump(mode="json"),
+            "recipe": plan.recipe.name,
+            "optkit": __version__,
+        }
+    )
+    if key in before and _intact(before[key]):
+        return before[key]
+    before.pop(key, None)
+    packaged = package(
+        artifact,
+        plan.out_dir / FOLDERS[serving.target],
+        serving,
+        name=plan.recipe.name,
+        independence=passport.batch_independence,
+        samples=samples,
+        force=True,  # the folder is the run's own
+    )
+    return KeptPackage(key=key, sha256=_sha256(packaged), packaged=packaged)
+
+
+def package_files(
+    artifacts: Sequence[Artifact], folder: Path, serving: AnyServing, data: str | None, force: bool
+) -> PackageRecord:
+    """Package files that somebody has, each under the name of its file where the settings give none.
+
+    Batch independence is taken from the passport, and checked now where it holds none.
+
+    Raises:
+        OptkitError: one of them cannot be packaged; those before it are there.
+    """
+    done = []
+    for artifact in artifacts:
+        samples = Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
+        passport = read_passport(artifact.path)
+        independence = passport.batch_independence if passport else None
+        if independence is None and isinstance(serving, TritonServing) and serving.batching:
+            with open_runner(artifact) as runner:
+                independence = check_batch_independence(runner, samples, artifact.dims)
+        name = artifact.path.name.partition(".")[0]
+        done.append(
+            package(artifact, folder, serving, name=name, independence=independence, samples=samples, force=force)
+        )
+    return PackageRecord(packages=tuple(done))
+
+
+def package(
+    artifact: Artifact,
+    folder: Path,
+    serving: AnyServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None,
+    samples: Samples,
+    force: bool,
+) -> Packaged:
+    """Write one package into a model repository or model store.
+
+    Raises:
+        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+    """
+    if isinstance(serving, TritonServing):
+        sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
+        return package_triton(
+            artifact, folder, serving, name=name, independence=independence, sample=sample, force=force
+        )
+    return package_torchserve(artifact, folder, serving, name=name, force=force)
+
+
+def _kept(path: Path) -> tuple[KeptPackage, ...]:
+    try:
+        return KeptPackages.read(path).packages if path.is_file() else ()
+    except ArtifactError as e:
+        logger.debug("not reused: %s", e)
+        return ()
+
+
+def _files(packaged: Packaged) -> list[Path]:
+    if packaged.path.is_dir():
+        return sorted(p for p in packaged.path.rglob("*") if p.is_file())
+    return [packaged.path, packaged.path.with_name("config.properties")]
+
+
+def _sha256(packaged: Packaged) -> str:
+    return sha256_of(*_files(packaged))
+
+
+def _intact(kept: KeptPackage) -> bool:
+    return (
+        kept.packaged.path.exists()
+        and all(p.is_file() for p in _files(kept.packaged))
+        and _sha256(kept.packaged) == kept.sha256
+    )

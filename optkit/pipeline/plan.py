@@ -1,0 +1,160 @@
+"""The plan: a recipe checked against what is there, before torch is imported and before any work; all faults at once."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from optkit import deps, user_code
+from optkit.artifact import Format
+from optkit.data import data_fault
+from optkit.errors import OutputError, RecipeError
+from optkit.recipe import Recipe
+from optkit.recipe.reading import did_you_mean
+from optkit.record import Document, Record
+from optkit.stages import AnyStage, QuantizeStatic, Stage
+from optkit.tensors import batch_dim, dimension_faults
+
+SOURCE = "source"  # the name of the model itself among the steps
+FASTEST = "fastest"  # the artifact of a serve entry that takes the winner
+
+
+class PlannedStep(Record):
+    """A step and where its input comes from; `skip` says why it cannot run here."""
+
+    stage: AnyStage
+    parent: str
+    skip: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the step."""
+        return self.stage.step
+
+
+class Plan(Document):
+    """Every step in an order in which it can run."""
+
+    schema_id: ClassVar[str] = "optkit/plan/1"
+
+    recipe: Recipe
+    out_dir: Path
+    steps: tuple[PlannedStep, ...]
+
+
+def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
+    """Check a recipe and put its steps in order.
+
+    Args:
+        recipe: its paths are absolute.
+        out_dir: where artifacts go; it may not exist yet.
+        only: the one step that is wanted, with those that it needs.
+
+    Raises:
+        RecipeError: it cannot be carried out; lists every fault.
+        OutputError: `out_dir` cannot be written.
+    """
+    steps, faults = _resolve(recipe.steps)
+    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_serve_faults(recipe)]
+    for i, step in enumerate(steps):
+        missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
+        if missing and step.stage.optional:
+            steps[i] = step.model_copy(update={"skip": "; ".join(missing)})
+        else:
+            faults += [f"{_where(i, step.stage)}: {text}" for text in missing]
+    names = [step.name for step in steps]
+    if only is not None and only not in names:
+        faults.append(f"--step {only}: no such step{did_you_mean(only, names)}")
+    if faults:
+        raise RecipeError("\n".join(faults))
+    _check_writable(out_dir)
+    return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=tuple(_needed(steps, only) if only else steps))
+
+
+def _resolve(stages: Sequence[AnyStage]) -> tuple[list[PlannedStep], list[str]]:
+    """Find the parent of every step: a stage of PyTorch models starts at the source, any other takes the step before it."""
+    formats: dict[str, Format] = {SOURCE: Format.PYTORCH}
+    steps: list[PlannedStep] = []
+    faults: list[str] = []
+    for i, stage in enumerate(stages):
+        where = _where(i, stage)
+        if stage.step in formats:
+            taken = (
+                "is the name of the model itself" if stage.step == SOURCE else "there is a step of that name before it"
+            )
+            faults.append(f"{where}: {taken}. Give it a name of its own with name: ...")
+            continue
+        before = steps[-1].name if steps else SOURCE
+        parent = stage.after or (SOURCE if Format.PYTORCH in stage.accepts else before)
+        if parent not in formats:
+            later = parent in {s.step for s in stages[i:]}
+            hint = "; it comes later: move it before this step" if later else did_you_mean(parent, list(formats))
+            faults.append(f"{where}: after {parent!r}, which is no step before it{hint}")
+        elif formats[parent] not in stage.accepts:
+            wanted = " or ".join(sorted(stage.accepts))
+            add = f" Add an export-{wanted} step before it." if wanted == Format.ONNX else ""
+            faults.append(f"{where}: accepts {wanted}, but {parent!r} is {formats[parent]}.{add}")
+        formats[stage.step] = stage.produces
+        steps.append(PlannedStep(stage=stage, parent=parent))
+    return steps, faults
+
+
+def _where(i: int, stage: Stage) -> str:
+    named = f" {stage.name!r}" if stage.name else ""
+    return f"steps.{i} ({stage.stage}{named})"
+
+
+def _model_faults(recipe: Recipe) -> Iterator[str]:
+    fault = user_code.target_fault(recipe.model.source)
+    if fault:
+        yield f"model.source: {fault}"
+    if recipe.model.weights and not Path(recipe.model.weights).is_file():
+        yield f"model.weights: {recipe.model.weights}: no such file"
+    yield from (f"inputs: {text}" for text in dimension_faults(recipe.inputs, recipe.dims))
+
+
+def _data_faults(recipe: Recipe) -> Iterator[str]:
+    for key, target in (("calibration", recipe.data.calibration), ("evaluation", recipe.data.evaluation)):
+        fault = target and (data_fault(target) if key == "calibration" else user_code.target_fault(target))
+        if fault:
+            yield f"data.{key}: {fault}"
+    for i, stage in enumerate(recipe.steps):
+        if isinstance(stage, QuantizeStatic) and not stage.data:
+            yield f"{_where(i, stage)}: no calibration data; name some as data.calibration: file.py:function"
+        elif stage.data and stage.data != recipe.data.calibration and (fault := data_fault(stage.data)):
+            yield f"{_where(i, stage)}: {fault}"
+    if recipe.gates.max_accuracy_drop is not None and not recipe.data.evaluation:
+        yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+    dim = batch_dim(recipe.inputs)
+    allowed = recipe.dims.get(dim) if dim else None
+    for batch in recipe.bench.batches:
+        if allowed and not allowed.min <= batch <= allowed.max:
+            yield f"bench.batches: {batch}; {dim!r} is declared from {allowed.min} to {allowed.max}"
+        elif not allowed and batch != 1:
+            yield f"bench.batches: {batch}; the inputs share no batch dimension, so only 1 can be measured"
+
+
+def _serve_faults(recipe: Recipe) -> Iterator[str]:
+    names = [stage.step for stage in recipe.steps]
+    for i, serving in enumerate(recipe.serve):
+        if serving.artifact != FASTEST and serving.artifact not in names:
+            near = did_you_mean(serving.artifact, [FASTEST, *names])
+            yield f"serve.{i} ({serving.target}): artifact {serving.artifact!r} is no step{near}"
+
+
+def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:
+    by_name = {step.name: step for step in steps}
+    wanted: list[PlannedStep] = []
+    name = only
+    while name != SOURCE:
+        wanted.insert(0, by_name[name])
+        name = by_name[name].parent
+    return wanted
+
+
+def _check_writable(out_dir: Path) -> None:
+    existing = next(p for p in (out_dir.absolute(), *out_dir.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{out_dir}: {existing} is a file; expected a folder. Choose another one with -o.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{out_dir}: {existing} is not writable. Choose another folder with -o.")

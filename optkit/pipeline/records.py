@@ -1,0 +1,117 @@
+"""What a run leaves: a record of every step, and of the whole."""
+
+from typing import ClassVar, Literal
+
+from optkit.artifact import Format, Passport, Precision
+from optkit.bench import Machine
+from optkit.choose import Winner
+from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, SpeedUp
+from optkit.record import Document, Record
+from optkit.serving import Packaged
+
+
+class StepResult(Record):
+    """What became of one step. `failures` are the gates that its artifact did not pass."""
+
+    name: str
+    stage: str
+    parent: str | None
+    status: Literal["built", "reused", "skipped", "failed"]
+    optional: bool = False
+    reason: str | None = None  # why it was skipped or failed
+    file: str | None = None  # relative to the run's folder
+    format: Format | None = None
+    precision: Precision | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    seconds: float | None = None  # that making it took, when it was made
+    notes: tuple[str, ...] = ()
+    parity: Parity | None = None
+    batch_independence: BatchIndependence | None = None
+    accuracy: Accuracy | None = None
+    failures: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> bool:
+        """Whether there is an artifact."""
+        return self.status in ("built", "reused")
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is an artifact that holds every gate."""
+        return self.made and not self.failures
+
+    @classmethod
+    def of(
+        cls,
+        passport: Passport,
+        *,
+        name: str,
+        stage: str,
+        parent: str | None,
+        file: str,
+        reused: bool,
+        optional: bool = False,
+        failures: tuple[str, ...] = (),
+    ) -> "StepResult":
+        """Return the result of a step that has an artifact."""
+        artifact = passport.artifact
+        return cls(
+            name=name,
+            stage=stage,
+            parent=parent,
+            status="reused" if reused else "built",
+            optional=optional,
+            file=file,
+            format=artifact.format,
+            precision=artifact.precision,
+            size_bytes=artifact.size_bytes,
+            sha256=artifact.sha256,
+            seconds=passport.seconds,
+            notes=artifact.notes,
+            parity=passport.parity,
+            batch_independence=passport.batch_independence,
+            accuracy=passport.accuracy,
+            failures=failures,
+        )
+
+
+class BenchRecord(Document):
+    """Measurements of several artifacts, made together on one machine."""
+
+    schema_id: ClassVar[str] = "optkit/bench/1"
+
+    key: str | None = None  # hash of what was measured and how; None outside a recipe
+    machine: Machine
+    measurements: tuple[Measurement, ...]
+    speed_ups: tuple[SpeedUp, ...]
+
+
+class RunRecord(Document):
+    """A whole run; `run.json`."""
+
+    schema_id: ClassVar[str] = "optkit/run/1"
+
+    recipe: str
+    optkit: str
+    machine: Machine
+    source: StepResult
+    steps: tuple[StepResult, ...]
+    bench: BenchRecord | None
+    bench_reused: bool = False
+    winner: Winner | None
+    packaged: tuple[Packaged, ...]
+    failures: tuple[str, ...]  # what keeps the run from having passed
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: done and within limits; 1: a verdict is negative; 2: a step could not run."""
+        if any(step.status == "failed" and not step.optional for step in self.steps):
+            return 2
+        return 1 if self.failures else 0
+
+    @property
+    def rebuilt(self) -> int:
+        """How many artifacts were made in this run."""
+        return sum(step.status == "built" for step in self.steps)

@@ -1,0 +1,116 @@
+"""One step in a run's folder: reused when nothing that went into it has changed, else made, whole or not at all."""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optkit import deps, user_code
+from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
+from optkit.choose import run_stage
+from optkit.data import Feeds
+from optkit.errors import ArtifactError, OutputError
+from optkit.recipe import Recipe
+from optkit.source import SOURCE_SUFFIX, make_source
+from optkit.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+
+def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
+    """Return the passport of the model itself, and whether it was reused.
+
+    Raises:
+        ModelError: the model cannot be built or run.
+    """
+    model = recipe.model
+    key = hash_of(
+        {
+            "code": user_code.code_sha256(model.source),
+            "weights": sha256_of(Path(model.weights)) if model.weights else None,
+            "args": model.args,
+            "inputs": [str(spec) for spec in recipe.inputs],
+            "outputs": list(recipe.outputs or ()),
+            "dims": {name: r.model_dump() for name, r in recipe.dims.items()},
+            "versions": _versions(),
+        }
+    )
+    kept = _kept(folder / f"model{SOURCE_SUFFIX}", key)
+    if kept:
+        return kept, True
+    started = time.perf_counter()
+    # The model's path is relative to its folder, so it is written where it stays.
+    _remove(folder)
+    artifact = make_source(
+        model.source,
+        folder,
+        recipe.inputs,
+        recipe.dims,
+        weights=Path(model.weights) if model.weights else None,
+        args=model.args,
+        outputs=recipe.outputs,
+    )
+    passport = Passport(artifact=artifact, stage="source", key=key, seconds=time.perf_counter() - started)
+    passport.save()
+    return passport, False
+
+
+def stage_step(stage: Stage, parent: Artifact, folder: Path) -> tuple[Passport, bool]:
+    """Return the passport of a step's artifact, and whether it was reused.
+
+    Args:
+        stage: what to run.
+        parent: the artifact that it takes.
+        folder: of the step; replaced as a whole when the step is made.
+
+    Raises:
+        OptkitError: the stage failed; what `folder` held before is gone, and nothing half-made is left.
+    """
+    settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
+    data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
+    key = hash_of({"parent": parent.sha256, "settings": settings, "data": data, "versions": _versions()})
+    kept = _kept(folder / stage.filename, key)
+    if kept:
+        return kept, True
+    partial = folder.with_name(f".{folder.name}.partial")
+    _remove(partial)
+    _remove(folder)
+    started = time.perf_counter()
+    try:
+        artifact = run_stage(stage, parent, partial)
+        seconds = time.perf_counter() - started
+        passport = Passport(
+            artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
+        )
+        passport.save()
+        partial.replace(folder)
+    except OSError as e:
+        raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    moved = artifact.model_copy(update={"path": folder.absolute() / artifact.path.name})
+    return passport.model_copy(update={"artifact": moved}), False
+
+
+def _kept(path: Path, key: str) -> Passport | None:
+    """Return the passport of an artifact made with this key and still intact."""
+    try:
+        passport = read_passport(path) if path.is_file() else None
+    except ArtifactError as e:
+        logger.debug("not reused: %s", e)
+        return None
+    return passport if passport and passport.key == key else None
+
+
+def _remove(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as e:
+        raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e
+
+
+def _versions() -> Mapping[str, Any]:
+    return deps.built_with()

@@ -1,0 +1,6 @@
+"""The recipe: its keys, and how its file is read."""
+
+from optkit.recipe.keys import Recipe
+from optkit.recipe.reading import load_recipe
+
+__all__ = ["Recipe", "load_recipe"]

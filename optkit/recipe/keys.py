@@ -1,0 +1,95 @@
+"""The keys of a recipe: what a model is, what is made of it, and what must hold."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from optkit.artifact import Precision
+from optkit.bench import BenchSettings
+from optkit.data import absolute_data
+from optkit.findings import Tolerance
+from optkit.record import Record
+from optkit.serving import AnyServing
+from optkit.stages import AnyStage
+from optkit.tensors import DimRange, TensorSpec
+from optkit.user_code import absolute_target
+
+
+def _specs(value: Any) -> Any:
+    """Read `name: dtype[dims]` pairs."""
+    if not isinstance(value, Mapping):
+        raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
+    return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
+
+
+def _range(value: Any) -> Any:
+    """Read a range that is written as min:opt:max."""
+    return DimRange.parse(value) if isinstance(value, str) else value
+
+
+class ModelKeys(Record):
+    """Where the model comes from."""
+
+    source: str  # file.py:build, relative to the recipe, or package.module:factory
+    weights: str | None = None  # a state dict, relative to the recipe
+    args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+
+
+class DataKeys(Record):
+    """Where real data comes from."""
+
+    calibration: str | None = None  # feeds: file.py:function or a folder of .npz
+    evaluation: str | None = None  # file.py:function of predict, returns a number, larger is better
+
+
+class Gates(Record):
+    """What an artifact must hold to win and be packaged, besides parity."""
+
+    max_accuracy_drop: float | None = Field(default=None, ge=0)  # of the source model's accuracy, in its own unit
+    batch_independence: bool = True
+
+
+class Recipe(Record):
+    """A recipe, as its file says it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    model: ModelKeys
+    inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs), Field(min_length=1)]
+    outputs: tuple[str, ...] | None = None  # names for the model's outputs, in order
+    dims: dict[str, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
+    data: DataKeys = DataKeys()
+    steps: tuple[AnyStage, ...] = Field(min_length=1)
+    tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)
+    gates: Gates = Gates()
+    bench: BenchSettings = BenchSettings()
+    serve: tuple[AnyServing, ...] = ()
+
+    @model_validator(mode="after")
+    def _outputs_differ(self) -> Self:
+        if self.outputs and len(set(self.outputs)) < len(self.outputs):
+            raise ValueError(f"outputs: {', '.join(self.outputs)}; every name must be there once")
+        return self
+
+    def with_absolute_paths(self, base: Path) -> Self:
+        """Return the recipe with every path made absolute, and its data given to the steps that take some.
+
+        Args:
+            base: the folder that relative paths start at.
+
+        Raises:
+            ModelError: a target has no name behind its colon.
+        """
+        weights = str((base / self.model.weights).absolute()) if self.model.weights else None
+        source = absolute_target(self.model.source, base)
+        calibration = absolute_data(self.data.calibration, base) if self.data.calibration else None
+        evaluation = absolute_target(self.data.evaluation, base) if self.data.evaluation else None
+        return self.model_copy(
+            update={
+                "model": self.model.model_copy(update={"source": source, "weights": weights}),
+                "data": DataKeys(calibration=calibration, evaluation=evaluation),
+                "steps": tuple(stage.with_data(base, calibration) for stage in self.steps),
+                "serve": tuple(serving.with_absolute_paths(base) for serving in self.serve),
+            }
+        )

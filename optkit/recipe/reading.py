@@ -1,0 +1,168 @@
+"""Reading a recipe: its YAML checked for form, every fault listed at once with its line, and a near miss named.
+
+Whether a recipe can be carried out is the plan's question.
+"""
+
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from optkit.errors import ModelError, RecipeError
+from optkit.recipe.keys import Recipe
+from optkit.record import Record
+from optkit.serving import AnyServing
+from optkit.stages import AnyStage
+
+
+def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe; the paths in it become absolute, those of steps that take the recipe's data are filled in.
+
+    Args:
+        path: the YAML file.
+        overrides: dotted key -> YAML value, as `model.weights` -> `w.pt`.
+
+    Raises:
+        RecipeError: it cannot be read, or does not have the form of a recipe; lists every fault with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        what = "is a directory" if path.is_dir() else str(e.strerror if isinstance(e, OSError) else e)
+        raise RecipeError(f"{path}: cannot be read ({what}); expected a recipe in YAML") from e
+    node, content = _parse(path, text)
+    for key, value in (overrides or {}).items():
+        _override(content, key, value)
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as e:
+        lines = [_fault(path, node, error) for error in e.errors()]
+        raise RecipeError("\n".join(lines)) from e
+    try:
+        return recipe.with_absolute_paths(path.absolute().parent)
+    except ModelError as e:
+        raise RecipeError(f"{path}: {e}") from e
+
+
+def _parse(path: Path, text: str) -> tuple[yaml.Node, dict[str, Any]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: is no YAML: {getattr(e, 'problem', None) or e}") from e
+    if node is None or not isinstance(content, dict):
+        raise RecipeError(f"{path}: holds no keys; expected a recipe with name, model, inputs and steps")
+    twice = [f"{path}:{line}: key {key!r} is there twice" for key, line in _duplicates(node)]
+    if twice:
+        raise RecipeError("\n".join(twice))
+    return node, content
+
+
+def _duplicates(node: yaml.Node) -> Iterator[tuple[str, int]]:
+    """Yield keys that stand twice in one mapping, with the line of the second; PyYAML would keep the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.value, key.start_mark.line + 1
+            seen.add(key.value)
+            yield from _duplicates(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _duplicates(item)
+
+
+def _override(content: dict[str, Any], key: str, value: str) -> None:
+    *folders, last = key.split(".")
+    here = content
+    for part in folders:
+        inner = here.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {key}: {part!r} holds a {type(inner).__name__} and has no keys")
+        here = inner
+    try:
+        here[last] = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        raise RecipeError(f"--set {key}={value}: the value is no YAML") from e
+
+
+def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
+    """Return one fault as `recipe.yaml:12: steps.1.opset: what is wrong. Did you mean ...?`."""
+    loc = error["loc"]
+    where = ".".join(str(part) for part in loc if not _is_tag(part))
+    line = f"{path}:{_line(node, loc)}"
+    known = _keys_at(loc)
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{line}: {where}: unknown key{did_you_mean(str(loc[-1]), known)}"
+        case "union_tag_invalid":
+            context = error.get("ctx", {})
+            tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
+            return f"{line}: {where}: unknown {str(context.get('tag'))!r}{did_you_mean(str(context.get('tag')), tags)}"
+        case "missing":
+            return f"{line}: {where}: is missing"
+        case _:
+            found = error["input"]
+            shown = f" (found {found!r})" if isinstance(found, (str, int, float)) else ""
+            return f"{line}: {where}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Return `. Did you mean ...?` for a near miss, or the list of what is known."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f". Did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
+
+
+def _is_tag(part: int | str) -> bool:
+    """Whether a part of a pydantic location is the tag of a union, which is no key of the file."""
+    return isinstance(part, str) and any(part in _tags(union) for union in (AnyStage, AnyServing))
+
+
+def _tags(union: Any) -> dict[str, type[Record]]:
+    members = typing.get_args(typing.get_args(union)[0])
+    tags: dict[str, type[Record]] = {}
+    for member in members:
+        field = member.model_fields.get("stage") or member.model_fields["target"]
+        tags[str(field.default)] = member
+    return tags
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that are known where a location ends."""
+    here: type[Record] = Recipe
+    for part in loc[:-1]:
+        tagged = _tags(AnyStage) | _tags(AnyServing)
+        if isinstance(part, str) and part in tagged:
+            here = tagged[part]
+        elif isinstance(part, str) and part in here.model_fields:
+            here = next(_records(here.model_fields[part].annotation), here)
+    return sorted(here.model_fields)
+
+
+def _records(annotation: Any) -> Iterator[type[Record]]:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _records(inner)
+
+
+def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
+    """Return the line of the deepest part of a location that the file has."""
+    line = node.start_mark.line + 1
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == part), None)
+            if pair is None:
+                continue
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,25 @@
+"""The records of a run, shown to a person."""
+
+from optkit.report.table import bench_tables, parity_table, run_tables
+from optkit.report.text import (
+    doctor_table,
+    inspection_text,
+    next_commands,
+    packages_text,
+    passport_text,
+    plan_table,
+    run_summary,
+)
+
+__all__ = [
+    "bench_tables",
+    "doctor_table",
+    "inspection_text",
+    "next_commands",
+    "packages_text",
+    "parity_table",
+    "passport_text",
+    "plan_table",
+    "run_summary",
+    "run_tables",
+]

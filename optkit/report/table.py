@@ -1,0 +1,154 @@
+"""Records as tables for a terminal of 80 columns."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from optkit.findings import Measurement, Parity, SpeedUp
+from optkit.pipeline import BenchRecord, RunRecord, StepResult
+
+
+def run_tables(record: RunRecord) -> list[Table]:
+    """Return what a run ends with: every artifact at one batch size, and the speed-up at the others."""
+    bench = record.bench
+    batches = sorted({m.batch for m in bench.measurements}) if bench else []
+    shown = batches[len(batches) // 2] if batches else None
+    title = f"{record.recipe}: batch {shown}" if shown else record.recipe
+    table = plain_table(
+        title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "samples/s", "speed-up"
+    )
+    for step in (record.source, *record.steps):
+        name = Text(step.name, "bold" if record.winner and step.name == record.winner.artifact else "")
+        if not step.made:
+            table.add_row(name, "", "", Text(step.status, "yellow" if step.status == "skipped" else "red"))
+            continue
+        measured = _find(bench, step.name, shown)
+        table.add_row(
+            name,
+            str(step.precision),
+            size_text(step.size_bytes or 0) if step.parent else "",
+            _verdict(step),
+            f"{step.accuracy.value:.4f}" if step.accuracy else "",
+            *_latency(measured),
+            _ratio(_speed_up(bench, step.name, shown)),
+        )
+    return [table, *(_by_batch(bench) if bench and len(batches) > 1 else [])]
+
+
+def bench_tables(record: BenchRecord) -> list[Table]:
+    """Return one table for each batch size."""
+    tables = []
+    for batch in sorted({m.batch for m in record.measurements}):
+        table = plain_table(
+            f"batch {batch}", "artifact", "ran on", "calls", "p50 ms", "p90 ms", "p99 ms", "samples/s", "speed-up"
+        )
+        for m in record.measurements:
+            if m.batch == batch:
+                p50, p99, rate = _latency(m)
+                ratio = _ratio(_speed_up(record, m.artifact, batch))
+                calls = str(sum(len(times) for times in m.times_ms))
+                table.add_row(m.artifact, provider_text(m.provider), calls, p50, ms_text(m.p90_ms), p99, rate, ratio)
+        tables.append(table)
+    return tables
+
+
+def parity_table(parity: Parity) -> Table:
+    """Return every output at every point: differences and verdict."""
+    table = plain_table(
+        f"{parity.reference} and {parity.candidate}", "output", "at", "max abs", "max rel", "cosine", "verdict"
+    )
+    for found in parity.outputs:
+        table.add_row(
+            found.output,
+            " ".join(f"{name}={size}" for name, size in found.sizes.items()),
+            *("" if value is None else f"{value:.3g}" for value in (found.max_abs, found.max_rel)),
+            "" if found.cosine is None else f"{found.cosine:.6f}",
+            Text(found.failure, "red") if found.failure else Text("equal", "green"),
+        )
+    return table
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size with its unit, in powers of 1000 as disks and downloads have it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def ms_text(ms: float) -> str:
+    """Return a time in ms with three significant digits."""
+    return f"{ms:.3f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
+
+
+def provider_text(provider: str) -> str:
+    """Return what ran an artifact, without the words that every provider has."""
+    return provider.removesuffix("ExecutionProvider")
+
+
+def plain_table(title: str, *columns: str) -> Table:
+    """Return an empty table in the one style of all; words stand left and numbers right."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    numbers = {
+        "size",
+        "accuracy",
+        "calls",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "samples/s",
+        "speed-up",
+        "max abs",
+        "max rel",
+        "cosine",
+    }
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")
+    return table
+
+
+def _by_batch(bench: BenchRecord) -> list[Table]:
+    batches = sorted({m.batch for m in bench.measurements})
+    names = list(dict.fromkeys(m.artifact for m in bench.measurements))
+    reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
+    table = plain_table(
+        f"speed-up over {reference} (range over the rounds)", "artifact", *(f"batch {b}" for b in batches)
+    )
+    for name in names:
+        if name != reference:
+            table.add_row(name, *(_ranged(_speed_up(bench, name, b)) for b in batches))
+    return [table]
+
+
+def _verdict(step: StepResult) -> Text:
+    if step.failures:
+        return Text(step.failures[0].partition(":")[0], "red")
+    if step.parity is None:
+        return Text("reference")
+    return Text("equal" if step.parity.max_abs == 0 else f"{step.parity.max_abs or 0:.0e}", "green")
+
+
+def _latency(measured: Measurement | None) -> tuple[str, str, str]:
+    if measured is None:
+        return "", "", ""
+    return ms_text(measured.p50_ms), ms_text(measured.p99_ms), f"{measured.samples_per_s:,.0f}"
+
+
+def _ratio(found: SpeedUp | None) -> str:
+    return f"{found.ratio:.2f}x" if found else ""
+
+
+def _ranged(found: SpeedUp | None) -> str:
+    return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})" if found else ""
+
+
+def _find(bench: BenchRecord | None, name: str, batch: int | None) -> Measurement | None:
+    measurements: Sequence[Measurement] = bench.measurements if bench else ()
+    return next((m for m in measurements if m.artifact == name and m.batch == batch), None)
+
+
+def _speed_up(bench: BenchRecord | None, name: str, batch: int | None) -> SpeedUp | None:
+    found: Sequence[SpeedUp] = bench.speed_ups if bench else ()
+    return next((s for s in found if s.candidate == name and s.batch == batch), None)

@@ -1,0 +1,148 @@
+"""Records as lines of text for a terminal, and the commands that come next."""
+
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from optkit.artifact import Passport
+from optkit.pipeline import Plan, RunRecord
+from optkit.pipeline.inspecting import Examination, Inspection
+from optkit.pipeline.packages import PackageRecord
+from optkit.report.table import plain_table, size_text
+
+
+def plan_table(plan: Plan) -> Table:
+    """Return the steps of a plan in their order."""
+    table = plain_table(f"{plan.recipe.name}: plan", "step", "stage", "takes", "makes", "note")
+    for step in plan.steps:
+        note = f"skipped: {step.skip}" if step.skip else "optional" if step.stage.optional else ""
+        table.add_row(step.name, step.stage.stage, step.parent, str(step.stage.produces), note)
+    return table
+
+
+def run_summary(record: RunRecord, out_dir: Path) -> str:
+    """Return what a run came to: what was reused, who won and why, what was packaged and where."""
+    lines = []
+    made = [step for step in (record.source, *record.steps) if step.made]
+    reused = sum(step.status == "reused" for step in made)
+    if reused:
+        lines.append(
+            f"reused: {reused} of {len(made)} artifacts" + ("; nothing was rebuilt" if reused == len(made) else "")
+        )
+        if record.bench_reused:
+            lines.append("reused: the measurements, made of these same artifacts on this machine")
+    lines += [f"{step.status}: {step.name}: {step.reason}" for step in record.steps if not step.made]
+    if record.winner:
+        lines.append(f"winner: {record.winner.artifact}, {record.winner.reason}")
+    elif record.bench:
+        lines.append("winner: none, no artifact passed every gate")
+    lines += [f"packaged: {_shown(packaged.path)} ({packaged.target})" for packaged in record.packaged]
+    lines.append(f"record: {_shown(out_dir / 'run.json')}")
+    return "\n".join(lines)
+
+
+def next_commands(record: RunRecord, out_dir: Path) -> list[str]:
+    """Return the commands that a user would type after a run."""
+    if record.exit_code:
+        return []
+    commands = [packaged.command for packaged in record.packaged]
+    best = next((step for step in record.steps if record.winner and step.name == record.winner.artifact), None)
+    if best and best.file:
+        source = record.steps[0].file if record.steps[0].made else None
+        commands.append(f"optkit inspect {_shown(out_dir / best.file)}")
+        if source and source != best.file:
+            commands.append(f"optkit bench {_shown(out_dir / source)} {_shown(out_dir / best.file)}")
+    return [f"next: {command}" for command in commands]
+
+
+def passport_text(passport: Passport, output: Path | None) -> str:
+    """Return what was made and how well it was proven; `output` is None when it was not written."""
+    artifact = passport.artifact
+    where = (
+        f"{output} ({artifact.format}, {artifact.precision}, {size_text(artifact.size_bytes)})"
+        if output
+        else "not written"
+    )
+    lines = [where, *(f"  {note}" for note in artifact.notes)]
+    if passport.parity:
+        parity = passport.parity
+        points = len({tuple(o.sizes.items()) for o in parity.outputs})
+        worst = "" if parity.max_abs is None else f", max abs {parity.max_abs:.3g}, cosine {parity.cosine or 0:.6f}"
+        verdict = "equal" if parity.passed else "not equal"
+        lines.append(f"  parity: {verdict} at {points} points ({parity.values}; within {parity.tolerance}{worst})")
+    if passport.batch_independence and passport.batch_independence.dim:
+        lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}")
+    if passport.accuracy:
+        lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
+    return "\n".join(lines)
+
+
+def packages_text(record: PackageRecord) -> str:
+    """Return what was packaged, where, and what one should know of it."""
+    lines = []
+    for packaged in record.packages:
+        lines.append(f"{_shown(packaged.path)} ({packaged.target}, version {packaged.version})")
+        lines += [f"  {file}" for file in packaged.files]
+        lines += [f"  {note}" for note in packaged.notes]
+    return "\n".join(lines)
+
+
+def inspection_text(record: Inspection) -> str:
+    """Return what a file is."""
+    artifact = record.artifact
+    lines = [f"{artifact.path.name}: {artifact.format}, {artifact.precision}, {size_text(record.size_bytes)}"]
+    lines += [f"  input   {spec}" for spec in artifact.inputs]
+    lines += [f"  output  {spec}" for spec in artifact.outputs]
+    lines += [f"  dim     {name}: min {r.min}, opt {r.opt}, max {r.max}" for name, r in artifact.dims.items()]
+    if record.onnx:
+        facts = record.onnx
+        lines.append(
+            f"  onnx    opset {facts.opset}, IR {facts.ir_version}, by {facts.producer or 'an unnamed producer'}"
+        )
+        common = sorted(facts.nodes.items(), key=lambda item: -item[1])
+        lines.append(f"  nodes   {sum(facts.nodes.values())}: {', '.join(f'{n} {op}' for op, n in common[:8])}")
+        lines += [f"  data    {name}" for name in facts.files]
+    lines.append(f"  sha256  {artifact.sha256}")
+    if record.passport is None:
+        return "\n".join([*lines, "  no passport: nothing is known of how it was made, nothing was proven"])
+    lines += [f"  made by {record.passport.stage or 'optkit'} with {_versions(artifact.built_with)}"]
+    lines += [f"  note    {note}" for note in artifact.notes]
+    proofs = passport_text(record.passport, None).splitlines()[1 + len(artifact.notes) :]
+    lines += proofs
+    lines += [f"  p50     {m.p50_ms:.3f} ms at batch {m.batch} on {m.provider}" for m in record.passport.measurements]
+    return "\n".join(lines)
+
+
+def doctor_table(record: Examination) -> Table:
+    """Return what this machine has."""
+    machine = record.machine
+    title = f"optkit {record.optkit}, Python {machine.python}, {machine.system}"
+    table = plain_table(title, "what", "found", "for")
+    vnni = {True: "with VNNI", False: "without VNNI: INT8 is slow, quantize with --reduce-range", None: ""}[
+        machine.vnni
+    ]
+    memory = f"{machine.memory_gib} GiB" if machine.memory_gib else ""
+    table.add_row("processor", f"{machine.cpu}, {machine.cores} cores, {memory}", vnni)
+    table.add_row(
+        "GPU", machine.gpu or "none that torch can use", "" if machine.gpu else "--device cuda will be refused"
+    )
+    for lib in record.libraries:
+        style = "red" if lib.problem and lib.needed else "dim" if lib.problem else ""
+        table.add_row(lib.name, Text(lib.problem or lib.version or "", style), lib.purpose)
+    table.add_row(
+        "providers", ", ".join(record.onnxruntime_providers) or "none", "of ONNX Runtime, that ran a model here"
+    )
+    return table
+
+
+def _versions(built_with: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in built_with.items())
+
+
+def _shown(path: Path) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,155 @@
+"""The entries under `serve:` in a recipe, which are the options of the packaging commands too."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from optkit.record import Record
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def name_fault(name: str) -> str | None:
+    """Return why a text cannot name a model on a server, where it is a folder or a file; None when it can."""
+    if _NAME.fullmatch(name):
+        return None
+    return f"{name!r} cannot name a model; expected letters, digits, '_', '.' and '-', and neither '.' nor '-' first"
+
+
+def _checked_name(name: str) -> str:
+    fault = name_fault(name)
+    if fault:
+        raise ValueError(fault)
+    return name
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Instances(Record):
+    """How many copies of the model run at once; with `kind: gpu`, on each of `gpus`, or on every GPU when none is named."""
+
+    count: Count = 1
+    kind: Literal["cpu", "gpu"] = "cpu"
+    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _gpus_need_their_kind(self) -> Self:
+        if self.gpus and self.kind != "gpu":
+            raise ValueError(f"gpus {list(self.gpus)}: given with kind {self.kind!r}; set kind: gpu, or leave gpus out")
+        if len(set(self.gpus)) != len(self.gpus):
+            raise ValueError(
+                f"gpus {list(self.gpus)}: one is named twice; name each once, and use count for more copies"
+            )
+        return self
+
+
+class VersionPolicy(Record):
+    """Which versions the server loads: the newest ones, all, or those named; exactly one is given."""
+
+    latest: Count | None = None
+    all: bool = False
+    specific: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("latest", "all", "specific") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"got {found}; expected one of latest: 1, all: true, specific: [1, 2]")
+        return self
+
+    def loads(self, version: int, versions: set[int]) -> bool:
+        """Say whether the server would load `version` where these `versions` lie."""
+        if self.latest:
+            return version in sorted(versions)[-self.latest :]
+        return self.all or version in self.specific
+
+
+class TritonServing(Record):
+    """A model in a Triton repository.
+
+    `max_batch_size` None takes the largest declared size of the batch dimension; no `preferred_batch_sizes` takes its
+    usual and its largest one. `artifact` is the name of a step, or `fastest`: the fastest that passes every gate.
+    """
+
+    target: Literal["triton"] = "triton"
+    artifact: str = "fastest"
+    name: Name | None = None
+    version: Count = 1
+    batching: bool = True
+    preferred_batch_sizes: tuple[Count, ...] = ()
+    max_queue_delay_us: Annotated[int, Field(ge=0)] = 100
+    instances: Instances = Instances()
+    version_policy: VersionPolicy = VersionPolicy(latest=1)
+    warmup: bool = True
+    max_batch_size: Count | None = None
+
+    @model_validator(mode="after")
+    def _batching_fits_together(self) -> Self:
+        if not self.batching and (self.preferred_batch_sizes or self.max_batch_size):
+            given = "preferred_batch_sizes" if self.preferred_batch_sizes else "max_batch_size"
+            raise ValueError(f"{given}: given with batching: false, where it has no effect; leave one of them out")
+        if self.max_batch_size:
+            largest = max(self.preferred_batch_sizes, default=0)
+            if largest > self.max_batch_size:
+                raise ValueError(f"preferred_batch_sizes: {largest} is above max_batch_size {self.max_batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _own_version_is_loaded(self) -> Self:
+        specific = self.version_policy.specific
+        if specific and self.version not in specific:
+            raise ValueError(
+                f"version_policy.specific {list(specific)}: leaves out version {self.version}, which is being written; "
+                f"add it, or the server will not load it"
+            )
+        return self
+
+    def with_absolute_paths(self, _base: Path) -> Self:
+        """Return the settings as they are: they name no path."""
+        return self
+
+
+class TorchServeServing(Record):
+    """A model in a TorchServe archive.
+
+    `handler` is the path of the user's own handler; None takes the generated one, which reads and writes JSON. With
+    `class_names` that one answers with the most probable classes; `class_scores` says whether the model's output are
+    logits, of which it takes the softmax, or probabilities already.
+    """
+
+    target: Literal["torchserve"] = "torchserve"
+    artifact: str = "fastest"
+    name: Name | None = None
+    version: Name = "1.0"
+    handler: str | None = None
+    extra_files: tuple[str, ...] = ()
+    requirements: str | None = None
+    workers: Count = 1
+    batch_size: Count = 1
+    max_batch_delay_ms: Annotated[int, Field(ge=0)] = 100
+    class_names: tuple[str, ...] | None = None
+    class_scores: Literal["logits", "probabilities"] = "logits"
+
+    @model_validator(mode="after")
+    def _class_names_need_the_generated_handler(self) -> Self:
+        if self.handler and self.class_names is not None:
+            raise ValueError("class_names: only the generated handler reads them, and handler names another one")
+        return self
+
+    def with_absolute_paths(self, base: Path) -> Self:
+        """Return the settings with every path made absolute; a relative one starts at `base`."""
+        return self.model_copy(
+            update={
+                "handler": str((base / self.handler).absolute()) if self.handler else None,
+                "extra_files": tuple(str((base / file).absolute()) for file in self.extra_files),
+                "requirements": str((base / self.requirements).absolute()) if self.requirements else None,
+            }
+        )
+
+
+AnyServing = Annotated[TritonServing | TorchServeServing, Field(discriminator="target")]

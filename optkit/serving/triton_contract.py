@@ -1,0 +1,97 @@
+"""The contract as Triton is told it: the names of the tensors, and whether and how far requests are batched."""
+
+import dataclasses
+
+from optkit.artifact import Artifact, Format
+from optkit.errors import StageError
+from optkit.findings import BatchIndependence
+from optkit.serving.packaged import shared_batch
+from optkit.serving.settings import TritonServing
+from optkit.serving.triton_libtorch import libtorch_names
+from optkit.tensors import TensorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TritonContract:
+    """Inputs and outputs under their names in Triton, in the order of the artifact's.
+
+    `max_batch_size` is 0 where Triton must not put requests together; the shapes then are the model's own. Otherwise
+    the first dimension of every shape is the batch.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    preferred_batch_sizes: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def triton_contract(
+    artifact: Artifact, settings: TritonServing, independence: BatchIndependence | None
+) -> TritonContract:
+    """Return what Triton is told of the artifact.
+
+    Raises:
+        StageError: batching is asked for and not proven, its sizes do not fit, or Triton cannot serve this model.
+        ArtifactError: a TorchScript file cannot be loaded.
+    """
+    inputs, outputs, notes = artifact.inputs, artifact.outputs, []
+    batch, why_not = shared_batch(artifact)
+    if batch is None and (settings.preferred_batch_sizes or settings.max_batch_size):
+        raise StageError(
+            f"{artifact.path.name}: batch sizes are asked for, but {why_not}. "
+            f"Leave max_batch_size and preferred_batch_sizes out."
+        )
+    if batch is None and settings.batching:
+        notes.append(f"no batching (max_batch_size: 0): {why_not}")
+    largest = _proven_largest(artifact, settings, batch, independence) if batch and settings.batching else 0
+    preferred = _preferred(artifact, settings, batch, largest) if batch and largest else ()
+    if artifact.format is Format.TORCHSCRIPT:
+        inputs, outputs = libtorch_names(artifact)
+        renamed = [
+            f"{new.name} is {old.name}"
+            for new, old in zip((*inputs, *outputs), (*artifact.inputs, *artifact.outputs), strict=True)
+            if new.name != old.name
+        ]
+        notes.append(f"names as Triton's PyTorch backend needs them: {', '.join(renamed)}")
+    return TritonContract(inputs, outputs, largest, preferred, tuple(notes))
+
+
+def _proven_largest(
+    artifact: Artifact, settings: TritonServing, batch: str, independence: BatchIndependence | None
+) -> int:
+    """Return the largest batch, where requests may be put together."""
+    where = artifact.path.name
+    if independence is not None and independence.failure:
+        raise StageError(
+            f"{where}: batching would give wrong answers: {independence.failure}. "
+            f"Mend the model, or set batching: false."
+        )
+    if independence is None or independence.dim != batch:
+        raise StageError(
+            f"{where}: it is not proven that requests may be put together along {batch!r}. "
+            f"Run optkit check first, or set batching: false."
+        )
+    sizes = artifact.dims[batch]
+    if sizes.min > 1:
+        raise StageError(
+            f"{where}: dimension {batch!r} is declared from {sizes.min} on, but a server that batches also runs single "
+            f"requests. Declare its min as 1, or set batching: false."
+        )
+    if settings.max_batch_size and settings.max_batch_size > sizes.max:
+        raise StageError(
+            f"{where}: max_batch_size {settings.max_batch_size} is above the {sizes.max} that is declared and checked "
+            f"for {batch!r}. Lower it, or declare a larger max."
+        )
+    return settings.max_batch_size or sizes.max
+
+
+def _preferred(artifact: Artifact, settings: TritonServing, batch: str, largest: int) -> tuple[int, ...]:
+    """Return the preferred batch sizes: those asked for, else the usual and the largest size."""
+    asked = settings.preferred_batch_sizes
+    if asked and max(asked) > largest:
+        raise StageError(
+            f"{artifact.path.name}: preferred_batch_sizes {list(asked)}: {max(asked)} is above max_batch_size {largest}, "
+            f"which comes from dimension {batch!r}. Lower it."
+        )
+    return tuple(sorted(set(asked or (min(artifact.dims[batch].opt, largest), largest))))

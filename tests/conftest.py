@@ -1,0 +1,55 @@
+"""What all tests share: artifacts of the zoo, made once a session, and the reason why a GPU test is skipped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zoo
+
+from optkit.artifact import Artifact
+from optkit.stages import ExportOnnx, Stage
+
+Make = Callable[..., Artifact]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu:
+            item.add_marker(pytest.mark.skip(reason="torch finds no NVIDIA GPU here"))
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Return make(sample, *stages): the artifact at the end of that chain, made once a session. Do not change its files."""
+    made: dict[tuple[str, tuple[Stage, ...]], Artifact] = {}
+
+    def artifact(sample: str, *stages: Stage) -> Artifact:
+        key = (sample, stages)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(sample)
+            if stages:
+                made[key] = stages[-1].run(artifact(sample, *stages[:-1]), folder)
+            else:
+                made[key] = zoo.SAMPLES[sample].source(folder)
+        return made[key]
+
+    return artifact
+
+
+@pytest.fixture(scope="session")
+def onnx_linear(make: Make) -> Artifact:
+    """Return the zoo's linear model as an ONNX file. Do not change it."""
+    return make("linear", ExportOnnx(exporter="torchscript", opset=17))
+
+
+@pytest.fixture
+def onnx_copy(onnx_linear: Artifact, tmp_path: Path) -> Path:
+    """Return a copy of that file, free to be damaged."""
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(onnx_linear.path.read_bytes())
+    return copy

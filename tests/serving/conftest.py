@@ -1,0 +1,107 @@
+"""Small real artifacts, made once by optkit's own stages."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optkit.artifact import Artifact
+from optkit.source import make_source
+from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.tensors import DimRange, TensorSpec
+
+MODELS = """
+    import torch
+    from torch import nn
+
+    class Digits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+        def forward(self, x):
+            return self.linear(x.flatten(1))
+
+    class Two(nn.Module):
+        def forward(self, ids, mask):
+            return ids.float() * mask.float().unsqueeze(-1), mask.float() * 2
+
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"double": 2 * x, "half": x / 2}
+
+    class Total(nn.Module):
+        def forward(self, x):
+            return x.sum()
+
+    def digits(): return Digits()
+    def two(): return Two()
+    def named(): return Named()
+    def total(): return Total()
+"""
+
+
+class Zoo:
+    """Makes a source artifact of a model above, and exports of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.code = folder / "models.py"
+        self.code.write_text(textwrap.dedent(MODELS), encoding="utf-8")
+
+    def source(self, model: str, inputs: list[str], **dims: str) -> Artifact:
+        specs = [TensorSpec.parse(text) for text in inputs]
+        ranges = {name: DimRange.parse(text) for name, text in dims.items()}
+        name = f"{model}-{'-'.join(dims.values()).replace(':', '.')}"
+        return make_source(f"{self.code}:{model}", self.folder / name / "source", specs, ranges)
+
+    def onnx(self, source: Artifact) -> Artifact:
+        stage = ExportOnnx(exporter="torchscript", opset=17)
+        return stage.run(source, source.path.parent.parent / "onnx")
+
+    def torchscript(self, source: Artifact) -> Artifact:
+        return ExportTorchScript().run(source, source.path.parent.parent / "torchscript")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return Zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def digits(zoo: Zoo) -> Artifact:
+    return zoo.source("digits", ["image:float32[batch,2,3]"], batch="1:4:16")
+
+
+@pytest.fixture(scope="session")
+def onnx(zoo: Zoo, digits: Artifact) -> Artifact:
+    return zoo.onnx(digits)
+
+
+@pytest.fixture(scope="session")
+def torchscript(zoo: Zoo, digits: Artifact) -> Artifact:
+    return zoo.torchscript(digits)
+
+
+@pytest.fixture(scope="session")
+def two(zoo: Zoo) -> Artifact:
+    """Two inputs of 1 and 0 dimensions a sample; the second output is one number a sample."""
+    return zoo.source("two", ["ids:int64[batch,seq]", "mask:bool[batch]"], batch="1:2:8", seq="1:5:9")
+
+
+@pytest.fixture(scope="session")
+def sample() -> dict[str, np.ndarray]:
+    return {"image": np.arange(18, dtype=np.float32).reshape(3, 2, 3) / 10}
+
+
+@pytest.fixture(scope="session")
+def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The same ONNX model with its weights in a second file."""
+    import onnx as library
+
+    from optkit import onnx_file
+
+    path = tmp_path_factory.mktemp("external") / "digits.onnx"
+    model = library.load(str(onnx.path))
+    library.save_model(model, str(path), save_as_external_data=True, location="digits.onnx.data", size_threshold=0)
+    return onnx_file.describe(path, onnx.dims)

@@ -1,0 +1,146 @@
+"""What every stage keeps, whatever it does; a new stage joins by a line in CASES."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zoo
+from conftest import Make
+
+from optkit import onnx_file
+from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
+from optkit.errors import StageError
+from optkit.runners import open_runner
+from optkit.stages import (
+    ConvertFp16,
+    ExportOnnx,
+    ExportTorchScript,
+    QuantizeDynamic,
+    QuantizeStatic,
+    Stage,
+)
+from optkit.tensors import corners
+
+ONNX = ExportOnnx(exporter="torchscript", opset=17)
+LINEAR_DATA = f"{zoo.HERE}:linear_feeds"
+CONV_DATA = f"{zoo.HERE}:conv_feeds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A stage, the chain before it, a model to run it on, and how far its answers may be from the closed form."""
+
+    stage: Stage
+    sample: str
+    precision: Precision
+    before: tuple[Stage, ...] = ()
+    atol: float = 1e-5
+
+    def __str__(self) -> str:
+        options = [str(v) for k, v in self.stage.model_dump(exclude_defaults=True).items() if k in ("exporter", "method")]
+        return "-".join([self.stage.stage, *options, self.sample])
+
+
+CASES = [
+    Case(ExportTorchScript(), "linear", Precision.FP32),
+    Case(ExportTorchScript(method="script"), "named", Precision.FP32),
+    Case(ExportTorchScript(method="trace"), "two", Precision.FP32),
+    Case(ExportOnnx(exporter="torchscript", opset=17), "two", Precision.FP32),
+    Case(ExportOnnx(exporter="torchscript", opset=20), "dynamic_length", Precision.FP32),
+    Case(ExportOnnx(exporter="dynamo"), "two", Precision.FP32),
+    Case(ExportOnnx(exporter="dynamo", opset=18), "named", Precision.FP32),
+    Case(ConvertFp16(), "linear", Precision.FP16, (ONNX,), atol=2e-2),
+    Case(ConvertFp16(), "conv", Precision.FP16, (ONNX,), atol=2e-3),
+    Case(QuantizeDynamic(), "linear", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=LINEAR_DATA), "linear", Precision.INT8, (ONNX,), atol=3.0),
+    Case(QuantizeStatic(calibration=CONV_DATA, method="entropy"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=CONV_DATA, activation_type="int8"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+]
+
+
+@pytest.fixture(params=CASES, ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+@pytest.fixture
+def source(case: Case, make: Make) -> Artifact:
+    return make(case.sample, *case.before)
+
+
+@pytest.fixture
+def artifact(case: Case, make: Make) -> Artifact:
+    return make(case.sample, *case.before, case.stage)
+
+
+def test_the_artifact_is_what_the_stage_declares(case: Case, source: Artifact, artifact: Artifact) -> None:
+    assert artifact.format is case.stage.produces
+    assert artifact.precision is case.precision
+    assert artifact.inputs == source.inputs
+    assert artifact.outputs == source.outputs
+    assert artifact.dims == source.dims == zoo.SAMPLES[case.sample].dims
+    assert artifact.parent_sha256 == source.sha256
+    assert artifact.notes
+
+
+def test_the_file_is_there_whole_and_where_it_was_asked_for(case: Case, source: Artifact, tmp_path: Path) -> None:
+    made = case.stage.run(source, tmp_path / "new" / "folder")
+
+    assert made.path == tmp_path / "new" / "folder" / case.stage.filename
+    assert made.path.is_absolute()
+    assert made.is_intact()
+    assert made.size_bytes == sum(file.stat().st_size for file in made.all_files) > 0
+    assert {p.name for p in made.path.parent.iterdir()} == {file.name for file in made.all_files}
+
+
+def test_its_source_is_left_as_it_was(case: Case, source: Artifact, tmp_path: Path) -> None:
+    before = {p.name: p.read_bytes() for p in source.path.parent.iterdir()}
+    case.stage.run(source, tmp_path)
+
+    assert {p.name: p.read_bytes() for p in source.path.parent.iterdir()} == before
+    assert source.is_intact()
+
+
+def test_the_precision_is_that_of_the_file(case: Case, artifact: Artifact) -> None:
+    if artifact.format is not Format.ONNX:
+        pytest.skip("the file does not state its precision")
+    facts = onnx_file.facts(artifact.path)
+
+    assert facts.precision is artifact.precision
+    assert facts.inputs == artifact.inputs
+    assert [spec.name for spec in facts.outputs] == [spec.name for spec in artifact.outputs]
+
+
+def test_the_passport_comes_back_as_it_was_written(case: Case, source: Artifact, tmp_path: Path) -> None:
+    made = case.stage.run(source, tmp_path)
+    passport = Passport(artifact=made, stage=case.stage.stage, settings=case.stage.model_dump(mode="json"))
+    path = passport.save()
+
+    assert read_passport(made.path) == passport
+    assert str(tmp_path) not in json.dumps(json.loads(path.read_text())["artifact"])  # the folder may be moved
+
+
+def test_the_answers_are_right_at_every_corner(case: Case, artifact: Artifact) -> None:
+    sample = zoo.SAMPLES[case.sample]
+    with open_runner(artifact) as runner:
+        for sizes in corners(sample.dims):
+            feed = sample.feed(sizes)
+            expected = sample.expected(feed)
+            found = runner.infer(feed)
+            assert set(found) == set(expected)
+            for name in expected:
+                np.testing.assert_allclose(found[name], expected[name], atol=case.atol, rtol=1e-5, err_msg=str(sizes))
+
+
+def test_another_format_is_refused(case: Case, source: Artifact, tmp_path: Path) -> None:
+    other = next(format for format in Format if format not in case.stage.accepts)
+    with pytest.raises(StageError, match=rf"^{case.stage.stage}: accepts .*, but {source.path.name} is {other}$"):
+        case.stage.run(source.model_copy(update={"format": other}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_step_has_the_name_given_to_it(case: Case) -> None:
+    assert case.stage.step == case.stage.stage
+    assert case.stage.model_copy(update={"name": "mine"}).step == "mine"

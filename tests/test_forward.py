@@ -1,0 +1,137 @@
+import dataclasses
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from torch import nn
+
+from optkit.errors import ModelError
+from optkit.forward import flatten, forward_order, output_specs, run_forward
+
+A, B = torch.zeros(1), torch.ones(2)
+
+
+class Pair(NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+
+@dataclasses.dataclass
+class Outcome:
+    logits: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [
+        (A, ["output"]),
+        ((A, B), ["output_0", "output_1"]),
+        ([A], ["output_0"]),
+        (Pair(A, B), ["left", "right"]),
+        ({"logits": A, "box": B}, ["logits", "box"]),
+        ({"logits": A, "boxes": (A, B)}, ["logits", "boxes.0", "boxes.1"]),
+        ({"a": {"b": A}}, ["a.b"]),
+        (Outcome(A), ["logits"]),
+        (Outcome(A, B), ["logits", "hidden"]),
+    ],
+)
+def test_outputs_have_names(output: Any, names: list[str]) -> None:
+    assert [name for name, _ in flatten(output)] == names
+
+
+@pytest.mark.parametrize("output", [None, 3, "text", {"a": None}, (A, 1.0)])
+def test_an_output_that_is_no_tensor_is_refused(output: Any) -> None:
+    with pytest.raises(ModelError, match=r"^forward returned a \w+ in '\w+'; expected tensors, or tuples and dicts of"):
+        list(flatten(output))
+
+
+class TakesTwo(nn.Module):
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return image - mask
+
+
+@pytest.mark.parametrize(
+    ("declared", "order"),
+    [
+        (("image", "mask"), ["image", "mask"]),
+        (("mask", "image"), ["image", "mask"]),  # both are parameters of forward, so their names decide
+        (("first", "second"), ["first", "second"]),  # neither is, so they are taken by position
+        (("image", "other"), ["image", "other"]),
+    ],
+)
+def test_inputs_come_in_the_order_of_forward(declared: tuple[str, ...], order: list[str]) -> None:
+    inputs = zoo.specs(*(f"{name}:float32[2]" for name in declared))
+    assert [spec.name for spec in forward_order(TakesTwo(), inputs)] == order
+
+
+def test_inputs_that_would_be_swapped_are_refused() -> None:
+    message = (
+        "input 'image': declared as number 2, but forward(image, mask) takes it as number 1. "
+        "Declare the inputs in the order of forward, or name them all as it does."
+    )
+    with pytest.raises(ModelError, match=re.escape(message)):
+        forward_order(TakesTwo(), zoo.specs("other:float32[2]", "image:float32[2]"))
+
+
+def test_an_error_in_forward_names_the_line_and_the_shapes() -> None:
+    with pytest.raises(ModelError, match=r"^forward raised .*test_forward\.py:\d+: RuntimeError: .*image \[2\], mask"):
+        run_forward(
+            TakesTwo(),
+            zoo.specs("image:float32[2]", "mask:float32[3]"),
+            {"image": np.zeros(2, np.float32), "mask": np.zeros(3, np.float32)},
+        )
+
+
+@pytest.mark.parametrize("name", zoo.SAMPLES)
+def test_the_outputs_of_the_zoo_are_found(name: str) -> None:
+    sample = zoo.SAMPLES[name]
+    found = output_specs(getattr(zoo, name)(), sample.inputs, sample.dims)
+    sizes = {dim: r.max for dim, r in sample.dims.items()}
+    expected = sample.expected(sample.feed(sizes))
+    assert [spec.name for spec in found] == list(expected)
+    for spec in found:
+        assert spec.shape_at(sizes) == expected[spec.name].shape
+        assert spec.dtype.numpy == expected[spec.name].dtype
+
+
+def test_a_dimension_that_is_computed_gets_a_name_of_its_own() -> None:
+    sample = zoo.bad("folds_batch")
+    assert [str(s) for s in output_specs(zoo.folds_batch(), sample.inputs, sample.dims)] == [
+        "output:float32[1,output_dim_1]"
+    ]
+
+
+def test_names_for_the_outputs_must_be_as_many() -> None:
+    sample = zoo.SAMPLES["two"]
+    found = output_specs(zoo.two(), sample.inputs, sample.dims, ("sum", "rest"))
+    assert [spec.name for spec in found] == ["sum", "rest"]
+    with pytest.raises(ModelError, match=r"outputs: 1 names given \(sum\), but forward returns output_0, output_1"):
+        output_specs(zoo.two(), sample.inputs, sample.dims, ("sum",))
+
+
+class Unsteady(nn.Module):
+    def __init__(self, give: Any) -> None:
+        super().__init__()
+        self.give = give
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.give(x)
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda x: {f"at_{len(x)}": x}, "forward returns at_2 at one size and at_3 at another"),
+        (lambda x: x if len(x) == 2 else x[0], "output 'output': has 2 dimensions at one size and 1 at another"),
+        (lambda x: x.to(torch.bfloat16), "output 'output': is bfloat16; optkit handles float32, .* Cast it in forward"),
+        (lambda x: x.sum(dim=5), "forward raised .*IndexError"),
+    ],
+)
+def test_outputs_that_cannot_be_described_are_refused(give: Any, message: str) -> None:
+    sample = zoo.bad("")
+    with pytest.raises(ModelError, match=message):
+        output_specs(Unsteady(give), sample.inputs, sample.dims)
