@@ -1,6 +1,7 @@
 """Where feeds come from: a folder of .npz files, the user's function, or seeded random values (never for calibration)."""
 
 import functools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -44,18 +45,20 @@ class Feeds:
         if number < 0:
             raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
 
-    def __len__(self) -> int:
-        """Return the number of feeds where it is known without reading them, else raise TypeError."""
+    def __length_hint__(self) -> int:
+        """Return the number of feeds where it is known without reading them, else 0; `len` would make a truth value of it."""
         if not _is_code(self.target):
             return len(_npz_files(Path(self.target)))
-        return len(self._called())  # type: ignore[arg-type]
+        return operator.length_hint(self._called, 0)
 
     def _read(self) -> Iterable[object]:
         if _is_code(self.target):
-            return self._called()
+            return self._called
         return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
+    @functools.cached_property
     def _called(self) -> Iterable[object]:
+        """What the user's function gave; it is called once."""
         found = user_code.load(self.target)
         try:
             found = found() if callable(found) else found

@@ -11,7 +11,7 @@ from pydantic import Field
 from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format, Precision, read_passport, sha256_of
 from optkit.errors import ArtifactError, ModelError
-from optkit.forward import output_specs
+from optkit.forward import forward_order, output_specs
 from optkit.record import Document
 from optkit.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.weights import load_weights, state_sha256
@@ -100,6 +100,7 @@ def make_source(
         weights_sha256=sha256_of(weights) if weights else None,
         state_sha256=state_sha256(module),
     )
+    inputs = forward_order(module, inputs)  # what a file without names, such as TorchScript, is called with
     specs = output_specs(module, inputs, dims, outputs)
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
     source.write(path)

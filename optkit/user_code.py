@@ -53,7 +53,7 @@ def code_files(where: str) -> dict[str, Path]:
     """
     if not where.endswith(".py"):
         return _package_files(where)
-    file = Path(where).absolute()
+    file = _absolute(Path(where))
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "no such file"
         raise ModelError(f"{where}: {what}; expected a Python file. Check the path before the colon.")

@@ -16,7 +16,7 @@ from torch import nn
 SEED = 0
 STEPS = 300
 FEATURES = ["mean radius", "mean texture", "mean smoothness", "mean concavity"]
-BATCH = 64  # the largest that the recipe declares
+BATCH = 64  # rows in one feed
 
 
 class Classifier(nn.Module):

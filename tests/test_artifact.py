@@ -46,9 +46,7 @@ def test_a_changed_file_is_refused(artifact: Artifact) -> None:
 def test_a_part_that_is_gone_is_noticed(artifact: Artifact) -> None:
     part = artifact.path.with_name("model.onnx.data")
     part.write_bytes(b"weights")
-    whole = artifact.model_copy(
-        update={"files": (part.name,), "sha256": sha256_of(artifact.path, part)}
-    )
+    whole = artifact.model_copy(update={"files": (part.name,), "sha256": sha256_of(artifact.path, part)})
     assert whole.is_intact()
     assert whole.size_bytes == artifact.size_bytes + 7
     part.write_bytes(b"Weights")

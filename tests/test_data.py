@@ -1,3 +1,4 @@
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ FEEDS = "def feeds():\n    return [{'x': np.full((3, 2), i, np.float32)} for i i
 
 def test_a_function_gives_feeds_more_than_once(tmp_path: Path) -> None:
     feeds = Feeds(code(tmp_path, FEEDS), INPUTS)
-    assert len(feeds) == 4
+    assert operator.length_hint(feeds) == 4
     assert [float(feed["x"][0, 0]) for feed in feeds] == [0, 1, 2, 3]
     assert [float(feed["x"][0, 0]) for feed in feeds] == [0, 1, 2, 3]
 
@@ -40,8 +41,7 @@ def test_an_object_that_starts_anew_has_no_length(tmp_path: Path) -> None:
     body = "class Data:\n    def __iter__(self):\n        yield {'x': np.zeros((1, 2), np.float32)}\n\nfeeds = Data()\n"
     feeds = Feeds(code(tmp_path, body), INPUTS)
     assert len(list(feeds)) == len(list(feeds)) == 1
-    with pytest.raises(TypeError):
-        len(feeds)
+    assert operator.length_hint(feeds) == 0  # not known
 
 
 def test_the_hash_of_a_function_is_that_of_its_code(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_folder_gives_one_feed_a_file_in_the_order_of_names(tmp_path: Path) ->
     for name, value in (("b", 2.0), ("a", 1.0), ("c", 3.0)):
         np.savez(tmp_path / f"{name}.npz", **rows(value))
     feeds = Feeds(str(tmp_path), INPUTS)
-    assert len(feeds) == 3
+    assert operator.length_hint(feeds) == 3
     assert [float(feed["x"][0, 0]) for feed in feeds] == [1, 2, 3]
     before = feeds.sha256()
     np.savez(tmp_path / "c.npz", **rows(4))

@@ -46,13 +46,17 @@ def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
         onnx_file.facts(path)
 
 
+def read(path: Path) -> None:
+    onnx_file.facts(path)
+    onnx_file.check(path)
+
+
 def test_a_file_cut_short_is_refused_wherever_it_is_cut(onnx_copy: Path) -> None:
     whole = onnx_copy.read_bytes()
     for length in range(0, len(whole), 7):
         onnx_copy.write_bytes(whole[:length])
         with pytest.raises((ArtifactError, StageError)):
-            onnx_file.facts(onnx_copy)
-            onnx_file.check(onnx_copy)
+            read(onnx_copy)
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:

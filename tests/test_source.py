@@ -1,3 +1,5 @@
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -55,11 +57,21 @@ def test_building_leaves_the_users_random_numbers_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_model_is_built_once_for_its_source_and_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building may be training; a recipe names its files relative to itself, and an artifact relative to its folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    user_model(tmp_path, MODEL.replace("    return", "    print('built')\n    return"))
+    torch.save({"weight": torch.ones(3, 4), "bias": torch.zeros(3)}, tmp_path / "w.pt")
+    artifact = make("../model.py:build", Path("out"), weights=Path("../w.pt"))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        load_module(artifact)
+    assert printed.getvalue() == ""
+
+
 def test_arguments_weights_and_names_are_taken(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2, 4), "bias": torch.zeros(2)}, tmp_path / "w.pt")
-    artifact = make(
-        user_model(tmp_path), tmp_path, args={"width": 2}, weights=tmp_path / "w.pt", outputs=("score",)
-    )
+    artifact = make(user_model(tmp_path), tmp_path, args={"width": 2}, weights=tmp_path / "w.pt", outputs=("score",))
     assert [str(spec) for spec in artifact.outputs] == ["score:float32[batch,2]"]
     assert (load_module(artifact).weight == 1).all()
 
@@ -91,7 +103,9 @@ def test_the_line_that_raised_is_the_users(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_of_a_factory_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"build: raised TypeError: build\(\) got an unexpected keyword argument 'depth'"):
+    with pytest.raises(
+        ModelError, match=r"build: raised TypeError: build\(\) got an unexpected keyword argument 'depth'"
+    ):
         make(user_model(tmp_path), tmp_path, args={"depth": 2})
 
 
@@ -138,7 +152,9 @@ def test_an_onnx_file_needs_no_passport(onnx_copy: Path) -> None:
 
 def test_a_file_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"")
-    with pytest.raises(ArtifactError, match=r"has no passport beside it, and only an \.onnx file states its own inputs"):
+    with pytest.raises(
+        ArtifactError, match=r"has no passport beside it, and only an \.onnx file states its own inputs"
+    ):
         open_artifact(tmp_path / "model.pt")
 
 

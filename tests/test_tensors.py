@@ -149,7 +149,10 @@ def test_a_feed_that_fits_gives_its_sizes() -> None:
             feed((2, 5), (2, 4, 1)),
             "input 'mask': got float32[2,4,1]; the model takes float32[batch,length,1] with batch=2, length=5",
         ),
-        (feed((2, 5), (3, 5, 1)), "input 'mask': got float32[3,5,1]; the model takes float32[batch,length,1] with batch"),
+        (
+            feed((2, 5), (3, 5, 1)),
+            "input 'mask': got float32[3,5,1]; the model takes float32[batch,length,1] with batch",
+        ),
         (feed((2, 5), (2, 5, 2)), "input 'mask': got float32[2,5,2]; the model takes float32[batch,length,1]"),
         (feed((2, 5), (2, 5)), "input 'mask': got float32[2,5]; the model takes float32[batch,length,1]"),
         (feed((0, 5), (0, 5, 1)), "input 'ids': got int64[0,5]; the model takes int64[batch,length]"),

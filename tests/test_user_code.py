@@ -73,7 +73,10 @@ def test_the_hash_is_that_of_the_content_and_not_of_the_place(tmp_path: Path) ->
     ("body", "message"),
     [
         ("def build(:\n", r"m\.py:1: invalid syntax"),
-        ("\nimport no_such_module_here\n", r"import failed: .*m\.py:2: ModuleNotFoundError: No module named 'no_such_mod"),
+        (
+            "\nimport no_such_module_here\n",
+            r"import failed: .*m\.py:2: ModuleNotFoundError: No module named 'no_such_mod",
+        ),
         ("x = 1\n1 / 0\n", r"import failed: .*m\.py:2: ZeroDivisionError: division by zero"),
         ("def other(): ...\n_hidden = 1\n", r"m\.py: has no 'build'; it defines other$"),
         ("", r"m\.py: has no 'build'; it defines nothing$"),
@@ -102,7 +105,9 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
 def test_a_missing_module_is_told() -> None:
     with pytest.raises(ModelError, match=r"^no_such_module_here: "):
         user_code.load("no_such_module_here:build")
-    with pytest.raises(ModelError, match=r"^no_such_module_here: no such module; expected file\.py:function or package"):
+    with pytest.raises(
+        ModelError, match=r"^no_such_module_here: no such module; expected file\.py:function or package"
+    ):
         user_code.code_sha256("no_such_module_here:build")
 
 

@@ -4,6 +4,7 @@ Memory is bounded by the activations of one feed, whatever their number, and the
 into feeds: the first pass finds the extremes of every tensor, the second counts into bins that these fix.
 """
 
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def collect_ranges(
 def _extremes(run: "_Activations", feeds: Iterable[Feed]) -> tuple[dict[str, float], dict[str, float]]:
     low: dict[str, float] = {}
     high: dict[str, float] = {}
-    for number, feed in enumerate(track(feeds, "calibrate: ranges", _count(feeds))):
+    for number, feed in enumerate(track(feeds, "calibrate: ranges", operator.length_hint(feeds) or None)):
         for name, values in run(feed).items():
             smallest, largest = float(values.min()), float(values.max())
             if not (np.isfinite(smallest) and np.isfinite(largest)):
@@ -63,7 +64,7 @@ def _histograms(
     run: "_Activations", feeds: Iterable[Feed], low: dict[str, float], high: dict[str, float], *, zeros: bool
 ) -> dict[str, Histogram]:
     counts = {name: np.zeros(BINS, np.int64) for name in low}
-    for feed in track(feeds, "calibrate: histograms", _count(feeds)):
+    for feed in track(feeds, "calibrate: histograms", operator.length_hint(feeds) or None):
         for name, values in run(feed).items():
             width = (high[name] - low[name]) / BINS
             if width > 0:
@@ -73,13 +74,6 @@ def _histograms(
             else:
                 counts[name][0] += values.size  # a constant tensor
     return {name: Histogram(low[name], high[name], counts[name]) for name in low}
-
-
-def _count(feeds: Iterable[Feed]) -> int | None:
-    try:
-        return len(feeds)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 class _Activations:
@@ -113,7 +107,7 @@ class _Activations:
             arrays = self._session.run(self._names, dict(feed))
         except Exception as e:
             raise StageError(f"the model cannot be run on the calibration data: {first_line(e)}") from e
-        found = dict(zip(self._names, arrays, strict=True)) | {name: feed[name] for name in self._from_feed}
+        found = {name: feed[name] for name in self._from_feed} | dict(zip(self._names, arrays, strict=True))
         return {name: array for name, array in found.items() if array.size}
 
     def _with_outputs(self) -> "tuple[onnx.ModelProto, list[str], list[str]]":
@@ -125,16 +119,17 @@ class _Activations:
         floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
         known = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
         weights = {tensor.name for tensor in graph.initializer}
-        wanted = {
+        # In the order of the graph, so that the first tensor of which an error speaks is the one where it begins.
+        wanted = dict.fromkeys(
             name
             for node in graph.node
             if node.op_type in self._ops
             for name in (*node.input, *node.output)
             if name in known and name not in weights and known[name].type.tensor_type.elem_type in floats
-        }
+        )
         if not wanted:
             raise StageError("the model has no operator that can be quantized")
         fed = {v.name for v in graph.input}
         already = {v.name for v in graph.output}
-        graph.output.extend(known[name] for name in sorted(wanted - fed - already))
-        return model, sorted(wanted - fed), sorted(wanted & fed)
+        graph.output.extend(known[name] for name in wanted if name not in fed | already)
+        return model, [name for name in wanted if name not in fed], [name for name in wanted if name in fed]

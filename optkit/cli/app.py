@@ -1,7 +1,6 @@
 """The application: its commands, and the one place where errors become text and an exit code."""
 
 import sys
-import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -68,11 +67,17 @@ def main() -> NoReturn:
         app()
     except OptkitError as e:
         if "--debug" in sys.argv:
-            traceback.print_exc()
+            _print_traceback()
         print_error(str(e))
         sys.exit(2)
     except Exception:
-        traceback.print_exc()
+        _print_traceback()
         print_error("this is a bug in optkit. Please report it with the lines above.")
         sys.exit(_BUG)
     sys.exit(0)
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()

@@ -45,7 +45,7 @@ class Output:
             sys.stdout.write(record.to_json() + "\n")
             return
         for item in shown:
-            self._out.print(item, soft_wrap=isinstance(item, str))
+            self._out.print(item, soft_wrap=isinstance(item, str), markup=False)
 
     def hint(self, *lines: str) -> None:
         """Print the next useful commands, on stderr."""
@@ -107,6 +107,7 @@ def _log_to(console: "Console", level: int, libraries: bool) -> None:
     log.handlers = [h for h in log.handlers if not isinstance(h, _Handler)]
     log.addHandler(_Handler(console, level))
     log.setLevel(level)
+    log.propagate = False  # libraries give the root logger a handler of its own in passing
 
 
 def print_error(text: str) -> None:

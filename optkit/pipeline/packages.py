@@ -10,7 +10,7 @@ from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_o
 from optkit.check import check_batch_independence
 from optkit.choose import Winner
 from optkit.data import Feeds, Samples
-from optkit.errors import ArtifactError, OptkitError
+from optkit.errors import ArtifactError, OptkitError, OutputError
 from optkit.findings import BatchIndependence
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
@@ -90,7 +90,11 @@ def _package_or_reuse(
         {
             "artifact": artifact.sha256,
             "contract": [str(spec) for spec in (*artifact.inputs, *artifact.outputs)],
+            "dims": {dim: r.model_dump() for dim, r in artifact.dims.items()},
+            "independent": passport.batch_independence.passed if passport.batch_independence else None,
+            "samples": samples.real.sha256() if samples.real else None,
             "settings": serving.model_dump(mode="json"),
+            "files": {file: sha256_of(Path(file)) for file in serving.files_read},
             "recipe": plan.recipe.name,
             "optkit": __version__,
         }
@@ -120,15 +124,20 @@ def package_files(
     Raises:
         OptkitError: one of them cannot be packaged; those before it are there.
     """
+    names = [serving.name or artifact.path.name.partition(".")[0] for artifact in artifacts]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OutputError(
+            f"{folder}: {names.count(twice)} models would be named {twice!r}. Package them one by one with --name."
+        )
     done = []
-    for artifact in artifacts:
+    for artifact, name in zip(artifacts, names, strict=True):
         samples = Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
         passport = read_passport(artifact.path)
         independence = passport.batch_independence if passport else None
-        if independence is None and isinstance(serving, TritonServing) and serving.batching:
+        if independence is None and serving.batches:
             with open_runner(artifact) as runner:
                 independence = check_batch_independence(runner, samples, artifact.dims)
-        name = artifact.path.name.partition(".")[0]
         done.append(
             package(artifact, folder, serving, name=name, independence=independence, samples=samples, force=force)
         )
@@ -155,7 +164,7 @@ def package(
         return package_triton(
             artifact, folder, serving, name=name, independence=independence, sample=sample, force=force
         )
-    return package_torchserve(artifact, folder, serving, name=name, force=force)
+    return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
 
 
 def _kept(path: Path) -> tuple[KeptPackage, ...]:

@@ -140,6 +140,14 @@ def _serve_faults(recipe: Recipe) -> Iterator[str]:
         if serving.artifact != FASTEST and serving.artifact not in names:
             near = did_you_mean(serving.artifact, [FASTEST, *names])
             yield f"serve.{i} ({serving.target}): artifact {serving.artifact!r} is no step{near}"
+        yield from (
+            f"serve.{i} ({serving.target}): {file}: no such file"
+            for file in serving.files_read
+            if not Path(file).is_file()
+        )
+    packages = [(serving.target, serving.name or recipe.name, serving.version) for serving in recipe.serve]
+    for target, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
+        yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
 
 
 def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:

@@ -11,27 +11,24 @@ from optkit.pipeline import BenchRecord, RunRecord, StepResult
 
 
 def run_tables(record: RunRecord) -> list[Table]:
-    """Return what a run ends with: every artifact at one batch size, and the speed-up at the others."""
+    """Return what a run ends with: every artifact at one batch size, and the speed-up at all."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
-    title = f"{record.recipe}: batch {shown}" if shown else record.recipe
-    table = plain_table(
-        title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "samples/s", "speed-up"
-    )
+    title = f"{record.recipe}, at batch {shown}" if shown else record.recipe
+    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "speed-up")
     for step in (record.source, *record.steps):
-        name = Text(step.name, "bold" if record.winner and step.name == record.winner.artifact else "")
+        name = Text(step.name, "bold green" if record.winner and step.name == record.winner.artifact else "")
         if not step.made:
             table.add_row(name, "", "", Text(step.status, "yellow" if step.status == "skipped" else "red"))
             continue
-        measured = _find(bench, step.name, shown)
         table.add_row(
             name,
             str(step.precision),
             size_text(step.size_bytes or 0) if step.parent else "",
             _verdict(step),
             f"{step.accuracy.value:.4f}" if step.accuracy else "",
-            *_latency(measured),
+            *_latency(_find(bench, step.name, shown)),
             _ratio(_speed_up(bench, step.name, shown)),
         )
     return [table, *(_by_batch(bench) if bench and len(batches) > 1 else [])]
@@ -90,7 +87,7 @@ def provider_text(provider: str) -> str:
 
 def plain_table(title: str, *columns: str) -> Table:
     """Return an empty table in the one style of all; words stand left and numbers right."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, title_style="bold")
     numbers = {
         "size",
         "accuracy",
@@ -126,8 +123,8 @@ def _verdict(step: StepResult) -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
     if step.parity is None:
-        return Text("reference")
-    return Text("equal" if step.parity.max_abs == 0 else f"{step.parity.max_abs or 0:.0e}", "green")
+        return Text("is right")
+    return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")
 
 
 def _latency(measured: Measurement | None) -> tuple[str, str, str]:

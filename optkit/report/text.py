@@ -33,6 +33,13 @@ def run_summary(record: RunRecord, out_dir: Path) -> str:
         if record.bench_reused:
             lines.append("reused: the measurements, made of these same artifacts on this machine")
     lines += [f"{step.status}: {step.name}: {step.reason}" for step in record.steps if not step.made]
+    if record.bench:
+        first = record.bench.measurements[0]
+        copies = "with" if first.includes_copies else "without"
+        where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
+        lines.append(
+            f"measured: {where}, {first.threads} threads, {copies} copies between host and device, models warm"
+        )
     if record.winner:
         lines.append(f"winner: {record.winner.artifact}, {record.winner.reason}")
     elif record.bench:

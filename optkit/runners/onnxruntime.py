@@ -1,5 +1,7 @@
 """ONNX Runtime, on the CPU or on CUDA; the provider that really runs the model is compared with the one asked for."""
 
+import contextlib
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +27,11 @@ class OnnxRuntimeRunner(Runner):
 
         wanted = _PROVIDERS[self.device]
         if self.device is Device.CUDA:
-            onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brought
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+                onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brought
+            onnxruntime.set_default_logger_severity(4)  # what it logs of missing ones is told by the error below
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what it logs for a failed provider is told by the error below
+        options.log_severity_level = 4
         if self.threads:
             options.intra_op_num_threads = self.threads
         try:

@@ -109,6 +109,16 @@ class TritonServing(Record):
             )
         return self
 
+    @property
+    def batches(self) -> bool:
+        """Whether the server is asked to put requests together."""
+        return self.batching
+
+    @property
+    def files_read(self) -> tuple[str, ...]:
+        """The user's files that go into the package besides the model."""
+        return ()
+
     def with_absolute_paths(self, _base: Path) -> Self:
         """Return the settings as they are: they name no path."""
         return self
@@ -140,6 +150,16 @@ class TorchServeServing(Record):
         if self.handler and self.class_names is not None:
             raise ValueError("class_names: only the generated handler reads them, and handler names another one")
         return self
+
+    @property
+    def batches(self) -> bool:
+        """Whether the server is asked to put requests together."""
+        return self.batch_size > 1
+
+    @property
+    def files_read(self) -> tuple[str, ...]:
+        """The user's files that go into the package besides the model."""
+        return tuple(file for file in (self.handler, *self.extra_files, self.requirements) if file)
 
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the settings with every path made absolute; a relative one starts at `base`."""

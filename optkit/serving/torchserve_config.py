@@ -17,6 +17,7 @@ _SERVER = {
     "grpc_management_address": "127.0.0.1",
     "disable_token_authorization": "false",
     "enable_model_api": "false",
+    "allowed_urls": "file://.*",
     "job_queue_size": "100",
 }
 _OF_MODELS = {"install_py_dep_per_model", "load_models", "models"}

@@ -119,15 +119,11 @@ def read_array(value: Any, spec: Mapping[str, Any], contract: Mapping[str, Any],
         raise ValueError(f"{where}: got shape {list(found.shape)}; expected {expected}")
     if found.dtype.kind not in _KINDS[dtype.kind]:
         raise ValueError(f"{where}: got values that are no {dtype}; expected {expected}")
-    for axis, dim in enumerate(shape):
+    for dim, size in zip(shape, found.shape, strict=True):
         low, high = contract["dims"][dim] if isinstance(dim, str) else (dim, dim)
-        size = found.shape[axis]
-        same = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
-        if not low <= size <= high or size != same:
-            limits = f"{dim} from {low} to {high}" if isinstance(dim, str) else f"{dim}"
-            raise ValueError(
-                f"{where}: got shape {list(found.shape)}; expected {expected}, with axis {axis} {limits} and the same in every input"
-            )
+        if not low <= size <= high or sizes.setdefault(str(dim), size) != size:
+            limits = f" with {dim} from {low} to {high} and the same in every input" if isinstance(dim, str) else ""
+            raise ValueError(f"{where}: got shape {list(found.shape)}; expected {expected}{limits}")
     return converted(found, dtype, where)
 
 

@@ -128,7 +128,9 @@ def _describe(tensor: Any, spec: TensorSpec, contract: TritonContract) -> None:
     tensor.name = spec.name
     _set_type(tensor, spec.dtype)
     tensor.dims.extend(dims or [1])
-    if not dims:  # Triton has no empty dims: it shows one element and gives the model the shape that it takes
+    # Triton has no empty dims. It shows one number a sample as [1] and reshapes it for the model; without batching it
+    # refuses an empty reshape, and its ONNX backend takes [1] for a scalar itself (onnxruntime_backend pull 213).
+    if not dims and contract.max_batch_size:
         tensor.reshape.SetInParent()
 
 

@@ -31,6 +31,12 @@ def libtorch_names(artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[Te
             f"{artifact.path.name}: was saved in training mode, and Triton runs it as it was saved. "
             f"Call eval() before it is scripted or traced."
         )
+    scalars = [str(spec) for spec in (*artifact.inputs, *artifact.outputs) if not spec.shape]
+    if scalars:
+        raise StageError(
+            f"{artifact.path.name}: {scalars[0]} is a scalar, which Triton's PyTorch backend does not serve. "
+            f"Give it a dimension, as in x.reshape(1), or package an ONNX artifact."
+        )
     arguments = _arguments(artifact, schema)
     _check_returns(artifact, schema)
     if {spec.name for spec in artifact.inputs} == set(arguments):

@@ -1,6 +1,5 @@
 """FP32 ONNX -> FP16 ONNX: weights and computation cast in the graph, inputs and outputs kept as they are."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -33,7 +32,8 @@ class ConvertFp16(Stage):
         unknown = set(self.keep_ops) - {node.op_type for node in onnx_file.nodes(model.graph)}
         if unknown:
             raise StageError(f"keep_ops: the model has no {', '.join(sorted(unknown))} node")
-        half, notes = self._converted(model)
+        half = self._converted(model)
+        notes = _cut(model, half)
         # The converter leaves its Cast nodes out of order, which onnx.checker refuses.
         ordered = onnx_ir.serde.deserialize_model(half)
         ordered.graph.sort()
@@ -47,19 +47,31 @@ class ConvertFp16(Stage):
         notes = [f"{100 * share:.0f} % of the bytes of the weights are FP16", *notes]
         return self.artifact(source, path, precision, files=onnx_file.facts(path).files, notes=notes)
 
-    def _converted(self, model: "onnx.ModelProto") -> "tuple[onnx.ModelProto, list[str]]":
-        """Return the FP16 model, with a note when weights were cut to the range of FP16."""
+    def _converted(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                blocked = [*DEFAULT_OP_BLOCK_LIST, *self.keep_ops]
-                half = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
-            except Exception as e:  # the converter raises plain exceptions of many types
-                raise StageError(f"the model cannot be cast to FP16: {first_line(e)}") from e
-        cut = [first_line(w.message) for w in caught if isinstance(w.message, UserWarning)]
-        return half, [f"{len(cut)} weights hold values that FP16 cannot: {cut[0]}"] if cut else []
+        try:
+            blocked = [*DEFAULT_OP_BLOCK_LIST, *self.keep_ops]
+            half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+        except Exception as e:  # the converter raises plain exceptions of many types
+            raise StageError(f"the model cannot be cast to FP16: {first_line(e)}") from e
+        return half
+
+
+def _cut(model: "onnx.ModelProto", half: "onnx.ModelProto") -> list[str]:
+    """Return a note on weights with finite values beyond the range of FP16, which the converter cuts and tells nobody."""
+    import numpy as np
+    import onnx
+
+    largest = float(np.finfo(np.float16).max)
+    halved = {tensor.name for tensor in half.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    cut = []
+    for tensor in model.graph.initializer:
+        if tensor.name in halved:
+            values = np.abs(onnx.numpy_helper.to_array(tensor))
+            if np.any(np.isfinite(values) & (values > largest)):
+                cut.append(tensor.name)
+    return [f"{len(cut)} weights hold values beyond FP16, cut to {largest:g}: {', '.join(cut[:4])}"] if cut else []
 
 
 def _half_share(model: "onnx.ModelProto") -> float:

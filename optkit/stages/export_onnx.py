@@ -13,7 +13,7 @@ from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import baked_in_notes, forward_order
+from optkit.forward import baked_in_notes
 from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.tensors import TensorSpec
@@ -42,26 +42,24 @@ class ExportOnnx(Stage):
         if self.exporter == "auto":
             raise StageError("exporter 'auto' is a choice, not an exporter; expected dynamo or torchscript here")
         module = load_module(source)
-        ordered = forward_order(module, source.inputs)
         # Exporters take 0 and 1 for constants, and equal sizes for one dimension: every dimension gets its own.
         sizes = {name: min(r.max, max(r.min, 2) + i) for i, (name, r) in enumerate(source.dims.items())}
         feed = random_feed(source.inputs, sizes)
-        args = tuple(_tensor(feed[spec.name]) for spec in ordered)
+        args = tuple(_tensor(feed[spec.name]) for spec in source.inputs)
         export = _dynamo if self.exporter == "dynamo" else _torchscript
         try:
             with warnings.catch_warnings(record=True) as caught, _quiet_exporter():
                 warnings.simplefilter("always")
-                export(module, args, path, ordered, source.outputs, self.opset)
+                export(module, args, path, source.inputs, source.outputs, self.opset)
         except Exception as e:  # the exporters raise whatever torch and the user's code raise
-            raise StageError(f"the {self.exporter} exporter failed: {_cause(e, ordered)}") from e
+            raise StageError(f"the {self.exporter} exporter failed: {_cause(e, source.inputs)}") from e
         onnx_file.check(path)
         facts = onnx_file.facts(path)
         self._check_versions(facts)
-        _check_specs(facts, ordered, source.outputs)
+        _check_specs(facts, source.inputs, source.outputs)
         notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
         notes += baked_in_notes(caught)
-        ordered_source = source.model_copy(update={"inputs": tuple(ordered)})
-        return self.artifact(ordered_source, path, Precision.FP32, files=facts.files, notes=notes)
+        return self.artifact(source, path, Precision.FP32, files=facts.files, notes=notes)
 
     def _check_versions(self, facts: onnx_file.OnnxFacts) -> None:
         if facts.opset != self.opset:
@@ -185,5 +183,5 @@ def _cause(error: BaseException, inputs: Sequence[TensorSpec]) -> str:
 def _lost(kind: str, spec: TensorSpec, axis: int, size: str) -> str:
     return (
         f"{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}. "
-        f"The model computes with that size as a number; use x.shape[{axis}] instead of a constant."
+        f"The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[{axis}] itself."
     )

@@ -9,7 +9,7 @@ from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError, first_line
-from optkit.forward import baked_in_notes, forward_order, torchscript_notices_off
+from optkit.forward import baked_in_notes, torchscript_notices_off
 from optkit.source import load_module
 from optkit.stages.base import Stage
 
@@ -61,7 +61,7 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
 
     sizes = {name: min(r.max, max(r.opt, 2)) for name, r in source.dims.items()}  # 1 would be taken for a constant
     feed = random_feed(source.inputs, sizes)
-    example = tuple(torch.from_numpy(feed[spec.name]) for spec in forward_order(module, source.inputs))
+    example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)
         try:

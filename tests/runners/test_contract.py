@@ -137,9 +137,7 @@ def test_bind_returns_a_callable_that_runs(two: Artifact, device: Device) -> Non
         assert call() is None
         assert call() is None
         feed = sample.feed({"batch": 7})
-        np.testing.assert_allclose(
-            runner.infer(feed)["output_0"], sample.expected(feed)["output_0"], atol=ATOL[device]
-        )
+        np.testing.assert_allclose(runner.infer(feed)["output_0"], sample.expected(feed)["output_0"], atol=ATOL[device])
 
 
 def test_no_use_before_open_and_after_close(linear: Artifact, device: Device) -> None:

@@ -2,6 +2,7 @@ import itertools
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,8 @@ def test_a_model_without_a_batch_dimension_is_not_batched_and_says_so(zoo, tmp_p
     assert (
         "no batching (max_batch_size: 0): output 'output' is float32[], which does not start with 'batch'" in done.notes
     )
+    assert list(config(done.path).output[0].dims) == [1]
+    assert not config(done.path).output[0].HasField("reshape")  # Triton refuses one here
     with pytest.raises(StageError, match=r"batch sizes are asked for, but output 'output'"):
         package(artifact, tmp_path / "x", max_batch_size=4)
     fixed = zoo.onnx(zoo.source("digits", ["image:float32[2,2,3]"]))
@@ -166,6 +169,12 @@ def test_torchscript_that_triton_cannot_serve_is_refused(zoo, torchscript, tmp_p
     named = zoo.torchscript(zoo.source("named", ["x:float32[batch,4]"], batch="1:2:8"))
     with pytest.raises(StageError, match=r"forward returns Dict\[str, Tensor\]; .* Return a tuple, or package an ONNX"):
         package(named, tmp_path)
+
+    total = zoo.torchscript(zoo.source("total", ["x:float32[batch,4]"], batch="1:2:8"))
+    with pytest.raises(
+        StageError, match=r"output:float32\[\] is a scalar, .* Give it a dimension, as in x.reshape\(1\)"
+    ):
+        package(total, tmp_path)
 
     class Optional(torch.nn.Module):
         def forward(self, x, scale: float = 1.0):
@@ -240,6 +249,11 @@ def test_external_data_outside_of_the_models_folder_is_refused(onnx, tmp_path):
     outside = onnx.model_copy(update={"path": model, "files": ("../weights",), "sha256": sha256_of(model, data)})
     with pytest.raises(ArtifactError, match=r"external data '\.\./weights' cannot be packaged; expected a file below"):
         package(outside, tmp_path / "repository")
+    taken = onnx.model_copy(update={"path": data, "files": ("in/model.onnx", "model.onnx")})
+    (tmp_path / "model.onnx").write_bytes(b"2")
+    taken = taken.model_copy(update={"sha256": sha256_of(*taken.all_files)})
+    with pytest.raises(ArtifactError, match=r"external data 'model.onnx' cannot be packaged; .* not called model.onnx"):
+        package(taken, tmp_path / "repository")
 
 
 def test_a_new_version_leaves_the_old_one_alone(onnx, sample, tmp_path):
@@ -307,6 +321,23 @@ def test_nothing_is_left_when_writing_fails(onnx, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"cannot be written .No space left on device"):
         package(onnx, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_version_that_cannot_be_replaced_stays(onnx, tmp_path, monkeypatch):
+    done = package(onnx, tmp_path)
+    (done.path / "1/model.onnx").write_bytes(b"old")
+    rename = Path.rename
+
+    def failing(self, target):
+        if self.parent.parent.name.startswith(".optkit-") and self.parent.name == "digits" and self.name == "1":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match=r"cannot be written .Input/output error"):
+        package(onnx, tmp_path, force=True)
+    assert (done.path / "1/model.onnx").read_bytes() == b"old"
+    assert {p.name for p in tmp_path.iterdir()} == {"digits"}
 
 
 def test_two_runs_write_the_same_bytes(onnx, sample, tmp_path):

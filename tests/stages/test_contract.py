@@ -39,7 +39,9 @@ class Case:
     atol: float = 1e-5
 
     def __str__(self) -> str:
-        options = [str(v) for k, v in self.stage.model_dump(exclude_defaults=True).items() if k in ("exporter", "method")]
+        options = [
+            str(v) for k, v in self.stage.model_dump(exclude_defaults=True).items() if k in ("exporter", "method")
+        ]
         return "-".join([self.stage.stage, *options, self.sample])
 
 

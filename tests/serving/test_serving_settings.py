@@ -77,3 +77,12 @@ def test_class_names_are_refused_for_a_handler_of_the_user():
     with pytest.raises(ValidationError) as error:
         TorchServeServing(handler="mine.py", class_names=("a",))
     assert "class_names: only the generated handler reads them" in refused(error)
+
+
+def test_paths_of_a_recipe_start_at_its_folder(tmp_path):
+    settings = TorchServeServing(handler="mine.py", extra_files=("a.txt", "/b.txt"), requirements="needs.txt")
+    found = settings.with_absolute_paths(tmp_path)
+    assert (found.handler, found.requirements) == (str(tmp_path / "mine.py"), str(tmp_path / "needs.txt"))
+    assert found.extra_files == (str(tmp_path / "a.txt"), "/b.txt")
+    assert TorchServeServing().with_absolute_paths(tmp_path) == TorchServeServing()
+    assert TritonServing().with_absolute_paths(tmp_path) == TritonServing()

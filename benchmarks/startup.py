@@ -1,0 +1,55 @@
+"""How long `optkit --help` takes, as a ratio to `import typer` in the same run.
+
+    python benchmarks/startup.py [--rounds 15] [--json results.json]
+
+Every command is a whole process; the commands take turns, so that a slow moment of the machine meets all of them. The target is at most
+1.5 times `python -c "import typer"`, without which no command line of this kind can start.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TARGET = 1.5
+COMMANDS = {
+    "python -c pass": [sys.executable, "-c", "pass"],
+    "import typer": [sys.executable, "-c", "import typer"],
+    "optkit --help": [str(Path(sys.executable).with_name("optkit")), "--help"],
+    "optkit run --help": [str(Path(sys.executable).with_name("optkit")), "run", "--help"],
+}
+
+
+def main() -> int:
+    """Measure, print the table, and return 1 when the target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for number in range(options.rounds + 1):
+        for name, command in COMMANDS.items():
+            started = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            if number:  # the first round fills the caches
+                times[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    print(f"{'command':20} {'median ms':>10} {'of import typer':>16} {'of pass':>8}")
+    for name, seconds in medians.items():
+        ratio, floor = seconds / medians["import typer"], seconds / medians["python -c pass"]
+        print(f"{name:20} {seconds * 1000:10.0f} {ratio:15.2f}x {floor:7.1f}x")
+    ratio = statistics.median(
+        ours / floor for ours, floor in zip(times["optkit --help"], times["import typer"], strict=True)
+    )
+    print(f"optkit --help / import typer: {ratio:.2f} (median of {options.rounds} pairs; target {TARGET})")
+    if options.json:
+        found = {"ratio": ratio, "target": TARGET, "seconds": times, "python": sys.version}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if ratio <= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

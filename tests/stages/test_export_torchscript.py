@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zoo
+
+from optkit.artifact import Artifact
+from optkit.errors import StageError
+from optkit.runners import open_runner
+from optkit.source import make_source
+from optkit.stages import ExportTorchScript
+
+UNSCRIPTABLE = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * len({n for n in (1, 2)})
+
+def build():
+    return Model()
+"""
+
+
+@pytest.fixture
+def unscriptable(tmp_path: Path) -> Artifact:
+    (tmp_path / "m.py").write_text(UNSCRIPTABLE)
+    sample = zoo.bad("")
+    return make_source(f"{tmp_path / 'm.py'}:build", tmp_path, sample.inputs, sample.dims)
+
+
+def positive(artifact: Artifact) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the model answers for ones and for minus ones."""
+    ones = np.ones((2, 4), np.float32)
+    with open_runner(artifact) as runner:
+        return runner.infer({"x": ones})["output"], runner.infer({"x": -ones})["output"]
+
+
+def test_scripting_keeps_control_flow(tmp_path: Path) -> None:
+    artifact = ExportTorchScript().run(zoo.bad("branches").source(tmp_path), tmp_path)
+    assert artifact.notes == ("scripted: keeps control flow",)
+    above, below = positive(artifact)
+    assert (above == 2).all()
+    assert (below == 1).all()
+
+
+def test_tracing_loses_it_and_notes_the_line(tmp_path: Path) -> None:
+    artifact = ExportTorchScript(method="trace").run(zoo.bad("branches").source(tmp_path), tmp_path)
+    assert artifact.notes[0] == "traced, as asked: records one run"
+    assert artifact.notes[1].startswith(f"{zoo.HERE}:")
+    above, below = positive(artifact)
+    assert (above[0] / below[0] == -1).all()  # one branch for both
+
+
+def test_auto_traces_what_cannot_be_scripted_and_says_why(unscriptable: Artifact, tmp_path: Path) -> None:
+    artifact = ExportTorchScript().run(unscriptable, tmp_path / "out")
+    assert artifact.notes[0].startswith("traced, because scripting failed: ")
+    assert "m.py:6)" in artifact.notes[0]
+    assert (positive(artifact)[0] == 2).all()
+
+
+def test_script_alone_refuses_it(unscriptable: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(
+        StageError, match=r"^export-torchscript: the model cannot be scripted: .* Try --method trace\.$"
+    ):
+        ExportTorchScript(method="script").run(unscriptable, tmp_path / "out")
+
+
+def test_a_trace_that_raises_names_the_line(tmp_path: Path) -> None:
+    source = zoo.bad("identity").source(tmp_path)
+    narrower = source.model_copy(update={"inputs": zoo.specs("x:float32[batch,4]", "y:float32[batch]")})
+    with pytest.raises(StageError, match=r"the model cannot be traced: .*TypeError: .*forward\(\) takes 2"):
+        ExportTorchScript(method="trace").run(narrower, tmp_path)

@@ -1,0 +1,128 @@
+"""What the stages that change the precision of an ONNX file refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import zoo
+from conftest import Make
+from onnx import TensorProto, helper, numpy_helper
+
+from optkit import onnx_file
+from optkit.artifact import Artifact, Precision
+from optkit.errors import FeedError, StageError
+from optkit.stages import ConvertFp16, ExportOnnx, QuantizeDynamic, QuantizeStatic
+
+ONNX = ExportOnnx(exporter="torchscript", opset=17)
+STATIC = QuantizeStatic(calibration=f"{zoo.HERE}:linear_feeds")
+
+
+def test_fp16_of_fp16_is_refused(make: Make, tmp_path: Path) -> None:
+    half = make("linear", ONNX, ConvertFp16())
+    with pytest.raises(StageError, match=r"^convert-fp16: model\.onnx is in FP16 already$"):
+        ConvertFp16().run(half, tmp_path)
+
+
+def test_a_model_without_weights_does_not_become_fp16(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no weight became FP16: the model has no FP32 weight that can be cast"):
+        ConvertFp16().run(make("softmax", ONNX), tmp_path)
+
+
+def test_operators_kept_in_fp32_must_be_there(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"keep_ops: the model has no Convolution node"):
+        ConvertFp16(keep_ops=("Convolution",)).run(make("linear", ONNX), tmp_path)
+    with pytest.raises(StageError, match=r"no weight became FP16"):
+        ConvertFp16(keep_ops=("Gemm",)).run(make("linear", ONNX), tmp_path)
+
+
+def test_inputs_and_outputs_of_an_fp16_file_stay_fp32(make: Make) -> None:
+    half = make("linear", ONNX, ConvertFp16())
+    facts = onnx_file.facts(half.path)
+    assert facts.inputs == half.inputs
+    assert facts.outputs[0].dtype == "float32"
+    assert half.notes[0] == "100 % of the bytes of the weights are FP16"
+
+
+def test_weights_beyond_fp16_are_noted(onnx_linear: Artifact, tmp_path: Path) -> None:
+    model = onnx.load(onnx_linear.path)
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 2)
+    weight.CopyFrom(numpy_helper.from_array(np.full((3, 4), 1e6, np.float32), weight.name))
+    onnx.save(model, tmp_path / "big.onnx")
+    half = ConvertFp16().run(onnx_file.describe(tmp_path / "big.onnx", zoo.BATCH), tmp_path / "out")
+    assert half.notes[1] == f"1 weights hold values beyond FP16, cut to 65504: {weight.name}"
+
+
+@pytest.mark.parametrize("stage", [QuantizeDynamic(), STATIC], ids=lambda stage: stage.stage)
+def test_only_fp32_is_quantized(stage: QuantizeDynamic | QuantizeStatic, make: Make, tmp_path: Path) -> None:
+    for before in (ConvertFp16(), QuantizeDynamic()):
+        source = make("linear", ONNX, before)
+        message = (
+            rf"^{stage.stage}: model\.onnx is {source.precision}; expected an FP32 model\. Quantize before casting"
+        )
+        with pytest.raises(StageError, match=message):
+            stage.run(source, tmp_path)
+
+
+def test_fp16_on_top_of_int8_stays_int8(make: Make) -> None:
+    assert make("conv", ONNX, QuantizeStatic(calibration=f"{zoo.HERE}:conv_feeds")).precision is Precision.INT8
+
+
+def test_dynamic_quantization_with_nothing_to_quantize_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"nothing became INT8: the model has no matrix product with constant weights"):
+        QuantizeDynamic().run(make("conv", ONNX), tmp_path)
+
+
+def test_static_quantization_with_nothing_to_quantize_is_refused(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text("import numpy as np\n\nfeeds = [{'x': np.zeros((2, 5), np.float32)}]\n")
+    with pytest.raises(StageError, match=r"^quantize-static: the model has no operator that can be quantized$"):
+        QuantizeStatic(calibration=f"{tmp_path}/data.py:feeds").run(make("softmax", ONNX), tmp_path / "out")
+
+
+def test_what_stays_in_float_is_noted(make: Make, tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "weight")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["h"]), helper.make_node("MatMul", ["h", "x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])],
+        [weight],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    made = QuantizeDynamic().run(onnx_file.describe(path, {}), tmp_path / "out")
+    assert made.notes == ("1 matrix products in INT8", "stays in float: 1 MatMul")
+
+
+def test_ranges_are_never_guessed(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"^quantize-static: no calibration data: ranges of activations are never gue"):
+        QuantizeStatic().run(make("linear", ONNX), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["conv_feeds", "linear", "nothing"])
+def test_wrong_calibration_data_is_refused(name: str, make: Make, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=rf"zoo\.py.*{name}") as caught:
+        QuantizeStatic(calibration=f"{zoo.HERE}:{name}").run(make("linear", ONNX), tmp_path)
+    assert type(caught.value).__module__ == "optkit.errors"
+
+
+def test_an_activation_that_overflows_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text("import numpy as np\n\nfeeds = [{'input': np.full((2, 4), 3e38, np.float32)}]\n")
+    with pytest.raises(FeedError, match=r"feed 0: tensor '\w+' is not finite there; a range needs finite numbers"):
+        QuantizeStatic(calibration=f"{tmp_path}/data.py:feeds").run(make("linear", ONNX), tmp_path / "out")
+
+
+def test_types_are_those_asked_for(make: Make) -> None:
+    data = f"{zoo.HERE}:conv_feeds"
+    for activation_type, wanted in (("uint8", TensorProto.UINT8), ("int8", TensorProto.INT8)):
+        made = make("conv", ONNX, QuantizeStatic(calibration=data, activation_type=activation_type))
+        model = onnx.load(made.path)
+        types = {t.data_type for t in model.graph.initializer if "zero_point" in t.name and "weight" not in t.name}
+        assert wanted in types
+        assert f"{activation_type} activations" in made.notes[0]
+
+
+@pytest.mark.parametrize("percentile", [50, 100.5, 0])
+def test_a_percentile_out_of_range_is_refused(percentile: float) -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        QuantizeStatic(percentile=percentile)
