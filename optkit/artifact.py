@@ -62,6 +62,18 @@ class Artifact(Record):
         """The size of all its files."""
         return sum(file.stat().st_size for file in self.all_files)
 
+    @property
+    def identity(self) -> str:
+        """The hash of its content and of its contract, on which depends all that is made from it or found about it."""
+        return hash_of(
+            {
+                "content": self.sha256,
+                "inputs": [str(spec) for spec in self.inputs],
+                "outputs": [str(spec) for spec in self.outputs],
+                "dims": {name: r.model_dump() for name, r in self.dims.items()},
+            }
+        )
+
     def is_intact(self) -> bool:
         """Whether every file is there and holds what it held when the artifact was made."""
         return all(file.is_file() for file in self.all_files) and sha256_of(*self.all_files) == self.sha256

@@ -127,10 +127,17 @@ def output_specs(
         names: other names for the outputs, in order.
 
     Raises:
-        ModelError: forward raises, its outputs change with the sizes, or the names are too few or too many.
+        ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
+            too few or too many.
     """
     points = [_distinct(dims, 0), _distinct(dims, 1)]
     first, second = (run_forward(module, inputs, random_feed(inputs, point)) for point in points)
+    again = run_forward(module, inputs, random_feed(inputs, points[0]))
+    if set(first) != set(again) or not all(_close(a, again[name]) for name, a in first.items()):
+        raise ModelError(
+            "forward gives other answers for the same input each time, so nothing can be proven against it; expected a "
+            "model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
+        )
     if set(first) != set(second):
         raise ModelError(f"forward returns {', '.join(first)} at one size and {', '.join(second)} at another")
     if names is not None and len(names) != len(first):
@@ -145,6 +152,13 @@ def output_specs(
         shape = tuple(_dim(f"{name}_dim_{i}", a.shape[i], b.shape[i], points) for i in range(a.dim()))
         specs.append(TensorSpec(name=name, dtype=_dtype(name, a), shape=shape))
     return tuple(specs)
+
+
+def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
+    """Whether two answers are the same but for the order of additions; NaN is judged by parity, not here."""
+    import torch
+
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:

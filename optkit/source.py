@@ -14,7 +14,7 @@ from optkit.errors import ArtifactError, ModelError
 from optkit.forward import forward_order, output_specs
 from optkit.record import Document
 from optkit.tensors import DimRange, TensorSpec, dimension_faults
-from optkit.weights import load_weights, state_sha256
+from optkit.weights import load_weights, state_sha256, weights_fault
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,8 @@ def make_source(
         raise ModelError(f"{target}: {'; '.join(faults)}")
     target = user_code.absolute_target(target, Path())
     weights = Path(os.path.abspath(weights)) if weights else None  # noqa: PTH100 - one spelling, as that of the target
+    if weights and (fault := weights_fault(weights)):
+        raise ModelError(fault)
     module = _build(target, weights, tuple(sorted((args or {}).items())), _code_and_weights(target, weights))
     where, name = user_code.split_target(target)
     source = ModelSource(

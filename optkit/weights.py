@@ -26,6 +26,9 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
         ModelError: it cannot be read, is no state dict, or is that of another model; names the keys in groups.
         MissingDependency: a .safetensors file and no safetensors.
     """
+    fault = weights_fault(path)
+    if fault:
+        raise ModelError(fault)
     state = _read_state(path)
     expected = module.state_dict()
     faults = []
@@ -47,6 +50,14 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
     module.load_state_dict(state, strict=True)
 
 
+def weights_fault(path: Path) -> str | None:
+    """Return what is wrong with a file of weights as far as can be told without reading it; None when nothing is."""
+    if path.is_file():
+        return None
+    what = "is a directory" if path.is_dir() else "no such file"
+    return f"{path}: {what}; expected the weights of the model"
+
+
 def _some(items: Sequence[str], count: int = 4) -> str:
     return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
 
@@ -54,9 +65,6 @@ def _some(items: Sequence[str], count: int = 4) -> str:
 def _read_state(path: Path) -> dict[str, "torch.Tensor"]:
     import torch
 
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "no such file"
-        raise ModelError(f"{path}: {what}; expected the weights of the model")
     try:
         if path.suffix == ".safetensors":
             loaded = require("safetensors.torch").load_file(path)

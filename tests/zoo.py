@@ -64,6 +64,17 @@ class Named(nn.Module):
         return {"double": 2 * x, "total": x.sum(dim=1)}
 
 
+class Buffered(nn.Module):
+    """Returns its own buffer beside the answer, which a runner must not hand out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.from_numpy(TABLE.copy()))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 2 * x, self.table
+
+
 class Softmax(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.softmax(x, dim=1)
@@ -96,6 +107,10 @@ def two() -> nn.Module:
 
 def named() -> nn.Module:
     return Named()
+
+
+def buffered() -> nn.Module:
+    return Buffered()
 
 
 def embedding() -> nn.Module:
@@ -153,6 +168,12 @@ SAMPLES = {
             specs("input:int64[batch,length]"),
             BATCH | {"length": DimRange(min=1, opt=4, max=9)},
             lambda feed: {"output": TABLE[feed["input"]]},
+        ),
+        Sample(
+            "buffered",
+            specs("x:float32[batch,3]"),
+            BATCH,
+            lambda feed: {"output_0": 2 * feed["x"], "output_1": TABLE},
         ),
         Sample("softmax", specs("x:float32[batch,5]"), BATCH, _softmax),
     )

@@ -44,7 +44,8 @@ def check_parity(
     """
     tolerance = tolerance or TOLERANCES[candidate.artifact.precision]
     found: list[OutputParity] = []
-    for sizes in track(corners(dims), f"parity of {candidate.artifact.path.parent.name}"):
+    points = corners(dims)
+    for sizes in track(points, "parity", len(points)):
         for seed in _SEEDS:
             feed = samples.at(sizes, seed)
             expected = reference.infer(feed)

@@ -9,6 +9,7 @@ import typer
 
 from optkit.cli.output import Output
 from optkit.cli.values import requirements, samples_of, settings
+from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
@@ -31,6 +32,10 @@ def make_and_show(
     out: Output, stage: "Stage", source: "Artifact", output: Path, proof: Proof, force: bool, hints: Sequence[str]
 ) -> None:
     """Make `output` from `source`, show its passport, and exit with 1 when it does not hold what was asked."""
+    if proof.max_drop is not None and proof.evaluation is None:
+        raise RecipeError(
+            f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
+        )
     from optkit.pipeline.single import make_file
     from optkit.recipe.keys import Gates
     from optkit.report import passport_text

@@ -24,8 +24,8 @@ class Output:
 
         self.as_json = as_json
         self.quiet = quiet
-        self._out = Console(highlight=False)
-        self._err = Console(stderr=True, highlight=False)
+        self._out = Console(highlight=False, emoji=False)
+        self._err = Console(stderr=True, highlight=False, emoji=False)
         _log_to(self._err, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
 
     @contextlib.contextmanager
@@ -67,23 +67,24 @@ class _Bars:
         self._tasks: list[TaskID] = []
 
     def begin(self, description: str, total: int | None) -> None:
-        self._tasks.append(self._progress.add_task(description, total=total))
+        self._tasks.append(self._progress.add_task(description, total=total, done=0, of=f"/{total}" if total else ""))
 
     def advance(self) -> None:
-        self._progress.advance(self._tasks[-1])
+        fields = self._progress.tasks[-1].fields
+        self._progress.update(self._tasks[-1], advance=1, done=fields["done"] + 1)
 
     def end(self) -> None:
         self._progress.remove_task(self._tasks.pop())
 
 
 def _bars(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(20),
+        TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=console, transient=True)
@@ -114,4 +115,6 @@ def print_error(text: str) -> None:
     """Print why a command could not run, on stderr, as it is."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(f"error: {text}", style="red", soft_wrap=True, markup=False)
+    Console(stderr=True, highlight=False, emoji=False).print(
+        f"error: {text}", style="red", soft_wrap=True, markup=False
+    )

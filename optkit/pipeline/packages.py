@@ -1,6 +1,7 @@
 """The packages at the end of a run, made anew only when their artifact or settings have changed."""
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -61,6 +62,7 @@ def package_all(
     """
     path = plan.out_dir / PACKAGES_FILE
     before = {kept.key: kept for kept in _kept(path)}
+    _clear(plan.out_dir)
     done: list[KeptPackage] = []
     refusals: list[str] = []
     for i, serving in enumerate(plan.recipe.serve):
@@ -82,15 +84,21 @@ def package_all(
     return tuple(kept.packaged for kept in done), tuple(refusals)
 
 
+def _clear(out_dir: Path) -> None:
+    """Remove what a killed run left half-written, which a server would take for a model."""
+    for folder in FOLDERS.values():
+        for left in (out_dir / folder).glob(".optkit-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _package_or_reuse(
     plan: Plan, passport: Passport, serving: AnyServing, samples: Samples, before: dict[str, KeptPackage]
 ) -> KeptPackage:
     artifact = passport.artifact
     key = hash_of(
         {
-            "artifact": artifact.sha256,
-            "contract": [str(spec) for spec in (*artifact.inputs, *artifact.outputs)],
-            "dims": {dim: r.model_dump() for dim, r in artifact.dims.items()},
+            "artifact": artifact.identity,
+            "folder": str(plan.out_dir),  # the package's record names it
             "independent": passport.batch_independence.passed if passport.batch_independence else None,
             "samples": samples.real.sha256() if samples.real else None,
             "settings": serving.model_dump(mode="json"),

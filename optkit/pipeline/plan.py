@@ -14,6 +14,7 @@ from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
 from optkit.stages import AnyStage, QuantizeStatic, Stage
 from optkit.tensors import batch_dim, dimension_faults
+from optkit.weights import weights_fault
 
 SOURCE = "source"  # the name of the model itself among the steps
 FASTEST = "fastest"  # the artifact of a serve entry that takes the winner
@@ -108,8 +109,9 @@ def _model_faults(recipe: Recipe) -> Iterator[str]:
     fault = user_code.target_fault(recipe.model.source)
     if fault:
         yield f"model.source: {fault}"
-    if recipe.model.weights and not Path(recipe.model.weights).is_file():
-        yield f"model.weights: {recipe.model.weights}: no such file"
+    fault = weights_fault(Path(recipe.model.weights)) if recipe.model.weights else None
+    if fault:
+        yield f"model.weights: {fault}"
     yield from (f"inputs: {text}" for text in dimension_faults(recipe.inputs, recipe.dims))
 
 

@@ -61,7 +61,7 @@ class Prover:
         asked = self.asked
         return hash_of(
             {
-                "reference": self.reference.sha256,
+                "reference": self.reference.identity,
                 "tolerances": {str(p): t.model_dump() for p, t in asked.tolerances.items()},
                 "evaluation": user_code.code_sha256(asked.evaluation) if asked.evaluation else None,
                 "data": self.samples.real.sha256() if self.samples.real else None,

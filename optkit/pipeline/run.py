@@ -159,7 +159,7 @@ def _bench(plan: Plan, passports: Mapping[str, Passport]) -> tuple[BenchRecord, 
     machine, settings, samples = this_machine(), plan.recipe.bench, _samples(plan.recipe)
     key = hash_of(
         {
-            "artifacts": {name: artifact.sha256 for name, artifact in runnable.items()},
+            "artifacts": {name: artifact.identity for name, artifact in runnable.items()},
             "settings": settings.model_dump(mode="json"),
             "machine": machine.model_dump(mode="json"),
             "data": samples.real.sha256() if samples.real else None,

@@ -70,7 +70,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path) -> tuple[Passport, 
     """
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
-    key = hash_of({"parent": parent.sha256, "settings": settings, "data": data, "versions": _versions()})
+    key = hash_of({"parent": parent.identity, "settings": settings, "data": data, "versions": _versions()})
     kept = _kept(folder / stage.filename, key)
     if kept:
         return kept, True

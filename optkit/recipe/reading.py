@@ -41,7 +41,8 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as e:
-        lines = [_fault(path, node, error) for error in e.errors()]
+        errors = e.errors()
+        lines = [_fault(path, node, error) for error in errors if not _echoes(error, errors)]
         raise RecipeError("\n".join(lines)) from e
     try:
         return recipe.with_absolute_paths(path.absolute().parent)
@@ -91,6 +92,12 @@ def _override(content: dict[str, Any], key: str, value: str) -> None:
         here[last] = yaml.safe_load(value)
     except yaml.YAMLError as e:
         raise RecipeError(f"--set {key}={value}: the value is no YAML") from e
+
+
+def _echoes(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+    """Whether an error is only that a list is empty once its faulty items, which have errors of their own, are left out."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(e["loc"][: len(loc)] == loc != e["loc"] for e in errors)
 
 
 def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:

@@ -47,9 +47,11 @@ def test_the_whole_percentile_is_min_max() -> None:
     assert percentile(histogram(values), 100) == pytest.approx((-1, 3))
 
 
-def test_entropy_agrees_with_a_search_by_hand() -> None:
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", ["laplace", "exponential", "standard_cauchy"])
+def test_entropy_agrees_with_a_search_by_hand(shape: str, seed: int) -> None:
     """The same definition, written bin by bin."""
-    values = np.random.default_rng(2).laplace(size=100_000)
+    values = getattr(np.random.default_rng(seed), shape)(size=20_000)
     counted = histogram(values)
     whole = observed(counted.low, counted.high)
     width = (counted.high - counted.low) / BINS
@@ -86,11 +88,12 @@ def test_entropy_cuts_a_long_tail_and_gains_by_it() -> None:
     assert sqnr_db(values, found) > sqnr_db(values, observed(values.min(), values.max())) + 1
 
 
-@pytest.mark.parametrize("count", [200, 2000, 20_000, 1_000_000])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [300, 1000, 3000, 30_000, 300_000])
 @pytest.mark.parametrize("shape", ["normal", "uniform", "relu", "clipped"])
-def test_entropy_leaves_well_shaped_values_alone_however_few(shape: str, count: int) -> None:
+def test_entropy_leaves_well_shaped_values_alone_however_few(shape: str, count: int, seed: int) -> None:
     """Neither the noise of few samples nor the zeros of ReLU may shrink the range; both once did, to a third."""
-    rng = np.random.default_rng(count)
+    rng = np.random.default_rng(seed)
     drawn = rng.uniform(-1, 1, count) if shape == "uniform" else rng.standard_normal(count)
     match shape:
         case "relu":
@@ -99,6 +102,15 @@ def test_entropy_leaves_well_shaped_values_alone_however_few(shape: str, count: 
             values = np.minimum(drawn[drawn > 0] * 4, 6)
         case _:
             values = drawn
+    found = entropy(histogram(values))
+    assert sqnr_db(values, found) > sqnr_db(values, observed(values.min(), values.max())) - 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [300, 1000, 3000])
+def test_few_samples_of_a_long_tail_do_not_shrink_the_range(count: int, seed: int) -> None:
+    """Without the correction for few samples this loses 8 to 23 dB."""
+    values = np.random.default_rng(seed).exponential(size=count)
     found = entropy(histogram(values))
     assert sqnr_db(values, found) > sqnr_db(values, observed(values.min(), values.max())) - 0.5
 

@@ -112,21 +112,23 @@ def test_a_named_dimension_has_one_size_in_a_feed(two: Artifact, device: Device)
         runner.infer(feed)
 
 
-@pytest.mark.parametrize("name", ["identity", "linear"])
+@pytest.mark.parametrize("name", ["identity", "linear", "buffered"])
 def test_outputs_belong_to_the_caller(name: str, chain: tuple[Stage, ...], device: Device, make: Make) -> None:
     sample = zoo.SAMPLES[name]
     feed = sample.feed({"batch": 2})
     with open_runner(make(name, *chain), device) as runner:
-        first = runner.infer(feed)["output"]
-        kept = first.copy()
-        second = runner.infer(sample.feed({"batch": 2}, seed=1))["output"]
-        assert not np.shares_memory(first, second)
-        assert not np.shares_memory(first, next(iter(feed.values())))
-        np.testing.assert_array_equal(first, kept)
-        first[:] = 0  # it may be written to
-        np.testing.assert_array_equal(runner.infer(feed)["output"], kept)
-    want = sample.expected(sample.feed({"batch": 2}, seed=1))["output"]
-    np.testing.assert_allclose(second, want, atol=ATOL[device], rtol=1e-5)  # the runner is gone, the output is not
+        first = runner.infer(feed)
+        kept = {key: array.copy() for key, array in first.items()}
+        second = runner.infer(sample.feed({"batch": 2}, seed=1))
+        for key in first:
+            assert not np.shares_memory(first[key], second[key])
+            assert not np.shares_memory(first[key], next(iter(feed.values())))
+            np.testing.assert_array_equal(first[key], kept[key])
+            first[key][:] = 0  # it may be written to
+        again = runner.infer(feed)
+    for key, want in sample.expected(sample.feed({"batch": 2}, seed=1)).items():
+        np.testing.assert_array_equal(again[key], kept[key])
+        np.testing.assert_allclose(second[key], want, atol=ATOL[device], rtol=1e-5)  # the runner is gone by now
 
 
 def test_bind_returns_a_callable_that_runs(two: Artifact, device: Device) -> None:

@@ -1,0 +1,183 @@
+"""What a second run makes again: only what something that went into it has changed for."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, carry_out, edit, files_below, statuses, write_project
+
+from optkit import source
+from optkit.errors import ModelError
+
+FP16 = {"stage": "convert-fp16", "after": "export-onnx"}
+STEPS = [TORCHSCRIPT, ONNX, FP16, DYNAMIC]
+SERVE = [{"target": "triton", "artifact": "export-onnx"}, {"target": "torchserve", "artifact": "export-onnx"}]
+NAMES = ["source", "export-torchscript", "export-onnx", "convert-fp16", "quantize-dynamic"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """Return a recipe that was run once."""
+    path = write_project(tmp_path / "project", steps=STEPS, serve=SERVE)
+    assert statuses(carry_out(path)) == dict.fromkeys(NAMES, "built")
+    return path
+
+
+def rebuilt(path: Path, **options: Any) -> set[str]:
+    """Run the recipe again and return which artifacts were made."""
+    record = carry_out(path, **options)
+    assert record.exit_code == 0
+    found = statuses(record)
+    assert set(found.values()) <= {"built", "reused"}
+    return {name for name, status in found.items() if status == "built"}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in files_below(folder) if (folder / name).is_file()}
+
+
+def test_an_unchanged_recipe_makes_nothing_again(recipe: Path) -> None:
+    out = recipe.parent / "out"
+    before = times(out)
+    record = carry_out(recipe)
+    assert statuses(record) == dict.fromkeys(NAMES, "reused")
+    assert record.rebuilt == 0
+    assert record.bench_reused
+    changed = {name for name, time in times(out).items() if before.get(name) != time}
+    assert changed == {"run.json", "packages.json"}
+
+
+def test_a_changed_option_makes_its_step_again_and_what_is_behind_it_only(recipe: Path) -> None:
+    write_project(recipe.parent, steps=[TORCHSCRIPT, ONNX, FP16, DYNAMIC | {"per_channel": False}], serve=SERVE)
+    assert rebuilt(recipe) == {"quantize-dynamic"}
+    write_project(recipe.parent, steps=[TORCHSCRIPT, ONNX | {"opset": 16}, FP16, DYNAMIC], serve=SERVE)
+    assert rebuilt(recipe) == {"export-onnx", "convert-fp16", "quantize-dynamic"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("SCALE = 2.0", "SCALE = 3.0"), ("return SCALE * self.linear(x)", "return self.linear(x) / SCALE")]
+)
+def test_changed_code_makes_everything_again(recipe: Path, old: str, new: str) -> None:
+    edit(recipe.parent / "model.py", old, new)
+    assert rebuilt(recipe) == set(NAMES)
+
+
+def test_changed_code_of_a_neighbour_makes_everything_again(tmp_path: Path) -> None:
+    recipe = write_project(tmp_path, steps=[TORCHSCRIPT])
+    (tmp_path / "sizes.py").write_text("SCALE = 2.0\n")
+    edit(tmp_path / "model.py", "SCALE = 2.0", "from sizes import SCALE")
+    carry_out(recipe)
+    (tmp_path / "sizes.py").write_text("SCALE = 5.0\n")
+    assert rebuilt(recipe) == {"source", "export-torchscript"}
+
+
+def test_another_contract_makes_everything_again(recipe: Path) -> None:
+    write_project(recipe.parent, steps=STEPS, serve=SERVE, dims={"batch": "1:4:16"})
+    assert rebuilt(recipe) == set(NAMES)
+
+
+def test_other_calibration_data_makes_again_what_was_calibrated(tmp_path: Path) -> None:
+    recipe = write_project(
+        tmp_path, steps=[ONNX, STATIC, DYNAMIC], data={"calibration": "data.py:feeds"}, gates={"batch_independence": False}
+    )
+    code = "import numpy as np\ndef feeds():\n    return [{{'x': {} * np.eye(4, dtype=np.float32)}}]\n"
+    (tmp_path / "data.py").write_text(code.format(1))
+    carry_out(recipe)
+    (tmp_path / "data.py").write_text(code.format(2))
+    assert rebuilt(recipe) == {"quantize-static"}
+
+
+def test_a_changed_artifact_is_made_again(recipe: Path) -> None:
+    path = recipe.parent / "out" / "export-onnx" / "model.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\0")
+    assert rebuilt(recipe) == {"export-onnx"}  # to the same bytes, so what is behind it is kept
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pt.passport.json"])
+def test_a_part_that_is_missing_is_made_again(recipe: Path, name: str) -> None:
+    (recipe.parent / "out" / "export-torchscript" / name).unlink()
+    assert rebuilt(recipe) == {"export-torchscript"}
+
+
+@pytest.mark.parametrize("name", ["bench.json", "packages.json", "run.json", "export-onnx/model.onnx.passport.json"])
+def test_a_damaged_record_is_made_again(recipe: Path, name: str) -> None:
+    path = recipe.parent / "out" / name
+    path.write_text("{")
+    assert rebuilt(recipe) == ({"export-onnx"} if "onnx" in name else set())
+    assert path.read_text() != "{"
+
+
+def test_a_changed_package_is_made_again(recipe: Path) -> None:
+    config = recipe.parent / "out" / "model_repository" / "tiny" / "config.pbtxt"
+    before = config.read_text()
+    config.write_text(before + "\n# mine")
+    rebuilt(recipe)
+    assert config.read_text() == before
+
+
+def test_the_project_can_be_moved(recipe: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "deeper"
+    moved.parent.mkdir()
+    shutil.move(recipe.parent, moved)
+    source._build.cache_clear()
+    record = carry_out(moved / "recipe.yaml")
+    assert statuses(record) == dict.fromkeys(NAMES, "reused")
+    assert record.bench_reused
+    assert record.exit_code == 0
+
+
+def test_a_copied_project_has_packages_of_its_own(recipe: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(recipe.parent, copy)
+    record = carry_out(copy / "recipe.yaml")
+    assert statuses(record) == dict.fromkeys(NAMES, "reused")
+    assert [packaged.path for packaged in record.packaged] == [
+        copy / "out" / "model_repository" / "tiny",
+        copy / "out" / "model_store" / "tiny.mar",
+    ]
+    assert all(str(copy) in packaged.command for packaged in record.packaged)
+
+
+def test_fresh_makes_everything_again_and_the_same_archive(recipe: Path) -> None:
+    archive = recipe.parent / "out" / "model_store" / "tiny.mar"
+    before = archive.read_bytes()
+    mine = recipe.parent / "out" / "notes.txt"
+    mine.write_text("mine")
+    inode = archive.stat().st_ino
+    assert rebuilt(recipe, fresh=True) == set(NAMES)
+    assert archive.stat().st_ino != inode
+    assert archive.read_bytes() == before
+    assert mine.read_text() == "mine"
+
+
+def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
+    recipe = write_project(tmp_path, steps=[ONNX], serve=SERVE[:1])
+    left = [tmp_path / "out" / ".export-onnx.partial", tmp_path / "out" / "model_repository" / ".optkit-dead" / "tiny"]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_bytes(b"half")
+    carry_out(recipe)
+    assert [name for name in files_below(tmp_path / "out") if Path(name).name.startswith(".")] == []
+
+
+def test_a_model_that_is_built_otherwise_each_time_is_refused(tmp_path: Path) -> None:
+    recipe = write_project(tmp_path)
+    edit(
+        tmp_path / "model.py",
+        "return Model()",
+        "model = Model()\n    model.linear.bias.data += torch.from_numpy(np.random.default_rng().random(3)).float()\n    return model",
+    )
+    carry_out(recipe)
+    source._build.cache_clear()
+    write_project(tmp_path, steps=[TORCHSCRIPT | {"method": "trace"}])
+    with pytest.raises(ModelError, match="built other weights than the last time, so results cannot be compared"):
+        carry_out(recipe)
+
+
+def test_a_model_that_is_gone_ends_the_run(recipe: Path) -> None:
+    (recipe.parent / "model.py").write_text("")
+    with pytest.raises(ModelError, match="has no 'build'; it defines nothing"):
+        carry_out(recipe)
