@@ -22,6 +22,7 @@ class Format(StrEnum):
 
     PYTORCH = "pytorch"  # a ModelSource: where an nn.Module comes from
     TORCHSCRIPT = "torchscript"
+    EXPORTED_PROGRAM = "exported-program"
     ONNX = "onnx"
 
 

@@ -136,7 +136,7 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
     for spec in inputs:
         shape = spec.shape_at(sizes)
         values = rng.standard_normal(shape) if spec.dtype.is_float else rng.integers(0, 2, shape)
-        feed[spec.name] = np.ascontiguousarray(values.astype(spec.dtype.numpy))
+        feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
     return feed
 
 

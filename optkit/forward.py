@@ -1,4 +1,4 @@
-"""The forward of an nn.Module: the order of its inputs, its outputs as named tensors, and their specifications."""
+"""The forward of an nn.Module: how its inputs are passed, and what it returns as named tensors."""
 
 import contextlib
 import dataclasses
@@ -8,38 +8,115 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optkit import user_code
-from optkit.data import random_feed
 from optkit.errors import ModelError
-from optkit.tensors import Dim, DimRange, DType, Feed, TensorSpec
+from optkit.tensors import Feed, TensorSpec
 
 if TYPE_CHECKING:
     import torch
 
 
-def forward_order(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Return the inputs in the order in which forward takes them.
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """How forward is called: these inputs by position, then those by keyword."""
 
-    Names that are parameters of forward decide; names that are not are taken by position.
+    positional: tuple[TensorSpec, ...]
+    keyword: tuple[TensorSpec, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """All inputs, in the order of the call."""
+        return (*self.positional, *self.keyword)
+
+    def arguments(
+        self, tensors: "Mapping[str, torch.Tensor]"
+    ) -> "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]":
+        """Return the positional and the keyword arguments, from tensors by input name."""
+        args = tuple(tensors[spec.name] for spec in self.positional)
+        return args, {spec.name: tensors[spec.name] for spec in self.keyword}
+
+
+def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Call:
+    """Return how a module is called with these inputs.
+
+    Names that are all parameters of forward decide: by position as far as no parameter is left out, then by keyword. Names that are
+    not are taken by position.
 
     Raises:
-        ModelError: forward has a parameter of that name at another position, so the inputs would be swapped.
+        ModelError: a required parameter is not among the inputs, there are too many, or a name stands at another position than
+            the parameter of that name, so that inputs would be swapped.
     """
-    try:
-        parameters = list(inspect.signature(module.forward).parameters)
-    except (TypeError, ValueError):  # a ScriptModule has no Python signature
-        return tuple(inputs)
+    parameters = _parameters(module)
+    if parameters is None:
+        return Call(tuple(inputs))
     names = [spec.name for spec in inputs]
-    if set(names) <= set(parameters):
-        ordered = tuple(sorted(inputs, key=lambda spec: parameters.index(spec.name)))
-        if [spec.name for spec in ordered] == parameters[: len(ordered)]:
-            return ordered
-    for position, name in enumerate(names):
-        if name in parameters and parameters.index(name) != position:
+    known = {p.name for p in parameters}
+    required = [p.name for p in parameters if p.default is p.empty]
+    if set(names) <= known:
+        missing = [name for name in required if name not in names]
+        if missing:
             raise ModelError(
-                f"input {name!r}: declared as number {position + 1}, but forward({', '.join(parameters)}) takes it as "
-                f"number {parameters.index(name) + 1}. Declare the inputs in the order of forward, or name them all as it does."
+                f"forward also takes {', '.join(map(repr, missing))}, which has no default; declare an input for it"
             )
-    return tuple(inputs)
+        return _by_name(parameters, {spec.name: spec for spec in inputs})
+    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    takes = f"forward takes {', '.join(p.name for p in parameters)}"
+    if not len([name for name in required if name in positional]) <= len(names) <= len(positional):
+        raise ModelError(f"{len(names)} inputs are declared ({', '.join(names)}), but {takes}")
+    for position, name in enumerate(names):
+        if name in known and positional.index(name) != position:
+            raise ModelError(
+                f"input {name!r}: declared as number {position + 1}, but {takes}. Declare the inputs in the order of forward, "
+                f"or name them all as it does."
+            )
+    return Call(tuple(inputs))
+
+
+def parameter_names(module: "torch.nn.Module") -> list[str]:
+    """Return the names of the parameters of forward; none where they are not known."""
+    return [p.name for p in _parameters(module) or ()]
+
+
+def _parameters(module: "torch.nn.Module") -> "list[inspect.Parameter] | None":
+    """Return the parameters of forward; None where they are not known: a ScriptModule, or *args."""
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+
+
+def _by_name(parameters: "Sequence[inspect.Parameter]", specs: Mapping[str, TensorSpec]) -> Call:
+    positional: list[TensorSpec] = []
+    for parameter in parameters:
+        if parameter.name not in specs or parameter.kind is parameter.KEYWORD_ONLY:
+            break
+        positional.append(specs[parameter.name])
+    rest = [p.name for p in parameters[len(positional) :] if p.name in specs]
+    return Call(tuple(positional), tuple(specs[name] for name in rest))
+
+
+def by_position(module: "torch.nn.Module", call: Call) -> "torch.nn.Module":
+    """Return the module itself when all its inputs go by position, else one around it that takes them so.
+
+    TorchScript files are called by position, and tracers take nothing else.
+    """
+    if not call.keyword:
+        return module
+    import torch
+
+    class ByPosition(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            named = {spec.name: tensor for spec, tensor in zip(call.inputs, tensors, strict=True)}
+            args, kwargs = call.arguments(named)
+            return self.module(*args, **kwargs)
+
+    return ByPosition().eval()
 
 
 def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Tensor"]]:
@@ -80,11 +157,12 @@ def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: F
 
     parameter = next(module.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    tensors = [torch.from_numpy(feed[spec.name]).to(device) for spec in forward_order(module, inputs)]
+    tensors = {spec.name: torch.from_numpy(feed[spec.name]).to(device) for spec in inputs}
+    args, kwargs = forward_call(module, inputs).arguments(tensors)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return dict(flatten(module(*tensors)))
+            return dict(flatten(module(*args, **kwargs)))
     except ModelError:
         raise
     except Exception as e:
@@ -110,74 +188,3 @@ def torchscript_notices_off() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\..*` is (deprecated|not supported)")
         yield
-
-
-def output_specs(
-    module: "torch.nn.Module",
-    inputs: Sequence[TensorSpec],
-    dims: Mapping[str, DimRange],
-    names: tuple[str, ...] | None = None,
-) -> tuple[TensorSpec, ...]:
-    """Find the outputs and their dimensions by running the module where the named dimensions have different sizes.
-
-    Args:
-        module: in evaluation mode.
-        inputs: what it takes.
-        dims: the ranges of the named dimensions.
-        names: other names for the outputs, in order.
-
-    Raises:
-        ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
-            too few or too many.
-    """
-    points = [_distinct(dims, 0), _distinct(dims, 1)]
-    first, second = (run_forward(module, inputs, random_feed(inputs, point)) for point in points)
-    again = run_forward(module, inputs, random_feed(inputs, points[0]))
-    if set(first) != set(again) or not all(_close(a, again[name]) for name, a in first.items()):
-        raise ModelError(
-            "forward gives other answers for the same input each time, so nothing can be proven against it; expected a "
-            "model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
-        )
-    if set(first) != set(second):
-        raise ModelError(f"forward returns {', '.join(first)} at one size and {', '.join(second)} at another")
-    if names is not None and len(names) != len(first):
-        raise ModelError(
-            f"outputs: {len(names)} names given ({', '.join(names)}), but forward returns {', '.join(first)}"
-        )
-    specs = []
-    for name, (found, a) in zip(names or tuple(first), first.items(), strict=True):
-        b = second[found]
-        if a.dim() != b.dim():
-            raise ModelError(f"output {name!r}: has {a.dim()} dimensions at one size and {b.dim()} at another")
-        shape = tuple(_dim(f"{name}_dim_{i}", a.shape[i], b.shape[i], points) for i in range(a.dim()))
-        specs.append(TensorSpec(name=name, dtype=_dtype(name, a), shape=shape))
-    return tuple(specs)
-
-
-def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
-    """Whether two answers are the same but for the order of additions; NaN is judged by parity, not here."""
-    import torch
-
-    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
-
-
-def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:
-    """Return sizes inside the ranges: small ones, different for each dimension where the ranges allow it."""
-    sizes: dict[str, int] = {}
-    for i, (name, r) in enumerate(dims.items()):
-        sizes[name] = min(r.max, max(r.min, 2 + turn) + i)
-    return sizes
-
-
-def _dim(fallback: str, a: int, b: int, points: Sequence[Mapping[str, int]]) -> Dim:
-    same = [name for name in points[0] if points[0][name] == a and points[1][name] == b and a != b]
-    if same:
-        return same[0]
-    return a if a == b else fallback
-
-
-def _dtype(name: str, tensor: "torch.Tensor") -> DType:
-    text = str(tensor.dtype).removeprefix("torch.")
-    if text not in set(DType):
-        raise ModelError(f"output {name!r}: is {text}; optkit handles {', '.join(DType)}. Cast it in forward.")
-    return DType(text)

@@ -1,6 +1,7 @@
 """What an .onnx file says of itself, and how one is saved; its external data is part of it."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ from optkit.tensors import Dim, DimRange, DType, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir
 
 # Protobuf holds at most 2 GiB in one message; below this the weights stay inside the one file.
 ONE_FILE_BYTES = 1_500_000_000
+_SMALL_BYTES = 1024  # up to this a tensor stays in the graph, as onnx's own external data has it
 
 _QUANTIZED_OPS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger",
@@ -79,7 +82,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=tuple(_spec(value, path) for value in graph.input if value.name not in weights),
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=_external_files(graph),
+        files=_external_files(_tensors(graph)),
     )
 
 
@@ -117,15 +120,91 @@ def check(path: Path) -> None:
         raise StageError(f"onnx.checker refuses the model: {first_line(e)}") from e
 
 
-def save(model: "onnx.ModelProto", path: Path) -> None:
-    """Write a model: one file below 1.5 GB, else its weights in one file of the same name with `.data` behind."""
-    import onnx
+def load_graph(path: Path) -> "onnx.ModelProto":
+    """Parse a file without its weights: initializers above 1 KiB keep their type and dimensions, and have no values.
 
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    external = size > ONE_FILE_BYTES
-    onnx.save_model(
-        model, str(path), save_as_external_data=external, location=path.name + ".data" if external else None
-    )
+    Raises:
+        ArtifactError: as `load`.
+    """
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+    model = load(path, weights=False)
+    for tensor in model.graph.initializer:
+        if is_weight(tensor):
+            for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+                tensor.ClearField(field)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    for tensor in _tensors(model.graph):
+        if uses_external_data(tensor):
+            load_external_data_for_tensor(tensor, str(path.parent))
+    return model
+
+
+def is_weight(tensor: "onnx.TensorProto") -> bool:
+    """Whether a tensor is above 1 KiB: what is smaller are shapes and scales, which tools that change a graph look at."""
+    return _size(tensor) > _SMALL_BYTES
+
+
+def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int = 0) -> None:
+    """Write a model: one file up to 1.5 GB, else its weights in one file of the same name with `.data` behind.
+
+    Args:
+        model: the data of an `onnx_ir.Model` is written tensor by tensor, so that lazy ones are never in memory together. A
+            ModelProto loaded without its external data is written without it: put it beside that data.
+        path: the .onnx file.
+        source_bytes: the size of the model that it was made from. What is made from a large model is written as one, however
+            small it became: protobuf needs five times the size of a single file to write it, and twice to look at it.
+    """
+    import onnx
+    import onnx_ir
+
+    if isinstance(model, onnx.ModelProto):
+        if max(source_bytes, sum(len(tensor.raw_data) for tensor in model.graph.initializer)) <= ONE_FILE_BYTES:
+            onnx.save_model(model, str(path))
+            return
+        model = onnx_ir.serde.deserialize_model(model)
+    if max(source_bytes, _weight_bytes(model)) > ONE_FILE_BYTES:
+        onnx_ir.save(model, path, external_data=data_name(path), size_threshold_bytes=_SMALL_BYTES)
+    else:
+        onnx_ir.save(onnx_ir.external_data.load_to_model(model), path)
+
+
+def gather(path: Path, source_bytes: int = 0) -> None:
+    """Put the weights of a file where `save` puts them, whatever wrote it, and delete the data files no longer used."""
+    import onnx
+    import onnx_ir
+
+    tensors = list(_tensors(load(path, weights=False).graph))
+    before = _external_files(tensors)
+    after = (data_name(path),) if max(source_bytes, sum(map(_size, tensors))) > ONE_FILE_BYTES else ()
+    if before == after:
+        return
+    if after:
+        model = onnx_ir.load(path)
+        # The constants of nodes may lie in files of their own too, and `save` moves initializers only.
+        onnx_ir.passes.common.LiftConstantsToInitializersPass()(model)
+        save(model, path, source_bytes)
+        release(model)
+    else:
+        onnx.save_model(load(path), str(path))
+    for name in set(before) - set(after):
+        (path.parent / name).unlink()
+
+
+def release(model: "onnx_ir.Model") -> None:
+    """Close the data files that a model was read from lazily; what was read of them counts as memory of this process till then."""
+    import onnx_ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, onnx_ir.ExternalTensor):
+                value.const_value.release()
+
+
+def data_name(path: Path) -> str:
+    """Return the name of the one data file of a model whose weights do not fit into the model's own file."""
+    return f"{path.name}.data"
 
 
 def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
@@ -162,14 +241,30 @@ def _precision(graph: "onnx.GraphProto", counts: Mapping[str, int]) -> Precision
     return Precision.FP16 if half else Precision.FP32
 
 
-def _external_files(graph: "onnx.GraphProto") -> tuple[str, ...]:
-    import onnx
+def _weight_bytes(model: "onnx_ir.Model") -> int:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
-    found = {
-        entry.value
-        for tensor in graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return tuple(sorted(found))
+
+def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
+    """Yield every tensor: initializers, and constants in nodes, also of the graphs inside control-flow nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _size(tensor: "onnx.TensorProto") -> float:
+    import onnx_ir
+
+    return math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize
+
+
+def _external_files(tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    return tuple(sorted({ExternalDataInfo(t).location for t in tensors if uses_external_data(t)}))

@@ -1,17 +1,21 @@
-"""Where a chain starts: the nn.Module that a factory builds, or a model file."""
+"""Where a chain starts: the artifact of an nn.Module, or a model file that is an artifact by itself."""
 
 import functools
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from optkit import onnx_file, user_code
-from optkit.artifact import Artifact, Format, Precision, read_passport, sha256_of
+from optkit import onnx_file
+from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
 from optkit.errors import ArtifactError, ModelError
-from optkit.forward import forward_order, output_specs
+from optkit.forward import forward_call
+from optkit.inference import Contract, infer_contract
+from optkit.origins import Arguments, Origin, call_example, open_origin
+from optkit.outputs import output_specs
 from optkit.record import Document
 from optkit.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.weights import load_weights, state_sha256, weights_fault
@@ -31,8 +35,7 @@ class ModelSource(Document):
     weights: str | None = None
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
-    code_sha256: str
-    weights_sha256: str | None = None
+    content_sha256: str  # of its code or file, and of the weights
     state_sha256: str  # of the parameters and buffers as built: a factory must build the same ones each time
 
 
@@ -60,49 +63,103 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
     )
 
 
+def is_onnx(target: str) -> bool:
+    """Whether a source is an ONNX file, which starts a chain as it is, without an nn.Module."""
+    return target.endswith(".onnx")
+
+
+def absolute_source(target: str, base: Path) -> str:
+    """Return a source with its path made absolute; a relative one starts at `base`.
+
+    Raises:
+        ModelError: it names nothing that a model can come from.
+    """
+    return os.path.abspath(base / target) if is_onnx(target) else open_origin(target, base).target  # noqa: PTH100
+
+
+def source_fault(target: str) -> str | None:
+    """Return what is wrong with an absolute source as far as can be told without running it; None when nothing is."""
+    if is_onnx(target):
+        return None if Path(target).is_file() else f"{target}: no such file; expected an ONNX model"
+    return open_origin(target).fault()
+
+
+def source_sha256(target: str) -> str:
+    """Return the hash of the code or files behind an absolute source.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    if is_onnx(target):
+        path = Path(target)
+        return sha256_of(path, *(path.parent / name for name in onnx_file.facts(path).files))
+    return open_origin(target).sha256()
+
+
+def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) -> Artifact:
+    """Copy an ONNX model with its external data into a folder, as the start of a chain.
+
+    Raises:
+        ArtifactError: it is no ONNX model, or a file of it is missing.
+        ModelError: its named dimensions and the ranges do not fit together.
+    """
+    found = onnx_file.describe(path, dims)
+    if faults := dimension_faults(found.inputs, dims):
+        raise ModelError(f"{path}: {'; '.join(faults)}")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for file, name in zip(found.all_files, (path.name, *found.files), strict=True):
+        shutil.copyfile(file, out_dir / name)
+    return found.model_copy(update={"path": out_dir.absolute() / path.name})
+
+
 def make_source(
     target: str,
     out_dir: Path,
-    inputs: Sequence[TensorSpec],
-    dims: Mapping[str, DimRange],
+    inputs: Sequence[TensorSpec] | None = None,
+    dims: Mapping[str, DimRange] | None = None,
     *,
     weights: Path | None = None,
-    args: Mapping[str, str | int | float | bool | None] | None = None,
+    args: Arguments | None = None,
     outputs: tuple[str, ...] | None = None,
+    example: str | None = None,
 ) -> Artifact:
     """Build the module once, find its outputs, and write the source artifact.
 
     Args:
-        target: `file.py:build` or `package.module:factory`.
+        target: a factory, or a model file that holds a module; see `origins`.
         out_dir: where `model.source.json` goes.
-        inputs: what the model takes, in the order of its forward.
-        dims: the ranges of the named dimensions.
+        inputs: what the model takes; None reads them off example inputs, and a note says what was found.
+        dims: the ranges of the named dimensions; they go before what examples show.
         weights: a state dict to load over what the factory built.
         args: keyword arguments of the factory.
         outputs: names for the flattened outputs, in order; None takes those that the model gives.
+        example: `file.py:function` that gives example inputs; None takes those that come with the model.
 
     Raises:
         ModelError: it cannot be built, loaded or run, or the names do not fit what it returns.
     """
-    faults = dimension_faults(inputs, dims)
-    if faults:
-        raise ModelError(f"{target}: {'; '.join(faults)}")
-    target = user_code.absolute_target(target, Path())
+    origin = open_origin(target)
     weights = Path(os.path.abspath(weights)) if weights else None  # noqa: PTH100 - one spelling, as that of the target
-    if weights and (fault := weights_fault(weights)):
+    if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
-    module = _build(target, weights, tuple(sorted((args or {}).items())), _code_and_weights(target, weights))
-    where, name = user_code.split_target(target)
+    module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
+    notes: list[str] = []
+    if not inputs:
+        found = _inferred(origin, module, example)
+        inputs, dims = found.inputs, found.dims | dict(dims or {})
+        notes.append(f"inferred from example inputs; for a recipe:\n{Contract(inputs=inputs, dims=dims).as_recipe()}")
+    dims = dict(dims or {})
+    if faults := dimension_faults(inputs, dims):
+        raise ModelError(f"{target}: {'; '.join(faults)}")
     source = ModelSource(
-        target=f"{_relative(Path(where), out_dir)}:{name}" if where.endswith(".py") else target,
-        weights=_relative(weights, out_dir) if weights else None,
+        target=origin.relative_to(out_dir),
+        weights=os.path.relpath(weights, out_dir) if weights else None,
         args=dict(args or {}),
         outputs=outputs,
-        code_sha256=user_code.code_sha256(target),
-        weights_sha256=sha256_of(weights) if weights else None,
+        content_sha256=_content(origin, weights),
         state_sha256=state_sha256(module),
     )
-    inputs = forward_order(module, inputs)  # what a file without names, such as TorchScript, is called with
+    inputs = forward_call(module, inputs).inputs  # what a file without names, such as TorchScript, is called with
     specs = output_specs(module, inputs, dims, outputs)
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
     source.write(path)
@@ -110,11 +167,22 @@ def make_source(
         path=path,
         format=Format.PYTORCH,
         precision=Precision.FP32,
-        inputs=tuple(inputs),
+        inputs=inputs,
         outputs=specs,
-        dims=dict(dims),
+        dims=dims,
         sha256=sha256_of(path),
+        notes=tuple(notes),
     )
+
+
+def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) -> Contract:
+    given = call_example(example) if example else origin.example(module)
+    if given is None:
+        raise ModelError(
+            f"{origin.target}: its inputs are not declared, and no example inputs come with it. Declare them, as in "
+            f'--input "image:float32[batch,3,224,224]", or define example_inputs() beside the factory.'
+        )
+    return infer_contract(given, module)
 
 
 def load_module(artifact: Artifact) -> "torch.nn.Module":
@@ -123,31 +191,29 @@ def load_module(artifact: Artifact) -> "torch.nn.Module":
     Raises:
         ModelError: it cannot be built, or its code or weights are no longer those of the artifact.
     """
-    source = ModelSource.read(artifact.path)
-    target = user_code.absolute_target(source.target, artifact.path.parent)
-    weights = Path(os.path.normpath(artifact.path.parent / source.weights)) if source.weights else None
-    if user_code.code_sha256(target) != source.code_sha256 or (weights and sha256_of(weights) != source.weights_sha256):
-        raise ModelError(
-            f"{target}: its code or weights have changed since {artifact.path.name} was made. Run it again."
-        )
-    module = _build(target, weights, tuple(sorted(source.args.items())), _code_and_weights(target, weights))
+    return _load(artifact.path, artifact.sha256)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: Path, _sha256: str) -> "torch.nn.Module":
+    """Load and verify, once for each content of the artifact: hashing gigabytes of weights takes seconds."""
+    source = ModelSource.read(path)
+    origin = open_origin(source.target, path.parent)
+    weights = Path(os.path.normpath(path.parent / source.weights)) if source.weights else None
+    content = _content(origin, weights)
+    if content != source.content_sha256:
+        raise ModelError(f"{origin.target}: its code or weights have changed since {path.name} was made. Run it again.")
+    module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:
         raise ModelError(
-            f"{target}: built other weights than the last time, so results cannot be compared. "
+            f"{origin.target}: built other weights than the last time, so results cannot be compared. "
             f"Fix its random seed, or save the weights and name them; then run with --fresh."
         )
     return module
 
 
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return os.path.relpath(path, folder)
-    except ValueError:  # another drive
-        return str(path.absolute())
-
-
-def _code_and_weights(target: str, weights: Path | None) -> str:
-    return user_code.code_sha256(target) + (sha256_of(weights) if weights else "")
+def _content(origin: Origin, weights: Path | None) -> str:
+    return hash_of({"origin": origin.sha256(), "weights": sha256_of(weights) if weights else None})
 
 
 @functools.lru_cache(maxsize=1)
@@ -155,15 +221,9 @@ def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...],
     """Build the module, load its weights and set it to evaluation; `_content` makes a changed file another entry."""
     import torch
 
-    factory = user_code.load(target)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # a factory that draws its weights must draw the same ones next time
-        try:
-            module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
-        except Exception as e:
-            raise ModelError(f"{target}: raised {user_code.describe(e)}") from e
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"{target}: returned a {type(module).__name__}; expected a torch.nn.Module. Return the model.")
+    module = open_origin(target).build(dict(args))
     if weights:
         load_weights(module, weights)
-    return module.cpu().eval()
+    module = module.cpu()
+    # A captured program has no modes; it is what it was when it was captured.
+    return module if isinstance(module, torch.fx.GraphModule) else module.eval()

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Self
 
 import numpy as np
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from optkit.errors import FeedError
 from optkit.record import Record
@@ -21,7 +21,7 @@ Sizes = Mapping[str, int]  # named dimension -> its size at one point
 
 _NAME = r"[A-Za-z_][\w.]*"
 _SPEC = re.compile(rf"^\s*(?:(?P<name>{_NAME})\s*:\s*)?(?P<dtype>\w+)\s*\[(?P<dims>[^\[\]]*)\]\s*$")
-_RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*:\s*(\d+)\s*$")
+_RANGE = re.compile(r"^\s*(\d+)\s*:\s*(\d+)\s*:\s*(\d+)\s*(?::\s*(\d+)\s*)?$")
 
 
 class DType(StrEnum):
@@ -103,21 +103,30 @@ class TensorSpec(Record):
 
 
 class DimRange(Record):
-    """The smallest, most usual and largest size of a named dimension: 1 <= min <= opt <= max."""
+    """The smallest, most usual and largest size of a named dimension: 1 <= min <= opt <= max.
+
+    With `multiple_of` only its multiples are sizes, as for images that a model halves five times.
+    """
 
     min: int
     opt: int
     max: int
+    multiple_of: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not 1 <= self.min <= self.opt <= self.max:
             raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max}; expected 1 <= min <= opt <= max")
+        odd = [n for n in (self.min, self.opt, self.max) if n % self.multiple_of]
+        if odd:
+            raise ValueError(
+                f"{odd[0]} is no multiple of {self.multiple_of}, which multiple_of asks of min, opt and max"
+            )
         return self
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `min:opt:max`.
+        """Read `min:opt:max`, or `min:opt:max:multiple_of`.
 
         Raises:
             ValueError: the text does not follow the grammar, or the numbers are not ordered.
@@ -125,17 +134,23 @@ class DimRange(Record):
         match = _RANGE.match(text)
         if not match:
             raise ValueError(f"{text!r} is no range; expected min:opt:max, as in 1:8:64")
-        low, usual, high = (int(number) for number in match.groups())
-        return cls(min=low, opt=usual, max=high)
+        low, usual, high, multiple = (int(number) for number in match.groups(default="1"))
+        return cls(min=low, opt=usual, max=high, multiple_of=multiple)
 
     def odd_point(self) -> int | None:
-        """Return an odd size strictly inside the range that is none of min, opt and max; None where there is none.
+        """Return an odd multiple strictly inside the range that is none of min, opt and max; None where there is none.
 
         Exporters and kernels like even and round sizes; the odd one finds what was folded to them.
         """
         middle = (self.opt + self.max) // 2
-        inside = [n for n in range(self.min + 1, self.max) if n % 2 and n != self.opt]
+        step = self.multiple_of
+        inside = [n for n in range(self.min + step, self.max, step) if n // step % 2 and n != self.opt]
         return min(inside, key=lambda n: abs(n - middle), default=None)
+
+    def small(self, rank: int) -> int:
+        """Return a small size of the range, above 1 where it has one; another rank gives another size where it has several."""
+        first = max(self.min, 2 if self.multiple_of == 1 else self.multiple_of)
+        return min(self.max, first + rank * self.multiple_of)
 
 
 def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> list[str]:
@@ -171,6 +186,14 @@ def corners(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
         if point not in unique:
             unique.append(point)
     return unique
+
+
+def example_sizes(dims: Mapping[str, DimRange], turn: int = 0) -> dict[str, int]:
+    """Return sizes to show a model to an exporter: small, above 1, and different for every dimension where ranges allow it.
+
+    Exporters take 0 and 1 for constants, and equal sizes for one dimension. Another turn gives other sizes.
+    """
+    return {name: r.small(turn + i) for i, (name, r) in enumerate(dims.items())}
 
 
 def batch_dim(inputs: Iterable[TensorSpec]) -> str | None:

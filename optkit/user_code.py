@@ -122,6 +122,15 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() leaves `..` in, and resolve() follows links
 
 
+def defines(target: str) -> bool:
+    """Whether the file or module of a target can be imported and has that name."""
+    try:
+        load(target)
+    except ModelError:
+        return False
+    return True
+
+
 @functools.lru_cache(maxsize=16)
 def _import_file(file: Path, _code: str) -> ModuleType:
     name = f"optkit_user_{file.stem}"

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from optkit import source
 from optkit.cli import main
 from optkit.pipeline import RunRecord, make_plan, run
 from optkit.recipe import load_recipe
@@ -113,9 +114,7 @@ class CommandLine:
         return Result(exit_.value.code, out, err)
 
 
-def command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[CommandLine]:
+def command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[CommandLine]:
     """Give the command line, and take back afterwards what it does to logging; for a fixture to yield from."""
     logs = [logging.getLogger(), logging.getLogger("optkit")]
     before = [(log, list(log.handlers), log.level, log.propagate) for log in logs]
@@ -123,14 +122,6 @@ def command_line(
     for log, handlers, level, propagate in before:
         log.handlers, log.propagate = handlers, propagate
         log.setLevel(level)
-
-
-def at(content: Mapping[str, Any], *keys: str | int) -> Any:
-    """Return what lies at a path of keys in a JSON document."""
-    here: Any = content
-    for key in keys:
-        here = here[key]
-    return here
 
 
 def carry_out(recipe: Path, *, fresh: bool = False, only: str | None = None) -> RunRecord:
@@ -142,3 +133,10 @@ def carry_out(recipe: Path, *, fresh: bool = False, only: str | None = None) -> 
 def statuses(record: RunRecord) -> dict[str, str]:
     """Return step -> what became of it."""
     return {step.name: step.status for step in (record.source, *record.steps)}
+
+
+def forget_modules() -> None:
+    """Forget the modules that were built, as a new process has."""
+    for function in vars(source).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()

@@ -9,7 +9,8 @@ import zoo
 from torch import nn
 
 from optkit.errors import ModelError
-from optkit.forward import flatten, forward_order, output_specs, run_forward
+from optkit.forward import by_position, flatten, forward_call, run_forward
+from optkit.outputs import output_specs
 
 A, B = torch.zeros(1), torch.ones(2)
 
@@ -65,16 +66,50 @@ class TakesTwo(nn.Module):
 )
 def test_inputs_come_in_the_order_of_forward(declared: tuple[str, ...], order: list[str]) -> None:
     inputs = zoo.specs(*(f"{name}:float32[2]" for name in declared))
-    assert [spec.name for spec in forward_order(TakesTwo(), inputs)] == order
+    assert [spec.name for spec in forward_call(TakesTwo(), inputs).inputs] == order
 
 
 def test_inputs_that_would_be_swapped_are_refused() -> None:
     message = (
-        "input 'image': declared as number 2, but forward(image, mask) takes it as number 1. "
+        "input 'image': declared as number 2, but forward takes image, mask. "
         "Declare the inputs in the order of forward, or name them all as it does."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
-        forward_order(TakesTwo(), zoo.specs("other:float32[2]", "image:float32[2]"))
+        forward_call(TakesTwo(), zoo.specs("other:float32[2]", "image:float32[2]"))
+
+
+class TakesOptions(nn.Module):
+    def forward(self, ids: torch.Tensor, types: torch.Tensor | None = None, *, mask: torch.Tensor, scale: float = 1.0):
+        return ids * mask * scale if types is None else ids * mask * scale + types
+
+
+@pytest.mark.parametrize(
+    ("declared", "positional", "keyword"),
+    [
+        (("mask", "ids"), ["ids"], ["mask"]),  # types is left out, and mask goes by keyword only
+        (("mask", "types", "ids"), ["ids", "types"], ["mask"]),
+    ],
+)
+def test_optional_and_keyword_only_inputs(declared: tuple[str, ...], positional: list[str], keyword: list[str]) -> None:
+    inputs = zoo.specs(*(f"{name}:float32[2]" for name in declared))
+    call = forward_call(TakesOptions(), inputs)
+    assert [spec.name for spec in call.positional] == positional
+    assert [spec.name for spec in call.keyword] == keyword
+    feed = {name: np.array([3, 4], np.float32) for name in declared}
+    expected = torch.tensor([9.0, 16.0]) + (torch.tensor([3.0, 4.0]) if "types" in declared else 0)
+    assert torch.equal(run_forward(TakesOptions(), call.inputs, feed)["output"], expected)
+    by_place = by_position(TakesOptions(), call)
+    assert torch.equal(by_place(*(torch.from_numpy(feed[spec.name]) for spec in call.inputs)), expected)
+
+
+def test_a_required_input_that_is_not_declared_is_named() -> None:
+    with pytest.raises(ModelError, match="forward also takes 'mask', which has no default; declare an input for it"):
+        forward_call(TakesOptions(), zoo.specs("ids:float32[2]"))
+
+
+def test_too_many_inputs_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"3 inputs are declared \(a, b, c\), but forward takes image, mask"):
+        forward_call(TakesTwo(), zoo.specs("a:float32[2]", "b:float32[2]", "c:float32[2]"))
 
 
 def test_an_error_in_forward_names_the_line_and_the_shapes() -> None:

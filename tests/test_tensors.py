@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from optkit.errors import FeedError
-from optkit.tensors import DimRange, DType, TensorSpec, batch_dim, check_feed, corners, dimension_faults
+from optkit.tensors import DimRange, DType, TensorSpec, batch_dim, check_feed, corners, dimension_faults, example_sizes
 
 
 def spec(text: str) -> TensorSpec:
@@ -65,7 +65,29 @@ def test_a_range_is_read() -> None:
     assert DimRange.parse(" 1: 8 :64 ") == DimRange(min=1, opt=8, max=64)
 
 
-@pytest.mark.parametrize("text", ["1:8", "1:8:64:128", "a:b:c", "-1:8:64", "", "1,8,64"])
+def test_a_range_may_have_multiples_only() -> None:
+    sizes = DimRange.parse("32:224:640:32")
+    assert sizes == DimRange(min=32, opt=224, max=640, multiple_of=32)
+    assert sizes.odd_point() == 416  # 13 * 32, the odd multiple nearest to the middle between opt and max
+    assert [sizes.small(rank) for rank in range(3)] == [32, 64, 96]
+
+
+def test_sizes_that_are_no_multiples_are_refused() -> None:
+    with pytest.raises(ValueError, match="100 is no multiple of 32, which multiple_of asks of min, opt and max"):
+        DimRange(min=32, opt=100, max=640, multiple_of=32)
+
+
+def test_example_sizes_differ_and_stay_inside() -> None:
+    dims = {
+        "batch": DimRange(min=1, opt=8, max=64),
+        "length": DimRange(min=1, opt=8, max=64),
+        "one": DimRange.parse("1:1:1"),
+    }
+    assert example_sizes(dims) == {"batch": 2, "length": 3, "one": 1}
+    assert example_sizes(dims, turn=1) == {"batch": 3, "length": 4, "one": 1}
+
+
+@pytest.mark.parametrize("text", ["1:8", "1:8:64:1:1", "a:b:c", "-1:8:64", "", "1,8,64"])
 def test_what_is_no_range_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{text!r} is no range; expected min:opt:max, as in 1:8:64")):
         DimRange.parse(text)

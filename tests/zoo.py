@@ -80,8 +80,19 @@ class Softmax(nn.Module):
         return torch.softmax(x, dim=1)
 
 
+class Optional(nn.Module):
+    """Takes one input by keyword only, and leaves out an optional one before it."""
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor | None = None, *, scale: torch.Tensor) -> torch.Tensor:
+        return x * scale if shift is None else x * scale + shift
+
+
 def identity() -> nn.Module:
     return Identity()
+
+
+def optional() -> nn.Module:
+    return Optional()
 
 
 def linear() -> nn.Module:
@@ -156,6 +167,12 @@ SAMPLES = {
                 "output_0": feed["a"] + feed["b"],
                 "output_1": 2 * feed["a"] - feed["b"].sum(axis=1, keepdims=True),
             },
+        ),
+        Sample(
+            "optional",
+            specs("x:float32[batch,3]", "scale:float32[batch,1]"),
+            BATCH,
+            lambda feed: {"output": feed["x"] * feed["scale"]},
         ),
         Sample(
             "named",

@@ -114,7 +114,7 @@ class _Activations:
         """Return the model with every wanted tensor as an output, their names, and the wanted inputs of the model."""
         import onnx
 
-        model = onnx_file.load(self._model)
+        model = onnx_file.load(self._model, weights=False)  # external data is beside it, and is read from there
         graph = model.graph
         floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
         known = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}

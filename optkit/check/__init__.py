@@ -3,5 +3,6 @@
 from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import TOLERANCES, check_parity
+from optkit.check.proof import Prover, Requirements
 
-__all__ = ["TOLERANCES", "check_batch_independence", "check_parity", "evaluate"]
+__all__ = ["TOLERANCES", "Prover", "Requirements", "check_batch_independence", "check_parity", "evaluate"]

@@ -1,30 +1,79 @@
-"""Which exporter writes the ONNX file: dynamo, or the TorchScript exporter when dynamo's file is refused."""
+"""Which exporter writes the ONNX file: the first whose file is right, or of two right ones the faster."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from optkit.artifact import Artifact
+from optkit.bench import BenchSettings, measure, speed_ups
+from optkit.check import Prover
 from optkit.errors import StageError
+from optkit.findings import Parity
 from optkit.stages import ExportOnnx
+from optkit.tensors import batch_dim
 
 _ORDER: tuple[Literal["dynamo", "torchscript"], ...] = ("dynamo", "torchscript")
 
 
-def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, filename: str) -> Artifact:
-    """Run the exporters in turn and keep the first file that the stage's checks let through; notes say why others lost.
+@dataclass(frozen=True)
+class _Candidate:
+    """What one exporter made, and how it compares with the model."""
+
+    exporter: str
+    artifact: Artifact
+    parity: Parity
+
+
+def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prover, filename: str) -> Artifact:
+    """Run the exporters in turn; `auto` keeps the first right file, `best` the faster of the right ones in ONNX Runtime.
+
+    A file is right when it passes the stage's checks and parity at every corner. Notes say why others lost. When files were written but
+    none gives the model's answers, the first is returned, and its parity says so.
 
     Raises:
-        StageError: all were refused; holds every reason.
+        StageError: no exporter wrote a file; holds every reason.
     """
-    refusals: list[str] = []
+    written: list[_Candidate] = []
+    refused: list[str] = []
     for exporter in _ORDER:
         attempt = stage.model_copy(update={"exporter": exporter})
         try:
-            artifact = attempt.run(source, out_dir, filename)
+            artifact = attempt.run(source, out_dir / f".{exporter}", filename)
         except StageError as e:
-            refusals.append(str(e).removeprefix(f"{stage.step}: "))
-            shutil.rmtree(out_dir, ignore_errors=True)
+            refused.append(str(e).removeprefix(f"{stage.step}: "))
             continue
-        return artifact.model_copy(update={"notes": (*artifact.notes, *(f"not chosen: {text}" for text in refusals))})
-    raise StageError(f"{stage.step}: no exporter could export the model.\n" + "\n".join(f"  - {r}" for r in refusals))
+        candidate = _Candidate(exporter, artifact, prover.parity(artifact))
+        written.append(candidate)
+        if not candidate.parity.passed:
+            refused.append(f"the file of the {exporter} exporter is wrong: {candidate.parity.failure}")
+        elif stage.exporter == "auto":
+            break
+    if not written:
+        reasons = "\n".join(f"  - {reason}" for reason in refused)
+        raise StageError(f"{stage.step}: no exporter could export the model.\n{reasons}")
+    right = [candidate for candidate in written if candidate.parity.passed]
+    chosen, why = _faster(right, prover) if len(right) > 1 else ((right or written)[0], [])
+    notes = (*chosen.artifact.notes, *why, *(f"not chosen: {reason}" for reason in refused))
+    return _moved_up(chosen.artifact, out_dir).model_copy(update={"notes": notes})
+
+
+def _faster(right: list[_Candidate], prover: Prover) -> tuple[_Candidate, list[str]]:
+    """Return the candidate with the smaller latency at opt, and a note with the ratio."""
+    dim = batch_dim(right[0].artifact.inputs)
+    batches = (right[0].artifact.dims[dim].opt,) if dim else ()
+    settings = BenchSettings(batches=batches, rounds=5, device=prover.asked.device)
+    measured = measure({c.exporter: c.artifact for c in right}, prover.samples, settings)
+    found = speed_ups(measured, right[0].exporter)[0]
+    chosen = right[1] if found.ratio > 1 else right[0]
+    ratio = f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
+    return chosen, [f"the {found.candidate} exporter's file runs {ratio} as fast as the {found.reference} exporter's"]
+
+
+def _moved_up(artifact: Artifact, out_dir: Path) -> Artifact:
+    """Move the files of the chosen candidate to the stage's own folder, and remove what the others made."""
+    for file in artifact.all_files:
+        file.replace(out_dir / file.name)
+    for exporter in _ORDER:
+        shutil.rmtree(out_dir / f".{exporter}", ignore_errors=True)
+    return artifact.model_copy(update={"path": out_dir.absolute() / artifact.path.name})

@@ -3,18 +3,26 @@
 from pathlib import Path
 
 from optkit.artifact import Artifact
+from optkit.check import Prover
 from optkit.choose.exporter import export_onnx
 from optkit.stages import ExportOnnx, Stage
 
 
-def run_stage(stage: Stage, source: Artifact, out_dir: Path, filename: str | None = None) -> Artifact:
+def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, filename: str | None = None) -> Artifact:
     """Make the stage's artifact in `out_dir`, which is the stage's own.
+
+    Args:
+        stage: what to run.
+        source: what it takes.
+        out_dir: created.
+        prover: proves candidates, where there is a choice between some.
+        filename: of the artifact; None takes the stage's own.
 
     Raises:
         StageError: it could not be made.
     """
     match stage:
-        case ExportOnnx(exporter="auto"):
-            return export_onnx(stage, source, out_dir, filename or stage.filename)
+        case ExportOnnx(exporter="auto" | "best"):
+            return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
         case _:
             return stage.run(source, out_dir, filename)

@@ -1,5 +1,6 @@
 """`optkit export`."""
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,15 @@ from optkit.cli.values import parse_args, parse_dims, parse_inputs, settings
 if TYPE_CHECKING:
     from optkit.stages import Stage
 
-Source = Annotated[str, typer.Argument(help="file.py:build or package.module:factory.", show_default=False)]
+logger = logging.getLogger(__name__)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="file.py:build, package.module:factory, a TorchScript or .pt2 file, or a Hugging Face folder.",
+        show_default=False,
+    ),
+]
 
 
 def torchscript(
@@ -22,6 +31,7 @@ def torchscript(
     output: options.Output,
     method: Annotated[str, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
     inputs: options.Inputs = None,
+    example: options.Example = None,
     dims: options.Dims = None,
     output_names: options.OutputNames = None,
     weights: options.Weights = None,
@@ -43,7 +53,7 @@ def torchscript(
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportTorchScript, method=method)
-    model = _Model(source, inputs, dims, output_names, weights, arguments)
+    model = _Model(source, inputs, example, dims, output_names, weights, arguments)
     _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
 
 
@@ -53,6 +63,7 @@ def onnx(
     opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
     exporter: Annotated[str, typer.Option(help="auto (dynamo, then torchscript), dynamo or torchscript.")] = "auto",
     inputs: options.Inputs = None,
+    example: options.Example = None,
     dims: options.Dims = None,
     output_names: options.OutputNames = None,
     weights: options.Weights = None,
@@ -74,7 +85,7 @@ def onnx(
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportOnnx, opset=opset, exporter=exporter)
-    model = _Model(source, inputs, dims, output_names, weights, arguments)
+    model = _Model(source, inputs, example, dims, output_names, weights, arguments)
     _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
 
 
@@ -85,6 +96,7 @@ class _Model:
         self,
         target: str,
         inputs: list[str] | None,
+        example: str | None,
         dims: list[str] | None,
         output_names: list[str] | None,
         weights: Path | None,
@@ -92,8 +104,9 @@ class _Model:
     ) -> None:
         from optkit.user_code import absolute_target
 
-        self.target = absolute_target(target, Path())
+        self.target = target
         self.inputs = parse_inputs(inputs)
+        self.example = absolute_target(example, Path()) if example else None
         self.dims = parse_dims(dims)
         self.outputs = tuple(output_names) if output_names else None
         self.weights = weights
@@ -114,7 +127,10 @@ def _export(out: Output, stage: "Stage", model: _Model, output: Path, proof: Pro
             weights=model.weights,
             args=model.args,
             outputs=model.outputs,
+            example=model.example,
         )
+        for note in source.notes:
+            logger.info("%s", note)
         make_and_show(
             out,
             stage,

@@ -10,6 +10,10 @@ Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", help='One input as "name:dtype[dim,...]"; give it once for each.', show_default=False),
 ]
+Example = Annotated[
+    str | None,
+    typer.Option("--example", help="file.py:function of example inputs, in the place of --input.", show_default=False),
+]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", help="The range of a named dimension as name=min:opt:max.", show_default=False),

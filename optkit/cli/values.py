@@ -8,9 +8,9 @@ from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
+    from optkit.check import Requirements
     from optkit.data import Samples
     from optkit.findings import Tolerance
-    from optkit.pipeline.prove import Requirements
     from optkit.record import Record
     from optkit.runners import Device
     from optkit.tensors import DimRange, TensorSpec
@@ -84,17 +84,15 @@ def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bo
 
 
 def parse_inputs(items: Sequence[str] | None) -> "tuple[TensorSpec, ...]":
-    """Read --input options.
+    """Read --input options; none means that they are read off example inputs.
 
     Raises:
-        RecipeError: none is given, or one does not follow the grammar.
+        RecipeError: one does not follow the grammar.
     """
     from optkit.tensors import TensorSpec
 
-    if not items:
-        raise RecipeError('no --input: a model file needs its inputs, as in --input "image:float32[batch,3,224,224]"')
     try:
-        return tuple(TensorSpec.parse(item) for item in items)
+        return tuple(TensorSpec.parse(item) for item in items or ())
     except ValueError as e:
         raise RecipeError(f"--input: {e}") from e
 
@@ -170,7 +168,7 @@ def requirements(
 ) -> "Requirements":
     """Return what a proof asks."""
     from optkit.artifact import Precision
-    from optkit.pipeline.prove import Requirements
+    from optkit.check import Requirements
     from optkit.user_code import absolute_target
 
     given = tolerance(atol, rtol)

@@ -12,6 +12,7 @@ from optkit.errors import OutputError, RecipeError
 from optkit.recipe import Recipe
 from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
+from optkit.source import is_onnx, source_fault
 from optkit.stages import AnyStage, QuantizeStatic, Stage
 from optkit.tensors import batch_dim, dimension_faults
 from optkit.weights import weights_fault
@@ -55,7 +56,7 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
         RecipeError: it cannot be carried out; lists every fault.
         OutputError: `out_dir` cannot be written.
     """
-    steps, faults = _resolve(recipe.steps)
+    steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
     faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_serve_faults(recipe)]
     for i, step in enumerate(steps):
         missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
@@ -72,9 +73,9 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
     return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=tuple(_needed(steps, only) if only else steps))
 
 
-def _resolve(stages: Sequence[AnyStage]) -> tuple[list[PlannedStep], list[str]]:
+def _resolve(stages: Sequence[AnyStage], source: Format) -> tuple[list[PlannedStep], list[str]]:
     """Find the parent of every step: a stage of PyTorch models starts at the source, any other takes the step before it."""
-    formats: dict[str, Format] = {SOURCE: Format.PYTORCH}
+    formats: dict[str, Format] = {SOURCE: source}
     steps: list[PlannedStep] = []
     faults: list[str] = []
     for i, stage in enumerate(stages):
@@ -106,13 +107,17 @@ def _where(i: int, stage: Stage) -> str:
 
 
 def _model_faults(recipe: Recipe) -> Iterator[str]:
-    fault = user_code.target_fault(recipe.model.source)
+    fault = source_fault(recipe.model.source)
     if fault:
         yield f"model.source: {fault}"
     fault = weights_fault(Path(recipe.model.weights)) if recipe.model.weights else None
     if fault:
         yield f"model.weights: {fault}"
-    yield from (f"inputs: {text}" for text in dimension_faults(recipe.inputs, recipe.dims))
+    if recipe.model.example and (fault := user_code.target_fault(recipe.model.example)):
+        yield f"model.example: {fault}"
+    if recipe.inputs:
+        yield from (f"inputs: {text}" for text in dimension_faults(recipe.inputs, recipe.dims))
+        yield from _batch_faults(recipe)
 
 
 def _data_faults(recipe: Recipe) -> Iterator[str]:
@@ -127,6 +132,9 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
             yield f"{_where(i, stage)}: {fault}"
     if recipe.gates.max_accuracy_drop is not None and not recipe.data.evaluation:
         yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+
+
+def _batch_faults(recipe: Recipe) -> Iterator[str]:
     dim = batch_dim(recipe.inputs)
     allowed = recipe.dims.get(dim) if dim else None
     for batch in recipe.bench.batches:

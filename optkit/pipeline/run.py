@@ -4,17 +4,20 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from optkit._version import __version__
-from optkit.artifact import Passport, hash_of
-from optkit.bench import measure, speed_ups, this_machine
+from optkit.artifact import Artifact, Passport
+from optkit.bench import bench_points, this_machine
+from optkit.check import Prover, Requirements
 from optkit.choose import fastest
 from optkit.data import Feeds, Samples
-from optkit.errors import ArtifactError, OptkitError
+from optkit.errors import OptkitError
+from optkit.pipeline.gates import gate_failures
+from optkit.pipeline.measuring import BENCH_FILE, bench_step
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
-from optkit.pipeline.prove import Prover, Requirements, gate_failures
-from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
+from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.recipe import Recipe
@@ -23,7 +26,6 @@ from optkit.serving import Packaged
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-BENCH_FILE = "bench.json"
 
 
 def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
@@ -41,42 +43,52 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     started = time.perf_counter()
     if fresh:
         _forget(plan)
-    results, passports = _steps(plan)
-    source = results.pop(SOURCE)
-    bench, bench_reused = _bench(plan, passports) if finish else (None, False)
+    with doing(f"build {Path(plan.recipe.model.source).name}"):
+        source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
+    if finish:
+        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is told before the work
+    samples = _samples(plan.recipe, source.artifact)
+    results, passports = _steps(plan, source, reused, samples)
+    first = results.pop(SOURCE)
+    bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
     passed = [name for name, result in results.items() if result.passed]
     winner = fastest(bench.measurements, bench.speed_ups, passed) if bench else None
     packaged: tuple[Packaged, ...] = ()
     refusals: tuple[str, ...] = ()
     if finish:
-        packaged, refusals = package_all(plan, results, passports, winner, _samples(plan.recipe))
+        packaged, refusals = package_all(plan, results, passports, winner, samples)
     record = RunRecord(
         recipe=plan.recipe.name,
         optkit=__version__,
         machine=this_machine(),
-        source=source,
+        source=first,
         steps=tuple(results.values()),
         bench=bench,
         bench_reused=bench_reused,
         winner=winner,
         packaged=packaged,
-        failures=(*_failures([source, *results.values()]), *refusals),
+        failures=(*_failures([first, *results.values()]), *refusals),
         seconds=time.perf_counter() - started,
     )
     record.write(plan.out_dir / RUN_FILE)
     return record
 
 
-def _steps(plan: Plan) -> tuple[dict[str, StepResult], dict[str, Passport]]:
-    """Make or reuse, and prove, the source and every step; a failure ends only the branch behind it."""
-    with doing(f"build {plan.recipe.model.source.rpartition('/')[2]}"):
-        source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
+def _samples(recipe: Recipe, source: Artifact) -> Samples:
+    real = Feeds(recipe.data.calibration, source.inputs) if recipe.data.calibration else None
+    return Samples(source.inputs, source.dims, real)
+
+
+def _steps(
+    plan: Plan, source: Passport, reused: bool, samples: Samples
+) -> tuple[dict[str, StepResult], dict[str, Passport]]:
+    """Prove the source, and make or reuse and prove every step; a failure ends only the branch behind it."""
     asked = Requirements(
         tolerances=plan.recipe.tolerances,
         evaluation=plan.recipe.data.evaluation,
         device=plan.recipe.bench.device,
     )
-    prover = Prover(source.artifact, _samples(plan.recipe), asked)
+    prover = Prover(source.artifact, samples, asked)
     source = _proven(prover, source)
     passports = {SOURCE: source}
     results = {
@@ -117,7 +129,7 @@ def _step(
         )
     try:
         with doing(step.name):
-            passport, reused = stage_step(stage, passports[step.parent].artifact, plan.out_dir / step.name)
+            passport, reused = stage_step(stage, passports[step.parent].artifact, plan.out_dir / step.name, prover)
         passport = _proven(prover, passport)
     except OptkitError as e:
         logger.debug("%s failed", step.name, exc_info=True)
@@ -147,49 +159,6 @@ def _proven(prover: Prover, passport: Passport) -> Passport:
     if not known:
         passport.save()
     return passport
-
-
-def _bench(plan: Plan, passports: Mapping[str, Passport]) -> tuple[BenchRecord, bool]:
-    """Measure all that can be run; what was measured of the same artifacts in the same way on this machine is kept."""
-    runnable = {
-        name: passport.artifact
-        for name, passport in passports.items()
-        if passport.parity is None or passport.parity.cosine is not None
-    }
-    machine, settings, samples = this_machine(), plan.recipe.bench, _samples(plan.recipe)
-    key = hash_of(
-        {
-            "artifacts": {name: artifact.identity for name, artifact in runnable.items()},
-            "settings": settings.model_dump(mode="json"),
-            "machine": machine.model_dump(mode="json"),
-            "data": samples.real.sha256() if samples.real else None,
-        }
-    )
-    path = plan.out_dir / BENCH_FILE
-    try:
-        kept = BenchRecord.read(path) if path.is_file() else None
-    except ArtifactError as e:
-        logger.debug("not reused: %s", e)
-        kept = None
-    if kept and kept.key == key:
-        return kept, True
-    measurements = measure(runnable, samples, settings)
-    record = BenchRecord(
-        key=key,
-        machine=machine,
-        measurements=tuple(measurements),
-        speed_ups=tuple(speed_ups(measurements, SOURCE)),
-    )
-    for name, passport in passports.items():
-        mine = tuple(m.model_copy(update={"times_ms": ()}) for m in measurements if m.artifact == name)
-        passport.model_copy(update={"measurements": mine}).save()
-    record.write(path)
-    return record, False
-
-
-def _samples(recipe: Recipe) -> Samples:
-    real = Feeds(recipe.data.calibration, recipe.inputs) if recipe.data.calibration else None
-    return Samples(recipe.inputs, recipe.dims, real)
 
 
 def _failures(results: list[StepResult]) -> list[str]:

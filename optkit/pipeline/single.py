@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 from optkit.artifact import Artifact, Passport, passport_path
+from optkit.check import Prover, Requirements
 from optkit.choose import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import OutputError
-from optkit.pipeline.prove import Prover, Requirements, gate_failures
+from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.recipe.keys import Gates
 from optkit.record import Record
@@ -56,8 +57,9 @@ def make_file(
         raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
     with workshop as folder:
         started = time.perf_counter()
+        prover = Prover(source, samples, asked)
         with doing(stage.step):
-            artifact = run_stage(stage, source, Path(folder) / "made", output.name)
+            artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
         passport = Passport(
             artifact=artifact,
             stage=stage.stage,
@@ -65,7 +67,6 @@ def make_file(
             data_sha256=Feeds(stage.data, source.inputs).sha256() if stage.data else None,
             seconds=time.perf_counter() - started,
         )
-        prover = Prover(source, samples, asked)
         passport, _ = prover.prove(passport)
         needs_reference = gates.max_accuracy_drop is not None
         reference = prover.prove(Passport(artifact=source))[0].accuracy if needs_reference else None

@@ -9,11 +9,12 @@ from typing import Any
 
 from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
+from optkit.check import Prover
 from optkit.choose import run_stage
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
 from optkit.recipe import Recipe
-from optkit.source import SOURCE_SUFFIX, make_source
+from optkit.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     model = recipe.model
     key = hash_of(
         {
-            "code": user_code.code_sha256(model.source),
+            "content": source_sha256(model.source),
+            "example": user_code.code_sha256(model.example) if model.example else None,
             "weights": sha256_of(Path(model.weights)) if model.weights else None,
             "args": model.args,
             "inputs": [str(spec) for spec in recipe.inputs],
@@ -37,33 +39,39 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             "versions": _versions(),
         }
     )
-    kept = _kept(folder / f"model{SOURCE_SUFFIX}", key)
+    onnx = Path(model.source) if is_onnx(model.source) else None
+    kept = _kept(folder / (onnx.name if onnx else f"model{SOURCE_SUFFIX}"), key)
     if kept:
         return kept, True
     started = time.perf_counter()
     # The model's path is relative to its folder, so it is written where it stays.
     _remove(folder)
-    artifact = make_source(
-        model.source,
-        folder,
-        recipe.inputs,
-        recipe.dims,
-        weights=Path(model.weights) if model.weights else None,
-        args=model.args,
-        outputs=recipe.outputs,
-    )
+    if onnx:
+        artifact = copy_onnx_source(onnx, folder, recipe.dims)
+    else:
+        artifact = make_source(
+            model.source,
+            folder,
+            recipe.inputs,
+            recipe.dims,
+            weights=Path(model.weights) if model.weights else None,
+            args=model.args,
+            outputs=recipe.outputs,
+            example=model.example,
+        )
     passport = Passport(artifact=artifact, stage="source", key=key, seconds=time.perf_counter() - started)
     passport.save()
     return passport, False
 
 
-def stage_step(stage: Stage, parent: Artifact, folder: Path) -> tuple[Passport, bool]:
+def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> tuple[Passport, bool]:
     """Return the passport of a step's artifact, and whether it was reused.
 
     Args:
         stage: what to run.
         parent: the artifact that it takes.
         folder: of the step; replaced as a whole when the step is made.
+        prover: proves candidates, where the stage leaves a choice.
 
     Raises:
         OptkitError: the stage failed; what `folder` held before is gone, and nothing half-made is left.
@@ -79,7 +87,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path) -> tuple[Passport, 
     _remove(folder)
     started = time.perf_counter()
     try:
-        artifact = run_stage(stage, parent, partial)
+        artifact = run_stage(stage, parent, partial, prover)
         seconds = time.perf_counter() - started
         passport = Passport(
             artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds

@@ -12,6 +12,7 @@ from optkit.data import absolute_data
 from optkit.findings import Tolerance
 from optkit.record import Record
 from optkit.serving import AnyServing
+from optkit.source import absolute_source
 from optkit.stages import AnyStage
 from optkit.tensors import DimRange, TensorSpec
 from optkit.user_code import absolute_target
@@ -21,6 +22,8 @@ def _specs(value: Any) -> Any:
     """Read `name: dtype[dims]` pairs."""
     if not isinstance(value, Mapping):
         raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
+    if not value:
+        raise ValueError("is empty; leave the key out to read the inputs off example inputs")
     return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
 
 
@@ -32,9 +35,10 @@ def _range(value: Any) -> Any:
 class ModelKeys(Record):
     """Where the model comes from."""
 
-    source: str  # file.py:build, relative to the recipe, or package.module:factory
+    source: str  # file.py:build, package.module:factory, or a model file or folder; paths are relative to the recipe
     weights: str | None = None  # a state dict, relative to the recipe
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    example: str | None = None  # file.py:function that gives example inputs, where `inputs` is left out
 
 
 class DataKeys(Record):
@@ -56,7 +60,7 @@ class Recipe(Record):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     model: ModelKeys
-    inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs), Field(min_length=1)]
+    inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)] = ()  # none: read off example inputs
     outputs: tuple[str, ...] | None = None  # names for the model's outputs, in order
     dims: dict[str, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
     data: DataKeys = DataKeys()
@@ -79,15 +83,16 @@ class Recipe(Record):
             base: the folder that relative paths start at.
 
         Raises:
-            ModelError: a target has no name behind its colon.
+            ModelError: a target names nothing that a model or function can come from.
         """
         weights = str((base / self.model.weights).absolute()) if self.model.weights else None
-        source = absolute_target(self.model.source, base)
+        example = absolute_target(self.model.example, base) if self.model.example else None
+        model = {"source": absolute_source(self.model.source, base), "weights": weights, "example": example}
         calibration = absolute_data(self.data.calibration, base) if self.data.calibration else None
         evaluation = absolute_target(self.data.evaluation, base) if self.data.evaluation else None
         return self.model_copy(
             update={
-                "model": self.model.model_copy(update={"source": source, "weights": weights}),
+                "model": self.model.model_copy(update=model),
                 "data": DataKeys(calibration=calibration, evaluation=evaluation),
                 "steps": tuple(stage.with_data(base, calibration) for stage in self.steps),
                 "serve": tuple(serving.with_absolute_paths(base) for serving in self.serve),

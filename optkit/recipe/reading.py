@@ -4,6 +4,7 @@ Whether a recipe can be carried out is the plan's question.
 """
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,17 @@ from optkit.recipe.keys import Recipe
 from optkit.record import Record
 from optkit.serving import AnyServing
 from optkit.stages import AnyStage
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1:4:8 as the text that it is; YAML 1.1 takes it for a number in base 60."""
+
+
+_BASE_60 = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
+_Loader.yaml_implicit_resolvers = {
+    first: [_BASE_60, *resolvers] if first.isdigit() else resolvers
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
@@ -52,8 +64,8 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 
 def _parse(path: Path, text: str) -> tuple[yaml.Node, dict[str, Any]]:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -89,7 +101,7 @@ def _override(content: dict[str, Any], key: str, value: str) -> None:
             raise RecipeError(f"--set {key}: {part!r} holds a {type(inner).__name__} and has no keys")
         here = inner
     try:
-        here[last] = yaml.safe_load(value)
+        here[last] = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as e:
         raise RecipeError(f"--set {key}={value}: the value is no YAML") from e
 
@@ -105,6 +117,8 @@ def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
     loc = error["loc"]
     where = ".".join(str(part) for part in loc if not _is_tag(part))
     line = f"{path}:{_line(node, loc)}"
+    if not where:  # a fault between keys names them itself
+        return f"{line}: {error['msg'].removeprefix('Value error, ')}"
     known = _keys_at(loc)
     match error["type"]:
         case "extra_forbidden":
@@ -113,6 +127,9 @@ def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
             context = error.get("ctx", {})
             tags = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
             return f"{line}: {where}: unknown {str(context.get('tag'))!r}{did_you_mean(str(context.get('tag')), tags)}"
+        case "union_tag_not_found":
+            tags = list(_tags(AnyStage if loc[0] == "steps" else AnyServing))
+            return f"{line}: {where}: has no {error['ctx']['discriminator']}; expected one of {', '.join(tags)}"
         case "missing":
             return f"{line}: {where}: is missing"
         case _:

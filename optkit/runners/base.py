@@ -74,7 +74,7 @@ class Runner(abc.ABC):
             raise
         except Exception as e:  # every runtime raises types of its own
             raise RunnerError(f"{self.artifact.path.name}: failed on {_shapes(feed)}: {first_line(e)}") from e
-        return {name: np.ascontiguousarray(array) for name, array in outputs.items()}
+        return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
     def bind(self, feed: Feed) -> Callable[[], None]:
         """Place the inputs once; each call of what is returned is one inference, awaited to its end.

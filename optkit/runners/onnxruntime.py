@@ -67,7 +67,7 @@ class OnnxRuntimeRunner(Runner):
                 binding.bind_ortvalue_input(name, value)
         else:
             for name, array in feed.items():
-                binding.bind_cpu_input(name, np.ascontiguousarray(array))
+                binding.bind_cpu_input(name, np.asarray(array, order="C"))
         for name in self._names:
             binding.bind_output(name, str(self.device))
 

@@ -21,6 +21,10 @@ def open_runner(artifact: Artifact, device: Device = Device.CPU, threads: int | 
             from optkit.runners.pytorch import TorchScriptRunner
 
             return TorchScriptRunner(artifact, device, threads)
+        case Format.EXPORTED_PROGRAM:
+            from optkit.runners.pytorch import ExportedProgramRunner
+
+            return ExportedProgramRunner(artifact, device, threads)
         case Format.ONNX:
             from optkit.runners.onnxruntime import OnnxRuntimeRunner
 

@@ -1,6 +1,7 @@
-"""PyTorch: the module itself (eager), and TorchScript files."""
+"""PyTorch: the module itself (eager), TorchScript files and ExportedPrograms."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from optkit import user_code
 from optkit.errors import RunnerError, first_line
-from optkit.forward import flatten, forward_order, torchscript_notices_off
+from optkit.forward import flatten, forward_call, torchscript_notices_off
 from optkit.runners.base import Device, Runner
 from optkit.source import load_module
 from optkit.tensors import Feed
@@ -37,7 +38,7 @@ class _TorchRunner(Runner):
             )
         self._where = torch.device(self.device)
         module = self._module()
-        self._order = forward_order(module, self.artifact.inputs)
+        self._call = forward_call(module, self.artifact.inputs)
         self._loaded_module = module.to(self._where)
         self._threads_before = torch.get_num_threads()
         if self.threads:
@@ -56,7 +57,8 @@ class _TorchRunner(Runner):
 
         with torch.inference_mode():
             try:
-                found = list(flatten(self._loaded_module(*self._placed(feed))))
+                args, kwargs = self._placed(feed)
+                found = list(flatten(self._loaded_module(*args, **kwargs)))
             except RuntimeError as e:
                 raise RunnerError(f"{self.artifact.path.name}: {user_code.describe(e)}") from e
             names = [spec.name for spec in self.artifact.outputs]
@@ -70,21 +72,21 @@ class _TorchRunner(Runner):
     def _bind(self, feed: Feed) -> Callable[[], None]:
         import torch
 
-        placed = self._placed(feed)
+        args, kwargs = self._placed(feed)
         module, on_gpu = self._loaded_module, self.device is Device.CUDA
 
         def call() -> None:
             with torch.inference_mode():
-                module(*placed)
+                module(*args, **kwargs)
                 if on_gpu:
                     torch.cuda.synchronize()
 
         return call
 
-    def _placed(self, feed: Feed) -> "list[torch.Tensor]":
+    def _placed(self, feed: Feed) -> "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]":
         import torch
 
-        return [torch.from_numpy(np.array(feed[spec.name])).to(self._where) for spec in self._order]
+        return self._call.arguments({name: torch.from_numpy(np.array(a)).to(self._where) for name, a in feed.items()})
 
 
 class EagerRunner(_TorchRunner):
@@ -107,3 +109,22 @@ class TorchScriptRunner(_TorchRunner):
             return module.eval()
         except (RuntimeError, ValueError) as e:
             raise RunnerError(f"{self.artifact.path}: cannot be loaded as TorchScript ({first_line(e)})") from e
+
+
+class ExportedProgramRunner(_TorchRunner):
+    """An ExportedProgram; called by position, as the stage that writes it captures it."""
+
+    def _module(self) -> "torch.nn.Module":
+        import torch
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.load(self.artifact.path)
+        except Exception as e:  # zip, json and torch each raise their own here
+            raise RunnerError(f"{self.artifact.path}: cannot be loaded as an ExportedProgram ({first_line(e)})") from e
+        if self.device is Device.CUDA:
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, str(self._where))
+        return program.module()

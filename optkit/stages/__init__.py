@@ -7,12 +7,14 @@ from pydantic import Field
 from optkit.stages.base import Stage
 from optkit.stages.convert_fp16 import ConvertFp16
 from optkit.stages.export_onnx import ExportOnnx
+from optkit.stages.export_program import ExportProgram
 from optkit.stages.export_torchscript import ExportTorchScript
+from optkit.stages.optimize_onnx import OptimizeOnnx
 from optkit.stages.quantize_dynamic import QuantizeDynamic
 from optkit.stages.quantize_static import QuantizeStatic
 
 AnyStage = Annotated[
-    ExportTorchScript | ExportOnnx | ConvertFp16 | QuantizeDynamic | QuantizeStatic,
+    ExportTorchScript | ExportProgram | ExportOnnx | OptimizeOnnx | ConvertFp16 | QuantizeDynamic | QuantizeStatic,
     Field(discriminator="stage"),
 ]
 
@@ -20,7 +22,9 @@ __all__ = [
     "AnyStage",
     "ConvertFp16",
     "ExportOnnx",
+    "ExportProgram",
     "ExportTorchScript",
+    "OptimizeOnnx",
     "QuantizeDynamic",
     "QuantizeStatic",
     "Stage",

@@ -1,5 +1,7 @@
 """FP32 ONNX -> FP16 ONNX: weights and computation cast in the graph, inputs and outputs kept as they are."""
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -9,7 +11,11 @@ from optkit.errors import StageError, first_line
 from optkit.stages.base import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
+    import onnx_ir
+
+_PART = 1 << 20  # elements
 
 
 class ConvertFp16(Stage):
@@ -28,59 +34,111 @@ class ConvertFp16(Stage):
 
         if source.precision is Precision.FP16:
             raise StageError(f"{source.path.name} is in FP16 already")
-        model = onnx_file.load(source.path)
-        unknown = set(self.keep_ops) - {node.op_type for node in onnx_file.nodes(model.graph)}
+        graph = onnx_file.load_graph(source.path)
+        unknown = set(self.keep_ops) - {node.op_type for node in onnx_file.nodes(graph.graph)}
         if unknown:
             raise StageError(f"keep_ops: the model has no {', '.join(sorted(unknown))} node")
-        half = self._converted(model)
-        notes = _cut(model, half)
+        half = onnx_ir.serde.deserialize_model(self._converted(graph))
+        weights = onnx_ir.load(source.path)
+        _cast_weights(half, weights)
         # The converter leaves its Cast nodes out of order, which onnx.checker refuses.
-        ordered = onnx_ir.serde.deserialize_model(half)
-        ordered.graph.sort()
-        half = onnx_ir.serde.serialize_model(ordered)
+        half.graph.sort()
         share = _half_share(half)
         if share == 0:
             raise StageError("no weight became FP16: the model has no FP32 weight that can be cast")
-        onnx_file.save(half, path)
+        onnx_file.save(half, path, source.size_bytes)
         onnx_file.check(path)
         precision = Precision.INT8 if source.precision is Precision.INT8 else Precision.FP16
-        notes = [f"{100 * share:.0f} % of the bytes of the weights are FP16", *notes]
+        notes = [f"{100 * share:.0f} % of the bytes of the weights are FP16", *_cut(half, weights)]
+        onnx_file.release(weights)
         return self.artifact(source, path, precision, files=onnx_file.facts(path).files, notes=notes)
 
     def _converted(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
+        """Return the graph in FP16; the weights, which were not read, have no dimensions now."""
+        import onnx
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         try:
-            blocked = [*DEFAULT_OP_BLOCK_LIST, *self.keep_ops]
-            half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+            model = onnx.shape_inference.infer_shapes(model)
+            for tensor in model.graph.initializer:
+                if onnx_file.is_weight(tensor):  # the converter would look for the values
+                    tensor.dims[:] = [0]
+            half: onnx.ModelProto = convert_float_to_float16(
+                model,
+                keep_io_types=True,
+                disable_shape_infer=True,
+                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *self.keep_ops],
+            )
         except Exception as e:  # the converter raises plain exceptions of many types
             raise StageError(f"the model cannot be cast to FP16: {first_line(e)}") from e
+        # It casts a tensor back once for each FP32 node that reads it, always under the same name.
+        once = {node.output[0]: node for node in reversed(half.graph.node) if node.output}
+        kept = [node for node in half.graph.node if not node.output or once[node.output[0]] is node]
+        del half.graph.node[:]
+        half.graph.node.extend(kept)
         return half
 
 
-def _cut(model: "onnx.ModelProto", half: "onnx.ModelProto") -> list[str]:
+def _cast_weights(half: "onnx_ir.Model", source: "onnx_ir.Model") -> None:
+    """Give the weights of `half` the values of `source`; a weight in FP16 is cast when it is written, and then let go."""
+    import onnx_ir
+
+    for name, value in half.graph.initializers.items():
+        tensor = _tensor(source, name)
+        # The converter changes what the graph states of every weight, also of those that only FP32 nodes read and that stay.
+        value.dtype = _tensor(half, name).dtype
+        for seen in (value, *(node.outputs[0] for node in value.consumers() if node.op_type == "Cast")):
+            seen.shape = onnx_ir.Shape(tensor.shape)
+        if value.dtype is onnx_ir.DataType.FLOAT16 and tensor.dtype is onnx_ir.DataType.FLOAT:
+            cast = functools.partial(_cast, tensor)
+            tensor = onnx_ir.LazyTensor(cast, value.dtype, onnx_ir.Shape(tensor.shape), name=name)
+        value.const_value = tensor
+
+
+def _cast(tensor: "onnx_ir.TensorProtocol") -> "onnx_ir.Tensor":
+    """Return a tensor in FP16, as ONNX Runtime's converter casts: values beyond FP16 are cut, tiny ones do not become zero."""
+    import numpy as np
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_np_to_float16
+
+    parts = [convert_np_to_float16(part) for part in _parts(tensor)]
+    half = np.concatenate(parts) if parts else np.empty(0, np.float16)
+    return onnx_ir.Tensor(half.reshape(tensor.shape.numpy()), name=tensor.name)
+
+
+def _cut(half: "onnx_ir.Model", source: "onnx_ir.Model") -> list[str]:
     """Return a note on weights with finite values beyond the range of FP16, which the converter cuts and tells nobody."""
     import numpy as np
-    import onnx
+    import onnx_ir
 
     largest = float(np.finfo(np.float16).max)
-    halved = {tensor.name for tensor in half.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
-    cut = []
-    for tensor in model.graph.initializer:
-        if tensor.name in halved:
-            values = np.abs(onnx.numpy_helper.to_array(tensor))
-            if np.any(np.isfinite(values) & (values > largest)):
-                cut.append(tensor.name)
+    cut = [
+        name
+        for name, value in half.graph.initializers.items()
+        if value.dtype is onnx_ir.DataType.FLOAT16
+        and any(np.any(np.isfinite(part) & (np.abs(part) > largest)) for part in _parts(_tensor(source, name)))
+    ]
     return [f"{len(cut)} weights hold values beyond FP16, cut to {largest:g}: {', '.join(cut[:4])}"] if cut else []
 
 
-def _half_share(model: "onnx.ModelProto") -> float:
-    """Return the share of FP16 in the bytes of all weights (0 to 1)."""
-    import onnx
+def _tensor(model: "onnx_ir.Model", name: str) -> "onnx_ir.TensorProtocol":
+    tensor = model.graph.initializers[name].const_value
+    if tensor is None:
+        raise AssertionError(f"initializer {name} without a tensor")
+    return tensor
 
-    total = half = 0
-    for tensor in model.graph.initializer:
-        size = len(tensor.raw_data) or len(tensor.SerializeToString())
-        total += size
-        half += size if tensor.data_type == onnx.TensorProto.FLOAT16 else 0
-    return half / total if total else 0.0
+
+def _parts(tensor: "onnx_ir.TensorProtocol") -> "Iterator[np.ndarray]":
+    """Yield the values of a tensor in parts, since arithmetic on them makes several copies."""
+    values = tensor.numpy().reshape(-1)
+    for start in range(0, values.size, _PART):
+        yield values[start : start + _PART]
+
+
+def _half_share(model: "onnx_ir.Model") -> float:
+    """Return the share of FP16 in the bytes of all weights (0 to 1)."""
+    import onnx_ir
+
+    tensors = [_tensor(model, name) for name in model.graph.initializers]
+    total = sum(t.nbytes for t in tensors)
+    return sum(t.nbytes for t in tensors if t.dtype is onnx_ir.DataType.FLOAT16) / total if total else 0.0

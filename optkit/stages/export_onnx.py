@@ -7,16 +7,16 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import baked_in_notes
+from optkit.forward import baked_in_notes, by_position, forward_call
 from optkit.source import load_module
 from optkit.stages.base import Stage
-from optkit.tensors import TensorSpec
+from optkit.tensors import Feed, TensorSpec, example_sizes
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ExportOnnx(Stage):
     """Write an ONNX file and check it: opset, IR, inputs and outputs, dynamic dimensions, onnx.checker.
 
-    `exporter: auto` is a choice between two runs of this stage and is made by `choose.exporter`; the stage itself does one.
+    `exporter: auto` and `best` are choices between two runs of this stage, made by `choose.exporter`; the stage itself does one.
     """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
@@ -33,26 +33,26 @@ class ExportOnnx(Stage):
     filename: ClassVar[str] = "model.onnx"
 
     stage: Literal["export-onnx"] = "export-onnx"
-    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    exporter: Literal["auto", "best", "dynamo", "torchscript"] = "auto"
     opset: int = 20
     ir_version: int | None = None  # None takes what the exporter writes
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Export with the one exporter named, and refuse a file that is not what was asked for."""
-        if self.exporter == "auto":
-            raise StageError("exporter 'auto' is a choice, not an exporter; expected dynamo or torchscript here")
+        if self.exporter in ("auto", "best"):
+            raise StageError(
+                f"exporter {self.exporter!r} is a choice, not an exporter; expected dynamo or torchscript here"
+            )
         module = load_module(source)
-        # Exporters take 0 and 1 for constants, and equal sizes for one dimension: every dimension gets its own.
-        sizes = {name: min(r.max, max(r.min, 2) + i) for i, (name, r) in enumerate(source.dims.items())}
-        feed = random_feed(source.inputs, sizes)
-        args = tuple(_tensor(feed[spec.name]) for spec in source.inputs)
+        feed = random_feed(source.inputs, example_sizes(source.dims))
         export = _dynamo if self.exporter == "dynamo" else _torchscript
         try:
             with warnings.catch_warnings(record=True) as caught, _quiet_exporter():
                 warnings.simplefilter("always")
-                export(module, args, path, source.inputs, source.outputs, self.opset)
+                export(module, feed, path, source.inputs, source.outputs, self.opset)
         except Exception as e:  # the exporters raise whatever torch and the user's code raise
             raise StageError(f"the {self.exporter} exporter failed: {_cause(e, source.inputs)}") from e
+        onnx_file.gather(path)
         onnx_file.check(path)
         facts = onnx_file.facts(path)
         self._check_versions(facts)
@@ -84,19 +84,13 @@ def _quiet_exporter() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _tensor(array: Any) -> "torch.Tensor":
-    import torch
-
-    return torch.from_numpy(array)
-
-
 def _other(exporter: str) -> str:
     return "torchscript" if exporter == "dynamo" else "dynamo"
 
 
 def _dynamo(
     module: "torch.nn.Module",
-    args: "tuple[torch.Tensor, ...]",
+    feed: Feed,
     path: Path,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -104,17 +98,20 @@ def _dynamo(
 ) -> None:
     import torch
 
-    shapes = tuple({axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in inputs)
-    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    call = forward_call(module, inputs)
+    args, kwargs = call.arguments({name: torch.from_numpy(array) for name, array in feed.items()})
+    shapes = {spec.name: _dynamic(spec) for spec in inputs}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
     torch.onnx.export(
         module,
         args,
         str(path),
+        kwargs=kwargs,
         dynamo=True,
         opset_version=opset,
         input_names=[spec.name for spec in inputs],
         output_names=[spec.name for spec in outputs],
-        dynamic_shapes=shapes,
+        dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
         external_data=size > onnx_file.ONE_FILE_BYTES,  # its default writes a second file for any model
         verbose=False,
     )
@@ -122,7 +119,7 @@ def _dynamo(
 
 def _torchscript(
     module: "torch.nn.Module",
-    args: "tuple[torch.Tensor, ...]",
+    feed: Feed,
     path: Path,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -130,13 +127,10 @@ def _torchscript(
 ) -> None:
     import torch
 
-    axes = {
-        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-        for spec in (*inputs, *outputs)
-    }
+    axes = {spec.name: _dynamic(spec) for spec in (*inputs, *outputs)}
     torch.onnx.export(
-        module,
-        args,
+        by_position(module, forward_call(module, inputs)),
+        tuple(torch.from_numpy(feed[spec.name]) for spec in inputs),
         str(path),
         dynamo=False,
         opset_version=opset,
@@ -144,6 +138,10 @@ def _torchscript(
         output_names=[spec.name for spec in outputs],
         dynamic_axes={name: dims for name, dims in axes.items() if dims},
     )
+
+
+def _dynamic(spec: TensorSpec) -> dict[int, str]:
+    return {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
 
 
 def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

@@ -9,9 +9,10 @@ from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError, first_line
-from optkit.forward import baked_in_notes, torchscript_notices_off
+from optkit.forward import baked_in_notes, by_position, forward_call, torchscript_notices_off
 from optkit.source import load_module
 from optkit.stages.base import Stage
+from optkit.tensors import example_sizes
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,8 @@ class ExportTorchScript(Stage):
         reason = ""
         if self.method != "trace":
             try:
+                if forward_call(module, source.inputs).keyword:
+                    raise StageError("forward takes some inputs by keyword only, and a TorchScript file by position")
                 return torch.jit.script(module), ["scripted: keeps control flow"]
             except Exception as e:  # the frontend raises many types, user code in it any
                 reason = _script_reason(e)
@@ -59,9 +62,9 @@ class ExportTorchScript(Stage):
 def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
     import torch
 
-    sizes = {name: min(r.max, max(r.opt, 2)) for name, r in source.dims.items()}  # 1 would be taken for a constant
-    feed = random_feed(source.inputs, sizes)
+    feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
+    module = by_position(module, forward_call(module, source.inputs))
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)
         try:

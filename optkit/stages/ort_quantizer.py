@@ -7,22 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optkit import onnx_file
+from optkit.artifact import Artifact
 from optkit.errors import OptkitError, StageError, first_line
 
 
 @contextlib.contextmanager
-def quantizing(source: Path) -> Iterator[Path]:
+def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
     """Give the path of a prepared copy of a model (optimized, shapes inferred) to quantize from.
 
-    What ONNX Runtime raises inside the block becomes a StageError, and what it logs is kept for `-vv`.
+    What ONNX Runtime raises inside the block becomes a StageError, and what it logs is kept for `-vv`. The copy lies in a folder
+    in `out_dir` that is gone after the block: the system's own temporary folder may be memory. External data stays external.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix="optkit-quantize-") as folder, _quiet_root_logger():
+    with tempfile.TemporaryDirectory(prefix=".prepared-", dir=out_dir) as folder, _quiet_root_logger():
         prepared = Path(folder) / "prepared.onnx"
         try:
             # Symbolic shape inference fails on many real graphs, and the quantizer does without it.
-            quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            quant_pre_process(
+                source.path,
+                prepared,
+                skip_symbolic_shape=True,
+                save_as_external_data=bool(source.files),
+                all_tensors_to_one_file=True,
+                external_data_location=onnx_file.data_name(prepared),
+            )
             _forget_shapes_of_weights(prepared)
             yield prepared
         except OptkitError:
@@ -36,7 +45,7 @@ def _forget_shapes_of_weights(path: Path) -> None:
 
     The quantizer turns Gemm into MatMul by transposing the weight, and shape inference then refuses the stale shape.
     """
-    model = onnx_file.load(path)
+    model = onnx_file.load(path, weights=False)
     weights = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.value_info if value.name not in weights]
     del model.graph.value_info[:]

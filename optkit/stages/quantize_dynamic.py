@@ -32,7 +32,7 @@ class QuantizeDynamic(Stage):
             raise StageError(
                 f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
             )
-        with quantizing(source.path) as prepared:
+        with quantizing(source, path.parent) as prepared:
             quantize_dynamic(
                 prepared,
                 path,
@@ -40,7 +40,9 @@ class QuantizeDynamic(Stage):
                 per_channel=self.per_channel,
                 reduce_range=self.reduce_range,
                 weight_type=QuantType.QInt8,
+                use_external_data_format=bool(source.files),
             )
+        onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         done = facts.nodes.get("MatMulInteger", 0)
         if not done:

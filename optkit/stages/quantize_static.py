@@ -57,7 +57,7 @@ class QuantizeStatic(Stage):
         if not self.calibration:
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
         feeds = Feeds(self.calibration, source.inputs)
-        with quantizing(source.path) as prepared:
+        with quantizing(source, path.parent) as prepared:
             ranges = collect_ranges(prepared, _OPS, feeds, self.method, self.percentile)
             quantize_static(
                 prepared,
@@ -70,7 +70,9 @@ class QuantizeStatic(Stage):
                 reduce_range=self.reduce_range,
                 activation_type=QuantType.QUInt8 if self.activation_type == "uint8" else QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                use_external_data_format=bool(source.files),
             )
+        onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         done = facts.nodes.get("DequantizeLinear", 0)
         if not done:

@@ -91,7 +91,10 @@ def test_a_file_that_was_changed_behind_its_passport(
     assert optkit("export", "torchscript", "model.py:build", "-o", "model.pt", *CONTRACT).code == 0
     with (folder / "model.pt").open("ab") as stream:
         stream.write(b"\0")
-    refused(*command("model.pt"), says=r"model\.pt: its content is not what model\.pt\.passport\.json says .* Make the artifact again")
+    refused(
+        *command("model.pt"),
+        says=r"model\.pt: its content is not what model\.pt\.passport\.json says .* Make the artifact again",
+    )
 
 
 @pytest.mark.parametrize("command", ON_A_FILE)
@@ -113,7 +116,9 @@ def test_a_directory_for_a_recipe(refused: Refused, folder: Path) -> None:
 
 def test_an_unknown_key(refused: Refused, folder: Path) -> None:
     write_recipe(folder / "recipe.yaml", steps=[{"stage": "export-onnx", "ospet": 17}])
-    refused("run", "recipe.yaml", says=r"^error: recipe\.yaml:\d+: steps\.0\.ospet: unknown key\. Did you mean 'opset'\?$")
+    refused(
+        "run", "recipe.yaml", says=r"^error: recipe\.yaml:\d+: steps\.0\.ospet: unknown key\. Did you mean 'opset'\?$"
+    )
 
 
 def test_a_duplicate_step_name(refused: Refused, folder: Path) -> None:
@@ -175,7 +180,17 @@ def test_a_factory_that_builds_something_else(refused: Refused, folder: Path) ->
 
 
 def test_a_forward_that_raises(refused: Refused) -> None:
-    arguments = ("export", "onnx", "model.py:build", "-o", "m.onnx", "--input", "x:float32[batch,5]", "--dim", "batch=1:4:8")
+    arguments = (
+        "export",
+        "onnx",
+        "model.py:build",
+        "-o",
+        "m.onnx",
+        "--input",
+        "x:float32[batch,5]",
+        "--dim",
+        "batch=1:4:8",
+    )
     refused(*arguments, says=r"^error: forward raised .*model\.py:15: RuntimeError: .* \(with x \[2, 5\]\)$")
 
 
@@ -343,7 +358,10 @@ def test_a_folder_that_cannot_be_written(
     refused: Refused, folder: Path, exported: str, command: Command, where: Callable[[Path], Path]
 ) -> None:
     out = where(folder) / "out.bin"
-    refused(*command(str(out)), says=r"out\.bin: cannot be written \((Not a directory|File exists|Permission denied|No such file or directory)\)$")
+    refused(
+        *command(str(out)),
+        says=r"out\.bin: cannot be written \((Not a directory|File exists|Permission denied|No such file or directory)\)$",
+    )
 
 
 @pytest.mark.parametrize("where", [below_a_file, read_only])
@@ -381,7 +399,7 @@ def test_an_existing_package_is_not_replaced_without_force(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("export", "onnx", "model.py:build", "-o", "m.onnx"), r'^error: no --input: .* as in --input "image:float32'),
+        (("export", "onnx", "model.py:build", "-o", "m.onnx"), r'its inputs are not declared, .* as in --input "image:float32'),
         (export("--set", "n"), r"^error: --set n: expected name=value$"),
         (export("--set", "n=1", "--set", "n=2"), r"^error: --set n=2: 'n' is given twice$"),
         (export("--set", "n=[1]"), r"^error: --set n=\[1\]: is a list; expected a number, a text, true or false$"),
@@ -409,9 +427,7 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("nonsense",), r"No such command"),
     ],
 )  # fmt: skip
-def test_options_that_cannot_be(
-    refused: Refused, exported: str, arguments: tuple[Any, ...], says: str
-) -> None:
+def test_options_that_cannot_be(refused: Refused, exported: str, arguments: tuple[Any, ...], says: str) -> None:
     refused(*(value if value != "m.onnx" or arguments[0] != "export" else "new.onnx" for value in arguments), says=says)
 
 
@@ -426,7 +442,9 @@ def test_models_that_do_not_take_the_same_inputs(
     refused: Refused, folder: Path, exported: str, onnx_linear: Artifact
 ) -> None:
     (folder / "bare.onnx").write_bytes(onnx_linear.path.read_bytes())
-    says = r"the models do not take the same inputs: m\.onnx takes x:float32\[batch,4\] and bare\.onnx takes input:float32"
+    says = (
+        r"the models do not take the same inputs: m\.onnx takes x:float32\[batch,4\] and bare\.onnx takes input:float32"
+    )
     refused("check", exported, "bare.onnx", "--dim", "batch=1:2:4", says=says)
     refused("bench", exported, "bare.onnx", "--dim", "batch=1:2:4", says=says)
 

@@ -55,7 +55,8 @@ OLD = ("--exporter", "torchscript", "--opset", "17")
             id="torchscript-loses-a-dimension",
         ),
         pytest.param(
-            "drops_out", ("torchscript",), 1, "failed: parity: output 'output' at batch=4: ", id="drops-out-in-evaluation"
+            "drops_out", ("torchscript",), 2, "error: forward gives other answers for the same input each time, so nothing can be proven",
+            id="drops-out-in-evaluation"
         ),
     ],
 )  # fmt: skip
@@ -78,9 +79,7 @@ def test_the_line_that_a_trace_baked_in_is_named(optkit: CommandLine, tmp_path: 
     assert "not written" in found.out
 
 
-def test_an_opset_other_than_asked_for(
-    optkit: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_opset_other_than_asked_for(optkit: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writes_18(*args: Any) -> None:
         export_onnx._torchscript(*args[:-1], 18)
 

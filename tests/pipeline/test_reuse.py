@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, carry_out, edit, files_below, statuses, write_project
+from project import (
+    DYNAMIC,
+    ONNX,
+    STATIC,
+    TORCHSCRIPT,
+    carry_out,
+    edit,
+    files_below,
+    forget_modules,
+    statuses,
+    write_project,
+)
 
-from optkit import source
 from optkit.errors import ModelError
 
 FP16 = {"stage": "convert-fp16", "after": "export-onnx"}
@@ -79,7 +89,10 @@ def test_another_contract_makes_everything_again(recipe: Path) -> None:
 
 def test_other_calibration_data_makes_again_what_was_calibrated(tmp_path: Path) -> None:
     recipe = write_project(
-        tmp_path, steps=[ONNX, STATIC, DYNAMIC], data={"calibration": "data.py:feeds"}, gates={"batch_independence": False}
+        tmp_path,
+        steps=[ONNX, STATIC, DYNAMIC],
+        data={"calibration": "data.py:feeds"},
+        gates={"batch_independence": False},
     )
     code = "import numpy as np\ndef feeds():\n    return [{{'x': {} * np.eye(4, dtype=np.float32)}}]\n"
     (tmp_path / "data.py").write_text(code.format(1))
@@ -122,7 +135,7 @@ def test_the_project_can_be_moved(recipe: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "deeper"
     moved.parent.mkdir()
     shutil.move(recipe.parent, moved)
-    source._build.cache_clear()
+    forget_modules()
     record = carry_out(moved / "recipe.yaml")
     assert statuses(record) == dict.fromkeys(NAMES, "reused")
     assert record.bench_reused
@@ -171,7 +184,7 @@ def test_a_model_that_is_built_otherwise_each_time_is_refused(tmp_path: Path) ->
         "model = Model()\n    model.linear.bias.data += torch.from_numpy(np.random.default_rng().random(3)).float()\n    return model",
     )
     carry_out(recipe)
-    source._build.cache_clear()
+    forget_modules()
     write_project(tmp_path, steps=[TORCHSCRIPT | {"method": "trace"}])
     with pytest.raises(ModelError, match="built other weights than the last time, so results cannot be compared"):
         carry_out(recipe)

@@ -10,12 +10,13 @@ from conftest import Make
 from optkit.artifact import Artifact
 from optkit.errors import FeedError, RunnerError
 from optkit.runners import Device, open_runner
-from optkit.stages import ExportOnnx, ExportTorchScript, Stage
+from optkit.stages import ExportOnnx, ExportProgram, ExportTorchScript, Stage
 from optkit.tensors import DimRange, corners
 
 RUNNERS: dict[str, tuple[Stage, ...]] = {
     "eager": (),
     "torchscript": (ExportTorchScript(),),
+    "exported-program": (ExportProgram(),),
     "onnxruntime": (ExportOnnx(exporter="torchscript", opset=17),),
 }
 

@@ -9,7 +9,7 @@ from conftest import Make
 from optkit import onnx_file
 from optkit.errors import StageError
 from optkit.stages import ExportOnnx, export_onnx
-from optkit.tensors import TensorSpec
+from optkit.tensors import Feed, TensorSpec
 
 TORCHSCRIPT = ExportOnnx(exporter="torchscript", opset=17)
 DYNAMO = ExportOnnx(exporter="dynamo")
@@ -61,7 +61,7 @@ def test_a_dimension_that_the_file_has_lost_is_named(
 ) -> None:
     def exporter_that_fixes_sizes(
         module: torch.nn.Module,
-        args: tuple[torch.Tensor, ...],
+        feed: Feed,
         path: Path,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
@@ -69,7 +69,7 @@ def test_a_dimension_that_the_file_has_lost_is_named(
     ) -> None:
         torch.onnx.export(
             module,
-            args,
+            tuple(torch.from_numpy(array) for array in feed.values()),
             str(path),
             dynamo=False,
             opset_version=opset,

@@ -1,3 +1,4 @@
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,16 @@ def test_script_alone_refuses_it(unscriptable: Artifact, tmp_path: Path) -> None
 
 
 def test_a_trace_that_raises_names_the_line(tmp_path: Path) -> None:
-    source = zoo.bad("identity").source(tmp_path)
-    narrower = source.model_copy(update={"inputs": zoo.specs("x:float32[batch,4]", "y:float32[batch]")})
-    with pytest.raises(StageError, match=r"the model cannot be traced: .*TypeError: .*forward\(\) takes 2"):
-        ExportTorchScript(method="trace").run(narrower, tmp_path)
+    code = """
+        import torch
+        from torch import nn
+        class Shy(nn.Module):
+            def forward(self, x):
+                if torch.jit.is_tracing():
+                    raise ValueError("not while I am watched")
+                return x
+    """
+    (tmp_path / "shy.py").write_text(textwrap.dedent(code))
+    source = make_source(f"{tmp_path / 'shy.py'}:Shy", tmp_path, zoo.specs("x:float32[batch,4]"), zoo.BATCH)
+    with pytest.raises(StageError, match=r"the model cannot be traced: .*shy.py:7: ValueError: not while I am watched"):
+        ExportTorchScript(method="trace").run(source, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Prove one artifact: parity with its reference, batch independence, accuracy; and hold it against the gates."""
+"""The whole proof of one artifact: parity with its reference, batch independence, accuracy."""
 
 import dataclasses
 
@@ -6,13 +6,13 @@ from pydantic import Field
 
 from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, Precision, hash_of
-from optkit.check import check_batch_independence, check_parity, evaluate
+from optkit.check.accuracy import evaluate
+from optkit.check.batching import check_batch_independence
+from optkit.check.parity import check_parity
 from optkit.data import Samples
-from optkit.findings import Accuracy, Tolerance
-from optkit.recipe.keys import Gates
+from optkit.findings import Parity, Tolerance
 from optkit.record import Record
 from optkit.runners import Device, open_runner
-from optkit.tensors import batch_dim
 
 
 class Requirements(Record):
@@ -30,6 +30,24 @@ class Prover:
     reference: Artifact
     samples: Samples
     asked: Requirements
+    _parities: dict[str, Parity] = dataclasses.field(default_factory=dict)
+
+    def parity(self, artifact: Artifact) -> Parity:
+        """Return the parity of an artifact with the reference; it is checked once for each content.
+
+        Raises:
+            RunnerError: the reference or the artifact cannot be loaded on the device.
+            FeedError: the real data does not fit the inputs.
+        """
+        if artifact.sha256 not in self._parities:
+            tolerance = self.asked.tolerances.get(artifact.precision)
+            with (
+                open_runner(artifact, self.asked.device) as candidate,
+                open_runner(self.reference, self.asked.device) as right,
+            ):
+                found = check_parity(right, candidate, self.samples, artifact.dims, tolerance)
+            self._parities[artifact.sha256] = found
+        return self._parities[artifact.sha256]
 
     def prove(self, passport: Passport) -> tuple[Passport, bool]:
         """Return the passport with what was found about its artifact, and whether that was known already.
@@ -46,12 +64,10 @@ class Prover:
             return passport, True
         artifact = passport.artifact
         tolerance = self.asked.tolerances.get(artifact.precision)
-        parity = independence = accuracy = None
-        with open_runner(artifact, self.asked.device) as candidate:
-            if artifact.sha256 != self.reference.sha256:
-                with open_runner(self.reference, self.asked.device) as right:
-                    parity = check_parity(right, candidate, self.samples, artifact.dims, tolerance)
-            if parity is None or parity.cosine is not None:  # else its answers cannot even be compared
+        parity = self.parity(artifact) if artifact.sha256 != self.reference.sha256 else None
+        independence = accuracy = None
+        if parity is None or parity.cosine is not None:  # else its answers cannot even be compared
+            with open_runner(artifact, self.asked.device) as candidate:
                 independence = check_batch_independence(candidate, self.samples, artifact.dims, tolerance)
                 accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
         found = {"proof_key": key, "parity": parity, "batch_independence": independence, "accuracy": accuracy}
@@ -69,24 +85,3 @@ class Prover:
                 "versions": deps.built_with(),
             }
         )
-
-
-def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:
-    """Return what an artifact does not hold: parity, batch independence, accuracy against that of the reference."""
-    failures = []
-    if passport.parity and not passport.parity.passed:
-        failures.append(f"parity: {passport.parity.failure}")
-    independence = passport.batch_independence
-    declared = batch_dim(passport.artifact.inputs) is not None
-    if gates.batch_independence and declared and independence and not independence.passed:
-        failures.append(f"batch independence: {independence.failure}")
-    if gates.max_accuracy_drop is not None and reference:
-        if passport.accuracy is None:
-            failures += [] if failures else ["accuracy: not measured"]
-        elif not reference.value - passport.accuracy.value <= gates.max_accuracy_drop:
-            drop = reference.value - passport.accuracy.value
-            failures.append(
-                f"accuracy: {passport.accuracy.value:.4f} is {drop:.4f} below the source's {reference.value:.4f}; "
-                f"at most {gates.max_accuracy_drop:g} is allowed"
-            )
-    return tuple(failures)

@@ -1,0 +1,241 @@
+"""Real architectures through optkit and its peers: who exports them, and who hands over files that are wrong.
+
+    python benchmarks/export_zoo.py                                # all that is not in the results yet
+    python benchmarks/export_zoo.py --only 'timm/*' --limit 5      # a piece of it
+    python benchmarks/export_zoo.py --again optkit                 # one tool anew, after a change
+    python benchmarks/export_zoo.py --opset 17 --only 'own/*'      # another opset
+    python benchmarks/export_zoo.py --report                       # write the tables of the results
+
+Each model goes through each tool in a process of its own, one at a time, on one thread, with a time limit; its time and peak memory are
+those of the whole process. Afterwards a judge, which shares no code with optkit, examines each file that a tool handed over with exit
+code 0: onnx.checker with full shape inference, the opset, the dynamic dimensions, equal to eager PyTorch at every declared corner with
+two sets of values, and f([a, b]) = [f(a), f(b)].
+
+What it needs beside optkit: timm, transformers, torchvision (any build) and optimum-onnx. optimum-onnx 0.1 does not import beside
+transformers 5: install transformers 4.57 with `pip install --no-deps --target DIR` and give `--optimum-site DIR`.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import importlib.resources
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from export_zoo import report
+from export_zoo.catalog import CASES, Case
+from export_zoo.process import TIME_LIMIT, measure
+
+HERE = Path(__file__).resolve().parent
+TOOLS = ("optkit", "dynamo", "torchscript", "optimum")
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "transformers", "timm", "torchvision", "optimum-onnx")
+
+Line = dict[str, Any]  # of the results file: one attempt with its verdict, or the machine's facts
+
+
+def main() -> int:
+    """Run what is asked for and not there yet, or write the report."""
+    options = _options()
+    if options.report:
+        options.results.with_suffix(".md").write_text(report.markdown(_read(options.results)))
+        print(options.results.with_suffix(".md").read_text().partition("\n## ")[0])
+        return 0
+    _forget(options.results, options.again, options.only)
+    lines = _read(options.results)
+    facts = machine(options.optimum_site)
+    if facts not in lines:
+        _append(options.results, facts)
+    done = {(line["model"], line["tool"], line["opset"]) for line in lines if "model" in line}
+    cases = [case for case in CASES.values() if fnmatch.fnmatch(case.name, options.only)]
+    started = 0
+    for case in cases:
+        todo = [tool for tool in options.tools if (case.name, tool, options.opset) not in done and _takes(tool, case)]
+        if not todo or started == options.limit:
+            continue
+        started += 1
+        for line in run(case, todo, options.opset, options.time_limit, options.optimum_site):
+            _append(options.results, line)
+            print(report.one_line(line), flush=True)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", help="models whose name fits, as in 'timm/*'")
+    parser.add_argument("--limit", type=int, default=-1, help="at most so many models in this run")
+    parser.add_argument("--tools", type=lambda text: text.split(","), default=list(TOOLS))
+    parser.add_argument("--opset", type=int, default=20)
+    parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for one process")
+    parser.add_argument("--again", choices=TOOLS, help="forget this tool's results of the models asked for")
+    parser.add_argument("--optimum-site", type=Path, help="put first on the path of optimum-cli")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "export_zoo.jsonl")
+    parser.add_argument("--report", action="store_true", help="write the tables beside the results, and print the top")
+    return parser.parse_args()
+
+
+def run(case: Case, tools: Sequence[str], opset: int, time_limit: float, optimum_site: Path | None) -> list[Line]:
+    """Export one model with each tool, then judge the files that were handed over."""
+    with tempfile.TemporaryDirectory(prefix="export-zoo-") as folder:
+        lines = []
+        files: dict[str, Path] = {}
+        for tool in tools:
+            out = Path(folder) / tool
+            out.mkdir()
+            line = _attempt(case, tool, out, opset, time_limit, optimum_site)
+            file = next(out.glob("*.onnx"), None) if line["exit"] == 0 else None
+            line["exported"] = file is not None
+            if file:
+                files[tool] = file
+            lines.append(line)
+        verdicts = _judge(case, files, opset)
+        for line in lines:
+            line["verdict"] = verdicts.get(line["tool"])
+    return lines
+
+
+def _takes(tool: str, case: Case) -> bool:
+    return tool != "optimum" or case.optimum_task is not None
+
+
+def _attempt(case: Case, tool: str, out: Path, opset: int, time_limit: float, optimum_site: Path | None) -> Line:
+    """Run one tool on one model and measure the process."""
+    environment = _environment()
+    if tool == "optimum":
+        saved = out / "saved"
+        save = [sys.executable, "-m", "export_zoo.attempt", "save", case.name, str(saved)]
+        subprocess.run(save, env=environment, check=True, capture_output=True)
+        environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in (optimum_site, _shadow(out)) if path)
+    found = measure(_command(case, tool, out, opset), environment, out / "log.txt", time_limit)
+    line: Line = {"model": case.name, "tool": tool, "opset": opset, "exit": found.code}
+    line |= {"seconds": round(found.seconds, 2), "peak_mib": round(found.peak_mib)}
+    line["message"] = _message(found.text, found.code)
+    if tool == "optkit":
+        line["optkit"] = _revision()
+        line["exporter"] = _between(found.text, "exported by the ", " exporter")
+    return line
+
+
+def _command(case: Case, tool: str, out: Path, opset: int) -> list[str]:
+    scripts = Path(sys.executable).parent
+    file = str(out / "model.onnx")
+    if tool == "optkit":
+        command = [str(scripts / "optkit"), "export", "onnx", "export_zoo.factories:build", "-o", file]
+        command += ["--set", f"model={case.name}", "--opset", str(opset)]
+        for text in case.inputs:
+            command += ["--input", text]
+        for dim, range_ in case.dims.items():
+            command += ["--dim", f"{dim}={':'.join(map(str, range_))}"]
+        return command
+    if tool == "optimum":
+        command = [str(scripts / "optimum-cli"), "export", "onnx", "--model", str(out / "saved")]
+        return [*command, "--task", str(case.optimum_task), "--opset", str(opset), "--device", "cpu", str(out)]
+    return [sys.executable, "-m", "export_zoo.attempt", tool, case.name, file, "--opset", str(opset)]
+
+
+def _environment() -> dict[str, str]:
+    """Return one thread each, no network, and this folder in front of what is on the path already."""
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+
+
+def _shadow(out: Path) -> Path:
+    """Return a folder that makes torchvision look absent, for a tool that would trip over a CUDA build of it."""
+    folder = out / "shadow"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['torchvision'] = None\n")
+    return folder
+
+
+def _judge(case: Case, files: dict[str, Path], opset: int) -> dict[str, dict[str, str | None]]:
+    if not files:
+        return {}
+    command = [sys.executable, "-m", "export_zoo.judge", case.name, str(opset)]
+    command += [f"{tool}={path}" for tool, path in files.items()]
+    judged = subprocess.run(command, env=_environment(), check=True, capture_output=True, text=True)
+    verdicts: dict[str, dict[str, str | None]] = json.loads(judged.stdout.splitlines()[-1])
+    return verdicts
+
+
+def _message(text: str, code: int) -> str:
+    """Return the end of what a tool that failed had to say."""
+    if code == 0:
+        return ""
+    if code == TIME_LIMIT:
+        return "time limit"
+    home = str(HERE.parent)
+    lines = [line.strip().replace(home, "").replace(sys.prefix, "") for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]
+    return " | ".join(dict.fromkeys((told or lines)[-4:]))[:900]
+
+
+def _between(text: str, left: str, right: str) -> str | None:
+    _, found, rest = text.partition(left)
+    return rest.partition(right)[0].split()[-1] if found else None
+
+
+def _revision() -> str:
+    """Return a short hash of optkit's code, so that results of different states of it can be told apart."""
+    digest = hashlib.sha256()
+    for file in sorted(importlib.resources.files("optkit").rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def machine(optimum_site: Path | None) -> Line:
+    """Return the facts of the machine and the versions of what ran on it."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    if optimum_site:
+        beside = metadata.distributions(name="transformers", path=[str(optimum_site)])
+        versions |= {"transformers for optimum": next(iter(beside)).version}
+    return {
+        "machine": {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory), "system": platform.system()},
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _read(path: Path) -> list[Line]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _append(path: Path, line: Line) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def _forget(path: Path, tool: str | None, only: str) -> None:
+    """Drop a tool's lines of the models asked for, so that they are made anew."""
+    if tool is None:
+        return
+    kept = [
+        line for line in _read(path) if line.get("tool") != tool or not fnmatch.fnmatch(line.get("model", ""), only)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""nn.Module -> ExportedProgram (.pt2), the form that PyTorch offers in the place of TorchScript."""
+
+import warnings
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from optkit import user_code
+from optkit.artifact import Artifact, Format, Precision
+from optkit.data import random_feed
+from optkit.errors import StageError
+from optkit.forward import by_position, forward_call
+from optkit.source import load_module
+from optkit.stages.base import Stage
+from optkit.tensors import TensorSpec, example_sizes
+
+
+class ExportProgram(Stage):
+    """Write what torch.export captures of the model; a dimension that it takes for a number is refused."""
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
+    produces: ClassVar[Format] = Format.EXPORTED_PROGRAM
+    filename: ClassVar[str] = "model.pt2"
+
+    stage: Literal["export-program"] = "export-program"
+
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Capture with every named dimension dynamic, and save."""
+        import torch
+
+        module = load_module(source)
+        call = forward_call(module, source.inputs)
+        feed = random_feed(call.inputs, example_sizes(source.dims))
+        shapes: tuple[object, ...] = tuple(_dynamic(spec) for spec in call.inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                program = torch.export.export(
+                    by_position(module, call),
+                    tuple(torch.from_numpy(array) for array in feed.values()),
+                    dynamic_shapes=(shapes,) if call.keyword else shapes,
+                    strict=False,
+                )
+                torch.export.save(program, path)
+            except Exception as e:  # torch.export raises whatever torch and the user's code raise
+                cause = e if e.__cause__ is None else e.__cause__
+                raise StageError(f"torch.export cannot capture the model: {user_code.describe(cause)}") from e
+        return self.artifact(source, path, Precision.FP32, notes=["captured by torch.export"])
+
+
+def _dynamic(spec: TensorSpec) -> dict[int, object]:
+    from torch.export import Dim
+
+    return {axis: Dim.DYNAMIC for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}

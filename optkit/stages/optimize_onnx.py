@@ -1,0 +1,58 @@
+"""ONNX -> ONNX with the same answers and fewer nodes: constants folded, dead and repeated nodes removed."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from optkit import onnx_file
+from optkit.artifact import Artifact, Format
+from optkit.deps import require
+from optkit.errors import OptkitError, StageError, first_line
+from optkit.stages.base import Stage
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class OptimizeOnnx(Stage):
+    """Optimize the graph with onnxscript's optimizer, or with onnxslim where it is installed."""
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    produces: ClassVar[Format] = Format.ONNX
+    filename: ClassVar[str] = "model.onnx"
+
+    stage: Literal["optimize-onnx"] = "optimize-onnx"
+    tool: Literal["onnxscript", "onnxslim"] = "onnxscript"
+
+    def requires(self) -> tuple[str, ...]:
+        """Return the optimizer that was asked for."""
+        return (self.tool,)
+
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Optimize, and refuse a file whose inputs or outputs changed on the way."""
+        before = onnx_file.facts(source.path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = self._optimized(onnx_file.load(source.path))
+        except OptkitError:
+            raise
+        except Exception as e:  # the optimizers raise plain exceptions of many types
+            raise StageError(f"{self.tool} failed: {first_line(e)}") from e
+        onnx_file.save(model, path)
+        onnx_file.check(path)
+        after = onnx_file.facts(path)
+        for kind, old, new in (("inputs", before.inputs, after.inputs), ("outputs", before.outputs, after.outputs)):
+            if [spec.name for spec in old] != [spec.name for spec in new]:
+                raise StageError(f"{self.tool} changed the {kind} to {', '.join(s.name for s in new)}")
+        nodes = f"{sum(before.nodes.values())} nodes before, {sum(after.nodes.values())} after"
+        return self.artifact(source, path, source.precision, files=after.files, notes=[f"{self.tool}: {nodes}"])
+
+    def _optimized(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
+        if self.tool == "onnxslim":
+            slimmed: onnx.ModelProto = require("onnxslim").slim(model)
+            return slimmed
+        from onnxscript import optimizer
+
+        optimized: onnx.ModelProto = optimizer.optimize(model)
+        return optimized

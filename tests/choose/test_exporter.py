@@ -1,0 +1,119 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from conftest import Make
+
+from optkit import onnx_file
+from optkit.artifact import Artifact
+from optkit.check import Prover, Requirements
+from optkit.choose import run_stage
+from optkit.data import Samples
+from optkit.errors import StageError
+from optkit.stages import ExportOnnx, ExportTorchScript, Stage, export_onnx
+
+
+def run(stage: Stage, source: Artifact, out_dir: Path, filename: str | None = None) -> Artifact:
+    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    return run_stage(stage, source, out_dir, prover, filename)
+
+
+def writes_18(*args: Any) -> None:
+    export_onnx._torchscript(*args[:-1], 18)
+
+
+def raises(*args: Any) -> None:
+    raise ValueError("Cannot view a tensor\nwith these strides")
+
+
+def test_auto_takes_dynamo_first(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx, "_torchscript", raises)
+    artifact = run(ExportOnnx(), make("linear"), tmp_path / "out")
+    assert artifact.notes[0].startswith("exported by the dynamo exporter, opset 20, IR ")
+    assert not any("not chosen" in note for note in artifact.notes)
+
+
+def test_auto_falls_back_to_the_torchscript_exporter_and_says_why(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_onnx, "_dynamo", writes_18)
+    artifact = run(ExportOnnx(opset=17), make("linear"), tmp_path / "out", "mine.onnx")
+    assert artifact.notes[0].startswith("exported by the torchscript exporter, opset 17, ")
+    assert artifact.notes[-1] == (
+        "not chosen: the dynamo exporter wrote opset 18; asked for 17. Ask for opset 18, or use --exporter torchscript."
+    )
+    assert onnx_file.facts(artifact.path).opset == 17
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.onnx"]
+
+
+def test_a_dimension_that_dynamo_loses_makes_it_fall_back(tmp_path: Path) -> None:
+    artifact = run(ExportOnnx(opset=18), zoo.bad("loses_batch").source(tmp_path), tmp_path / "out")
+    assert artifact.notes[0].startswith("exported by the torchscript exporter")
+    assert any(
+        "not chosen: the dynamo exporter failed: input 'x' lost its dynamic dimension 'batch'" in note
+        for note in artifact.notes
+    )
+    assert "not chosen: the file of the torchscript exporter is wrong: output " in artifact.notes[-1]
+
+
+def wrong_by_one(*args: Any) -> None:
+    """Export another model than the one that was asked for, as a silent bug of an exporter would."""
+
+    class Off(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = args[0]
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return self.inner(input) + 1
+
+    export_onnx._torchscript(Off(), *args[1:])
+
+
+def test_a_wrong_file_is_not_chosen(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx, "_dynamo", wrong_by_one)
+    artifact = run(ExportOnnx(opset=17), make("linear"), tmp_path / "out")
+    assert artifact.notes[0].startswith("exported by the torchscript exporter")
+    assert "not chosen: the file of the dynamo exporter is wrong: output 'output' at batch=" in artifact.notes[-1]
+
+
+def test_best_measures_both_and_says_by_how_much(make: Make, tmp_path: Path) -> None:
+    artifact = run(ExportOnnx(exporter="best", opset=18), make("conv"), tmp_path / "out")
+    assert artifact.path == tmp_path / "out" / "model.onnx"
+    assert re.search(
+        r"the torchscript exporter's file runs \d+\.\d\dx \(.*\) as fast as the dynamo exporter's", artifact.notes[1]
+    )
+    ratio = float(re.search(r"runs (\d+\.\d\d)x", artifact.notes[1])[1])
+    faster = "torchscript" if ratio > 1 else "dynamo"
+    assert ratio == 1 or artifact.notes[0].startswith(f"exported by the {faster} exporter")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+
+def test_every_reason_is_told_when_both_are_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_onnx, "_dynamo", raises)
+    monkeypatch.setattr(export_onnx, "_torchscript", raises)
+    with pytest.raises(StageError) as caught:
+        run(ExportOnnx(name="mine", opset=17), make("linear"), tmp_path / "out")
+    head, first, second = str(caught.value).splitlines()
+    assert head == "mine: no exporter could export the model."
+    assert first.startswith("  - the dynamo exporter failed: ")
+    assert second.startswith("  - the torchscript exporter failed: ")
+    assert "ValueError: Cannot view a tensor" in first
+    assert "ValueError: Cannot view a tensor" in second
+    assert not list((tmp_path / "out").rglob("*.onnx"))
+
+
+def test_a_named_exporter_is_the_only_one(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_onnx, "_dynamo", writes_18)
+    with pytest.raises(StageError, match="the dynamo exporter wrote opset 18; asked for 17"):
+        run(ExportOnnx(opset=17, exporter="dynamo"), make("linear"), tmp_path / "out")
+
+
+def test_a_stage_without_a_choice_is_run_as_it_is(make: Make, tmp_path: Path) -> None:
+    artifact = run(ExportTorchScript(), make("linear"), tmp_path)
+    assert artifact.path == tmp_path / "model.pt"
