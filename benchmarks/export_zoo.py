@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=-1, help="at most so many models in this run")
     parser.add_argument("--tools", type=lambda text: text.split(","), default=list(TOOLS))
     parser.add_argument("--opset", type=int, default=20)
-    parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for one process")
+    parser.add_argument("--time-limit", type=float, default=120.0, help="seconds of processor time for one process")
     parser.add_argument("--again", choices=TOOLS, help="forget this tool's results of the models asked for")
     parser.add_argument("--optimum-site", type=Path, help="put first on the path of optimum-cli")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "export_zoo.jsonl")
@@ -115,8 +115,8 @@ def _attempt(case: Case, tool: str, out: Path, opset: int, time_limit: float, op
         environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in (optimum_site, _shadow(out)) if path)
     found = measure(_command(case, tool, out, opset), environment, out / "log.txt", time_limit)
     line: Line = {"model": case.name, "tool": tool, "opset": opset, "exit": found.code}
-    line |= {"seconds": round(found.seconds, 2), "peak_mib": round(found.peak_mib)}
-    line["message"] = _message(found.text, found.code)
+    line |= {"seconds": round(found.seconds, 2), "cpu_seconds": round(found.cpu_seconds, 2)}
+    line |= {"peak_mib": round(found.peak_mib), "message": _message(found.text, found.code)}
     if tool == "optkit":
         line["optkit"] = _revision()
         line["exporter"] = _between(found.text, "exported by the ", " exporter")
@@ -175,7 +175,7 @@ def _message(text: str, code: int) -> str:
     if code == 0:
         return ""
     if code == TIME_LIMIT:
-        return "time limit"
+        return "killed at the time limit"
     home = str(HERE.parent)
     lines = [line.strip().replace(home, "").replace(sys.prefix, "") for line in text.splitlines() if line.strip()]
     told = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]

@@ -141,9 +141,10 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
 
 
 class Samples:
-    """Feeds of any asked size: cut and repeated from real data where there is some that fits, else seeded random.
+    """Feeds of any asked size: cut and repeated from real data where there is some, else seeded random.
 
-    Real data is read at the first use, and only as much as the largest batch holds.
+    Every named dimension is cut or repeated from its start, so a text that is padded on the right keeps its first tokens, and a mask
+    stays the mask of its ids. Real data is read at the first use, and only as much as the largest batch holds.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
@@ -163,13 +164,17 @@ class Samples:
         Raises:
             FeedError: the real data does not fit the inputs.
         """
-        if not self._pool or not self._fits(sizes):
+        if not self._pool:
             return random_feed(self.inputs, sizes, seed)
-        if self._batch is None:
-            return {name: array.copy() for name, array in self._pool.items()}
-        count = len(next(iter(self._pool.values())))
-        rows = (np.arange(sizes[self._batch]) + seed) % count
-        return {name: np.ascontiguousarray(array[rows]) for name, array in self._pool.items()}
+        feed: dict[str, np.ndarray] = {}
+        for spec in self.inputs:
+            array = self._pool[spec.name]
+            for axis, dim in enumerate(spec.shape):
+                if isinstance(dim, str):
+                    start = seed if dim == self._batch else 0
+                    array = array.take((np.arange(sizes[dim]) + start) % array.shape[axis], axis)
+            feed[spec.name] = array.copy(order="C")
+        return feed
 
     @functools.cached_property
     def _pool(self) -> dict[str, np.ndarray]:
@@ -183,7 +188,3 @@ class Samples:
             if self._batch is None or len(next(iter(pool.values()))) >= self._largest:
                 break
         return pool
-
-    def _fits(self, sizes: Sizes) -> bool:
-        skip = 0 if self._batch is None else 1
-        return all(self._pool[s.name].shape[skip:] == s.shape_at(sizes)[skip:] for s in self.inputs)

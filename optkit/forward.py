@@ -166,8 +166,15 @@ def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: F
     except ModelError:
         raise
     except Exception as e:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
-        raise ModelError(f"forward raised {user_code.describe(e)} (with {shapes})") from e
+        shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
+        weights = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
+        of = f", weights {' and '.join(weights)}" if weights else ""
+        hint = (
+            " Return model.float() from the factory, or declare inputs of that dtype."
+            if set(weights) - {"float32"}
+            else ""
+        )
+        raise ModelError(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
 
 
 def baked_in_notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
@@ -175,7 +182,7 @@ def baked_in_notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
     import torch
 
     notes = [
-        f"{w.filename}:{w.lineno}: the trace baked in a value: {str(w.message).splitlines()[0]}"
+        f"{w.filename}:{w.lineno}: the trace baked in a value: {str(w.message).partition('. ')[0]}"
         for w in caught
         if issubclass(w.category, torch.jit.TracerWarning)
     ]

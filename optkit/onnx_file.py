@@ -174,16 +174,19 @@ def gather(path: Path, source_bytes: int = 0) -> None:
     """Put the weights of a file where `save` puts them, whatever wrote it, and delete the data files no longer used."""
     import onnx
     import onnx_ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     tensors = list(_tensors(load(path, weights=False).graph))
     before = _external_files(tensors)
     after = (data_name(path),) if max(source_bytes, sum(map(_size, tensors))) > ONE_FILE_BYTES else ()
     if before == after:
+        for name in after:
+            (path.parent / name).chmod(path.stat().st_mode)  # onnx writes data that only its owner may read
         return
     if after:
         model = onnx_ir.load(path)
         # The constants of nodes may lie in files of their own too, and `save` moves initializers only.
-        onnx_ir.passes.common.LiftConstantsToInitializersPass()(model)
+        LiftConstantsToInitializersPass()(model)
         save(model, path, source_bytes)
         release(model)
     else:
@@ -214,6 +217,18 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from nodes(inner)
+
+
+def unused_inputs(path: Path) -> list[str]:
+    """Return the inputs of a graph that nothing reads: no output depends on them.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    graph = load(path, weights=False).graph
+    read = {name for node in nodes(graph) for name in node.input} | {value.name for value in graph.output}
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value.name for value in graph.input if value.name not in read | weights]
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
@@ -261,7 +276,7 @@ def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
 def _size(tensor: "onnx.TensorProto") -> float:
     import onnx_ir
 
-    return math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize
+    return float(math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize)
 
 
 def _external_files(tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import abc
 import os
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,10 @@ class Origin(abc.ABC):
             ModelError: it cannot be built or loaded.
         """
 
+    @abc.abstractmethod
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy what the module is made from into a folder, and return the lines of Python that build `model` there."""
+
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002 - for the origins that ask the module
         """Return the example inputs that come with the model; None where there are none."""
         return None
@@ -84,6 +89,17 @@ class Factory(Origin):
             raise ModelError(f"{self.target}: returned a {found}; expected a torch.nn.Module. Return the model.")
         return module
 
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy the code of a file; a package is imported from where it is installed."""
+        where, name = user_code.split_target(self.target)
+        if where.endswith(".py"):
+            for relative, file in user_code.code_files(where).items():
+                (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / relative)
+        module = Path(where).stem if where.endswith(".py") else where
+        made = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        return [f"from {module} import {name}", "", "torch.manual_seed(0)", f"model = {name}({made})"]
+
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
         """Return what `example_inputs` of the factory's file gives."""
         target = f"{user_code.split_target(self.target)[0]}:example_inputs"
@@ -110,6 +126,10 @@ class _ModelPath(Origin):
         """Return the hash of the file."""
         return sha256_of(self.path)
 
+    def _copy(self, folder: Path) -> str:
+        (shutil.copytree if self.path.is_dir() else shutil.copyfile)(self.path, folder / self.path.name)
+        return repr(self.path.name)
+
     def _no_arguments(self, args: Arguments) -> None:
         if args:
             raise ModelError(
@@ -135,6 +155,10 @@ class TorchScriptFile(_ModelPath):
             ) from e
         return module
 
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
+        """Copy the file."""
+        return [f"model = torch.jit.load({self._copy(folder)})"]
+
 
 class ExportedProgramFile(_ModelPath):
     """What torch.export.save wrote; it carries its example inputs."""
@@ -143,6 +167,10 @@ class ExportedProgramFile(_ModelPath):
         """Load the program and return it as a module."""
         self._no_arguments(args)
         return self._program().module()
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
+        """Copy the file."""
+        return [f"model = torch.export.load({self._copy(folder)}).module()"]
 
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
         """Return the inputs that the program was captured with."""
@@ -190,6 +218,15 @@ class HuggingFaceFolder(_ModelPath):
         except Exception as e:  # transformers raises OSError, ValueError, AttributeError and more
             raise ModelError(f"{self.path}: transformers cannot load it ({user_code.describe(e)})") from e
         return module
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy the folder; the class is the one that was built."""
+        name = type(self.build(args)).__name__
+        return [
+            "import transformers",
+            "",
+            f"model = transformers.{name}.from_pretrained({self._copy(folder)}, use_cache=False)",
+        ]
 
     def example(self, module: "torch.nn.Module") -> object:
         """Return the dummy inputs of the model."""

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from modulefinder import ModuleFinder
@@ -156,6 +157,16 @@ def describe(error: BaseException) -> str:
     what = f"{type(error).__name__}: {told}" if told else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what
+
+
+_LINE = re.compile(r'File "([^"]+)", line (\d+)|# ([^\s:]+\.py):(\d+)')
+
+
+def last_line_in(text: str) -> str | None:
+    """Return the last line of the user's code that a traceback or a graph written as text names, as `file.py:12`."""
+    found = [(m[1] or m[3], m[2] or m[4]) for m in _LINE.finditer(text)]
+    users = [f"{file}:{line}" for file, line in found if _is_users(file)]
+    return users[-1] if users else None
 
 
 def _is_users(filename: str) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from optkit import user_code
 from optkit.data import Feeds, Samples, absolute_data, data_fault, random_feed
 from optkit.errors import FeedError
-from optkit.tensors import DimRange, TensorSpec
+from optkit.tensors import DimRange, TensorSpec, check_feed, corners
 
 INPUTS = (TensorSpec.parse("x:float32[batch,2]"),)
 DIMS = {"batch": DimRange(min=1, opt=4, max=8)}
@@ -187,12 +187,49 @@ def test_real_data_is_read_at_first_use_and_no_more_than_the_largest_batch_needs
     assert data.read == 3
 
 
-def test_samples_of_another_shape_than_asked_are_random(tmp_path: Path) -> None:
-    inputs = (TensorSpec.parse("x:float32[batch,length]"),)
-    samples = Samples(inputs, DIMS | {"length": DimRange(min=1, opt=2, max=4)}, Feeds(code(tmp_path, FEEDS), inputs))
-    assert samples.at({"batch": 2, "length": 2})["x"].tolist() == [[0, 0], [0, 0]]
-    sizes = {"batch": 2, "length": 3}
-    np.testing.assert_array_equal(samples.at(sizes)["x"], random_feed(inputs, sizes)["x"])
+TEXT = tuple(TensorSpec.parse(t) for t in ("ids:int64[batch,sequence]", "mask:int64[batch,sequence]"))
+TEXT_DIMS = DIMS | {"sequence": DimRange(min=2, opt=4, max=8)}
+
+
+def text_samples(tmp_path: Path) -> Samples:
+    """Two texts of three and two tokens, padded to four."""
+    ids = np.array([[11, 12, 13, 0], [21, 22, 0, 0]], np.int64)
+    np.savez(tmp_path / "text.npz", ids=ids, mask=np.sign(ids))
+    return Samples(TEXT, TEXT_DIMS, Feeds(str(tmp_path), TEXT))
+
+
+def test_samples_are_cut_and_repeated_along_every_named_dimension(tmp_path: Path) -> None:
+    samples = text_samples(tmp_path)
+    assert samples.at({"batch": 1, "sequence": 2})["ids"].tolist() == [[11, 12]]
+    long = samples.at({"batch": 1, "sequence": 7}, seed=1)
+    assert long["ids"].tolist() == [[21, 22, 0, 0, 21, 22, 0]]
+    assert long["mask"].tolist() == [[1, 1, 0, 0, 1, 1, 0]]
+
+
+def test_a_mask_made_of_real_samples_has_no_empty_row(tmp_path: Path) -> None:
+    """Random masks have some, and a mean over no token proves nothing."""
+    samples = text_samples(tmp_path)
+    for sizes in corners(TEXT_DIMS):
+        for seed in (0, 1):
+            feed = samples.at(sizes, seed)
+            assert check_feed(feed, TEXT, TEXT_DIMS) == sizes
+            assert feed["mask"].any(axis=1).all()
+            assert all(array.flags.c_contiguous and array.flags.owndata for array in feed.values())
+
+
+def test_samples_of_a_dimension_that_comes_twice_are_cut_in_both(tmp_path: Path) -> None:
+    inputs = (TensorSpec.parse("x:float32[nodes,nodes]"),)
+    np.savez(tmp_path / "x.npz", x=np.arange(9, dtype=np.float32).reshape(3, 3))
+    samples = Samples(inputs, {"nodes": DimRange(min=1, opt=2, max=4)}, Feeds(str(tmp_path), inputs))
+    assert samples.at({"nodes": 2})["x"].tolist() == [[0, 1], [3, 4]]
+
+
+def test_a_feed_shares_no_memory_with_the_samples(tmp_path: Path) -> None:
+    inputs = (TensorSpec.parse("x:float32[3]"),)
+    np.savez(tmp_path / "x.npz", x=np.ones(3, np.float32))
+    samples = Samples(inputs, {}, Feeds(str(tmp_path), inputs))
+    samples.at({})["x"][:] = 7
+    assert samples.at({})["x"].tolist() == [1, 1, 1]
 
 
 def test_samples_without_real_data_say_so() -> None:

@@ -163,8 +163,8 @@ TIMM = [
 ]
 
 TRANSFORMERS = [
-    *_texts("bert electra mobilebert albert roberta", "feature-extraction", _TOKEN_TYPES),
-    *_texts("distilbert mpnet squeezebert deberta deberta_v2 modernbert", "feature-extraction"),
+    *_texts("bert electra mobilebert albert squeezebert", "feature-extraction", _TOKEN_TYPES),
+    *_texts("roberta distilbert mpnet deberta deberta_v2 modernbert", "feature-extraction"),
     *_texts("fnet", "feature-extraction", optimum=False),
     *_texts("gpt2 gpt_neox opt llama mistral qwen2 gemma phi bloom falcon gptj", "text-generation"),
     *_texts("mamba", "text-generation", optimum=False),

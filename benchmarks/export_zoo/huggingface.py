@@ -129,12 +129,12 @@ _MODELS: dict[str, _Tiny] = {
         TypedTextModel,
     ),
     "albert": _Tiny("AlbertModel", {**_TEXT, "embedding_size": 16}, TypedTextModel),
-    "roberta": _Tiny("RobertaModel", {**_TEXT, "type_vocab_size": 2}, TypedTextModel),
+    "roberta": _Tiny("RobertaModel", _TEXT),
     "distilbert": _Tiny(
         "DistilBertModel", {"vocab_size": 99, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
     ),
     "mpnet": _Tiny("MPNetModel", _TEXT),
-    "squeezebert": _Tiny("SqueezeBertModel", {**_TEXT, "embedding_size": 32}),
+    "squeezebert": _Tiny("SqueezeBertModel", {**_TEXT, "embedding_size": 32}, TypedTextModel),
     "deberta": _Tiny(
         "DebertaModel", {**_TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
     ),

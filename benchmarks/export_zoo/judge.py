@@ -124,8 +124,17 @@ def _wrong_batch(case: Case, session: onnxruntime.InferenceSession) -> str | Non
 
 def _infer(session: onnxruntime.InferenceSession, values: Mapping[str, np.ndarray]) -> Outputs:
     names = [output.name for output in session.get_outputs()]
-    taken = {value.name for value in session.get_inputs()}
-    feeds = {name: array for name, array in values.items() if name in taken}  # a lost input is told by _lost_dimensions
+    wanted = {value.name for value in session.get_inputs()}
+    feeds = {
+        name: array for name, array in values.items() if name in wanted
+    }  # a lost input is told by _lost_dimensions
+    ids = values.get("input_ids")
+    if ids is not None:  # inputs that optimum adds, with what the model takes for them by itself
+        own = {
+            "token_type_ids": np.zeros_like(ids),
+            "position_ids": np.broadcast_to(np.arange(ids.shape[1]), ids.shape),
+        }
+        feeds |= {name: array for name, array in own.items() if name in wanted - set(feeds)}
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 

@@ -13,7 +13,7 @@ from optkit.cli.output import Output
 from optkit.cli.values import parse_args, parse_dims, parse_inputs, settings
 
 if TYPE_CHECKING:
-    from optkit.stages import Stage
+    from optkit.stages import ExportOnnx, ExportTorchScript
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ def torchscript(
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    strict: options.Strict = False,
+    repro: options.Repro = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -52,16 +54,18 @@ def torchscript(
     from optkit.stages import ExportTorchScript
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    stage = settings(ExportTorchScript, method=method)
+    stage = settings(ExportTorchScript, method=method, strict=strict)
     model = _Model(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force, repro)
 
 
 def onnx(
     source: Source,
     output: options.Output,
     opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
-    exporter: Annotated[str, typer.Option(help="auto (dynamo, then torchscript), dynamo or torchscript.")] = "auto",
+    exporter: Annotated[
+        str, typer.Option(help="auto (dynamo, then torchscript), best (the faster of both), dynamo or torchscript.")
+    ] = "auto",
     inputs: options.Inputs = None,
     example: options.Example = None,
     dims: options.Dims = None,
@@ -71,6 +75,8 @@ def onnx(
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    strict: options.Strict = False,
+    repro: options.Repro = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -84,9 +90,9 @@ def onnx(
     from optkit.stages import ExportOnnx
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    stage = settings(ExportOnnx, opset=opset, exporter=exporter)
+    stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict)
     model = _Model(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force, repro)
 
 
 class _Model:
@@ -113,7 +119,16 @@ class _Model:
         self.args = parse_args(arguments)
 
 
-def _export(out: Output, stage: "Stage", model: _Model, output: Path, proof: Proof, force: bool) -> None:
+def _export(
+    out: Output,
+    stage: "ExportOnnx | ExportTorchScript",
+    model: _Model,
+    output: Path,
+    proof: Proof,
+    force: bool,
+    repro: Path | None,
+) -> None:
+    from optkit.pipeline.repro import write_repro
     from optkit.pipeline.single import check_output
     from optkit.source import make_source
 
@@ -131,6 +146,8 @@ def _export(out: Output, stage: "Stage", model: _Model, output: Path, proof: Pro
         )
         for note in source.notes:
             logger.info("%s", note)
+        if repro:
+            out.hint(f"to repeat this without optkit: cd {repro} && python {write_repro(source, stage, repro).name}")
         make_and_show(
             out,
             stage,

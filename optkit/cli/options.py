@@ -40,6 +40,15 @@ MaxDrop = Annotated[
 Atol = Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.", show_default="by precision")]
 Rtol = Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.", show_default="by precision")]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda; never another one in its place.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a trace that turned a value of the example into a constant.")
+]
+Repro = Annotated[
+    Path | None,
+    typer.Option(
+        "--repro", help="A new folder for a script that repeats the export without optkit.", show_default=False
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors besides the answer.")]

@@ -8,7 +8,7 @@ from optkit.artifact import Artifact, Passport, passport_path
 from optkit.check import Prover, Requirements
 from optkit.choose import run_stage
 from optkit.data import Feeds, Samples
-from optkit.errors import OutputError
+from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.recipe.keys import Gates
@@ -91,9 +91,22 @@ def check_output(output: Path, force: bool) -> None:
 
 
 def _publish(artifact: Artifact, output: Path) -> None:
-    """Move the files into place, the model after its data, each whole or not at all."""
+    """Move the files into place, the model after its data, each whole or not at all; data of what was there goes."""
+    old = _data_files(output)
+    new = {output.with_name(file.name): file for file in (*reversed(artifact.all_files), passport_path(artifact.path))}
     try:
-        for file in (*reversed(artifact.all_files), passport_path(artifact.path)):
-            file.replace(output.with_name(file.name))
+        for target, file in new.items():
+            file.replace(target)
+        for file in old - set(new):
+            file.unlink(missing_ok=True)
     except OSError as e:
         raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
+
+
+def _data_files(output: Path) -> set[Path]:
+    """Return the data files that the passport of a file to be replaced names."""
+    path = passport_path(output)
+    try:
+        return {output.with_name(name) for name in Passport.read(path).artifact.files} if path.is_file() else set()
+    except ArtifactError:
+        return set()

@@ -88,14 +88,14 @@ def _cast_weights(half: "onnx_ir.Model", source: "onnx_ir.Model") -> None:
         # The converter changes what the graph states of every weight, also of those that only FP32 nodes read and that stay.
         value.dtype = _tensor(half, name).dtype
         for seen in (value, *(node.outputs[0] for node in value.consumers() if node.op_type == "Cast")):
-            seen.shape = onnx_ir.Shape(tensor.shape)
+            seen.shape = onnx_ir.Shape(tensor.shape.numpy())
         if value.dtype is onnx_ir.DataType.FLOAT16 and tensor.dtype is onnx_ir.DataType.FLOAT:
             cast = functools.partial(_cast, tensor)
-            tensor = onnx_ir.LazyTensor(cast, value.dtype, onnx_ir.Shape(tensor.shape), name=name)
+            tensor = onnx_ir.LazyTensor(cast, value.dtype, onnx_ir.Shape(tensor.shape.numpy()), name=name)
         value.const_value = tensor
 
 
-def _cast(tensor: "onnx_ir.TensorProtocol") -> "onnx_ir.Tensor":
+def _cast(tensor: "onnx_ir.TensorProtocol") -> "onnx_ir.TensorProtocol":
     """Return a tensor in FP16, as ONNX Runtime's converter casts: values beyond FP16 are cut, tiny ones do not become zero."""
     import numpy as np
     import onnx_ir

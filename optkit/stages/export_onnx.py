@@ -1,21 +1,19 @@
 """nn.Module -> ONNX, with every declared dynamic dimension, at the opset that was asked for."""
 
-import contextlib
 import io
-import logging
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from optkit import onnx_file, user_code
+from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError
 from optkit.forward import baked_in_notes, by_position, forward_call
 from optkit.source import load_module
 from optkit.stages.base import Stage
+from optkit.stages.refusal import captured_output, lost_dimension, refusal
 from optkit.tensors import Feed, TensorSpec, example_sizes
 
 if TYPE_CHECKING:
@@ -36,6 +34,7 @@ class ExportOnnx(Stage):
     exporter: Literal["auto", "best", "dynamo", "torchscript"] = "auto"
     opset: int = 20
     ir_version: int | None = None  # None takes what the exporter writes
+    strict: bool = False  # refuse a trace that turned a value of the example into a constant
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Export with the one exporter named, and refuse a file that is not what was asked for."""
@@ -46,19 +45,26 @@ class ExportOnnx(Stage):
         module = load_module(source)
         feed = random_feed(source.inputs, example_sizes(source.dims))
         export = _dynamo if self.exporter == "dynamo" else _torchscript
+        log = io.StringIO()
         try:
-            with warnings.catch_warnings(record=True) as caught, _quiet_exporter():
+            with warnings.catch_warnings(record=True) as caught, captured_output() as log:
                 warnings.simplefilter("always")
                 export(module, feed, path, source.inputs, source.outputs, self.opset)
         except Exception as e:  # the exporters raise whatever torch and the user's code raise
-            raise StageError(f"the {self.exporter} exporter failed: {_cause(e, source.inputs)}") from e
+            why = refusal(e, source.inputs, log.getvalue())
+            raise StageError(f"the {self.exporter} exporter failed: {why}") from e
+        baked = baked_in_notes(caught)
+        if self.strict and baked:
+            raise StageError(
+                f"the {self.exporter} exporter baked values into the file, and strict allows none: {'; '.join(baked)}"
+            )
         onnx_file.gather(path)
         onnx_file.check(path)
         facts = onnx_file.facts(path)
         self._check_versions(facts)
         _check_specs(facts, source.inputs, source.outputs)
         notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
-        notes += baked_in_notes(caught)
+        notes += [f"no output depends on input {name!r}" for name in onnx_file.unused_inputs(path)] + baked
         return self.artifact(source, path, Precision.FP32, files=facts.files, notes=notes)
 
     def _check_versions(self, facts: onnx_file.OnnxFacts) -> None:
@@ -69,19 +75,6 @@ class ExportOnnx(Stage):
             )
         if self.ir_version is not None and facts.ir_version != self.ir_version:
             raise StageError(f"the file has IR version {facts.ir_version}; asked for {self.ir_version}")
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep away what the exporters log and print of themselves: that torchvision is not installed, graphs that failed."""
-    log = logging.getLogger("torch")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        log.setLevel(before)
 
 
 def _other(exporter: str) -> str:
@@ -147,6 +140,12 @@ def _dynamic(spec: TensorSpec) -> dict[int, str]:
 def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     """Refuse a file whose inputs or outputs are not the declared ones, or have lost a dynamic dimension."""
     for kind, found, declared in (("input", facts.inputs, inputs), ("output", facts.outputs, outputs)):
+        lost = [spec.name for spec in declared if spec.name not in {f.name for f in found}]
+        if kind == "input" and lost:
+            names = ", ".join(map(repr, lost))
+            raise StageError(
+                f"the file has no input {names}: no output depends on it. Leave it out of the declared inputs."
+            )
         if [spec.name for spec in found] != [spec.name for spec in declared]:
             raise StageError(f"the file has {kind}s {_names(found)}; expected {_names(declared)}")
         for got, want in zip(found, declared, strict=True):
@@ -154,32 +153,10 @@ def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outpu
                 raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
             for axis, (a, b) in enumerate(zip(got.shape, want.shape, strict=True)):
                 if isinstance(b, str) and isinstance(a, int):
-                    raise StageError(_lost(kind, want, axis, str(a)))
+                    raise StageError(lost_dimension(kind, want, axis, str(a)))
                 if isinstance(a, int) and a != b:
                     raise StageError(f"{kind} {got.name!r} is {got.type_text} in the file; expected {want.type_text}")
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs) or "none"
-
-
-# What torch.export says when the model takes a dynamic dimension for a number.
-_SPECIALIZED = re.compile(r"static shape of (\d+) for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]")
-
-
-def _cause(error: BaseException, inputs: Sequence[TensorSpec]) -> str:
-    """Return the innermost cause, which names the user's line where there is one; the outer error is torch's wrapping."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    found = _SPECIALIZED.search(str(error))
-    spec = next((spec for spec in inputs if found and spec.name == found[2]), None)
-    if found and spec:
-        return _lost("input", spec, int(found[3]), found[1])
-    return user_code.describe(error)
-
-
-def _lost(kind: str, spec: TensorSpec, axis: int, size: str) -> str:
-    return (
-        f"{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}. "
-        f"The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[{axis}] itself."
-    )

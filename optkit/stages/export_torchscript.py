@@ -27,6 +27,7 @@ class ExportTorchScript(Stage):
 
     stage: Literal["export-torchscript"] = "export-torchscript"
     method: Literal["auto", "script", "trace"] = "auto"
+    strict: bool = False  # refuse a trace that turned a value of the example into a constant
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Script or trace the module; warnings of the tracer that mean a baked-in value become notes."""
@@ -55,6 +56,8 @@ class ExportTorchScript(Stage):
                 if self.method == "script":
                     raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
         traced, notes = _trace(module, source)
+        if self.strict and notes:
+            raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
         why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
         return traced, [why, *notes]
 

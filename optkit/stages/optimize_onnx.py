@@ -12,6 +12,7 @@ from optkit.stages.base import Stage
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir
 
 
 class OptimizeOnnx(Stage):
@@ -34,12 +35,12 @@ class OptimizeOnnx(Stage):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                model = self._optimized(onnx_file.load(source.path))
+                model = self._optimized(source.path)
         except OptkitError:
             raise
         except Exception as e:  # the optimizers raise plain exceptions of many types
             raise StageError(f"{self.tool} failed: {first_line(e)}") from e
-        onnx_file.save(model, path)
+        onnx_file.save(model, path, source.size_bytes)
         onnx_file.check(path)
         after = onnx_file.facts(path)
         for kind, old, new in (("inputs", before.inputs, after.inputs), ("outputs", before.outputs, after.outputs)):
@@ -48,11 +49,12 @@ class OptimizeOnnx(Stage):
         nodes = f"{sum(before.nodes.values())} nodes before, {sum(after.nodes.values())} after"
         return self.artifact(source, path, source.precision, files=after.files, notes=[f"{self.tool}: {nodes}"])
 
-    def _optimized(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
+    def _optimized(self, path: Path) -> "onnx.ModelProto | onnx_ir.Model":
         if self.tool == "onnxslim":
-            slimmed: onnx.ModelProto = require("onnxslim").slim(model)
+            slimmed: onnx.ModelProto = require("onnxslim").slim(onnx_file.load(path))
             return slimmed
+        import onnx_ir
         from onnxscript import optimizer
 
-        optimized: onnx.ModelProto = optimizer.optimize(model)
+        optimized: onnx_ir.Model = optimizer.optimize(onnx_ir.load(path))  # external data is read where needed
         return optimized

@@ -7,10 +7,10 @@ from conftest import Make
 from project import files_below
 
 from optkit.artifact import Artifact, Precision, read_passport
+from optkit.check import Requirements
 from optkit.data import Samples
 from optkit.errors import OutputError, StageError
 from optkit.findings import Tolerance
-from optkit.check import Requirements
 from optkit.pipeline.single import Made, make_file
 from optkit.recipe.keys import Gates
 from optkit.runners import open_runner

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.errors import FeedError, StageError
+from optkit.runners import open_runner
 from optkit.stages import ConvertFp16, ExportOnnx, QuantizeDynamic, QuantizeStatic
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
@@ -51,6 +52,45 @@ def test_weights_beyond_fp16_are_noted(onnx_linear: Artifact, tmp_path: Path) ->
     onnx.save(model, tmp_path / "big.onnx")
     half = ConvertFp16().run(onnx_file.describe(tmp_path / "big.onnx", zoo.BATCH), tmp_path / "out")
     assert half.notes[1] == f"1 weights hold values beyond FP16, cut to 65504: {weight.name}"
+
+
+def with_fp32_nodes(path: Path) -> Artifact:
+    """Write a model in which Max and Min, which stay in FP32, read one tensor in FP16 and one weight that only they read."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "weight"], ["h"], name="product"),
+            helper.make_node("Max", ["h", "limit"], ["high"], name="max"),
+            helper.make_node("Min", ["h", "limit"], ["low"], name="min"),
+            helper.make_node("Add", ["high", "low"], ["y"], name="sum"),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 4])],
+        [info("y", TensorProto.FLOAT, ["batch", 512])],
+        [
+            numpy_helper.from_array(np.full((4, 512), 0.5, np.float32), "weight"),
+            numpy_helper.from_array(np.full(512, 3, np.float32), "limit"),
+        ],
+        value_info=[info("limit", TensorProto.FLOAT, [512])],  # as dynamo states it
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return onnx_file.describe(path, zoo.BATCH)
+
+
+def test_a_weight_that_only_fp32_nodes_read_stays_in_fp32(tmp_path: Path) -> None:
+    made = ConvertFp16().run(with_fp32_nodes(tmp_path / "m.onnx"), tmp_path / "out")
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(made.path).graph.initializer}
+    assert types == {"weight": TensorProto.FLOAT16, "limit": TensorProto.FLOAT}
+    assert made.notes == ("67 % of the bytes of the weights are FP16",)
+
+
+def test_a_tensor_that_two_fp32_nodes_read_is_cast_back_once(tmp_path: Path) -> None:
+    source = with_fp32_nodes(tmp_path / "m.onnx")
+    made = ConvertFp16().run(source, tmp_path / "out")
+    written = [name for node in onnx.load(made.path).graph.node for name in node.output]
+    assert len(written) == len(set(written))
+    with open_runner(made) as runner:
+        np.testing.assert_allclose(runner.infer({"x": np.ones((2, 4), np.float32)})["y"], 5)
 
 
 @pytest.mark.parametrize("stage", [QuantizeDynamic(), STATIC], ids=lambda stage: stage.stage)

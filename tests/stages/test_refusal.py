@@ -1,0 +1,129 @@
+"""What a failed export says: the cause, the line of the user's model, and what usually mends it."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import zoo
+from conftest import Make
+
+from optkit.artifact import Artifact
+from optkit.errors import ModelError, StageError
+from optkit.source import make_source
+from optkit.stages import ExportOnnx, ExportTorchScript
+
+CODE = """
+    import torch
+    from torch import nn
+    class Branch(nn.Module):
+        def forward(self, x):
+            if x.sum() > 0:
+                return x
+            return -x
+    class Bessel(nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x)
+    class Ignores(nn.Module):
+        def forward(self, x, mask):
+            return x * 2
+    class Aliased(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            return y, y, x
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4).half()
+        def forward(self, x):
+            return self.layer(x)
+    class InPlace(nn.Module):
+        def forward(self, x):
+            x += 1
+            return x
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    path = tmp_path / "m.py"
+    path.write_text(textwrap.dedent(CODE))
+    return path
+
+
+def source(code: Path, name: str, *more: str) -> Artifact:
+    inputs = zoo.specs("x:float32[batch,4]", *more)
+    return make_source(f"{code}:{name}", code.parent / f"source-{name}", inputs, zoo.BATCH)
+
+
+def test_a_branch_on_data(code: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        ExportOnnx(exporter="dynamo").run(source(code, "Branch"), tmp_path / "out")
+    assert re.search(r"the dynamo exporter failed: .*m\.py:6: GuardOnDataDependentSymNode", str(caught.value))
+    assert "The model decides by the values of a tensor: use torch.where or torch.cond there" in str(caught.value)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_an_operator_that_onnx_lacks(
+    exporter: str, code: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage = ExportOnnx(exporter=exporter, opset=18)
+    with pytest.raises(StageError) as caught:
+        stage.run(source(code, "Bessel"), tmp_path / "out")
+    assert re.search(rf"the {exporter} exporter failed: .*m\.py:11: .*bessel_j0", str(caught.value))
+    assert re.search(
+        r"ONNX has no form of \S*bessel_j0 at this opset: write it with other operators", str(caught.value)
+    )
+    assert capfd.readouterr() == ("", "")  # the graph that the exporter prints goes into the message, not on the screen
+
+
+@pytest.mark.parametrize(
+    "stage", [ExportOnnx(exporter="torchscript", opset=17), ExportTorchScript(method="trace")], ids=str
+)
+def test_strict_refuses_a_baked_in_value(stage: ExportOnnx | ExportTorchScript, code: Path, tmp_path: Path) -> None:
+    branch = source(code, "Branch")
+    lenient = stage.run(branch, tmp_path / "lenient")
+    assert any(
+        re.search(r"m\.py:6: the trace baked in a value: Converting a tensor to a Python boolean", n)
+        for n in lenient.notes
+    )
+    with pytest.raises(StageError, match=r"strict allows none: .*m\.py:6: the trace baked in a value"):
+        stage.model_copy(update={"strict": True}).run(branch, tmp_path / "strict")
+
+
+def test_strict_lets_a_plain_model_through(make: Make, tmp_path: Path) -> None:
+    ExportOnnx(exporter="torchscript", opset=17, strict=True).run(make("conv"), tmp_path)
+
+
+def test_an_input_that_no_output_depends_on_is_told(code: Path, tmp_path: Path) -> None:
+    ignores = source(code, "Ignores", "mask:float32[batch,4]")
+    kept = ExportOnnx(exporter="dynamo", opset=18).run(ignores, tmp_path / "kept")
+    assert "no output depends on input 'mask'" in kept.notes
+    with pytest.raises(StageError, match=r"the file has no input 'mask': no output depends on it\. Leave it out"):
+        ExportOnnx(exporter="torchscript", opset=18).run(ignores, tmp_path / "lost")
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_outputs_that_are_one_tensor_keep_their_names(exporter: str, code: Path, tmp_path: Path) -> None:
+    artifact = ExportOnnx(exporter=exporter, opset=18).run(source(code, "Aliased"), tmp_path / "out")
+    assert [spec.name for spec in artifact.outputs] == ["output_0", "output_1", "output_2"]
+
+
+def test_a_model_on_another_dtype_is_refused_with_both_dtypes(code: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"m\.py:24: .*\(with x float32\[2, 4\], weights float16\)\. Return model\.float\(\)"
+    ):
+        source(code, "Half")
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_model_that_writes_to_its_input_is_exported_right(exporter: str, code: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from optkit.runners import open_runner
+
+    artifact = ExportOnnx(exporter=exporter, opset=18).run(source(code, "InPlace"), tmp_path / "out")
+    feed = {"x": np.zeros((3, 4), np.float32)}
+    with open_runner(artifact) as runner:
+        assert (runner.infer(feed)["output"] == 1).all()
+    assert (feed["x"] == 0).all()
