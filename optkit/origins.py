@@ -248,6 +248,8 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
         return ExportedProgramFile(str(path))
     if path.suffix in _TORCHSCRIPT:
         return TorchScriptFile(str(path))
+    if path.suffix == ".onnx":
+        raise ModelError(f"{target}: an ONNX model holds no nn.Module; expected {_EXPECTED}")
     return Factory(user_code.absolute_target(target, base))
 
 

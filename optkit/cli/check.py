@@ -1,5 +1,6 @@
 """`optkit check` and `optkit bench`."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from optkit.cli.values import open_file, parse_device, parse_sizes, samples_of, 
 
 
 def check(
-    reference: Annotated[Path, typer.Argument(help="The model that is right.", show_default=False)],
+    reference: Annotated[
+        str, typer.Argument(help="The model that is right: a file, or file.py:build.", show_default=False)
+    ],
     candidate: Annotated[Path, typer.Argument(help="The model to prove.", show_default=False)],
     dims: options.Dims = None,
     data: options.Data = None,
@@ -26,12 +29,17 @@ def check(
 
     Example: optkit check model.onnx model.int8.onnx --data samples/
     """
-    from optkit.pipeline.checking import check_pair
+    from optkit.pipeline.checking import check_pair, open_reference
     from optkit.report import parity_table
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    right, proven = open_file(reference, dims), open_file(candidate, dims)
-    with out.working():
+    proven = open_file(candidate, dims)
+    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder, out.working():
+        right = (
+            open_file(Path(reference), dims)
+            if ":" not in reference
+            else open_reference(reference, proven, Path(folder))
+        )
         found = check_pair(right, proven, samples_of(proven, data), tolerance(atol, rtol), parse_device(device))
     out.answer(found, parity_table(found.parity))
     out.verdict(found.failures)

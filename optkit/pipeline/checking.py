@@ -14,6 +14,7 @@ from optkit.findings import BatchIndependence, Parity, Tolerance
 from optkit.pipeline.records import BenchRecord
 from optkit.record import Document
 from optkit.runners import Device, open_runner
+from optkit.source import make_source
 from optkit.tensors import batch_dim
 
 
@@ -45,6 +46,21 @@ def check_pair(
     if independence and not independence.passed:
         failures.append(f"batch independence: {independence.failure}")
     return CheckRecord(parity=parity, batch_independence=independence, failures=tuple(failures))
+
+
+def open_reference(target: str, candidate: Artifact, folder: Path) -> Artifact:
+    """Return the source artifact of a model in Python, with the contract of the file that is held against it.
+
+    Args:
+        target: a factory, or what else a module can come from.
+        candidate: gives the inputs, the ranges and the names of the outputs.
+        folder: where the source artifact is written.
+
+    Raises:
+        ModelError: it cannot be built or run, or returns another number of outputs.
+    """
+    names = tuple(spec.name for spec in candidate.outputs)
+    return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names)
 
 
 def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: BenchSettings) -> BenchRecord:

@@ -102,12 +102,13 @@ class RunRecord(Document):
     winner: Winner | None
     packaged: tuple[Packaged, ...]
     failures: tuple[str, ...]  # what keeps the run from having passed
+    bench_error: str | None = None  # why the benchmark could not be run
     seconds: float
 
     @property
     def exit_code(self) -> int:
         """0: done and within limits; 1: a verdict is negative; 2: a step could not run."""
-        if any(step.status == "failed" and not step.optional for step in self.steps):
+        if self.bench_error or any(step.status == "failed" and not step.optional for step in self.steps):
             return 2
         return 1 if self.failures else 0
 

@@ -50,7 +50,11 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     samples = _samples(plan.recipe, source.artifact)
     results, passports = _steps(plan, source, reused, samples)
     first = results.pop(SOURCE)
-    bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
+    bench, bench_reused, bench_error = None, False, None
+    try:
+        bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
+    except OptkitError as e:
+        bench_error = str(e)  # the artifacts are there all the same, and so is their record
     passed = [name for name, result in results.items() if result.passed]
     winner = fastest(bench.measurements, bench.speed_ups, passed) if bench else None
     packaged: tuple[Packaged, ...] = ()
@@ -67,7 +71,12 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         bench_reused=bench_reused,
         winner=winner,
         packaged=packaged,
-        failures=(*_failures([first, *results.values()]), *refusals),
+        failures=(
+            *_failures([first, *results.values()]),
+            *refusals,
+            *([f"bench: {bench_error}"] if bench_error else []),
+        ),
+        bench_error=bench_error,
         seconds=time.perf_counter() - started,
     )
     record.write(plan.out_dir / RUN_FILE)

@@ -58,7 +58,7 @@ class ExportOnnx(Stage):
             raise StageError(
                 f"the {self.exporter} exporter baked values into the file, and strict allows none: {'; '.join(baked)}"
             )
-        onnx_file.gather(path)
+        onnx_file.gather(path)  # the TorchScript exporter writes a file for each weight above 2 GB, and one below it
         onnx_file.check(path)
         facts = onnx_file.facts(path)
         self._check_versions(facts)
