@@ -44,7 +44,9 @@ class Output:
         if self.as_json:
             sys.stdout.write(record.to_json() + "\n")
             return
-        for item in shown:
+        for i, item in enumerate(shown):
+            if i:
+                self._out.print()
             self._out.print(item, soft_wrap=isinstance(item, str), markup=False)
 
     def hint(self, *lines: str) -> None:

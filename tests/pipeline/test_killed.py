@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from project import DYNAMIC, ONNX, TORCHSCRIPT, edit, files_below, write_project
 
 from optkit.pipeline import RunRecord
@@ -29,7 +28,6 @@ def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> bool:
     return False
 
 
-@pytest.mark.slow
 def test_a_run_killed_at_every_step_completes(tmp_path: Path) -> None:
     recipe = write_project(tmp_path, steps=[TORCHSCRIPT, ONNX, DYNAMIC], serve=SERVE)
     out = tmp_path / "out"
