@@ -77,14 +77,14 @@ def test_equal_answers_pass_with_their_numbers() -> None:
     assert found.values == "seeded random"
 
 
-def test_every_corner_and_an_odd_point_are_visited_with_two_sets_of_values() -> None:
+def test_every_corner_and_an_odd_point_are_visited_and_opt_with_other_values_again() -> None:
     candidate = Fake(double)
     found = check_parity(Fake(double), candidate, Samples(X, BATCH), BATCH)
-    assert candidate.asked == [4, 4, 1, 1, 16, 16, 9, 9]
+    assert candidate.asked == [4, 1, 16, 9, 4]
     assert [o.sizes["batch"] for o in found.outputs] == candidate.asked
 
 
-def test_values_differ_between_the_two_sets_and_are_the_same_for_both_runners() -> None:
+def test_values_differ_everywhere_and_are_the_same_for_both_runners() -> None:
     seen: dict[str, list[bytes]] = {"reference": [], "candidate": []}
 
     def noting(name: str) -> Answer:
@@ -96,7 +96,7 @@ def test_values_differ_between_the_two_sets_and_are_the_same_for_both_runners() 
 
     parity(noting("reference"), noting("candidate"))
     assert seen["reference"] == seen["candidate"]
-    assert len(set(seen["reference"])) == 8
+    assert len(set(seen["reference"])) == 5
 
 
 def test_a_model_without_dynamic_dimensions_has_one_point() -> None:
@@ -132,7 +132,7 @@ def test_one_element_that_is_off_is_found_and_counted() -> None:
     found = parity(double, off)
     assert found.failure is not None
     assert found.failure.startswith("output 'y' at batch=4: 1 of 8 elements are outside atol 0.0001, rtol 0.001, ")
-    assert found.failure.endswith("(and 7 more)")
+    assert found.failure.endswith("(and 4 more)")
 
 
 def test_a_given_tolerance_replaces_that_of_the_precision() -> None:
@@ -146,43 +146,43 @@ def test_a_given_tolerance_replaces_that_of_the_precision() -> None:
     [
         pytest.param(
             lambda x: {"y": x, "z": x}, lambda x: {"y": x},
-            "output 'z' at batch=4: the candidate does not have it (and 7 more)", id="missing-output",
+            "output 'z' at batch=4: the candidate does not have it (and 4 more)", id="missing-output",
         ),
         pytest.param(
             lambda x: {"y": x}, lambda x: {"y": x, "z": x},
-            "output 'z' at batch=4: the reference does not have it (and 7 more)", id="extra-output",
+            "output 'z' at batch=4: the reference does not have it (and 4 more)", id="extra-output",
         ),
         pytest.param(
             lambda x: {"y": x}, lambda x: {"y": x[:1]},
-            "output 'y' at batch=4: has shape [1, 2]; the reference has [4, 2] (and 5 more)", id="wrong-shape",
+            "output 'y' at batch=4: has shape [1, 2]; the reference has [4, 2] (and 3 more)", id="wrong-shape",
         ),
         pytest.param(
             lambda x: {"y": x}, lambda x: {"y": x.ravel()},
-            "output 'y' at batch=4: has shape [8]; the reference has [4, 2] (and 7 more)", id="same-values-in-another-shape",
+            "output 'y' at batch=4: has shape [8]; the reference has [4, 2] (and 4 more)", id="same-values-in-another-shape",
         ),
         pytest.param(
             lambda x: {"y": x}, lambda x: {"y": np.where(np.arange(2) == 0, np.nan, x)},
-            "output 'y' at batch=4: 4 of 8 elements are NaN or infinite (and 7 more)", id="nan-in-the-candidate",
+            "output 'y' at batch=4: 4 of 8 elements are NaN or infinite (and 4 more)", id="nan-in-the-candidate",
         ),
         pytest.param(
             lambda x: {"y": x}, lambda x: {"y": x / 0},
-            "output 'y' at batch=4: 8 of 8 elements are NaN or infinite (and 7 more)", id="infinity-in-the-candidate",
+            "output 'y' at batch=4: 8 of 8 elements are NaN or infinite (and 4 more)", id="infinity-in-the-candidate",
         ),
         pytest.param(
             lambda x: {"y": x * np.nan}, lambda x: {"y": x * np.nan},
-            "output 'y' at batch=4: the reference itself gives NaN or infinity; nothing can be proven against that (and 7 more)",
+            "output 'y' at batch=4: the reference itself gives NaN or infinity; nothing can be proven against that (and 4 more)",
             id="nan-in-both",
         ),
         pytest.param(lambda x: {}, lambda x: {}, "nothing was compared", id="no-output"),
         pytest.param(
             lambda x: {"y": x * 0}, lambda x: {"y": x * 0 + 1},
             "output 'y' at batch=4: 8 of 8 elements are outside atol 0.0001, rtol 0.001, cosine 0.9999: "
-            "max abs 1, max rel 1e+12 (and 7 more)",
+            "max abs 1, max rel 1e+12 (and 4 more)",
             id="zero-against-one",
         ),
         pytest.param(
             lambda x: {"y": (x > 0).astype(np.int64)}, lambda x: {"y": (x > 0).astype(np.int64) + 1},
-            "output 'y' at batch=4: 8 of 8 elements are outside atol 0.0001, rtol 0.001, cosine 0.9999: max abs 1, max rel 1e+12 (and 7 more)",
+            "output 'y' at batch=4: 8 of 8 elements are outside atol 0.0001, rtol 0.001, cosine 0.9999: max abs 1, max rel 1e+12 (and 4 more)",
             id="integers",
         ),
     ],
@@ -216,9 +216,9 @@ def test_large_integers_do_not_wrap_around() -> None:
 
 def test_int8_holds_the_direction_of_the_whole_output() -> None:
     found = parity(double, lambda x: {"y": -2 * x}, Precision.INT8)
-    assert found.failure == "output 'y' at batch=4: cosine -1.00000 is below 0.98 (and 7 more)"
+    assert found.failure == "output 'y' at batch=4: cosine -1.00000 is below 0.98 (and 4 more)"
     zero = parity(double, lambda x: {"y": 0 * x}, Precision.INT8)
-    assert zero.failure == "output 'y' at batch=4: cosine 0.00000 is below 0.98 (and 7 more)"
+    assert zero.failure == "output 'y' at batch=4: cosine 0.00000 is below 0.98 (and 4 more)"
 
 
 def test_a_candidate_that_cannot_run_at_a_point_fails_there() -> None:
@@ -228,8 +228,8 @@ def test_a_candidate_that_cannot_run_at_a_point_fails_there() -> None:
         return double(x)
 
     found = parity(double, only_four)
-    assert [o.failure is None for o in found.outputs] == [True, True] + [False] * 6
-    assert found.failure == "output 'y' at batch=1: model.onnx: failed on x [1, 2]: baked in (and 5 more)"
+    assert [o.failure is None for o in found.outputs] == [True, False, False, False, True]
+    assert found.failure == "output 'y' at batch=1: model.onnx: failed on x [1, 2]: baked in (and 2 more)"
 
 
 def test_a_reference_that_cannot_run_is_an_error() -> None:
