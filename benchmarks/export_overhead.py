@@ -5,7 +5,8 @@
 The floor is one process that imports torch, builds the same model, calls the exporter that optkit chose with the same settings, runs
 onnx.checker with full shape inference, and compares eager PyTorch with ONNX Runtime at the smallest and the largest shape. Both are whole
 processes, in turn, and the order changes with each pair; the numbers are the medians of the ratios within pairs. The target is 1.15 for
-time and for peak memory. Where optimum-cli is beside this Python, it is measured on MiniLM against the floor of the exporter that it uses.
+time and for peak memory. `--optimum` measures optimum-cli on MiniLM against the floor of the exporter that it uses; see export_zoo.py for
+what it needs.
 
 PyTorch runs on one thread in both, so that other work on the machine disturbs both alike. Weights are random and seeded: they cost what
 real ones do.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export_zoo.process import Measured, measure
+from export_zoo.process import Measured, measure, without_torchvision
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--exporter", choices=["auto", "dynamo", "torchscript"], default="auto")
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(INPUTS))
-    parser.add_argument("--optimum-site", type=Path, help="put first on the path of optimum-cli")
+    parser.add_argument("--optimum", nargs="*", metavar="DIR", help="measure optimum-cli too, with these on its path")
     parser.add_argument("--json", type=Path, default=HERE.parent / "results" / "export_overhead.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="export-overhead-") as name:
@@ -62,10 +63,9 @@ def main() -> int:
             _compare(model, "optkit", _optkit(model, options.exporter, folder), folder, options.pairs)
             for model in options.models
         ]
-        optimum = Path(sys.executable).with_name("optimum-cli")
-        if optimum.exists() and "minilm" in options.models:
-            command = _optimum(optimum, folder)
-            found.append(_compare("minilm", "optimum", command, folder, options.pairs, options.optimum_site))
+        if options.optimum:
+            os.environ["PYTHONPATH"] = os.pathsep.join([*options.optimum, str(without_torchvision(folder))])
+            found.append(_compare("minilm", "optimum", _optimum(folder), folder, options.pairs))
     options.json.parent.mkdir(exist_ok=True)
     versions = {name: _version(name) for name in ("torch", "onnx", "onnxscript", "transformers", "optkit")}
     document = {"target": TARGET, "cores": os.cpu_count(), "versions": versions, "comparisons": found}
@@ -74,18 +74,16 @@ def main() -> int:
     return 0 if all(entry["time_ratio"] <= TARGET and entry["memory_ratio"] <= TARGET for entry in ours) else 1
 
 
-def _compare(
-    model: str, tool: str, command: Sequence[str], folder: Path, pairs: int, site: Path | None = None
-) -> dict[str, object]:
+def _compare(model: str, tool: str, command: Sequence[str], folder: Path, pairs: int) -> dict[str, object]:
     """Run a tool and its floor in turn; the first pair fills the caches and is not counted."""
-    first = _run(command, folder, site)
+    first = _run(command, folder)
     exporter = _exporter_of(first.text) if tool == "optkit" else "torchscript"
     floor = [sys.executable, str(HERE), "floor", model, exporter, str(folder / "floor.onnx")]
     _run(floor, folder)
     runs: Runs = {tool: [], "floor": []}
     for number in range(pairs):
         turn: list[Callable[[], None]] = [
-            lambda: runs[tool].append(_run(command, folder, site)),
+            lambda: runs[tool].append(_run(command, folder)),
             lambda: runs["floor"].append(_run(floor, folder)),
         ]
         for one in turn if number % 2 else reversed(turn):
@@ -112,10 +110,8 @@ def _compare(
     return entry
 
 
-def _run(command: Sequence[str], folder: Path, site: Path | None = None) -> Measured:
+def _run(command: Sequence[str], folder: Path) -> Measured:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    if site:
-        environment["PYTHONPATH"] = str(site)
     run = measure(command, environment, folder / "log.txt", TIME_LIMIT_S)
     if run.code:
         raise SystemExit(f"{' '.join(command[:4])} failed with {run.code}:\n{run.text[-2000:]}")
@@ -140,7 +136,8 @@ def _exporter_of(text: str) -> str:
     return match[1]
 
 
-def _optimum(program: Path, folder: Path) -> list[str]:
+def _optimum(folder: Path) -> list[str]:
+    program = Path(sys.executable).with_name("optimum-cli")
     code = (
         f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); import export_overhead as e; e.save_minilm(sys.argv[1])"
     )

@@ -32,7 +32,7 @@ from typing import Any
 
 from export_zoo import report
 from export_zoo.catalog import CASES, Case
-from export_zoo.process import TIME_LIMIT, measure
+from export_zoo.process import TIME_LIMIT, measure, without_torchvision
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ("optkit", "dynamo", "torchscript", "optimum")
@@ -112,7 +112,9 @@ def _attempt(case: Case, tool: str, out: Path, opset: int, time_limit: float, op
         saved = out / "saved"
         save = [sys.executable, "-m", "export_zoo.attempt", "save", case.name, str(saved)]
         subprocess.run(save, env=environment, check=True, capture_output=True)
-        environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in (optimum_site, _shadow(out)) if path)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            str(path) for path in (optimum_site, without_torchvision(out)) if path
+        )
     found = measure(_command(case, tool, out, opset), environment, out / "log.txt", time_limit)
     line: Line = {"model": case.name, "tool": tool, "opset": opset, "exit": found.code}
     line |= {"seconds": round(found.seconds, 2), "cpu_seconds": round(found.cpu_seconds, 2)}
@@ -150,14 +152,6 @@ def _environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
     }
-
-
-def _shadow(out: Path) -> Path:
-    """Return a folder that makes torchvision look absent, for a tool that would trip over a CUDA build of it."""
-    folder = out / "shadow"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['torchvision'] = None\n")
-    return folder
 
 
 def _judge(case: Case, files: dict[str, Path], opset: int) -> dict[str, dict[str, str | None]]:

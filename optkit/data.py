@@ -124,7 +124,10 @@ def _check_finite(feed: Feed) -> None:
 
 
 def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return seeded random values: normal for floats, 0 and 1 for integers and booleans (valid ids and masks anywhere).
+    """Return seeded random values: normal for floats, 0 and 1 for integers and booleans, which are valid ids anywhere.
+
+    An integer or boolean input with `mask` in its name keeps a first part of its last dimension, at least one element, as a text
+    that is padded on the right does: models give anything for a row that is masked as a whole.
 
     Args:
         inputs: what the model takes.
@@ -135,7 +138,12 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
     feed: dict[str, np.ndarray] = {}
     for spec in inputs:
         shape = spec.shape_at(sizes)
-        values = rng.standard_normal(shape) if spec.dtype.is_float else rng.integers(0, 2, shape)
+        if spec.dtype.is_float:
+            values: np.ndarray = rng.standard_normal(shape)
+        elif "mask" in spec.name and shape:
+            values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+        else:
+            values = rng.integers(0, 2, shape)
         feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
     return feed
 

@@ -236,3 +236,11 @@ def test_samples_without_real_data_say_so() -> None:
     samples = Samples(INPUTS, DIMS, None)
     assert samples.origin == "seeded random"
     np.testing.assert_array_equal(samples.at({"batch": 3})["x"], random_feed(INPUTS, {"batch": 3})["x"])
+
+
+def test_a_random_mask_keeps_a_first_part_and_never_nothing() -> None:
+    spec = TensorSpec.parse("attention_mask:int64[batch,sequence]")
+    mask = random_feed([spec], {"batch": 200, "sequence": 7})["attention_mask"]
+    assert set(mask.sum(axis=1)) == set(range(1, 8))
+    assert (np.diff(mask, axis=1) <= 0).all()
+    assert mask.dtype == np.int64

@@ -52,6 +52,14 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path, l
     )
 
 
+def without_torchvision(folder: Path) -> Path:
+    """Return a folder that, on a Python's path, makes torchvision look absent to a tool that would trip over a CUDA build of it."""
+    site = folder / "without_torchvision"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import sys\nsys.modules['torchvision'] = None\n")
+    return site
+
+
 def _cpu_seconds(pid: int) -> float:
     """Return the processor time of a process that runs, with that of the children that it waited for; see proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
