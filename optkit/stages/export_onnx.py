@@ -17,6 +17,7 @@ from optkit.stages.refusal import captured_output, lost_dimension, refusal
 from optkit.tensors import Feed, TensorSpec, example_sizes
 
 if TYPE_CHECKING:
+    import onnx_ir
     import torch
 
 
@@ -95,19 +96,31 @@ def _dynamo(
     args, kwargs = call.arguments({name: torch.from_numpy(array) for name, array in feed.items()})
     shapes = {spec.name: _dynamic(spec) for spec in inputs}
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
-    torch.onnx.export(
+    program = torch.onnx.export(
         module,
         args,
-        str(path),
         kwargs=kwargs,
         dynamo=True,
         opset_version=opset,
         input_names=[spec.name for spec in inputs],
         output_names=[spec.name for spec in outputs],
         dynamic_shapes=shapes if kwargs else tuple(shapes.values()),
-        external_data=size > onnx_file.ONE_FILE_BYTES,  # its default writes a second file for any model
         verbose=False,
     )
+    if program is None:
+        raise AssertionError("torch.onnx.export returned no program")
+    _rename_namesakes(program.model, {spec.name for spec in (*inputs, *outputs)})
+    # Its default writes a second file for any model.
+    program.save(path, external_data=size > onnx_file.ONE_FILE_BYTES)
+
+
+def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
+    """Rename inner values that are called as an input or output was asked to be: torch renames without looking for them."""
+    ends = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in names and id(value) not in ends:
+                value.name = f"{value.name}_of_{node.name or node.op_type}"
 
 
 def _torchscript(

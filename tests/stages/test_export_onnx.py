@@ -1,3 +1,4 @@
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from conftest import Make
 
 from optkit import onnx_file
 from optkit.errors import StageError
+from optkit.source import make_source
 from optkit.stages import ExportOnnx, export_onnx
 from optkit.tensors import Feed, TensorSpec
 
@@ -127,3 +129,22 @@ def test_a_changed_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text("import torch\n\ndef build():\n    return torch.nn.Linear(4, 2)\n")
     with pytest.raises(Exception, match="have changed since"):
         TORCHSCRIPT.run(source, tmp_path / "out")
+
+
+def test_an_output_may_be_called_as_an_inner_value_is(tmp_path: Path) -> None:
+    code = """
+        from torch import nn
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table = nn.Embedding(5, 4)
+            def forward(self, ids):
+                return self.table(ids).mean(1).relu()
+    """
+    (tmp_path / "m.py").write_text(textwrap.dedent(code))
+    dims = zoo.BATCH | {"length": zoo.DimRange.parse("2:3:8")}
+    inputs = zoo.specs("ids:int64[batch,length]")
+    for name in ("embedding", "mean", "relu"):  # what dynamo calls the values on the way
+        source = make_source(f"{tmp_path / 'm.py'}:Model", tmp_path / name, inputs, dims, outputs=(name,))
+        artifact = ExportOnnx(exporter="dynamo").run(source, tmp_path / f"{name}-onnx")
+        assert [spec.name for spec in onnx_file.facts(artifact.path).outputs] == [name]
