@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from optkit.data import random_feed
 from optkit.errors import ModelError
 from optkit.forward import run_forward
-from optkit.tensors import Dim, DimRange, DType, TensorSpec, example_sizes
+from optkit.tensors import Dim, DimRange, DType, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def output_specs(
         ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
             too few or too many.
     """
-    points = [example_sizes(dims, 0), example_sizes(dims, 1)]
+    points = [_distinct(dims, 0), _distinct(dims, 1)]
     first, second = (run_forward(module, inputs, random_feed(inputs, point)) for point in points)
     again = run_forward(module, inputs, random_feed(inputs, points[0]))
     if set(first) != set(again) or not all(_close(a, again[name]) for name, a in first.items()):
@@ -59,6 +59,11 @@ def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
     import torch
 
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:
+    """Return small sizes that differ from dimension to dimension and from turn to turn, where the ranges allow it."""
+    return {name: min(r.max, r.min + (turn + i) * r.multiple_of) for i, (name, r) in enumerate(dims.items())}
 
 
 def _dim(fallback: str, a: int, b: int, points: Sequence[Mapping[str, int]]) -> Dim:

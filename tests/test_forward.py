@@ -160,8 +160,8 @@ class Unsteady(nn.Module):
 @pytest.mark.parametrize(
     ("give", "message"),
     [
-        (lambda x: {f"at_{len(x)}": x}, "forward returns at_2 at one size and at_3 at another"),
-        (lambda x: x if len(x) == 2 else x[0], "output 'output': has 2 dimensions at one size and 1 at another"),
+        (lambda x: {f"at_{len(x)}": x}, "forward returns at_1 at one size and at_2 at another"),
+        (lambda x: x if len(x) == 2 else x[0], "output 'output': has 1 dimensions at one size and 2 at another"),
         (lambda x: x.to(torch.bfloat16), "output 'output': is bfloat16; optkit handles float32, .* Cast it in forward"),
         (lambda x: x.sum(dim=5), "forward raised .*IndexError"),
     ],

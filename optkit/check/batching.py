@@ -30,8 +30,11 @@ def check_batch_independence(
         return BatchIndependence(dim=None, failure="the inputs do not share a first dimension that varies")
     tolerance = tolerance or TOLERANCES[runner.artifact.precision]
     sizes = {name: r.opt for name, r in dims.items()}
-    first, second = dims[dim].min, min(dims[dim].max - dims[dim].min, max(dims[dim].opt - dims[dim].min, dims[dim].min))
-    if second < dims[dim].min:
+    first = dims[dim].min
+    second = min(
+        first + dims[dim].multiple_of, dims[dim].max - first
+    )  # two sizes that differ, where the range has room
+    if second < first:
         return BatchIndependence(
             dim=dim, failure=f"no two sizes of {dim!r} in {dims[dim].min} to {dims[dim].max} add up to a third"
         )
