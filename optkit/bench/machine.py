@@ -34,6 +34,11 @@ def this_machine() -> Machine:
     )
 
 
+def load_average() -> float | None:
+    """Return how many processes wanted to run in the last minute, on average; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def usable_cores() -> int:
     """Return how many cores this process may run on."""
     if sys.platform == "linux":

@@ -70,7 +70,7 @@ def bench(
     """
     from optkit.bench import BenchSettings
     from optkit.pipeline.checking import bench_files
-    from optkit.report import bench_tables
+    from optkit.report import bench_tables, busy_machine
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     asked = settings(
@@ -85,4 +85,4 @@ def bench(
     opened = [open_file(path, dims) for path in artifacts]
     with out.working():
         record = bench_files(opened, samples_of(opened[0], data), asked)
-    out.answer(record, *bench_tables(record))
+    out.answer(record, *bench_tables(record), *busy_machine(record))

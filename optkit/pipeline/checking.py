@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, measure, speed_ups, this_machine
+from optkit.bench import BenchSettings, load_average, measure, speed_ups, this_machine
 from optkit.check import check_batch_independence, check_parity
 from optkit.data import Samples
 from optkit.errors import FeedError
@@ -73,9 +73,11 @@ def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: Bench
     for artifact in artifacts[1:]:
         _same_inputs(artifacts[0], artifact)
     named = dict(zip(_names([a.path for a in artifacts]), artifacts, strict=True))
+    load = load_average()
     measurements = measure(named, samples, settings)
     return BenchRecord(
         machine=this_machine(),
+        load_before=load,
         measurements=tuple(measurements),
         speed_ups=tuple(speed_ups(measurements, next(iter(named)))),
     )

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from optkit.artifact import Passport, hash_of
-from optkit.bench import measure, speed_ups, this_machine
+from optkit.bench import load_average, measure, speed_ups, this_machine
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.pipeline.plan import SOURCE, Plan
@@ -39,10 +39,12 @@ def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) 
         kept = None
     if kept and kept.key == key:
         return kept, True
+    load = load_average()
     measurements = measure(runnable, samples, settings)
     record = BenchRecord(
         key=key,
         machine=machine,
+        load_before=load,
         measurements=tuple(measurements),
         speed_ups=tuple(speed_ups(measurements, SOURCE)),
     )

@@ -83,6 +83,7 @@ class BenchRecord(Document):
 
     key: str | None = None  # hash of what was measured and how; None outside a recipe
     machine: Machine
+    load_before: float | None = None  # processes that wanted to run in the minute before
     measurements: tuple[Measurement, ...]
     speed_ups: tuple[SpeedUp, ...]
 

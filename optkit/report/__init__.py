@@ -2,6 +2,7 @@
 
 from optkit.report.table import bench_tables, parity_table, run_tables
 from optkit.report.text import (
+    busy_machine,
     doctor_table,
     inspection_text,
     next_commands,
@@ -13,6 +14,7 @@ from optkit.report.text import (
 
 __all__ = [
     "bench_tables",
+    "busy_machine",
     "doctor_table",
     "inspection_text",
     "next_commands",

@@ -191,7 +191,10 @@ def test_a_forward_that_raises(refused: Refused) -> None:
         "--dim",
         "batch=1:4:8",
     )
-    refused(*arguments, says=r"^error: forward raised .*model\.py:15: RuntimeError: .* \(with x float32\[2, 5\], weights float32\)\.$")
+    refused(
+        *arguments,
+        says=r"^error: forward raised .*model\.py:15: RuntimeError: .* \(with x float32\[2, 5\], weights float32\)\.$",
+    )
 
 
 def weights(folder: Path, content: object) -> str:
