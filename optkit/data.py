@@ -9,8 +9,10 @@ import numpy as np
 
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
-from optkit.errors import FeedError
-from optkit.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim, check_feed
+from optkit.errors import FeedError, OptkitError
+from optkit.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+
+_SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 
 
 class Feeds:
@@ -31,7 +33,7 @@ class Feeds:
 
     def __iter__(self) -> Iterator[Feed]:
         number = -1
-        for number, feed in enumerate(self._read()):
+        for number, feed in enumerate(self._guarded()):
             if not isinstance(feed, Mapping):
                 raise FeedError(
                     f"{self.target}: feed {number} is a {type(feed).__name__}; expected a mapping of input name to array"
@@ -51,6 +53,21 @@ class Feeds:
             return len(_npz_files(Path(self.target)))
         return operator.length_hint(self._called, 0)
 
+    def _guarded(self) -> Iterator[object]:
+        """Read, and tell an error of the user's iterable as one, with its line."""
+        feeds, number = iter(self._read()), 0
+        while True:
+            try:
+                feed = next(feeds)
+            except StopIteration:
+                return
+            except OptkitError:
+                raise
+            except (Exception, SystemExit) as e:
+                raise FeedError(f"{self.target}: feed {number}: raised {user_code.describe(e)}") from e
+            yield feed
+            number += 1
+
     def _read(self) -> Iterable[object]:
         if _is_code(self.target):
             return self._called
@@ -62,7 +79,7 @@ class Feeds:
         found = user_code.load(self.target)
         try:
             found = found() if callable(found) else found
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(found, Iterable):
             raise FeedError(
@@ -123,7 +140,9 @@ def _check_finite(feed: Feed) -> None:
             raise FeedError(f"input {name!r}: holds NaN or infinity; expected finite numbers")
 
 
-def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
+def random_feed(
+    inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
+) -> dict[str, np.ndarray]:
     """Return seeded random values: normal for floats, 0 and 1 for integers and booleans, which are valid ids anywhere.
 
     An integer or boolean input with `mask` in its name keeps a first part of its last dimension, at least one element, as a text
@@ -133,6 +152,7 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
         inputs: what the model takes.
         sizes: named dimension -> its size.
         seed: the same seed, inputs and sizes give the same values.
+        wide: integers from -8 to 8, which not every model takes.
     """
     rng = np.random.default_rng(seed)
     feed: dict[str, np.ndarray] = {}
@@ -143,7 +163,7 @@ def random_feed(inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0) -> di
         elif "mask" in spec.name and shape:
             values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
         else:
-            values = rng.integers(0, 2, shape)
+            values = rng.integers(-8, 9, shape) if wide and spec.dtype in _SIGNED else rng.integers(0, 2, shape)
         feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
     return feed
 

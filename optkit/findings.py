@@ -6,6 +6,8 @@ and the report keep them. A number that is not finite is None, because JSON has 
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from optkit.record import Record
 
 
@@ -16,9 +18,9 @@ class Tolerance(Record):
     `numpy.allclose`; with `min_cosine` the cosine of each whole output must reach it. None leaves a rule out.
     """
 
-    atol: float | None = None
-    rtol: float | None = None
-    min_cosine: float | None = None
+    atol: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    rtol: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    min_cosine: float | None = Field(default=None, ge=-1, le=1)
 
     def __str__(self) -> str:
         rules = {"atol": self.atol, "rtol": self.rtol, "cosine": self.min_cosine}

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 
+BAKED_IN = "the trace baked in a value"
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """How forward is called: these inputs by position, then those by keyword."""
@@ -77,7 +80,11 @@ def parameter_names(module: "torch.nn.Module") -> list[str]:
 
 
 def _parameters(module: "torch.nn.Module") -> "list[inspect.Parameter] | None":
-    """Return the parameters of forward; None where they are not known: a ScriptModule, or *args."""
+    """Return the parameters of forward; None where they are not known: *args, or a file that was traced from such."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return _script_parameters(module)
     try:
         parameters = list(inspect.signature(module.forward).parameters.values())
     except (TypeError, ValueError):
@@ -85,6 +92,17 @@ def _parameters(module: "torch.nn.Module") -> "list[inspect.Parameter] | None":
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+
+
+def _script_parameters(module: "torch.jit.ScriptModule") -> "list[inspect.Parameter] | None":
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return None
+    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    return [
+        inspect.Parameter(a.name, kind, default=a.default_value if a.has_default_value() else empty)
+        for a in schema.arguments[1:]  # the first one is the module itself
+    ]
 
 
 def _by_name(parameters: "Sequence[inspect.Parameter]", specs: Mapping[str, TensorSpec]) -> Call:
@@ -140,7 +158,8 @@ def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Ten
     elif isinstance(output, (tuple, list)):
         fields = getattr(output, "_fields", [f"{name}_{i}" if not prefix else str(i) for i in range(len(output))])
         for field, value in zip(fields, output, strict=True):
-            yield from flatten(value, f"{prefix}{field}")
+            if value is not None:
+                yield from flatten(value, f"{prefix}{field}")
     else:
         raise ModelError(
             f"forward returned a {type(output).__name__} in {name!r}; expected tensors, or tuples and dicts of them"
@@ -182,7 +201,7 @@ def baked_in_notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
     import torch
 
     notes = [
-        f"{w.filename}:{w.lineno}: the trace baked in a value: {str(w.message).partition('. ')[0]}"
+        f"{w.filename}:{w.lineno}: {BAKED_IN}: {str(w.message).partition('. ')[0]}"
         for w in caught
         if issubclass(w.category, torch.jit.TracerWarning)
     ]

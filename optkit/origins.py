@@ -82,7 +82,7 @@ class Factory(Origin):
             torch.manual_seed(0)
             try:
                 module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
-            except Exception as e:
+            except (Exception, SystemExit) as e:
                 raise ModelError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(module, torch.nn.Module):
             found = type(module).__name__

@@ -62,8 +62,17 @@ def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
 
 
 def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:
-    """Return small sizes that differ from dimension to dimension and from turn to turn, where the ranges allow it."""
-    return {name: min(r.max, r.min + (turn + i) * r.multiple_of) for i, (name, r) in enumerate(dims.items())}
+    """Return sizes that differ from turn to turn wherever a range has two, by another step for each dimension.
+
+    So an output of `sequence - 1` is not taken for one of `batch`, which two neighbouring sizes may make look alike.
+    """
+    sizes: dict[str, int] = {}
+    for i, (name, r) in enumerate(dims.items()):
+        first = min(r.max, r.min + 3 * i * r.multiple_of)
+        step = (i + 1) * r.multiple_of
+        second = first + step if first + step <= r.max else max(r.min, first - step)
+        sizes[name] = second if turn else first
+    return sizes
 
 
 def _dim(fallback: str, a: int, b: int, points: Sequence[Mapping[str, int]]) -> Dim:

@@ -142,10 +142,10 @@ class DimRange(Record):
 
         Exporters and kernels like even and round sizes; the odd one finds what was folded to them.
         """
-        middle = (self.opt + self.max) // 2
         step = self.multiple_of
-        inside = [n for n in range(self.min + step, self.max, step) if n // step % 2 and n != self.opt]
-        return min(inside, key=lambda n: abs(n - middle), default=None)
+        middle = (self.opt + self.max) // 2 // step
+        near = (n * step for k in range(4) for n in (middle - k, middle + k) if n % 2)
+        return next((n for n in near if self.min < n < self.max and n != self.opt), None)
 
     def small(self, rank: int) -> int:
         """Return a small size of the range, above 1 where it has one; another rank gives another size where it has several."""

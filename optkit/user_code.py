@@ -61,13 +61,19 @@ def code_files(where: str) -> dict[str, Path]:
     finder = ModuleFinder(path=[str(file.parent)])
     try:
         finder.run_script(str(file))
+        names = (getattr(module, "__file__", None) for module in finder.modules.values())
+        found = {file} | {Path(name) for name in names if name}
     except SyntaxError as e:
         raise ModelError(f"{e.filename or where}:{e.lineno}: {e.msg}") from e
     except (OSError, UnicodeDecodeError, ValueError) as e:
         raise ModelError(f"{where}: cannot be read as Python ({first_line(e)})") from e
-    found = (getattr(module, "__file__", None) for module in finder.modules.values())
-    files = {file} | {Path(name) for name in found if name}
-    return {str(path.relative_to(file.parent)): path for path in sorted(files)}
+    except AttributeError:  # ModuleFinder does not know folders without __init__.py: watch all that lies below
+        found = {file, *(p for p in file.parent.rglob("*.py") if not _hidden(p.relative_to(file.parent)))}
+    return {str(path.relative_to(file.parent)): path for path in sorted(found)}
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "site-packages" for part in path.parts)
 
 
 def _package_files(where: str) -> dict[str, Path]:
@@ -144,7 +150,7 @@ def _import_file(file: Path, _code: str) -> ModuleType:
         sys.path.insert(0, str(file.parent))  # its neighbours, for as long as its functions may import them
     try:
         spec.loader.exec_module(module)
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         del sys.modules[name]
         raise ModelError(f"{file}: import failed: {describe(e)}") from e
     return module

@@ -26,7 +26,7 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
         value = callee(runner.infer)
     except OptkitError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise ModelError(f"{function}: raised {user_code.describe(e)}") from e
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ModelError(f"{function}: returned {value!r}; expected a finite number, larger is better")

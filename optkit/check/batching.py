@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from optkit.check.parity import TOLERANCES, compare_outputs
-from optkit.data import Samples
+from optkit.data import Samples, random_feed
 from optkit.findings import BatchIndependence, Tolerance
 from optkit.runners import Runner
-from optkit.tensors import DimRange, batch_dim
+from optkit.tensors import DimRange, Feed, Sizes, batch_dim
 
 
 def check_batch_independence(
@@ -35,11 +35,15 @@ def check_batch_independence(
         first + dims[dim].multiple_of, dims[dim].max - first
     )  # two sizes that differ, where the range has room
     if second < first:
-        return BatchIndependence(
-            dim=dim, failure=f"no two sizes of {dim!r} in {dims[dim].min} to {dims[dim].max} add up to a third"
+        why = f"not checked: no two sizes of {dim!r} in {dims[dim].min} to {dims[dim].max} add up to a third"
+        return BatchIndependence(dim=None, failure=why)
+    elsewhere = [s.name for s in runner.artifact.outputs if dim in s.shape[1:]]
+    if elsewhere:
+        why = (
+            f"not checked: output {elsewhere[0]!r} does not have {dim!r} first, so no server can put its rows together"
         )
-    a = samples.at(sizes | {dim: first}, seed=0)
-    b = samples.at(sizes | {dim: second}, seed=first + 2)
+        return BatchIndependence(dim=None, failure=why)
+    a, b = _two_feeds(samples, sizes | {dim: first}, sizes | {dim: second})
     both = {name: np.concatenate([a[name], b[name]]) for name in a}
     together = runner.infer(both)
     for name, array in together.items():
@@ -56,3 +60,11 @@ def check_batch_independence(
                 failure = f"output {found.output!r} of a sample changes with the others in its batch: {found.failure}"
                 return BatchIndependence(dim=dim, failure=failure)
     return BatchIndependence(dim=dim)
+
+
+def _two_feeds(samples: Samples, first: Sizes, second: Sizes) -> tuple[Feed, Feed]:
+    """Return two feeds that differ; real data of one sample only would hide what one sample does to another."""
+    a, b = samples.at(first, seed=0), samples.at(second, seed=len(next(iter(samples.at(first).values()))) + 2)
+    if all((b[name] == a[name][:1]).all() for name in a):
+        return random_feed(samples.inputs, first, 0), random_feed(samples.inputs, second, 1)
+    return a, b

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from optkit.artifact import Precision
-from optkit.data import Samples
+from optkit.data import Samples, random_feed
 from optkit.errors import RunnerError
 from optkit.findings import OutputParity, Parity, Tolerance
 from optkit.progress import track
@@ -54,6 +54,7 @@ def check_parity(
             found += [_failed(name, sizes, str(e)) for name in expected]
             continue
         found += compare_outputs(expected, got, sizes, tolerance)
+    found += _wide_integers(reference, candidate, samples, dims, tolerance)
     return Parity(
         reference=reference.artifact.path.name,
         candidate=candidate.artifact.path.name,
@@ -61,6 +62,28 @@ def check_parity(
         values=samples.origin,
         outputs=tuple(found),
     )
+
+
+def _wide_integers(
+    reference: Runner, candidate: Runner, samples: Samples, dims: Mapping[str, DimRange], tolerance: Tolerance
+) -> list[OutputParity]:
+    """Compare on negative and larger integers too, where the reference takes them: 0 and 1 hide wrong arithmetic.
+
+    Ids out of a table's range are refused by the reference, and then nothing is compared.
+    """
+    whole = any(not spec.dtype.is_float and "mask" not in spec.name for spec in samples.inputs)
+    if samples.real is not None or not whole:
+        return []
+    sizes = {name: r.opt for name, r in dims.items()}
+    feed = random_feed(samples.inputs, sizes, wide=True)
+    try:
+        expected = reference.infer(feed)
+    except RunnerError:
+        return []
+    try:
+        return compare_outputs(expected, candidate.infer(feed), sizes, tolerance)
+    except RunnerError as e:
+        return [_failed(name, sizes, str(e)) for name in expected]
 
 
 def compare_outputs(
@@ -86,6 +109,8 @@ def _compare(
 ) -> OutputParity:
     if reference.shape != candidate.shape:
         return _failed(name, sizes, f"has shape {list(candidate.shape)}; the reference has {list(reference.shape)}")
+    if reference.dtype != candidate.dtype:
+        return _failed(name, sizes, f"is {candidate.dtype}; the reference is {reference.dtype}")
     if not np.isfinite(reference).all():
         return _failed(name, sizes, "the reference itself gives NaN or infinity; nothing can be proven against that")
     if not np.isfinite(candidate).all():

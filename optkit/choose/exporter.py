@@ -10,9 +10,11 @@ from optkit.bench import BenchSettings, measure, speed_ups
 from optkit.check import Prover
 from optkit.errors import StageError
 from optkit.findings import Parity
+from optkit.forward import BAKED_IN
 from optkit.stages import ExportOnnx
 from optkit.tensors import batch_dim
 
+_DECIDES_BY_VALUES = "GuardOnDataDependentSymNode"  # how dynamo says that forward branches on the values of a tensor
 _ORDER: tuple[Literal["dynamo", "torchscript"], ...] = ("dynamo", "torchscript")
 
 
@@ -42,6 +44,13 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
             artifact = attempt.run(source, out_dir / f".{exporter}", filename)
         except StageError as e:
             refused.append(str(e).removeprefix(f"{stage.step}: "))
+            continue
+        baked = [note for note in artifact.notes if BAKED_IN in note]
+        if baked and any(_DECIDES_BY_VALUES in reason for reason in refused):
+            # Parity cannot be trusted here: random values may all take the branch that the example took.
+            refused.append(
+                f"the {exporter} exporter kept one branch only: {baked[0]}. To take that, --exporter {exporter}"
+            )
             continue
         candidate = _Candidate(exporter, artifact, prover.parity(artifact))
         written.append(candidate)

@@ -39,6 +39,7 @@ def torchscript(
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    may_mix: options.MayMix = False,
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
@@ -56,7 +57,7 @@ def torchscript(
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportTorchScript, method=method, strict=strict)
     model = _Model(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force, repro)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
 
 
 def onnx(
@@ -75,6 +76,7 @@ def onnx(
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    may_mix: options.MayMix = False,
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
@@ -92,7 +94,7 @@ def onnx(
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict)
     model = _Model(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol), force, repro)
+    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
 
 
 class _Model:

@@ -26,6 +26,7 @@ class Proof:
     atol: float | None = None
     rtol: float | None = None
     device: str = "cpu"
+    may_mix: bool = False
 
 
 def make_and_show(
@@ -45,7 +46,7 @@ def make_and_show(
         source,
         output,
         asked=requirements(proof.evaluation, proof.atol, proof.rtol, proof.device),
-        gates=settings(Gates, max_accuracy_drop=proof.max_drop),
+        gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.may_mix),
         samples=samples_of(source, proof.data),
         force=force,
     )

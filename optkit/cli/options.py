@@ -40,6 +40,9 @@ MaxDrop = Annotated[
 Atol = Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.", show_default="by precision")]
 Rtol = Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.", show_default="by precision")]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda; never another one in its place.")]
+MayMix = Annotated[
+    bool, typer.Option("--may-mix-batch", help="Allow a model whose answers depend on the other samples of a batch.")
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a trace that turned a value of the example into a constant.")
 ]

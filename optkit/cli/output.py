@@ -5,9 +5,12 @@ rich is imported when something is shown, so that --help does not wait for it.
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from optkit.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,13 +27,19 @@ class Output:
 
         self.as_json = as_json
         self.quiet = quiet
-        self._out = Console(highlight=False, emoji=False)
+        self._stdout = sys.stdout
+        self._out = Console(file=self._stdout, highlight=False, emoji=False)
         self._err = Console(stderr=True, highlight=False, emoji=False)
         _log_to(self._err, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Show progress on stderr while the block runs, where a person can see it."""
+        """Show progress on stderr while the block runs, where a person can see it; what the user's code prints goes there too."""
+        with contextlib.redirect_stdout(sys.stderr), self._progress():
+            yield
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[None]:
         if not self._err.is_terminal or self.quiet or self.as_json:
             yield
             return
@@ -41,10 +50,19 @@ class Output:
 
     def answer(self, record: "Document", *shown: "RenderableType") -> None:
         """Print the answer: the record as one JSON document, or what a person reads."""
-        if self.as_json:
-            sys.stdout.write(record.to_json() + "\n")
-            return
-        for i, item in enumerate(shown):
+        try:
+            if self.as_json:
+                self._stdout.write(record.to_json() + "\n")
+            else:
+                self._show(shown)
+            self._stdout.flush()
+        except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
+        except OSError as e:
+            raise OutputError(f"standard output: cannot be written ({e.strerror or e})") from e
+
+    def _show(self, items: "Sequence[RenderableType]") -> None:
+        for i, item in enumerate(items):
             if i:
                 self._out.print()
             self._out.print(item, soft_wrap=isinstance(item, str), markup=False)

@@ -75,6 +75,12 @@ def quantize(
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     chosen = mode if mode != "auto" else "static" if calibration else "dynamic"
+    if chosen == "dynamic" and (
+        calibration or method != "minmax" or percentile != 99.999 or activation_type != "uint8"
+    ):
+        raise RecipeError(
+            "--calibration, --method, --percentile and --activation-type are for --mode static. Give it --calibration DATA."
+        )
     common = {"per_channel": per_channel, "reduce_range": reduce_range}
     stage: Stage
     match chosen:

@@ -183,4 +183,4 @@ def tolerance(atol: float | None, rtol: float | None) -> "Tolerance | None":
     """Return the tolerance that was asked for; None for that of the precision."""
     from optkit.findings import Tolerance
 
-    return None if atol is None and rtol is None else Tolerance(atol=atol or 0.0, rtol=rtol or 0.0)
+    return None if atol is None and rtol is None else settings(Tolerance, atol=atol or 0.0, rtol=rtol or 0.0)

@@ -13,7 +13,7 @@ def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) 
         failures.append(f"parity: {passport.parity.failure}")
     independence = passport.batch_independence
     declared = batch_dim(passport.artifact.inputs) is not None
-    if gates.batch_independence and declared and independence and not independence.passed:
+    if gates.batch_independence and declared and independence and independence.dim and not independence.passed:
         failures.append(f"batch independence: {independence.failure}")
     if gates.max_accuracy_drop is not None and reference:
         if passport.accuracy is None:

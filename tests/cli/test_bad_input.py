@@ -193,7 +193,7 @@ def test_a_forward_that_raises(refused: Refused) -> None:
     )
     refused(
         *arguments,
-        says=r"^error: forward raised .*model\.py:15: RuntimeError: .* \(with x float32\[2, 5\], weights float32\)\.$",
+        says=r"^error: forward raised .*model\.py:15: RuntimeError: .* \(with x float32\[1, 5\], weights float32\)\.$",
     )
 
 

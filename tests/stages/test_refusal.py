@@ -111,7 +111,7 @@ def test_outputs_that_are_one_tensor_keep_their_names(exporter: str, code: Path,
 
 def test_a_model_on_another_dtype_is_refused_with_both_dtypes(code: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"m\.py:24: .*\(with x float32\[2, 4\], weights float16\)\. Return model\.float\(\)"
+        ModelError, match=r"m\.py:24: .*\(with x float32\[1, 4\], weights float16\)\. Return model\.float\(\)"
     ):
         source(code, "Half")
 
