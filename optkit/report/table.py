@@ -16,7 +16,7 @@ def run_tables(record: RunRecord) -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
     title = f"{record.recipe}, at batch {shown}" if shown else record.recipe
-    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "speed-up")
+    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "faster")
     for step in (record.source, *record.steps):
         name = Text(step.name, "bold green" if record.winner and step.name == record.winner.artifact else "")
         if not step.made:
@@ -96,6 +96,8 @@ def plain_table(title: str, *columns: str) -> Table:
         "p90 ms",
         "p99 ms",
         "samples/s",
+        "/s",
+        "faster",
         "speed-up",
         "max abs",
         "max rel",

@@ -1,7 +1,9 @@
 """nn.Module -> TorchScript, by scripting (keeps control flow) or tracing (records one run)."""
 
+import contextlib
 import re
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -50,7 +52,8 @@ class ExportTorchScript(Stage):
             try:
                 if forward_call(module, source.inputs).keyword:
                     raise StageError("forward takes some inputs by keyword only, and a TorchScript file by position")
-                return torch.jit.script(module), ["scripted: keeps control flow"]
+                with _constants_in_order():
+                    return torch.jit.script(module), ["scripted: keeps control flow"]
             except Exception as e:  # the frontend raises many types, user code in it any
                 reason = _script_reason(e)
                 if self.method == "script":
@@ -60,6 +63,32 @@ class ExportTorchScript(Stage):
             raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
         why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
         return traced, [why, *notes]
+
+
+class _InOrder(dict[str, None]):
+    """A set that is iterated in the order in which its elements came."""
+
+    def __init__(self, elements: Iterable[str] = ()) -> None:
+        super().__init__(dict.fromkeys(elements))
+
+    def add(self, element: str) -> None:
+        self.setdefault(element)
+
+
+@contextlib.contextmanager
+def _constants_in_order() -> Iterator[None]:
+    """Let torch write the constants of a module in their own order.
+
+    It iterates a set of their names, whose order changes from process to process, so that the same model would never give the same
+    file twice. Where torch no longer does so, this does nothing.
+    """
+    from torch.jit import _recursive
+
+    _recursive.set = _InOrder  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del _recursive.set  # type: ignore[attr-defined]
 
 
 def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -5,7 +8,7 @@ import numpy as np
 import pytest
 import zoo
 
-from optkit.artifact import Artifact
+from optkit.artifact import Artifact, sha256_of
 from optkit.errors import StageError
 from optkit.runners import open_runner
 from optkit.source import make_source
@@ -81,3 +84,22 @@ def test_a_trace_that_raises_names_the_line(tmp_path: Path) -> None:
     source = make_source(f"{tmp_path / 'shy.py'}:Shy", tmp_path, zoo.specs("x:float32[batch,4]"), zoo.BATCH)
     with pytest.raises(StageError, match=r"the model cannot be traced: .*shy.py:7: ValueError: not while I am watched"):
         ExportTorchScript(method="trace").run(source, tmp_path / "out")
+
+
+def test_the_same_model_gives_the_same_file_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(
+        "from torch import nn\n"
+        "def build(): return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4))\n"
+    )
+    digests = set()
+    for seed in ("1", "2", "3"):
+        folder = tmp_path / seed
+        subprocess.run(
+            [
+                sys.executable, "-m", "optkit", "export", "torchscript", str(tmp_path / "m.py:build"), "-o", str(folder / "m.pt"),
+                "--input", "x:float32[batch,1,4,4]", "--dim", "batch=1:2:4",
+            ],
+            env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True,
+        )  # fmt: skip
+        digests.add(sha256_of(folder / "m.pt"))
+    assert len(digests) == 1
