@@ -1,6 +1,7 @@
 """Why an exporter failed, told so that the user can mend it: the cause in a sentence, the line of the model, what usually helps."""
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
@@ -86,6 +87,12 @@ def _translated_node(error: BaseException) -> str:
     return ""
 
 
+def _flush_c() -> None:
+    """Write out what C++ has printed so far; left in its buffer it would come out at the end of the process."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no such handle on Windows
+        ctypes.CDLL(None).fflush(None)
+
+
 @contextlib.contextmanager
 def captured_output() -> Iterator[io.StringIO]:
     """Keep what exporters log and print, from C++ too, and give it when the block has ended."""
@@ -103,6 +110,7 @@ def captured_output() -> Iterator[io.StringIO]:
             with contextlib.redirect_stderr(kept), contextlib.redirect_stdout(kept):
                 yield kept
         finally:
+            _flush_c()
             for fd, copy in saved:
                 os.dup2(copy, fd)
                 os.close(copy)

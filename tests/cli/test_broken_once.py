@@ -225,6 +225,21 @@ def test_a_full_disk_under_stdout_is_no_bug(onnx_copy: Path) -> None:
     assert "error: standard output: cannot be written (No space left on device)" in done.stderr
 
 
+def test_what_an_exporter_prints_from_c_does_not_come_out_later(tmp_path: Path) -> None:
+    (tmp_path / "b.py").write_text(
+        "import torch\nclass Bessel(torch.nn.Module):\n    def forward(self, x): return torch.special.bessel_j0(x)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "optkit", *export(tmp_path / "b.py", "Bessel")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Torch IR graph" not in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_does_not_change_the_exit_code(onnx_copy: Path) -> None:
     command = f"{sys.executable} -m optkit inspect {onnx_copy} --json | true; exit ${{PIPESTATUS[0]}}"
     assert subprocess.run(["bash", "-c", command], check=False, capture_output=True).returncode == 0
