@@ -1,6 +1,9 @@
 """The benchmark: several artifacts at several batch sizes, measured in alternating rounds."""
 
+import math
+import os
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,10 +11,11 @@ from pydantic import Field
 
 from optkit.artifact import Artifact
 from optkit.bench.machine import usable_cores
+from optkit.bench.statistics import intervals, percentile, verdict
 from optkit.bench.timing import StopRule, time_calls
 from optkit.data import Samples
 from optkit.errors import FeedError
-from optkit.findings import Measurement, SpeedUp
+from optkit.findings import Measurement, SpeedUp, Stopped
 from optkit.progress import track
 from optkit.runners import Device, open_runner
 from optkit.tensors import batch_dim
@@ -90,45 +94,57 @@ def _measurement(
     rounds: Sequence[tuple[float, ...]],
 ) -> Measurement:
     every = np.concatenate([np.asarray(times) for times in rounds])  # (calls,) ms
-    p50, p90, p99 = np.percentile(every, (50, 90, 99))
     batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
     return Measurement(
         artifact=name,
+        precision=str(artifact.precision),
         device=settings.device,
         provider=provider,
         threads=threads,
+        affinity=tuple(sorted(os.sched_getaffinity(0))) if sys.platform == "linux" else None,
         batch=batch,
         sizes=dict(sizes),
         includes_copies=False,
-        warmup_calls=settings.warmup_calls,
+        cuda_graph=False,
+        load_ms=None,
+        first_call_ms=None,
+        calls=len(every),
+        dropped_calls=settings.warmup_calls * len(rounds),
+        blocks_p50_ms=tuple(statistics.median(times) for times in rounds),
         times_ms=tuple(rounds),
-        p50_ms=float(p50),
-        p90_ms=float(p90),
-        p99_ms=float(p99),
+        p50_ms=float(np.median(every)),
+        p90_ms=percentile(every, 90),
+        p95_ms=percentile(every, 95),
+        p99_ms=percentile(every, 99),
+        mean_ms=float(every.mean()),
+        min_ms=float(every.min()),
         samples_per_s=float(batch * 1000 / every.mean()),
     )
 
 
 def speed_ups(measurements: Sequence[Measurement], reference: str) -> list[SpeedUp]:
-    """Return the speed-up of every artifact over the reference at each batch size: the median of the rounds' ratios of medians.
-
-    `low` and `high` are the smallest and largest ratio of any one round: what was seen, not a confidence interval.
-    """
+    """Return the speed-up of every artifact over the reference at each batch size."""
     found = []
     by_batch = {m.batch: m for m in measurements if m.artifact == reference}
     for m in measurements:
         base = by_batch.get(m.batch)
         if base is None or m.artifact == reference:
             continue
-        ratios = [statistics.median(a) / statistics.median(b) for a, b in zip(base.times_ms, m.times_ms, strict=True)]
+        logs = [math.log(a / b) for a, b in zip(base.blocks_p50_ms, m.blocks_p50_ms, strict=True)]
+        known = intervals(logs)
         found.append(
             SpeedUp(
                 reference=reference,
                 candidate=m.artifact,
                 batch=m.batch,
-                ratio=statistics.median(ratios),
-                low=min(ratios),
-                high=max(ratios),
+                ratio=known.ratio,
+                low=known.low,
+                high=known.high,
+                free_low=known.free_low,
+                free_high=known.free_high,
+                verdict=verdict(known, 0.02),
+                blocks=len(logs),
+                stopped=Stopped.BLOCKS,
             )
         )
     return found

@@ -75,7 +75,7 @@ def _faster(right: list[_Candidate], prover: Prover) -> tuple[_Candidate, list[s
     measured = measure({c.exporter: c.artifact for c in right}, prover.samples, settings)
     found = speed_ups(measured, right[0].exporter)[0]
     chosen = right[1] if found.ratio > 1 else right[0]
-    ratio = f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
+    ratio = f"{found.ratio:.2f}x ({found.low or 0:.2f}-{found.high or 0:.2f})"
     return chosen, [f"the {found.candidate} exporter's file runs {ratio} as fast as the {found.reference} exporter's"]
 
 

@@ -7,11 +7,19 @@ from optkit.findings import Measurement, SpeedUp
 from optkit.record import Record
 
 
-class Winner(Record):
-    """The artifact that is kept, and why."""
+class Lost(Record):
+    """An artifact that was not kept, and why."""
 
     artifact: str
     reason: str
+
+
+class Winner(Record):
+    """The artifact that is kept, and why; and why each other one was not."""
+
+    artifact: str
+    reason: str
+    lost: tuple[Lost, ...] = ()
 
 
 def fastest(

@@ -77,6 +77,7 @@ def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: Bench
     measurements = measure(named, samples, settings)
     return BenchRecord(
         machine=this_machine(),
+        settings=settings,
         load_before=load,
         measurements=tuple(measurements),
         speed_ups=tuple(speed_ups(measurements, next(iter(named)))),

@@ -44,6 +44,7 @@ def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) 
     record = BenchRecord(
         key=key,
         machine=machine,
+        settings=settings,
         load_before=load,
         measurements=tuple(measurements),
         speed_ups=tuple(speed_ups(measurements, SOURCE)),

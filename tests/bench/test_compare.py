@@ -1,8 +1,8 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Self
 
-import numpy as np
 import pytest
+from measured import measurement
 from zoo import specs
 
 from optkit.artifact import Artifact
@@ -12,14 +12,6 @@ from optkit.data import Samples
 from optkit.errors import FeedError
 from optkit.findings import Measurement
 from optkit.tensors import DimRange, Feed, TensorSpec
-
-
-def measurement(name: str, *rounds: Sequence[float], batch: int = 1) -> Measurement:
-    every = [time for times in rounds for time in times]
-    return Measurement(
-        artifact=name, device="cpu", provider="fake", threads=1, batch=batch, sizes={}, includes_copies=False,
-        warmup_calls=0, times_ms=tuple(map(tuple, rounds)), p50_ms=float(np.median(every)), p90_ms=1, p99_ms=1, samples_per_s=1,
-    )  # fmt: skip
 
 
 class Stage:
@@ -103,7 +95,10 @@ def test_all_raw_times_are_kept_by_round(play: Play) -> None:
 def test_percentiles_and_throughput_are_of_all_calls(play: Play) -> None:
     times = tuple(float(n) for n in range(1, 101))  # 1 to 100 ms
     _, (found,) = play({"a": [times[:60], times[60:]]}, batches=(4,), rounds=2)
-    assert (found.p50_ms, found.p90_ms, found.p99_ms) == (50.5, pytest.approx(90.1), pytest.approx(99.01))
+    assert (found.p50_ms, found.p90_ms, found.p95_ms) == (50.5, pytest.approx(90.1), pytest.approx(95.05))
+    assert found.p99_ms is None
+    assert found.tail == ("p95", found.p95_ms)
+    assert (found.calls, found.mean_ms, found.min_ms) == (100, 50.5, 1)
     assert found.samples_per_s == pytest.approx(4 * 1000 / 50.5)
 
 
@@ -121,22 +116,23 @@ def test_real_models_are_measured(onnx_linear: Artifact) -> None:
     for m in found:
         assert m.provider == "CPUExecutionProvider"
         assert [len(times) for times in m.times_ms] == [3, 3]
-        assert 0 < m.p50_ms <= m.p90_ms <= m.p99_ms
+        assert 0 < m.min_ms <= m.p50_ms
+        assert (m.p90_ms, m.tail) == (None, ("p50", m.p50_ms))
 
 
-def test_a_speed_up_is_the_ratio_of_medians_with_its_range_over_the_rounds() -> None:
-    reference = measurement("a", [4, 4, 4], [6, 6, 6])
-    candidate = measurement("b", [2, 2, 2], [2, 2, 2])
-    (found,) = speed_ups([reference, candidate], "a")
-    assert (found.reference, found.candidate, found.batch) == ("a", "b", 1)
-    assert (found.ratio, found.low, found.high) == (2.5, 2, 3)
+def test_a_speed_up_is_the_mean_ratio_of_medians_of_blocks() -> None:
+    (found,) = speed_ups([measurement("a", [4, 4, 9], [8, 8, 8]), measurement("b", [2, 2, 1], [1, 1, 3])], "a")
+    assert (found.reference, found.candidate, found.batch, found.blocks) == ("a", "b", 1, 2)
+    assert found.ratio == pytest.approx(4)  # of 2 and 8
+    assert found.low is not None
+    assert found.low < 2
 
 
 def test_speed_ups_are_within_one_batch_size() -> None:
     found = speed_ups(
         [measurement("a", [1], batch=1), measurement("b", [2], batch=1), measurement("b", [1], batch=8)], "a"
     )
-    assert [(s.batch, s.ratio) for s in found] == [(1, 0.5)]
+    assert [(s.batch, s.ratio) for s in found] == [(1, pytest.approx(0.5))]
 
 
 def model(onnx_linear: Artifact, inputs: tuple[TensorSpec, ...], **dims: str) -> Artifact:

@@ -1,21 +1,12 @@
+from measured import measurement, speed_up
+
 from optkit.choose import fastest
-from optkit.findings import Measurement, SpeedUp
 
-
-def measured(name: str, batch: int) -> Measurement:
-    return Measurement(
-        artifact=name, device="cpu", provider="fake", threads=1, batch=batch, sizes={}, includes_copies=False,
-        warmup_calls=0, times_ms=(), p50_ms=1, p90_ms=1, p99_ms=1, samples_per_s=1,
-    )  # fmt: skip
-
-
-def faster(name: str, batch: int, ratio: float) -> SpeedUp:
-    return SpeedUp(reference="source", candidate=name, batch=batch, ratio=ratio, low=ratio, high=ratio)
-
-
-MEASURED = [measured(name, batch) for batch in (1, 8) for name in ("source", "script", "onnx", "int8")]
+MEASURED = [measurement(name, [1.0], batch=batch) for batch in (1, 8) for name in ("source", "script", "onnx", "int8")]
 RATIOS = {"script": (1.0, 1.0), "onnx": (2.0, 2.0), "int8": (1.0, 9.0)}
-SPEED_UPS = [faster(name, batch, r) for name, ratios in RATIOS.items() for batch, r in zip((1, 8), ratios, strict=True)]
+SPEED_UPS = [
+    speed_up(name, r, batch=batch) for name, ratios in RATIOS.items() for batch, r in zip((1, 8), ratios, strict=True)
+]
 
 
 def test_the_largest_geometric_mean_over_the_batches_wins() -> None:
