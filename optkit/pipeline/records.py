@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from optkit.artifact import Format, Passport, Precision
-from optkit.bench import BenchSettings, Machine
+from optkit.bench import BenchSettings, Machine, SelfTest
 from optkit.choose import Winner
 from optkit.findings import (
     Accuracy,
@@ -101,6 +101,18 @@ class BenchRecord(Document):
     knees: tuple[Knee, ...] = ()
     not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
     interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
+
+
+class SelfTestRecord(Document):
+    """How a benchmark fared that compared a model with itself."""
+
+    schema_id: ClassVar[str] = "optkit/self-test/1"
+
+    artifact: str
+    machine: Machine
+    settings: BenchSettings
+    load_before: float | None
+    found: SelfTest
 
 
 class RunRecord(Document):

@@ -34,23 +34,6 @@ def run_tables(record: RunRecord) -> list[Table]:
     return [table, *(_by_batch(bench) if bench and len(batches) > 1 else [])]
 
 
-def bench_tables(record: BenchRecord) -> list[Table]:
-    """Return one table for each batch size."""
-    tables = []
-    for batch in sorted({m.batch for m in record.measurements}):
-        table = plain_table(
-            f"batch {batch}", "artifact", "ran on", "calls", "p50 ms", "p90 ms", "p99 ms", "samples/s", "speed-up"
-        )
-        for m in record.measurements:
-            if m.batch == batch:
-                p50, p99, rate = _latency(m)
-                ratio = _ratio(_speed_up(record, m.artifact, batch))
-                p90 = ms_text(m.p90_ms) if m.p90_ms is not None else ""
-                table.add_row(m.artifact, provider_text(m.provider), str(m.calls), p50, p90, p99, rate, ratio)
-        tables.append(table)
-    return tables
-
-
 def parity_table(parity: Parity) -> Table:
     """Return every output at every point: differences and verdict."""
     table = plain_table(
@@ -94,7 +77,15 @@ def plain_table(title: str, *columns: str) -> Table:
         "calls",
         "p50 ms",
         "p90 ms",
+        "p95 ms",
         "p99 ms",
+        "mean ms",
+        "min ms",
+        "load ms",
+        "first call ms",
+        "dropped",
+        "callers",
+        "batch",
         "samples/s",
         "/s",
         "faster",

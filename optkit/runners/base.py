@@ -1,6 +1,7 @@
 """Runner: loads one artifact on one device and runs it. Parity, accuracy, benchmark and calibration all go through it."""
 
 import abc
+import contextlib
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Self
@@ -77,9 +78,9 @@ class Runner(abc.ABC):
         return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
     def bind(self, feed: Feed) -> Callable[[], None]:
-        """Place the inputs once; each call of what is returned is one inference, awaited to its end.
+        """Place the inputs once; each call of what is returned is one inference, awaited to its end, in the runtime's cheapest form.
 
-        The outputs stay where the runtime leaves them. Valid until the runner is closed.
+        Call it inside `calling`. The outputs stay where the runtime leaves them. Valid until the runner is closed.
 
         Raises:
             FeedError: a name, dtype or shape does not fit.
@@ -87,6 +88,10 @@ class Runner(abc.ABC):
         """
         self._check(feed)
         return self._bind(feed)
+
+    def calling(self) -> contextlib.AbstractContextManager[object]:
+        """Return what a thread must be inside while it calls what `bind` gave; it stands outside the calls, which it would slow down."""
+        return contextlib.nullcontext()
 
     def _check(self, feed: Feed) -> None:
         if not self._loaded:

@@ -1,6 +1,8 @@
 """PyTorch: the module itself (eager), TorchScript files and ExportedPrograms."""
 
+import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -73,15 +75,21 @@ class _TorchRunner(Runner):
         import torch
 
         args, kwargs = self._placed(feed)
-        module, on_gpu = self._loaded_module, self.device is Device.CUDA
+        call = functools.partial(self._loaded_module, *args, **kwargs)
+        if self.device is Device.CPU:
+            return call
 
-        def call() -> None:
-            with torch.inference_mode():
-                module(*args, **kwargs)
-                if on_gpu:
-                    torch.cuda.synchronize()
+        def call_and_wait() -> None:
+            call()
+            torch.cuda.synchronize()
 
-        return call
+        return call_and_wait
+
+    def calling(self) -> contextlib.AbstractContextManager[object]:
+        """Return torch's inference mode, which is one of a thread."""
+        import torch
+
+        return torch.inference_mode()
 
     def _placed(self, feed: Feed) -> "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]":
         import torch

@@ -10,7 +10,7 @@ import pytest
 from project import DYNAMIC, ONNX, TORCHSCRIPT, CommandLine, Result, files_below, write_project, write_recipe
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
-QUICK = ("--batch", "1,8", "--rounds", "2", "--min-duration-s", "0", "--min-calls", "3")
+QUICK = ("--batch", "1,8", "--time-limit-s", "0.001")  # one block
 EXPORT = ("export", "onnx", "model.py:build", *CONTRACT, "--exporter", "torchscript", "--opset", "17")
 
 
