@@ -174,15 +174,15 @@ class Stopped(StrEnum):
 class SpeedUp(Record):
     """How many times faster a candidate is than the reference, at one batch size.
 
-    The unit is the log of the ratio of the two medians of one block; `ratio` is the exponential of the mean over the blocks.
-    An interval is None where there are too few blocks for it: two for `low` and `high`, six for the other.
+    The unit is the log of the ratio of the two medians of one block; `ratio` is the exponential of the mean over the blocks without
+    the tenth at either end. An interval is None where there are too few blocks for it: two for `low` and `high`, six for the other.
     """
 
     reference: str
     candidate: str
     batch: int
     ratio: float
-    low: float | None  # 95 % interval of Student's t
+    low: float | None  # its 95 % interval by Student's t
     high: float | None
     free_low: float | None  # distribution-free interval of the median ratio, of at least 95 %, by order statistics
     free_high: float | None

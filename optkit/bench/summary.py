@@ -93,16 +93,21 @@ def is_precise(found: Intervals, settings: BenchSettings) -> bool:
 
 
 def knees(measurements: Sequence[Measurement]) -> list[Knee]:
-    """Return for each artifact the smallest batch that reaches 90 % of its largest throughput; none below three batch sizes."""
+    """Return for each artifact the smallest batch that reaches 90 % of its largest throughput; none below three batch sizes.
+
+    The throughput is that of the median call: means hold what other processes took, which differs between batch sizes.
+    """
     found = []
     for name in dict.fromkeys(m.artifact for m in measurements):
-        sweep = sorted((m for m in measurements if m.artifact == name), key=lambda m: m.batch)
-        if len(sweep) < 3:
+        rates = {m.batch: m.batch * 1000 / m.p50_ms for m in measurements if m.artifact == name}
+        if len(rates) < 3:
             continue
-        best = max(m.samples_per_s for m in sweep)
-        knee = next(m for m in sweep if m.samples_per_s >= KNEE * best)
-        rule = f"the smallest batch with at least {KNEE:.0%} of the largest throughput, {best:,.0f} samples/s"
-        found.append(Knee(artifact=name, batch=knee.batch, samples_per_s=knee.samples_per_s, rule=rule))
+        best = max(rates.values())
+        knee = min(batch for batch, rate in rates.items() if rate >= KNEE * best)
+        rule = (
+            f"the smallest batch with at least {KNEE:.0%} of the largest throughput, {best:,.0f} samples/s by medians"
+        )
+        found.append(Knee(artifact=name, batch=knee, samples_per_s=rates[knee], rule=rule))
     return found
 
 

@@ -23,7 +23,7 @@ class Block:
         return float(np.median(self.times_ms))
 
 
-def time_block(call: Callable[[], None], settings: BenchSettings) -> Block:
+def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
     """Drop the first calls after a switch, then time one call after the other until the block is long enough.
 
     Both the dropped and the counted calls go on until their shortest time and their fewest calls are reached. The counted ones follow
@@ -34,7 +34,7 @@ def time_block(call: Callable[[], None], settings: BenchSettings) -> Block:
     return Block(np.array(counted) / 1e6, len(dropped))
 
 
-def _calls(call: Callable[[], None], shortest_s: float, fewest: int) -> list[int]:
+def _calls(call: Callable[[], object], shortest_s: float, fewest: int) -> list[int]:
     """Call until both limits are reached; return the time of each call in ns."""
     clock = time.perf_counter_ns
     times: list[int] = []

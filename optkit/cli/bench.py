@@ -26,8 +26,12 @@ def bench(
     time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of the random order of the blocks.")] = 0,
     self_test: Annotated[
-        int | None, typer.Option(help="Compare the first model with a copy of itself, so often.", show_default=False)
-    ] = None,
+        bool,
+        typer.Option(
+            "--self-test", help="Compare the first model with a copy of itself, and count how often that is right."
+        ),
+    ] = False,
+    trials: Annotated[int, typer.Option(help="Comparisons of --self-test.")] = 20,
     dims: options.Dims = None,
     data: options.Data = None,
     as_json: options.Json = False,
@@ -55,9 +59,9 @@ def bench(
     )
     opened = [open_file(path, dims) for path in artifacts]
     samples = samples_of(opened[0], data)
-    if self_test is not None:
+    if self_test:
         with out.working():
-            tested = self_test_file(opened[0], samples, asked, self_test)
+            tested = self_test_file(opened[0], samples, asked, trials)
         out.answer(tested, self_test_table(tested))
         raise typer.Exit(0 if tested.found.passed else 1)
     with out.working():

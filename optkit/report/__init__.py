@@ -1,5 +1,6 @@
 """The records of a run, shown to a person."""
 
+from optkit.report.choice import choice_text
 from optkit.report.measured import bench_notes, bench_tables, self_test_table
 from optkit.report.table import parity_table, run_tables
 from optkit.report.text import (
@@ -15,6 +16,7 @@ from optkit.report.text import (
 __all__ = [
     "bench_notes",
     "bench_tables",
+    "choice_text",
     "doctor_table",
     "inspection_text",
     "next_commands",

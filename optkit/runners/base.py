@@ -77,7 +77,7 @@ class Runner(abc.ABC):
             raise RunnerError(f"{self.artifact.path.name}: failed on {_shapes(feed)}: {first_line(e)}") from e
         return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
-    def bind(self, feed: Feed) -> Callable[[], None]:
+    def bind(self, feed: Feed) -> Callable[[], object]:
         """Place the inputs once; each call of what is returned is one inference, awaited to its end, in the runtime's cheapest form.
 
         Call it inside `calling`. The outputs stay where the runtime leaves them. Valid until the runner is closed.
@@ -108,7 +108,7 @@ class Runner(abc.ABC):
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]: ...
 
     @abc.abstractmethod
-    def _bind(self, feed: Feed) -> Callable[[], None]: ...
+    def _bind(self, feed: Feed) -> Callable[[], object]: ...
 
 
 def _shapes(feed: Feed) -> str:

@@ -59,7 +59,7 @@ class OnnxRuntimeRunner(Runner):
         arrays = self._session.run(self._names, dict(feed))
         return dict(zip(self._names, arrays, strict=True))
 
-    def _bind(self, feed: Feed) -> Callable[[], None]:
+    def _bind(self, feed: Feed) -> Callable[[], object]:
         session, binding = self._session, self._session.io_binding()
         if self.device is Device.CUDA:
             import onnxruntime

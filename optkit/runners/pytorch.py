@@ -71,7 +71,7 @@ class _TorchRunner(Runner):
             # A copy: a module may return a view of its input or of a buffer.
             return {name: tensor.to("cpu", copy=True).numpy() for name, (_, tensor) in zip(names, found, strict=True)}
 
-    def _bind(self, feed: Feed) -> Callable[[], None]:
+    def _bind(self, feed: Feed) -> Callable[[], object]:
         import torch
 
         args, kwargs = self._placed(feed)

@@ -261,7 +261,7 @@ def swept(*rates: tuple[int, float]) -> list[Measurement]:
 def test_the_knee_is_the_smallest_batch_near_the_largest_throughput() -> None:
     (knee,) = knees(swept((1, 10), (4, 30), (8, 46), (16, 50), (32, 49)))
     assert (knee.artifact, knee.batch, knee.samples_per_s) == ("a", 8, pytest.approx(46_000))
-    assert knee.rule == "the smallest batch with at least 90% of the largest throughput, 50,000 samples/s"
+    assert knee.rule == "the smallest batch with at least 90% of the largest throughput, 50,000 samples/s by medians"
 
 
 def test_two_batches_are_no_sweep() -> None:

@@ -18,12 +18,34 @@ def test_a_percentile_needs_five_calls_above_it(percent: float, needed: int) -> 
     assert percentile(times[:-1], percent) is None
 
 
-def test_the_t_interval_is_that_of_scipy() -> None:
-    logs = np.random.default_rng(0).normal(0.1, 0.05, 12)
+def test_below_ten_blocks_the_t_interval_is_that_of_scipy() -> None:
+    logs = np.random.default_rng(0).normal(0.1, 0.05, 9)
     found = intervals(list(logs))
     right = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
     assert found.ratio == pytest.approx(math.exp(logs.mean()))
     assert (found.low, found.high) == (pytest.approx(math.exp(right.low)), pytest.approx(math.exp(right.high)))
+
+
+@pytest.mark.parametrize("n", [10, 19, 20, 40])
+def test_from_ten_blocks_it_is_that_of_the_trimmed_mean(n: int) -> None:
+    logs = np.random.default_rng(n).normal(0.1, 0.05, n)
+    found = intervals(list(logs))
+    cut = n // 10
+    assert (
+        math.log(found.ratio)
+        == pytest.approx(stats.trim_mean(logs, 0.1))
+        == pytest.approx(np.sort(logs)[cut : n - cut].mean())
+    )
+    low, high = stats.mstats.trimmed_mean_ci(logs, limits=(cut / n + 1e-9, cut / n + 1e-9), alpha=0.05)
+    assert (math.log(found.low or 0), math.log(found.high or 0)) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_one_bad_moment_in_ten_blocks_moves_little() -> None:
+    logs = list(np.random.default_rng(0).normal(0, 0.01, 10))
+    calm, struck = intervals(logs), intervals([*logs[:-1], 3.0])
+    assert struck.ratio == pytest.approx(calm.ratio, abs=0.01)
+    assert struck.high is not None
+    assert struck.high < 1.03
 
 
 @pytest.mark.parametrize("n", [6, 10, 17, 40])
@@ -80,7 +102,7 @@ def test_the_distribution_free_interval_holds_where_the_other_does_not() -> None
 
 
 def test_stopping_at_a_width_costs_little_coverage() -> None:
-    """Blocks stop when the interval happens to be narrow, which is a bias; with ten of them at least it stays small."""
+    """Blocks end when the interval happens to be narrow, which is a bias; with ten of them at least it stays small."""
     random = np.random.default_rng(4)
     held = []
     for logs in random.normal(0, 0.03, (1000, 40)):
