@@ -102,7 +102,8 @@ class GpuConditions(Record):
     mean_power_w: float | None
     energy_mj_per_inference: float | None  # of one call, not of one sample of its batch
     throttle_reasons: tuple[str, ...]  # seen in any sample
-    throttled_calls: int  # marked and left out of every number
+    throttled_calls: int
+    throttled_calls_kept: int  # of blocks in which every call was throttled; the others are left out of every number
 
 
 class CallParts(Record):

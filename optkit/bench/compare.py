@@ -10,13 +10,14 @@ import numpy as np
 
 from optkit.artifact import Artifact
 from optkit.bench.concurrency import concurrent_load
+from optkit.bench.gpu import watching
 from optkit.bench.settings import BenchSettings, bench_points
 from optkit.bench.statistics import intervals
 from optkit.bench.summary import Turn, is_precise, knees, measurement, speed_up
-from optkit.bench.timing import time_block
+from optkit.bench.timing import Block, time_block
 from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
-from optkit.findings import ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
+from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
 from optkit.progress import track
 from optkit.runners import open_runner
 from optkit.tensors import Feed, batch_dim
@@ -43,7 +44,8 @@ def measure(
     In a block every artifact takes one turn, in an order drawn anew for each block: a fresh session, first calls that are dropped, then
     calls that are counted, at one batch size after the other. Blocks go on until every interval is as narrow as was asked, and end at
     the time limit or the largest number of blocks in any case. Artifacts are never interleaved call by call: each would then find the
-    other's weights in the cache. Copies between host and device are not included.
+    other's weights in the cache. Copies between host and device are not included. A model in Python is built once a process (building may
+    mean training): its sessions share their weights, which lie where they lie in every block.
 
     With Ctrl-C the blocks that were whole are returned; before the first one it passes on.
 
@@ -166,9 +168,10 @@ def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tupl
 def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) -> Turn:
     """Load an artifact anew and time it at each point."""
     began = time.perf_counter()
-    with open_runner(artifact, settings.device, settings.threads_used) as runner:
-        loaded = time.perf_counter()
-        first_call_ms, blocks = 0.0, []
+    with open_runner(artifact, settings.device, settings.threads_used) as runner, watching(settings.device) as watch:
+        load_ms, first_call_ms = (time.perf_counter() - began) * 1000, 0.0
+        blocks: list[Block] = []
+        parts: list[CallParts] = []
         with runner.calling():
             for i, feed in enumerate(feeds):
                 call = runner.bind(feed)
@@ -177,8 +180,10 @@ def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) ->
                     call()
                     if i == 0:
                         first_call_ms = (time.perf_counter() - before) * 1000
-                    blocks.append(time_block(call, settings))
-        return Turn(runner.provider, (loaded - began) * 1000, first_call_ms, tuple(blocks))
+                    block = time_block(call, settings)
+                    blocks.append(watch.judged(block) if watch else block)
+                    parts += runner.parts(feed)
+        return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts))
 
 
 def _concurrency(name: str, artifact: Artifact, series: _Series, settings: BenchSettings) -> Iterator[ConcurrentLoad]:

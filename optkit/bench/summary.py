@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optkit.artifact import Artifact
+from optkit.artifact import Artifact, Format
+from optkit.bench.gpu import conditions
 from optkit.bench.machine import affinity
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import Intervals, intervals, percentile, verdict
 from optkit.bench.timing import Block
-from optkit.findings import Knee, Measurement, SpeedUp, Stopped
+from optkit.findings import CallParts, Knee, Measurement, SpeedUp, Stopped
 from optkit.tensors import batch_dim
 
 KEPT_CALLS = 200  # of each block in the record; percentiles are computed from all
@@ -26,6 +27,7 @@ class Turn:
     load_ms: float
     first_call_ms: float
     blocks: tuple[Block, ...]
+    parts: tuple[CallParts, ...] = ()  # where a call's time goes, for each point; empty where the runtime cannot tell
 
 
 def measurement(
@@ -35,6 +37,7 @@ def measurement(
     blocks = [turn.blocks[point] for turn in turns]
     every = np.concatenate([block.times_ms for block in blocks])  # (calls,) ms
     batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
+    shared = artifact.format is Format.PYTORCH  # built once a process, so that a session only takes it up
     return Measurement(
         artifact=name,
         precision=str(artifact.precision),
@@ -46,10 +49,10 @@ def measurement(
         sizes=dict(sizes),
         includes_copies=False,
         cuda_graph=False,
-        load_ms=float(np.median([turn.load_ms for turn in turns])),
+        load_ms=None if shared else float(np.median([turn.load_ms for turn in turns])),
         first_call_ms=float(np.median([turn.first_call_ms for turn in turns])),
         calls=len(every),
-        dropped_calls=sum(block.dropped_calls for block in blocks),
+        dropped_calls=sum(block.dropped_calls + block.throttled_calls * (not block.all_throttled) for block in blocks),
         blocks_p50_ms=tuple(block.p50_ms for block in blocks),
         times_ms=tuple(_thinned(block.times_ms) for block in blocks),
         p50_ms=float(np.median(every)),
@@ -59,6 +62,16 @@ def measurement(
         mean_ms=float(every.mean()),
         min_ms=float(every.min()),
         samples_per_s=float(batch * 1000 / every.mean()),
+        gpu=conditions(blocks),
+        parts=_median_parts([turn.parts[point] for turn in turns if turn.parts]),
+    )
+
+
+def _median_parts(parts: Sequence[CallParts]) -> CallParts | None:
+    if not parts:
+        return None
+    return CallParts(
+        **{name: float(np.median([getattr(part, name) for part in parts])) for name in CallParts.model_fields}
     )
 
 

@@ -11,11 +11,27 @@ from optkit.bench.settings import BenchSettings
 
 
 @dataclass(frozen=True)
+class GpuSample:
+    """What a GPU was doing at one moment, of the clock that calls are timed with; None where it does not tell."""
+
+    at_s: float
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    throttles: tuple[str, ...]  # why it ran slower than it could
+
+
+@dataclass(frozen=True)
 class Block:
     """The times of the counted calls of one block, in ms, and how many calls before them were dropped."""
 
     times_ms: np.ndarray  # (calls,)
     dropped_calls: int
+    began_s: float = 0.0  # of the first counted call
+    samples: tuple[GpuSample, ...] = ()
+    throttled_calls: int = 0  # left out of `times_ms`, unless every call was throttled
+    all_throttled: bool = False
 
     @functools.cached_property
     def p50_ms(self) -> float:
@@ -30,8 +46,9 @@ def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
     each other without a pause: the caches hold what the model itself leaves in them. Nothing but the clock is read between two calls.
     """
     dropped = _calls(call, settings.drop_s, settings.drop_calls)
+    began_s = time.perf_counter_ns() / 1e9
     counted = _calls(call, settings.block_s, settings.block_calls)
-    return Block(np.array(counted) / 1e6, len(dropped))
+    return Block(np.array(counted) / 1e6, len(dropped), began_s)
 
 
 def _calls(call: Callable[[], object], shortest_s: float, fewest: int) -> list[int]:

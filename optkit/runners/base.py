@@ -10,6 +10,7 @@ import numpy as np
 
 from optkit.artifact import Artifact
 from optkit.errors import FeedError, RunnerError, first_line
+from optkit.findings import CallParts
 from optkit.tensors import Feed, check_feed
 
 
@@ -92,6 +93,10 @@ class Runner(abc.ABC):
     def calling(self) -> contextlib.AbstractContextManager[object]:
         """Return what a thread must be inside while it calls what `bind` gave; it stands outside the calls, which it would slow down."""
         return contextlib.nullcontext()
+
+    def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
+        """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
+        return ()
 
     def _check(self, feed: Feed) -> None:
         if not self._loaded:

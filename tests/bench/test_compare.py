@@ -8,7 +8,7 @@ import pytest
 from measured import measurement as measurement_of
 from zoo import specs
 
-from optkit.artifact import Artifact
+from optkit.artifact import Artifact, Format
 from optkit.bench import BenchSettings, Measured, bench_points, compare, measure, this_machine
 from optkit.bench.machine import affinity, usable_cores
 from optkit.bench.summary import Turn, knees, measurement
@@ -68,6 +68,9 @@ class Actor:
 
     def calling(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def parts(self, feed: Feed) -> tuple[()]:
+        return ()
 
     def bind(self, feed: Feed) -> Callable[[], None]:
         self.stage.played.append((self.name, len(feed["input"])))
@@ -252,6 +255,12 @@ def test_the_numbers_of_a_measurement_are_of_all_calls(onnx_linear: Artifact) ->
     assert found.blocks_p50_ms == (30.5, 80.5)
     assert (found.load_ms, found.first_call_ms) == (3, 7)
     assert found.samples_per_s == pytest.approx(4 * 1000 / 50.5)
+
+
+def test_a_model_in_python_has_no_load_time(onnx_linear: Artifact) -> None:
+    in_python = onnx_linear.model_copy(update={"format": Format.PYTORCH})
+    turns = [Turn("P", 1, 7, (Block(np.array([1.0]), 3),))]
+    assert measurement("a", in_python, turns, 0, {"batch": 4}, BenchSettings()).load_ms is None
 
 
 def swept(*rates: tuple[int, float]) -> list[Measurement]:
