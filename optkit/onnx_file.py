@@ -1,7 +1,8 @@
 """What an .onnx file says of itself, and how one is saved; its external data is part of it."""
 
+import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,6 +230,26 @@ def unused_inputs(path: Path) -> list[str]:
     read = {name for node in nodes(graph) for name in node.input} | {value.name for value in graph.output}
     weights = {tensor.name for tensor in graph.initializer}
     return [value.name for value in graph.input if value.name not in read | weights]
+
+
+def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
+    """Give back to a file the inputs that its exporter left out because no output depends on them, in the declared order.
+
+    The weights are not read: external data stays as it is.
+    """
+    import onnx
+
+    model = load(path, weights=False)
+    found = {value.name: copy.copy(value) for value in model.graph.input}
+    if all(spec.name in found for spec in inputs):
+        return
+    for spec in inputs:
+        dtype = onnx.helper.np_dtype_to_tensor_dtype(spec.dtype.numpy)
+        found.setdefault(spec.name, onnx.helper.make_tensor_value_info(spec.name, dtype, spec.shape))
+    del model.graph.input[:]
+    model.graph.input.extend(found.pop(spec.name) for spec in inputs)
+    model.graph.input.extend(found.values())
+    onnx.save_model(model, str(path))
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:

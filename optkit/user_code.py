@@ -175,6 +175,12 @@ def last_line_in(text: str) -> str | None:
     return users[-1] if users else None
 
 
+def current_line() -> str | None:
+    """Return the innermost line of the user's code that is being run, as `file.py:12`."""
+    frames = [f for f in traceback.extract_stack() if _is_users(f.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+
+
 def _is_users(filename: str) -> bool:
     ours = str(Path(__file__).parent)
     installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)

@@ -9,8 +9,9 @@ import zoo
 from torch import nn
 
 from optkit.errors import ModelError
-from optkit.forward import by_position, flatten, forward_call, run_forward
-from optkit.outputs import output_specs
+from optkit.forward import flatten, forward_call, run_forward
+from optkit.outputs import find_outputs
+from optkit.tracing import by_position
 
 A, B = torch.zeros(1), torch.ones(2)
 
@@ -126,7 +127,7 @@ def test_an_error_in_forward_names_the_line_and_the_shapes() -> None:
 @pytest.mark.parametrize("name", zoo.SAMPLES)
 def test_the_outputs_of_the_zoo_are_found(name: str) -> None:
     sample = zoo.SAMPLES[name]
-    found = output_specs(getattr(zoo, name)(), sample.inputs, sample.dims)
+    found = find_outputs(getattr(zoo, name)(), sample.inputs, sample.dims).specs
     sizes = {dim: r.max for dim, r in sample.dims.items()}
     expected = sample.expected(sample.feed(sizes))
     assert [spec.name for spec in found] == list(expected)
@@ -137,17 +138,17 @@ def test_the_outputs_of_the_zoo_are_found(name: str) -> None:
 
 def test_a_dimension_that_is_computed_gets_a_name_of_its_own() -> None:
     sample = zoo.bad("folds_batch")
-    assert [str(s) for s in output_specs(zoo.folds_batch(), sample.inputs, sample.dims)] == [
+    assert [str(s) for s in find_outputs(zoo.folds_batch(), sample.inputs, sample.dims).specs] == [
         "output:float32[1,output_dim_1]"
     ]
 
 
 def test_names_for_the_outputs_must_be_as_many() -> None:
     sample = zoo.SAMPLES["two"]
-    found = output_specs(zoo.two(), sample.inputs, sample.dims, ("sum", "rest"))
+    found = find_outputs(zoo.two(), sample.inputs, sample.dims, ("sum", "rest")).specs
     assert [spec.name for spec in found] == ["sum", "rest"]
     with pytest.raises(ModelError, match=r"outputs: 1 names given \(sum\), but forward returns output_0, output_1"):
-        output_specs(zoo.two(), sample.inputs, sample.dims, ("sum",))
+        find_outputs(zoo.two(), sample.inputs, sample.dims, ("sum",))
 
 
 class Unsteady(nn.Module):
@@ -171,4 +172,4 @@ class Unsteady(nn.Module):
 def test_outputs_that_cannot_be_described_are_refused(give: Any, message: str) -> None:
     sample = zoo.bad("")
     with pytest.raises(ModelError, match=message):
-        output_specs(Unsteady(give), sample.inputs, sample.dims)
+        find_outputs(Unsteady(give), sample.inputs, sample.dims)

@@ -8,10 +8,11 @@ from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import by_position, forward_call
+from optkit.forward import forward_call
 from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.tensors import TensorSpec, example_sizes
+from optkit.tracing import by_position
 
 
 class ExportProgram(Stage):

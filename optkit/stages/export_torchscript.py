@@ -1,7 +1,6 @@
 """nn.Module -> TorchScript, by scripting (keeps control flow) or tracing (records one run)."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,10 +10,12 @@ from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError, first_line
-from optkit.forward import baked_in_notes, by_position, forward_call, torchscript_notices_off
+from optkit.forward import forward_call, torchscript_notices_off
 from optkit.source import load_module
 from optkit.stages.base import Stage
+from optkit.stages.refusal import script_reason
 from optkit.tensors import example_sizes
+from optkit.tracing import baked_in_notes, by_position, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +51,12 @@ class ExportTorchScript(Stage):
         reason = ""
         if self.method != "trace":
             try:
-                if forward_call(module, source.inputs).keyword:
-                    raise StageError("forward takes some inputs by keyword only, and a TorchScript file by position")
+                if why := why_not_scripted(module, forward_call(module, source.inputs)):
+                    raise StageError(why)
                 with _constants_in_order():
                     return torch.jit.script(module), ["scripted: keeps control flow"]
             except Exception as e:  # the frontend raises many types, user code in it any
-                reason = _script_reason(e)
+                reason = script_reason(e)
                 if self.method == "script":
                     raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
         traced, notes = _trace(module, source)
@@ -97,7 +98,7 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
     feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+    with warnings.catch_warnings(record=True) as caught, loops_told(), torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)
         try:
             # check_trace would compare with this same input only; parity does it at every corner.
@@ -105,9 +106,3 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
         except Exception as e:
             raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e
     return traced, baked_in_notes(caught)
-
-
-def _script_reason(error: BaseException) -> str:
-    """Return the cause and the user's line of an error of the TorchScript compiler."""
-    line = re.search(r'File "([^"]+)", line (\d+)', str(error))
-    return f"{first_line(error).rstrip(':')}{f' ({line[1]}:{line[2]})' if line else ''}"
