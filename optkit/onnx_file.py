@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Protobuf holds at most 2 GiB in one message; below this the weights stay inside the one file.
 ONE_FILE_BYTES = 1_500_000_000
+_CONSTANT_WEIGHTS_IR = 4  # before, every initializer had to be an input as well
 _SMALL_BYTES = 1024  # up to this a tensor stays in the graph, as onnx's own external data has it
 
 _QUANTIZED_OPS = frozenset({
@@ -39,7 +40,7 @@ class OnnxFacts(Record):
 
 
 def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
-    """Parse a file.
+    """Parse a file. Weights that it lists as inputs too, as IR version 3 demands, become constants, as they are since version 4.
 
     Args:
         path: the .onnx file.
@@ -48,6 +49,30 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
     Raises:
         ArtifactError: it is missing, a folder, no ONNX model, or a part of its data is missing.
     """
+    model = _parse(path, weights)
+    own = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in own]
+    if len(inputs) < len(model.graph.input):
+        kept = [copy.copy(value) for value in inputs]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
+    return model
+
+
+def load_lazily(path: Path) -> "onnx_ir.Model":
+    """Parse a file as `load` does, and leave external data on the disk until it is asked for."""
+    import onnx_ir
+
+    model = onnx_ir.load(path)
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    if len(inputs) < len(model.graph.inputs):
+        model.graph.inputs[:] = inputs
+        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
+    return model
+
+
+def _parse(path: Path, weights: bool) -> "onnx.ModelProto":
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -69,7 +94,7 @@ def facts(path: Path) -> OnnxFacts:
     Raises:
         ArtifactError: as `load`.
     """
-    model = load(path, weights=False)
+    model = _parse(path, weights=False)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     counts: dict[str, int] = {}

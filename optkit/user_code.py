@@ -77,12 +77,16 @@ def _hidden(path: Path) -> bool:
 
 
 def _package_files(where: str) -> dict[str, Path]:
+    _see_current_folder()
     try:
         spec = importlib.util.find_spec(where)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.origin:
-        raise ModelError(f"{where}: no such module; expected file.py:function or package.module:function")
+        raise ModelError(
+            f"{where}: no such module, neither installed nor below {Path.cwd()}; expected file.py:function or "
+            f"package.module:function"
+        )
     top = importlib.util.find_spec(where.partition(".")[0])
     folders = [Path(p) for p in (top.submodule_search_locations or [])] if top else []
     files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
@@ -112,8 +116,12 @@ def load(target: str) -> Any:
     """
     where, name = split_target(target)
     if where.endswith(".py"):
-        module = _import_file(_absolute(Path(where)), code_sha256(target))
+        file = _absolute(Path(where))
+        code = code_sha256(target)
+        _neighbours_first(file.parent)
+        module = _import_file(file, code)
     else:
+        _see_current_folder()
         try:
             module = importlib.import_module(where)
         except Exception as e:
@@ -122,6 +130,12 @@ def load(target: str) -> Any:
         known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
         raise ModelError(f"{where}: has no {name!r}; it defines {known}")
     return getattr(module, name)
+
+
+def _see_current_folder() -> None:
+    """Make packages below the current folder importable, as `python -m` does and a console script does not; installed ones go first."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def _absolute(path: Path) -> Path:
@@ -146,14 +160,33 @@ def _import_file(file: Path, _code: str) -> ModuleType:
         raise ModelError(f"{file}: cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and torch.jit.script look their module up there
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))  # its neighbours, for as long as its functions may import them
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as e:
         del sys.modules[name]
         raise ModelError(f"{file}: import failed: {describe(e)}") from e
     return module
+
+
+# What optkit itself imports after the user's code; a file or folder of such a name beside that code must not take its place.
+_NEEDED = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch")
+
+
+def _neighbours_first(folder: Path) -> None:
+    """Let the files of a folder import their neighbours, now and for as long as their functions may do so.
+
+    A module of the same name that lies beside another file of the user's is forgotten; that file imports it anew when it is next used.
+    """
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    for name in names & set(_NEEDED) - set(sys.modules):
+        importlib.import_module(name)  # the installed one, before the folder comes before it on the path
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        elsewhere = file and _is_users(file) and not Path(file).is_relative_to(folder)
+        if elsewhere and name.partition(".")[0] in names - {"__main__"}:
+            del sys.modules[name]
+    if sys.path[0] != str(folder):
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
 
 
 def describe(error: BaseException) -> str:
