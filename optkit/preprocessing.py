@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.deps import require
 from optkit.errors import FeedError
@@ -12,16 +12,25 @@ from optkit.images import read_image
 from optkit.record import Record
 from optkit.tensors import TensorSpec
 
-_Side = Annotated[int, Field(ge=1)]
 _CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+
+
+def _checked_size(value: object) -> object:
+    sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"{value!r}: expected a length in pixels, or [height, width]")
+    return value
+
+
+_Size = Annotated[int | tuple[int, int], BeforeValidator(_checked_size)]
 
 
 class ImagePreprocessing(Record):
     """Decode, resize, crop, normalise: (pixel * scale - mean) / std, and lay out; see `optkit.images.read_image`."""
 
     mode: Literal["RGB", "BGR", "L"] = "RGB"
-    resize: _Side | tuple[_Side, _Side] | None = None  # the shorter side, or height and width
-    crop: _Side | tuple[_Side, _Side] | None = None  # from the middle: a square, or height and width
+    resize: _Size | None = None  # the shorter side, or height and width
+    crop: _Size | None = None  # from the middle: a square, or height and width
     scale: float = Field(default=1 / 255, gt=0, allow_inf_nan=False)
     mean: tuple[float, ...] = (0.0,)  # one for each channel, or one for all
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
@@ -36,6 +45,22 @@ class ImagePreprocessing(Record):
                     f"expected {_CHANNELS[self.mode]}, one for each channel, or one for all"
                 )
         return self
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether the values are still pixels of 0 to 255."""
+        return self.scale == 1 and set(self.mean) == {0.0} and set(self.std) == {1.0}
+
+    @property
+    def sample_shape(self) -> tuple[int | None, int | None, int | None]:
+        """The shape of what an image becomes; None where that depends on the image."""
+        size = self.crop if self.crop is not None else self.resize
+        if size is None or (self.crop is None and isinstance(size, int)):
+            height = width = None  # of a resized image the shorter side alone is known
+        else:
+            height, width = (size, size) if isinstance(size, int) else size
+        channels = _CHANNELS[self.mode]
+        return (channels, height, width) if self.layout == "chw" else (height, width, channels)
 
     def read(self, path: Path, spec: TensorSpec) -> np.ndarray:
         """Return the image of a file as one sample of the input, without a batch dimension.
@@ -57,10 +82,9 @@ class ImagePreprocessing(Record):
                 f"{path}: becomes float32[{shape}]; a sample of {spec.name!r} is {list(expected)}. "
                 f"Set resize, crop, mode and layout so that they agree."
             )
-        converted = sample.astype(spec.dtype.numpy)
-        if not spec.dtype.is_float and not np.array_equal(converted, sample):
+        if not spec.dtype.is_float and not self.keeps_pixels:
             raise FeedError(
-                f"{path}: its values are no {spec.dtype}, which {spec.name!r} takes. "
+                f"{path}: becomes float32; {spec.name!r} takes {spec.dtype}. "
                 f"Set scale: 1 and leave mean and std out, to give pixels of 0 to 255."
             )
-        return converted
+        return sample.astype(spec.dtype.numpy)

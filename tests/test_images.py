@@ -117,7 +117,7 @@ def test_raw_pixels_for_a_model_that_takes_them(pixels, tmp_path):
     sample = ImagePreprocessing(scale=1, layout="hwc").read(tmp_path / "a.png", spec)
     assert sample.dtype == np.uint8
     np.testing.assert_array_equal(sample, pixels)
-    with pytest.raises(FeedError, match=r"its values are no uint8, which 'image' takes\. Set scale: 1"):
+    with pytest.raises(FeedError, match=r"becomes float32; 'image' takes uint8\. Set scale: 1"):
         ImagePreprocessing(layout="hwc").read(tmp_path / "a.png", spec)
 
 
