@@ -204,7 +204,9 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     weights = Path(os.path.normpath(path.parent / source.weights)) if source.weights else None
     content = _content(origin, weights)
     if content != source.content_sha256:
-        raise ModelError(f"{origin.target}: its code or weights have changed since {path.name} was made. Run it again.")
+        raise ModelError(
+            f"{origin.target}: its code or weights have changed since its outputs were found. Run it again."
+        )
     module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:
         raise ModelError(

@@ -119,7 +119,9 @@ def test_a_factory_that_builds_other_weights_each_time_is_told(tmp_path: Path) -
 def test_changed_code_is_noticed(tmp_path: Path) -> None:
     artifact = make(user_model(tmp_path), tmp_path)
     user_model(tmp_path, MODEL + "# changed\n")
-    with pytest.raises(ModelError, match=r"its code or weights have changed since model\.source\.json was made"):
+    with pytest.raises(
+        ModelError, match=r"its code or weights have changed since its outputs were found\. Run it again"
+    ):
         load_module(artifact)
 
 

@@ -67,6 +67,8 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
         raise StageError(f"{stage.step}: no exporter could export the model.\n{reasons}")
     right = [candidate for candidate in written if candidate.parity.passed]
     chosen, why = _faster(right, prover) if len(right) > 1 else ((right or written)[0], [])
+    if chosen.exporter == "script" and any(_DECIDES_BY_VALUES in reason for reason in refused):
+        why = [*why, "forward branches on values: what was proven are the branches that the values of the proof took"]
     notes = (*chosen.artifact.notes, *why, *(f"not chosen: {reason}" for reason in refused))
     return _moved_up(chosen.artifact, out_dir).model_copy(update={"notes": notes})
 

@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # How torch logs that a dimension became a number: `eval Eq(s27, 3) [guard added] (model.py:52 in forward)`.
 _BECAME_NUMBER = re.compile(r"^eval .*Eq\(\w+, (\d+)\) \[guard added\]")
-_AGAIN_S = 5.0
+_AGAIN_S = 1.0
 
 
 class TimeUp(BaseException):
@@ -81,8 +82,9 @@ def limited(cpu_seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeUp
+    def stop(_signal: int, frame: FrameType | None) -> None:
+        if not _importing(frame):
+            raise TimeUp
 
     before = signal.signal(signal.SIGPROF, stop)
     # Again and again: what is raised inside a destructor or a callback of C is lost.
@@ -92,6 +94,11 @@ def limited(cpu_seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported, which would be left half done for the rest of the process."""
+    return any(f.f_code.co_filename.startswith("<frozen importlib") for f, _ in traceback.walk_stack(frame))
 
 
 class _Lines(logging.Handler):

@@ -36,34 +36,41 @@ class ExportTorchScript(Stage):
         """Script or trace the module; warnings of the tracer that mean a baked-in value become notes."""
         module = load_module(source)
         with torchscript_notices_off():
-            scripted, notes = self._scripted(module, source)
             try:
-                scripted.save(str(path))
+                notes = self._write(module, source, path)
             except (RuntimeError, OSError) as e:
                 raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
         return self.artifact(source, path, Precision.FP32, notes=notes)
 
-    def _scripted(self, module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
+    def _write(self, module: "torch.nn.Module", source: Artifact, path: Path) -> list[str]:
+        """Save the scripted or the traced module, and return what is to be said of it."""
         import torch
 
         if isinstance(module, torch.jit.ScriptModule):
-            return module, ["the source is TorchScript already"]
+            module.save(str(path))
+            return ["the source is TorchScript already"]
         reason = ""
         if self.method != "trace":
             try:
                 if why := why_not_scripted(module, forward_call(module, source.inputs)):
                     raise StageError(why)
                 with _constants_in_order():
-                    return torch.jit.script(module), ["scripted: keeps control flow"]
-            except Exception as e:  # the frontend raises many types, user code in it any
+                    torch.jit.script(module).save(str(path))
+                return ["scripted: keeps control flow"]
+            except OSError:
+                raise
+            except (
+                Exception
+            ) as e:  # the frontend raises many types, user code in it any; some is found out while saving only
                 reason = script_reason(e)
                 if self.method == "script":
                     raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
         traced, notes = _trace(module, source)
         if self.strict and notes:
             raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
+        traced.save(str(path))
         why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
-        return traced, [why, *notes]
+        return [why, *notes]
 
 
 class _InOrder(dict[str, None]):
