@@ -37,6 +37,7 @@ class OnnxFacts(Record):
     outputs: tuple[TensorSpec, ...]
     precision: Precision
     files: tuple[str, ...]  # external data, relative to the file's folder
+    unused_inputs: tuple[str, ...]  # no output depends on these
 
 
 def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
@@ -100,15 +101,17 @@ def facts(path: Path) -> OnnxFacts:
     counts: dict[str, int] = {}
     for node in nodes(graph):
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    inputs = tuple(_spec(value, path) for value in graph.input if value.name not in weights)
     return OnnxFacts(
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         nodes=counts,
-        inputs=tuple(_spec(value, path) for value in graph.input if value.name not in weights),
+        inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
         files=_external_files(_tensors(graph)),
+        unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
 
@@ -245,16 +248,9 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
                 yield from nodes(inner)
 
 
-def unused_inputs(path: Path) -> list[str]:
-    """Return the inputs of a graph that nothing reads: no output depends on them.
-
-    Raises:
-        ArtifactError: as `load`.
-    """
-    graph = load(path, weights=False).graph
+def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:
     read = {name for node in nodes(graph) for name in node.input} | {value.name for value in graph.output}
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value.name for value in graph.input if value.name not in read | weights]
+    return tuple(name for name in inputs if name not in read)
 
 
 def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
@@ -266,8 +262,6 @@ def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
 
     model = load(path, weights=False)
     found = {value.name: copy.copy(value) for value in model.graph.input}
-    if all(spec.name in found for spec in inputs):
-        return
     for spec in inputs:
         dtype = onnx.helper.np_dtype_to_tensor_dtype(spec.dtype.numpy)
         found.setdefault(spec.name, onnx.helper.make_tensor_value_info(spec.name, dtype, spec.shape))

@@ -58,12 +58,15 @@ class ExportOnnx(Stage):
             )
         baked = self._export(source, path)
         onnx_file.gather(path)  # the TorchScript exporter writes a file for each weight above 2 GB, and one below it
-        onnx_file.check(path)
         facts = onnx_file.facts(path)
+        if {spec.name for spec in source.inputs} - {spec.name for spec in facts.inputs}:
+            onnx_file.keep_inputs(path, source.inputs)
+            facts = onnx_file.facts(path)
+        onnx_file.check(path)
         self._check_versions(facts)
         _check_specs(facts, source.inputs, source.outputs)
         notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
-        notes += [f"no output depends on input {name!r}" for name in onnx_file.unused_inputs(path)] + baked
+        notes += [f"no output depends on input {name!r}" for name in facts.unused_inputs] + baked
         return self.artifact(source, path, Precision.FP32, files=facts.files, notes=notes)
 
     def _export(self, source: Artifact, path: Path) -> list[str]:
@@ -139,7 +142,6 @@ def _torchscript(
         output_names=[spec.name for spec in outputs],
         dynamic_axes={name: dims for name, dims in axes.items() if dims},
     )
-    onnx_file.keep_inputs(path, inputs)
 
 
 def _script(
