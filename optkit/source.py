@@ -12,7 +12,7 @@ from pydantic import Field
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
 from optkit.errors import ArtifactError, ModelError
-from optkit.forward import forward_call, returning_tuple
+from optkit.forward import forward_call, parameter_names, returning_tuple
 from optkit.inference import Contract, infer_contract
 from optkit.origins import Arguments, Origin, call_example, open_origin
 from optkit.outputs import find_outputs
@@ -180,9 +180,12 @@ def make_source(
 def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) -> Contract:
     given = call_example(example) if example else origin.example(module)
     if given is None:
+        names = parameter_names(module)
+        takes = f", and forward takes {', '.join(names)}" if names else ""
         raise ModelError(
-            f"{origin.target}: its inputs are not declared, and no example inputs come with it. Declare them, as in "
-            f'--input "image:float32[batch,3,224,224]", or define example_inputs() beside the factory.'
+            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in "
+            f'--input "{names[0] if names else "image"}:float32[batch,3,224,224]" --dim batch=1:8:64, or define example_inputs() '
+            f"beside the factory."
         )
     return infer_contract(given, module)
 

@@ -1,5 +1,6 @@
 """The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -24,8 +25,20 @@ def split_target(target: str) -> tuple[str, str]:
     """
     where, colon, name = target.rpartition(":")
     if not colon or not where or not name.isidentifier():
-        raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in model.py:build")
+        file = Path(target.partition(":")[0])
+        defined = _first_definition(file)
+        example = f"{file}:{defined}" if defined else "model.py:build"
+        raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in {example}")
     return where, name
+
+
+def _first_definition(file: Path) -> str | None:
+    """Return the name of the first function or class of a file, which is not run; None where there is none."""
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return next((node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))), None)
 
 
 def absolute_target(target: str, base: Path) -> str:

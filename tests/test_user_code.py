@@ -184,3 +184,9 @@ def test_two_files_have_neighbours_of_the_same_name(tmp_path: Path) -> None:
         (tmp_path / folder / f"model_{folder}.py").write_text(body)
     for folder, number in (("a", 1), ("b", 2), ("a", 1)):
         assert user_code.load(f"{tmp_path}/{folder}/model_{folder}.py:build")() == (number, number)
+
+
+def test_a_file_without_a_name_is_answered_with_one_of_its_own(tmp_path: Path) -> None:
+    file = write(tmp_path, "net.py", "import os\nclass Net: ...\ndef build(): ...\n")
+    with pytest.raises(ModelError, match=rf"^'{re.escape(str(file))}': expected .*, as in {re.escape(str(file))}:Net$"):
+        user_code.split_target(str(file))
