@@ -165,3 +165,10 @@ def test_a_missing_artifact_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         open_artifact(tmp_path / "none.onnx")
     with pytest.raises(ArtifactError, match=r"is a directory; expected a model file"):
         open_artifact(tmp_path)
+
+
+def test_inputs_that_are_not_declared_are_asked_for_by_their_names(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r'its inputs are not declared, and forward takes input\. .*--input "input:float32'
+    ):
+        make_source(user_model(tmp_path), tmp_path / "out")
