@@ -19,7 +19,8 @@ from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
 from optkit.progress import track
-from optkit.runners import open_runner
+from optkit.runners import Runner, open_runner
+from optkit.runners.base import shapes_text
 from optkit.tensors import Feed, batch_dim
 
 
@@ -175,7 +176,7 @@ def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) ->
         with runner.calling():
             for i, feed in enumerate(feeds):
                 call = runner.bind(feed)
-                with _telling(artifact, feed):
+                with _telling(runner, feed):
                     before = time.perf_counter()
                     call()
                     if i == 0:
@@ -192,17 +193,16 @@ def _concurrency(name: str, artifact: Artifact, series: _Series, settings: Bench
         for sizes, feed in zip(series.points, series.feeds, strict=True):
             batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
             for callers in settings.concurrency:
-                with _telling(artifact, feed):
+                with _telling(runner, feed):
                     yield concurrent_load(runner, feed, callers, settings, artifact=name, batch=batch)
 
 
 @contextlib.contextmanager
-def _telling(artifact: Artifact, feed: Feed) -> Iterator[None]:
+def _telling(runner: Runner, feed: Feed) -> Iterator[None]:
     """Tell an error of the runtime, each of which raises types of its own, as one of the artifact."""
     try:
         yield
     except OptkitError:
         raise
     except Exception as e:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
-        raise RunnerError(f"{artifact.path.name}: failed on {shapes}: {first_line(e)}") from e
+        raise RunnerError(f"{runner.title}: failed on {shapes_text(feed)}: {first_line(e)}") from e

@@ -52,6 +52,7 @@ class Stage:
 
 class Actor:
     provider = "FakeProvider"
+    title = "model.onnx"
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.stage = stage
