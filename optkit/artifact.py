@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from optkit.deps import built_with
+from optkit.engine import EngineFacts, profile_dims
 from optkit.errors import ArtifactError
 from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity
 from optkit.record import Document, Record
@@ -24,6 +25,7 @@ class Format(StrEnum):
     TORCHSCRIPT = "torchscript"
     EXPORTED_PROGRAM = "exported-program"
     ONNX = "onnx"
+    TENSORRT = "tensorrt"  # an engine of TensorRT or TensorRT-RTX
 
 
 class Precision(StrEnum):
@@ -52,6 +54,7 @@ class Artifact(Record):
     files: tuple[str, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
+    engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what
 
     @property
     def all_files(self) -> tuple[Path, ...]:
@@ -75,6 +78,12 @@ class Artifact(Record):
             }
         )
 
+    @property
+    def ranges(self) -> tuple[dict[str, DimRange], ...]:
+        """The ranges at whose corners it must be right: those of every profile of an engine, else the declared ones."""
+        profiles = self.engine.profiles if self.engine else ()
+        return tuple(profile_dims(self.inputs, profile) for profile in profiles) or (self.dims,)
+
     def is_intact(self) -> bool:
         """Whether every file is there and holds what it held when the artifact was made."""
         return all(file.is_file() for file in self.all_files) and sha256_of(*self.all_files) == self.sha256
@@ -91,6 +100,7 @@ class Passport(Document):
     data_sha256: str | None = None
     key: str | None = None  # hash of all that went into it; None for an artifact made outside a recipe
     proof_key: str | None = None  # hash of what the findings below were asked with
+    unproven: str | None = None  # why nothing could be found out by running it here
     seconds: float | None = None  # that making it took
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None

@@ -33,6 +33,7 @@ def installed(module: str) -> bool:
 
 def missing(module: str, extra: str | None = None) -> str:
     """Return the sentence for a module that is not installed."""
+    extra = extra or _EXTRAS.get(module)
     return f"{module} is not installed. Run: pip install '{f'optkit[{extra}]' if extra else module}'"
 
 
@@ -45,6 +46,13 @@ def version(*distributions: str) -> str | None:
             continue
     return None
 
+
+_EXTRAS = {
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "tensorrt_rtx_bindings": "tensorrt-rtx",
+    "pycuda": "tensorrt",
+}  # module -> extra of optkit
 
 # The libraries whose version can change what an artifact holds.
 _BUILDERS: dict[str, tuple[str, ...]] = {

@@ -26,6 +26,12 @@ _QUANTIZED_OPS = frozenset({
 })  # fmt: skip
 
 
+# What dynamic quantization leaves in a graph; it runs on CPUs only.
+DYNAMIC_OPS = frozenset(
+    {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
+)
+
+
 class OnnxFacts(Record):
     """What the file states."""
 
@@ -113,6 +119,20 @@ def facts(path: Path) -> OnnxFacts:
         files=_external_files(_tensors(graph)),
         unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
+
+
+def has_half(path: Path) -> bool:
+    """Say whether a graph computes in FP16 somewhere: it holds FP16 tensors, or casts to FP16.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    import onnx
+
+    graph = load(path, weights=False).graph
+    half = onnx.TensorProto.FLOAT16
+    casts = (a.i == half for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to")
+    return any(tensor.data_type == half for tensor in _tensors(graph)) or any(casts)
 
 
 def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:

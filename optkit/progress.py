@@ -6,7 +6,7 @@ The API never prints. A loop wraps its iterable in `track`; whoever runs it may 
 import contextlib
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -56,3 +56,34 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
             sink.advance()
     finally:
         sink.end()
+
+
+class Phases:
+    """Phases that another process names as they start, advance and end; a context manager that ends those still open."""
+
+    def __enter__(self) -> Self:
+        self._sink = _sink.get()
+        self._open: list[str] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self.end(self._open[-1])
+
+    def begin(self, name: str, total: int) -> None:
+        """A phase starts inside the last one."""
+        if self._sink:
+            self._sink.begin(name, total)
+        self._open.append(name)
+
+    def advance(self, name: str) -> None:
+        """A phase has done one step; only the innermost one is shown."""
+        if self._sink and self._open[-1:] == [name]:
+            self._sink.advance()
+
+    def end(self, name: str) -> None:
+        """A phase ends, and with it those inside it."""
+        while name in self._open:
+            self._open.pop()
+            if self._sink:
+                self._sink.end()

@@ -34,10 +34,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Return make(sample, *stages): the artifact at the end of that chain, made once a session. Do not change its files."""
-    made: dict[tuple[str, tuple[Stage, ...]], Artifact] = {}
+    made: dict[str, Artifact] = {}
 
     def artifact(sample: str, *stages: Stage) -> Artifact:
-        key = (sample, stages)
+        key = f"{sample} {stages}"
         if key not in made:
             folder = tmp_path_factory.mktemp(sample)
             if stages:

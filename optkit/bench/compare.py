@@ -19,7 +19,7 @@ from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
 from optkit.progress import track
-from optkit.runners import Runner, open_runner
+from optkit.runners import CallPlan, Runner, open_runner
 from optkit.runners.base import shapes_text
 from optkit.tensors import Feed, batch_dim
 
@@ -181,10 +181,20 @@ def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) ->
                     call()
                     if i == 0:
                         first_call_ms = (time.perf_counter() - before) * 1000
-                    block = time_block(call, settings)
+                    block = _own_block(runner, feed, settings) or time_block(call, settings)
                     blocks.append(watch.judged(block) if watch else block)
                     parts += runner.parts(feed)
         return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts))
+
+
+def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | None:
+    """Return the block that a runtime in another process timed itself, so that no message between processes is in a number."""
+    plan = CallPlan(settings.drop_s, settings.drop_calls, settings.block_s, settings.block_calls)
+    own = runner.own_times(feed, plan)
+    if own is None:
+        return None
+    times = np.array(own.times_ms)
+    return Block(times, own.dropped_calls, began_s=time.perf_counter() - float(times.sum()) / 1000)
 
 
 def _concurrency(name: str, artifact: Artifact, series: _Series, settings: BenchSettings) -> Iterator[ConcurrentLoad]:

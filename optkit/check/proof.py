@@ -5,14 +5,14 @@ import dataclasses
 from pydantic import Field
 
 from optkit import deps, user_code
-from optkit.artifact import Artifact, Passport, Precision, hash_of
+from optkit.artifact import Artifact, Format, Passport, Precision, hash_of, read_passport
 from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import check_parity
 from optkit.data import Samples
 from optkit.findings import Parity, Tolerance
 from optkit.record import Record
-from optkit.runners import Device, open_runner
+from optkit.runners import Device, obstacle, open_runner
 
 
 class Requirements(Record):
@@ -42,11 +42,12 @@ class Prover:
         if artifact.sha256 not in self._parities:
             tolerance = self.asked.tolerances.get(artifact.precision)
             with (
-                open_runner(artifact, self.asked.device) as candidate,
+                open_runner(artifact, self._device(artifact)) as candidate,
                 open_runner(self.reference, self.asked.device) as right,
             ):
-                found = check_parity(right, candidate, self.samples, artifact.dims, tolerance)
-            self._parities[artifact.sha256] = found
+                found = [check_parity(right, candidate, self.samples, dims, tolerance) for dims in artifact.ranges]
+            outputs = tuple(output for one in found for output in one.outputs)
+            self._parities[artifact.sha256] = found[0].model_copy(update={"outputs": outputs})
         return self._parities[artifact.sha256]
 
     def prove(self, passport: Passport) -> tuple[Passport, bool]:
@@ -63,15 +64,30 @@ class Prover:
         if passport.proof_key == key:
             return passport, True
         artifact = passport.artifact
+        if why_not := obstacle(artifact):
+            # Putting requests together is a property of the graph, so what was proven of the reference holds for its engine.
+            known = read_passport(self.reference.path)
+            taken = {"proof_key": key, "unproven": why_not, "batch_independence": known and known.batch_independence}
+            return passport.model_copy(update=taken), False
         tolerance = self.asked.tolerances.get(artifact.precision)
         parity = self.parity(artifact) if artifact.sha256 != self.reference.sha256 else None
         independence = accuracy = None
         if parity is None or parity.cosine is not None:  # else its answers cannot even be compared
-            with open_runner(artifact, self.asked.device) as candidate:
+            with open_runner(artifact, self._device(artifact)) as candidate:
                 independence = check_batch_independence(candidate, self.samples, artifact.dims, tolerance)
                 accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
-        found = {"proof_key": key, "parity": parity, "batch_independence": independence, "accuracy": accuracy}
+        found = {
+            "proof_key": key,
+            "unproven": None,
+            "parity": parity,
+            "batch_independence": independence,
+            "accuracy": accuracy,
+        }
         return passport.model_copy(update=found), False
+
+    def _device(self, artifact: Artifact) -> Device:
+        """An engine is proven on a GPU, whatever the others run on."""
+        return Device.CUDA if artifact.format is Format.TENSORRT else self.asked.device
 
     def _key(self) -> str:
         asked = self.asked

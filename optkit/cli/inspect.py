@@ -24,14 +24,25 @@ def inspect(
     Output(as_json=as_json).answer(record, inspection_text(record))
 
 
-def doctor(as_json: options.Json = False) -> None:
-    """Show what this machine has, and what is missing for which command.
+def doctor(
+    engines: Annotated[
+        list[Path] | None, typer.Argument(help="Engines: would they load here?", show_default=False)
+    ] = None,
+    triton: Annotated[
+        str | None, typer.Option(help="A Triton release, as 25.10: would they load there?", show_default=False)
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="The GPU of that server, as A10 or sm86.", show_default="this one")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what this machine has, what is missing for which command, and which engines would load here or in Triton.
 
-    Example: optkit doctor
+    Example: optkit doctor model.plan --triton 25.10 --gpu A10
     """
     from optkit.pipeline.inspecting import examine
-    from optkit.report import doctor_table
+    from optkit.report import doctor_table, engines_text
 
-    record = examine()
-    Output(as_json=as_json).answer(record, doctor_table(record))
+    record = examine(triton, gpu, engines or ())
+    Output(as_json=as_json).answer(record, doctor_table(record), *engines_text(record))
     raise typer.Exit(0 if record.healthy else 2)

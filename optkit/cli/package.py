@@ -14,7 +14,12 @@ Name = Annotated[str | None, typer.Option("--name", help="The model's name on th
 
 
 def triton(
-    artifacts: Annotated[list[Path], typer.Argument(help="ONNX or TorchScript models.", show_default=False)],
+    artifacts: Annotated[
+        list[Path],
+        typer.Argument(
+            help="ONNX or TorchScript models; TensorRT engines of one model, one for each GPU.", show_default=False
+        ),
+    ],
     output: options.Output,
     name: Name = None,
     version: Annotated[int, typer.Option(help="The version folder.")] = 1,
@@ -43,7 +48,7 @@ def triton(
     from optkit.serving import Instances, TritonServing, VersionPolicy
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    if name and len(artifacts) > 1:
+    if name and len(artifacts) > 1 and any(path.suffix != ".plan" for path in artifacts):
         raise RecipeError(f"--name {name}: names one model, but {len(artifacts)} were given. Package them one by one.")
     on = parse_sizes("--gpus", gpus)
     serving = settings(

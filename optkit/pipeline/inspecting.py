@@ -1,5 +1,6 @@
 """What a file is, and what this machine has."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,9 +8,14 @@ from optkit import deps, onnx_file
 from optkit._version import __version__
 from optkit.artifact import Artifact, Format, Passport, read_passport
 from optkit.bench import Machine, this_machine
+from optkit.engine import load_refusal
+from optkit.errors import ArtifactError, RecipeError
 from optkit.onnx_file import OnnxFacts
+from optkit.platforms import compute_capability, platforms
 from optkit.record import Document, Record
+from optkit.runners import obstacle
 from optkit.source import open_artifact
+from optkit.tensorrt_process import tensorrt_here
 
 
 class Inspection(Document):
@@ -21,6 +27,7 @@ class Inspection(Document):
     size_bytes: int
     onnx: OnnxFacts | None
     passport: Passport | None
+    loads_here: str | None = None  # of an engine: why it would not run on this machine; empty where it would
 
 
 class Library(Record):
@@ -33,6 +40,33 @@ class Library(Record):
     problem: str | None = None
 
 
+class TensorRtHere(Record):
+    """What would load an engine on this machine."""
+
+    gpu: str | None
+    target: str | None
+    versions: dict[str, str]
+    no_gpu: str
+
+
+class TritonRelease(Record):
+    """The TensorRT of a release of Triton, and where that is written."""
+
+    release: str
+    tensorrt: str
+    source: str
+
+
+class EngineVerdict(Record):
+    """Why an engine would not load, here and in the named Triton release; None where it would, or where nothing was asked."""
+
+    file: str
+    built_by: str
+    targets: tuple[str, ...]
+    here: str | None
+    triton: str | None
+
+
 class Examination(Document):
     """This machine and its libraries."""
 
@@ -42,6 +76,9 @@ class Examination(Document):
     machine: Machine
     libraries: tuple[Library, ...]
     onnxruntime_providers: tuple[str, ...]  # that a tiny model really ran on, not the ones listed
+    tensorrt: TensorRtHere | None  # None where no TensorRT is installed
+    triton: TritonRelease | None  # the release that was asked about
+    engines: tuple[EngineVerdict, ...]
 
     @property
     def healthy(self) -> bool:
@@ -61,6 +98,7 @@ def inspect_file(path: Path) -> Inspection:
         size_bytes=artifact.size_bytes,
         onnx=onnx_file.facts(path) if artifact.format is Format.ONNX else None,
         passport=read_passport(path),
+        loads_here=(obstacle(artifact) or "") if artifact.format is Format.TENSORRT else None,
     )
 
 
@@ -72,11 +110,11 @@ _LIBRARIES = (
     ("onnxruntime", "onnxruntime", ("onnxruntime-gpu", "onnxruntime"), None, True, "run and quantize ONNX"),
     ("tritonclient", "tritonclient", ("tritonclient",), None, True, "the schema of config.pbtxt"),
     ("safetensors", "safetensors", ("safetensors",), None, False, "weights in .safetensors"),
-    ("tensorrt", "tensorrt", ("tensorrt",), "tensorrt", False, "TensorRT engines"),
+    ("tensorrt", "tensorrt", ("tensorrt",), "tensorrt", False, "TensorRT engines, on a GPU"),
     (
         "tensorrt-rtx",
-        "tensorrt_rtx",
-        ("tensorrt-rtx-cu13",),
+        "tensorrt_rtx_bindings",
+        ("tensorrt-rtx-cu13-bindings",),
         "tensorrt-rtx",
         False,
         "TensorRT-RTX engines, also without a GPU",
@@ -85,8 +123,19 @@ _LIBRARIES = (
 )
 
 
-def examine() -> Examination:
-    """Look at this machine; ONNX Runtime is asked to run a model on each provider, since its list proves nothing."""
+def examine(triton: str | None = None, gpu: str | None = None, engines: Sequence[Path] = ()) -> Examination:
+    """Look at this machine; ONNX Runtime is asked to run a model on each provider, since its list proves nothing.
+
+    Args:
+        triton: a release of Triton, such as 25.10, whose TensorRT would load the engines.
+        gpu: of the machine where that Triton runs; None takes the one here.
+        engines: asked whether they would load.
+
+    Raises:
+        RecipeError: the release or the GPU is not known.
+        ArtifactError: an engine cannot be read, or is none.
+    """
+    release = _triton(triton) if triton else None
     libraries = []
     for name, module, distributions, extra, needed, purpose in _LIBRARIES:
         found = deps.version(*distributions) if deps.installed(module) else None
@@ -102,6 +151,50 @@ def examine() -> Examination:
         machine=this_machine(),
         libraries=tuple(libraries),
         onnxruntime_providers=_working_providers() if deps.installed("onnxruntime") and deps.installed("onnx") else (),
+        tensorrt=_tensorrt(),
+        triton=release,
+        engines=tuple(_verdict(path, release, gpu) for path in engines),
+    )
+
+
+def _tensorrt() -> TensorRtHere | None:
+    if not any(map(deps.installed, ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"))):
+        return None
+    here = tensorrt_here()
+    versions = {name: version for name, version in here.versions.items() if version}
+    return TensorRtHere(gpu=here.gpu, target=here.target, versions=versions, no_gpu=here.no_gpu)
+
+
+def _triton(release: str) -> TritonRelease:
+    known, sources = platforms().triton, platforms().sources
+    if release not in known:
+        raise RecipeError(
+            f"--triton {release}: no release that optkit knows; it knows {', '.join(sorted(known))}. Give one of these, or compare "
+            f"the TensorRT in the release's own notes."
+        )
+    return TritonRelease(
+        release=release, tensorrt=known[release], source=": ".join((sources["triton"], sources["triton_images"]))
+    )
+
+
+def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> EngineVerdict:
+    artifact = open_artifact(path)
+    engine = artifact.engine
+    if engine is None:
+        raise ArtifactError(f"{path}: is {artifact.format}; expected an engine made by optkit build-engine")
+    there = None
+    if release:
+        try:
+            target = compute_capability(gpu) if gpu else tensorrt_here().target
+        except ValueError as e:
+            raise RecipeError(f"--gpu: {e}") from e
+        if target is None:
+            raise RecipeError(
+                "--triton: no GPU is here, and an engine fits a GPU. Name the server's with --gpu, as --gpu A10."
+            )
+        there = load_refusal(engine, "tensorrt", release.tensorrt, target)
+    return EngineVerdict(
+        file=str(path), built_by=engine.built_by, targets=engine.targets, here=obstacle(artifact), triton=there
     )
 
 

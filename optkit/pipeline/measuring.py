@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping
 
-from optkit.artifact import Artifact, Passport, hash_of
+from optkit.artifact import Artifact, Format, Passport, hash_of
 from optkit.bench import BenchSettings, Machine, load_average, measure, this_machine
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import NotRun
 from optkit.pipeline.plan import SOURCE, Plan
 from optkit.pipeline.records import BenchRecord
+from optkit.runners import Device
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) 
     runnable = {
         name: passport.artifact
         for name, passport in passports.items()
-        if passport.parity is None or passport.parity.cosine is not None
+        if (passport.parity is None or passport.parity.cosine is not None) and not _cannot_run(passport, plan)
     }
     machine, settings = this_machine(), plan.recipe.bench
     key = hash_of(
@@ -42,7 +43,11 @@ def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) 
     if kept and kept.key == key:
         return kept, True
     record = bench_record(runnable, samples, settings, machine, reference=SOURCE)
-    wrong = [NotRun(artifact=name, reason=WRONG) for name in passports if name not in runnable]
+    wrong = [
+        NotRun(artifact=name, reason=_cannot_run(passport, plan) or WRONG)
+        for name, passport in passports.items()
+        if name not in runnable
+    ]
     record = record.model_copy(
         update={"key": None if record.interrupted else key, "not_run": (*record.not_run, *wrong)}
     )
@@ -79,3 +84,12 @@ def bench_record(
         not_run=found.not_run,
         interrupted=found.interrupted,
     )
+
+
+def _cannot_run(passport: Passport, plan: Plan) -> str | None:
+    """Return why an engine is not measured: it cannot be run here, or the others run on the CPU; None where it is."""
+    if passport.unproven:
+        return passport.unproven
+    if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:
+        return "an engine runs on a GPU only, and bench.device is cpu"
+    return None

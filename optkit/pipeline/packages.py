@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit._version import __version__
-from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
+from optkit.artifact import Artifact, Format, Passport, hash_of, read_passport, sha256_of
 from optkit.check import check_batch_independence
 from optkit.choose import Winner
 from optkit.data import Feeds, Samples
@@ -132,6 +132,10 @@ def package_files(
     Raises:
         OptkitError: one of them cannot be packaged; those before it are there.
     """
+    if len(artifacts) > 1 and all(artifact.format is Format.TENSORRT for artifact in artifacts):
+        artifacts, others = artifacts[:1], artifacts[1:]  # one model for several GPUs
+    else:
+        others = ()
     names = [serving.name or artifact.path.name.partition(".")[0] for artifact in artifacts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -143,11 +147,20 @@ def package_files(
         samples = Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
         passport = read_passport(artifact.path)
         independence = passport.batch_independence if passport else None
-        if independence is None and serving.batches:
+        if independence is None and serving.batches and artifact.format is not Format.TENSORRT:
             with open_runner(artifact) as runner:
                 independence = check_batch_independence(runner, samples, artifact.dims)
         done.append(
-            package(artifact, folder, serving, name=name, independence=independence, samples=samples, force=force)
+            package(
+                artifact,
+                folder,
+                serving,
+                name=name,
+                independence=independence,
+                samples=samples,
+                force=force,
+                others=others,
+            )
         )
     return PackageRecord(packages=tuple(done))
 
@@ -161,6 +174,7 @@ def package(
     independence: BatchIndependence | None,
     samples: Samples,
     force: bool,
+    others: Sequence[Artifact] = (),
 ) -> Packaged:
     """Write one package into a model repository or model store.
 
@@ -170,7 +184,7 @@ def package(
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
         return package_triton(
-            artifact, folder, serving, name=name, independence=independence, sample=sample, force=force
+            artifact, folder, serving, name=name, independence=independence, sample=sample, force=force, others=others
         )
     return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
 

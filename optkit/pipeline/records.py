@@ -38,6 +38,7 @@ class StepResult(Record):
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
+    unproven: str | None = None  # why nothing could be found out by running it here
     failures: tuple[str, ...] = ()
 
     @property
@@ -81,6 +82,7 @@ class StepResult(Record):
             parity=passport.parity,
             batch_independence=passport.batch_independence,
             accuracy=passport.accuracy,
+            unproven=passport.unproven,
             failures=failures,
         )
 

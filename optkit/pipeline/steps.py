@@ -3,9 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
@@ -78,7 +76,14 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     """
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
-    key = hash_of({"parent": parent.identity, "settings": settings, "data": data, "versions": _versions()})
+    key = hash_of(
+        {
+            "parent": parent.identity,
+            "settings": settings,
+            "data": data,
+            "versions": _versions() | dict(stage.versions()),
+        }
+    )
     kept = _kept(folder / stage.filename, key)
     if kept:
         return kept, True
@@ -120,5 +125,5 @@ def _remove(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e
 
 
-def _versions() -> Mapping[str, Any]:
+def _versions() -> dict[str, str]:
     return deps.built_with()

@@ -14,7 +14,7 @@ from optkit.findings import Tolerance
 from optkit.record import Record
 from optkit.serving import AnyServing
 from optkit.source import absolute_source
-from optkit.stages import AnyStage
+from optkit.stages import AnyStage, BuildTensorRt
 from optkit.tensors import DimRange, TensorSpec
 from optkit.user_code import absolute_target
 
@@ -49,6 +49,12 @@ class DataKeys(Record):
     evaluation: str | None = None  # file.py:function of predict, returns a number, larger is better
 
 
+class TensorRtKeys(Record):
+    """Where TensorRT is."""
+
+    python: str | None = None  # the interpreter that has it, relative to the recipe; None takes optkit's own
+
+
 class Gates(Record):
     """What an artifact must hold to win and be packaged, besides parity."""
 
@@ -68,6 +74,7 @@ class Recipe(Record):
     steps: tuple[AnyStage, ...] = Field(min_length=1)
     tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)
     gates: Gates = Gates()
+    tensorrt: TensorRtKeys = TensorRtKeys()
     bench: BenchSettings = BenchSettings()
     choose: Choice = Choice()
     serve: tuple[AnyServing, ...] = ()
@@ -96,7 +103,13 @@ class Recipe(Record):
             update={
                 "model": self.model.model_copy(update=model),
                 "data": DataKeys(calibration=calibration, evaluation=evaluation),
-                "steps": tuple(stage.with_data(base, calibration) for stage in self.steps),
+                "steps": tuple(self._with_python(stage).with_data(base, calibration) for stage in self.steps),
                 "serve": tuple(serving.with_absolute_paths(base) for serving in self.serve),
             }
         )
+
+    def _with_python(self, stage: AnyStage) -> AnyStage:
+        """Return a stage with the recipe's interpreter of TensorRT where it has none of its own."""
+        if self.tensorrt.python and isinstance(stage, BuildTensorRt) and not stage.python:
+            return stage.model_copy(update={"python": self.tensorrt.python})
+        return stage

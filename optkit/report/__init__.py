@@ -5,6 +5,7 @@ from optkit.report.measured import bench_notes, bench_tables, self_test_table
 from optkit.report.table import parity_table, run_tables
 from optkit.report.text import (
     doctor_table,
+    engines_text,
     inspection_text,
     next_commands,
     packages_text,
@@ -18,6 +19,7 @@ __all__ = [
     "bench_tables",
     "choice_text",
     "doctor_table",
+    "engines_text",
     "inspection_text",
     "next_commands",
     "packages_text",

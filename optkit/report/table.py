@@ -113,6 +113,8 @@ def _by_batch(bench: BenchRecord) -> list[Table]:
 def _verdict(step: StepResult) -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
+    if step.unproven:
+        return Text("not proven", "yellow")
     if step.parity is None:
         return Text("is right")
     return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
+from optkit.engine import TITLES, sm_text
 from optkit.pipeline import BenchRecord, Plan, RunRecord
 from optkit.pipeline.inspecting import Examination, Inspection
 from optkit.pipeline.packages import PackageRecord
@@ -89,9 +90,12 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         verdict = "equal" if parity.passed else "not equal"
         lines.append(f"  parity: {verdict} at {points} points ({parity.values}; within {parity.tolerance}{worst})")
     if passport.batch_independence and passport.batch_independence.dim:
-        lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}")
+        of = ", of the model that it was built from" if passport.unproven else ""
+        lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}{of}")
     if passport.accuracy:
         lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
+    if passport.unproven:
+        lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
     return "\n".join(lines)
 
 
@@ -120,6 +124,7 @@ def inspection_text(record: Inspection) -> str:
         common = sorted(facts.nodes.items(), key=lambda item: -item[1])
         lines.append(f"  nodes   {sum(facts.nodes.values())}: {', '.join(f'{n} {op}' for op, n in common[:8])}")
         lines += [f"  data    {name}" for name in facts.files]
+    lines += _engine_lines(record)
     lines.append(f"  sha256  {artifact.sha256}")
     if record.passport is None:
         return "\n".join([*lines, "  no passport: nothing is known of how it was made, nothing was proven"])
@@ -151,6 +156,52 @@ def doctor_table(record: Examination) -> Table:
         "providers", ", ".join(record.onnxruntime_providers) or "none", "of ONNX Runtime, that ran a model here"
     )
     return table
+
+
+def engines_text(record: Examination) -> list[str]:
+    """Return where engines load: what runs them here, what the Triton release has, and each file that was asked about."""
+    lines = []
+    if record.tensorrt:
+        here = record.tensorrt
+        releases = " and ".join(f"{TITLES[name]} {version}" for name, version in here.versions.items())
+        on = (
+            f"engines of {releases} for {sm_text(here.target)} load here"
+            if here.target
+            else f"none run here: {here.no_gpu}"
+        )
+        lines.append(f"engines: {on}")
+    if record.triton:
+        release = record.triton
+        lines.append(f"Triton {release.release} has TensorRT {release.tensorrt}")
+        lines.append(f"  {release.source}")
+    for verdict in record.engines:
+        lines.append(f"{verdict.file}: built by {verdict.built_by} for {', '.join(map(sm_text, verdict.targets))}")
+        lines.append(f"  here: {verdict.here or 'loads'}")
+        if record.triton:
+            lines.append(f"  Triton {record.triton.release}: {verdict.triton or 'loads'}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _engine_lines(record: Inspection) -> list[str]:
+    """Return what built an engine, for what, and whether it runs here."""
+    engine = record.artifact.engine
+    if engine is None:
+        return []
+    typed = "strongly typed" if engine.typed else "types by builder flags"
+    lines = [
+        f"  engine  {engine.precision}, {typed}, built by {engine.built_by} for {', '.join(map(sm_text, engine.targets))}"
+    ]
+    if engine.gpu:
+        lines.append(f"  GPU     {engine.gpu}, driver {engine.driver}")
+    lines += [
+        f"  profile {i}: " + "; ".join(f"{name} {shapes}" for name, shapes in profile.items())
+        for i, profile in enumerate(engine.profiles)
+    ]
+    lines += [f"  layers  {s.layers:.0%} in {s.precision}, {s.time:.0%} of the time" for s in engine.layers]
+    lines.append(f"  onnx    sha256 {engine.onnx_sha256}")
+    lines += [f"  warning {text}" for text in engine.warnings]
+    lines.append(f"  here    {record.loads_here or 'loads'}")
+    return lines
 
 
 def _versions(built_with: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Self
@@ -19,6 +20,24 @@ class Device(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+@dataclasses.dataclass(frozen=True)
+class CallPlan:
+    """How long calls go on: until both their shortest time and their fewest number are reached; the first ones are dropped."""
+
+    drop_s: float
+    drop_calls: int
+    block_s: float
+    block_calls: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnTimes:
+    """What a runtime in another process measured of itself: the time of each counted call, and how many were dropped before."""
+
+    times_ms: tuple[float, ...]
+    dropped_calls: int
 
 
 class Runner(abc.ABC):
@@ -102,6 +121,15 @@ class Runner(abc.ABC):
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
         """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
         return ()
+
+    def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes | None:  # noqa: ARG002 - for runtimes in another process
+        """Time calls on bound inputs where the runtime lives; None where the caller's own loop around `bind` is exact.
+
+        Raises:
+            FeedError: a name, dtype or shape does not fit.
+            RunnerError: the artifact is not loaded, or failed.
+        """
+        return None
 
     def _check(self, feed: Feed) -> None:
         if not self._loaded:

@@ -25,7 +25,23 @@ def open_runner(artifact: Artifact, device: Device = Device.CPU, threads: int | 
             from optkit.runners.pytorch import ExportedProgramRunner
 
             return ExportedProgramRunner(artifact, device, threads)
+        case Format.TENSORRT:
+            from optkit.runners.tensorrt import TensorRtRunner
+
+            return TensorRtRunner(artifact, device, threads)
         case Format.ONNX:
             from optkit.runners.onnxruntime import OnnxRuntimeRunner
 
             return OnnxRuntimeRunner(artifact, device, threads)
+
+
+def obstacle(artifact: Artifact) -> str | None:
+    """Return why an artifact cannot be run on this machine at all; None where nothing is known to be in the way.
+
+    Only engines are tied to a GPU and a release; everything else that cannot be run is an error when it is opened.
+    """
+    if artifact.format is not Format.TENSORRT:
+        return None
+    from optkit.runners.tensorrt import engine_obstacle
+
+    return engine_obstacle(artifact)

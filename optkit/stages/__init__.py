@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from optkit.stages.base import Stage
+from optkit.stages.build_tensorrt import BuildTensorRt
 from optkit.stages.convert_fp16 import ConvertFp16
 from optkit.stages.export_onnx import ExportOnnx
 from optkit.stages.export_program import ExportProgram
@@ -14,12 +15,20 @@ from optkit.stages.quantize_dynamic import QuantizeDynamic
 from optkit.stages.quantize_static import QuantizeStatic
 
 AnyStage = Annotated[
-    ExportTorchScript | ExportProgram | ExportOnnx | OptimizeOnnx | ConvertFp16 | QuantizeDynamic | QuantizeStatic,
+    ExportTorchScript
+    | ExportProgram
+    | ExportOnnx
+    | OptimizeOnnx
+    | ConvertFp16
+    | QuantizeDynamic
+    | QuantizeStatic
+    | BuildTensorRt,
     Field(discriminator="stage"),
 ]
 
 __all__ = [
     "AnyStage",
+    "BuildTensorRt",
     "ConvertFp16",
     "ExportOnnx",
     "ExportProgram",

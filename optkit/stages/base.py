@@ -1,7 +1,7 @@
 """Stage: takes one artifact and a folder, and returns one artifact. It never measures and never compares."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -34,6 +34,10 @@ class Stage(Record, abc.ABC):
     def requires(self) -> Sequence[str]:
         """Return the modules that the stage imports, so that a plan can say early which are missing."""
         return ()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return library -> version for what only this stage is made with; a change makes the step anew."""
+        return {}
 
     @property
     def data(self) -> str | None:

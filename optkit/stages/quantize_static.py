@@ -17,6 +17,12 @@ from optkit.stages.ort_quantizer import quantizing
 _OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat",
         "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")  # fmt: skip
 
+# What TensorRT takes: zero points of 0, Q/DQ on weights, no INT32 biases.
+_TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": True}
+
+# In a transformer the products with weights alone: the mask of its attention holds -infinity, which has no range.
+_PRODUCTS = ("MatMul", "Gemm")
+
 
 class QuantizeStatic(Stage):
     """Quantize weights (per channel, symmetric) and activations (per tensor).
@@ -29,6 +35,7 @@ class QuantizeStatic(Stage):
     filename: ClassVar[str] = "model.onnx"
 
     stage: Literal["quantize-static"] = "quantize-static"
+    target: Literal["cpu", "tensorrt"] = "cpu"  # tensorrt: symmetric INT8 in Q/DQ, on weights too, biases in float
     calibration: str | None = None  # file.py:function or a folder of .npz; a recipe's data.calibration where not given
     method: Method = Method.MINMAX
     percentile: float = Field(default=99.999, gt=50, le=100)
@@ -57,20 +64,25 @@ class QuantizeStatic(Stage):
         if not self.calibration:
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
         feeds = Feeds(self.calibration, source.inputs)
+        symmetric = self.target == "tensorrt"
+        present = set(onnx_file.facts(source.path).nodes)
+        transformer = symmetric and {"Softmax", "MatMul"} <= present and "Conv" not in present
+        ops = _PRODUCTS if transformer else _OPS
         with quantizing(source, path.parent) as prepared:
-            ranges = collect_ranges(prepared, _OPS, feeds, self.method, self.percentile)
+            ranges = collect_ranges(prepared, ops, feeds, self.method, self.percentile)
             quantize_static(
                 prepared,
                 path,
                 calibration_data_reader=None,
                 calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_OPS),
+                op_types_to_quantize=list(ops),
                 per_channel=self.per_channel,
                 reduce_range=self.reduce_range,
-                activation_type=QuantType.QUInt8 if self.activation_type == "uint8" else QuantType.QInt8,
+                activation_type=QuantType.QInt8 if symmetric or self.activation_type == "int8" else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 use_external_data_format=bool(source.files),
+                extra_options=_TENSORRT | {"MatMulConstBOnly": transformer} if symmetric else None,
             )
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
@@ -80,7 +92,7 @@ class QuantizeStatic(Stage):
         onnx_file.check(path)
         notes = [
             f"{len(ranges)} ranges by {self.method}, {facts.nodes.get('QuantizeLinear', 0)} QuantizeLinear and "
-            f"{done} DequantizeLinear nodes, {self.activation_type} activations, int8 weights"
+            f"{done} DequantizeLinear nodes, {'int8' if symmetric else self.activation_type} activations, int8 weights"
         ]
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 

@@ -70,6 +70,9 @@ class Actor:
     def calling(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def own_times(self, feed: Feed, plan: object) -> None:
+        """As most runners: it leaves the timing to the caller."""
+
     def parts(self, feed: Feed) -> tuple[()]:
         return ()
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import zoo
 from conftest import Make
+from needs import need
 
-from optkit import onnx_file
+from optkit import deps, onnx_file
 from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
 from optkit.errors import StageError
-from optkit.runners import open_runner
+from optkit.runners import Device, obstacle, open_runner
 from optkit.stages import (
+    BuildTensorRt,
     ConvertFp16,
     ExportOnnx,
     ExportProgram,
@@ -69,11 +71,14 @@ CASES = [
     Case(QuantizeStatic(calibration=LINEAR_DATA), "linear", Precision.INT8, (ONNX,), atol=3.0),
     Case(QuantizeStatic(calibration=CONV_DATA, method="entropy"), "conv", Precision.INT8, (ONNX,), atol=0.1),
     Case(QuantizeStatic(calibration=CONV_DATA, activation_type="int8"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(BuildTensorRt(runtime="tensorrt-rtx"), "linear", Precision.FP32, (ONNX,)),
 ]
 
 
 @pytest.fixture(params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
+    missing = request.param.stage.requires()
+    need(not missing or all(map(deps.installed, missing)), f"{', '.join(missing)} is not installed")
     return request.param
 
 
@@ -134,9 +139,15 @@ def test_the_passport_comes_back_as_it_was_written(case: Case, source: Artifact,
     assert str(tmp_path) not in json.dumps(json.loads(path.read_text())["artifact"])  # the folder may be moved
 
 
+def device_of(artifact: Artifact) -> Device:
+    return Device.CUDA if artifact.format is Format.TENSORRT else Device.CPU
+
+
 def test_the_answers_are_right_at_every_corner(case: Case, artifact: Artifact) -> None:
     sample = zoo.SAMPLES[case.sample]
-    with open_runner(artifact) as runner:
+    if why_not := obstacle(artifact):
+        pytest.skip(why_not)
+    with open_runner(artifact, device_of(artifact)) as runner:
         for sizes in corners(sample.dims):
             feed = sample.feed(sizes)
             expected = sample.expected(feed)

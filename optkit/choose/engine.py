@@ -1,0 +1,95 @@
+"""What an engine is built from: the ONNX file in the precision that was asked for, made first where it is not that yet."""
+
+import tempfile
+from pathlib import Path
+
+from optkit import onnx_file
+from optkit.artifact import Artifact, Precision
+from optkit.check import Prover
+from optkit.errors import StageError
+from optkit.runners import Device, obstacle
+from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
+from optkit.stages.build_tensorrt import engine_precision
+from optkit.tensorrt_process import tensorrt_here
+
+_HALF_QDQ_OPSET = 19  # https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
+
+
+def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: Prover, filename: str) -> Artifact:
+    """Quantize and cast the model as the precision asks, build its engine, and count the precisions of its layers where a GPU is.
+
+    Raises:
+        StageError: a step on the way failed, the precision cannot be had from this model, or `require` cannot be proven here.
+    """
+    missing = _missing(stage, source)
+    if stage.require:
+        _refuse_unprovable(stage)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".onnx-", dir=out_dir) as folder:
+        notes: list[str] = []
+        for step in missing:
+            try:
+                source = step.run(source, Path(folder) / step.stage)
+            except StageError as e:
+                raise StageError(f"{stage.step}: precision {stage.precision}: {e}") from e
+            notes += [f"{step.stage}: {note}" for note in source.notes]
+        engine = stage.run(source, out_dir, filename)
+    return _looked_into(stage, engine.model_copy(update={"notes": (*notes, *engine.notes)}), prover)
+
+
+def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:
+    """Return the stages between what the file is and what the engine is to be."""
+    wanted = stage.precision
+    have = engine_precision(source.path, source.precision) if wanted else None
+    if wanted in (None, have):
+        return []
+    opset = onnx_file.facts(source.path).opset
+    if wanted == "int8+fp16" and opset < _HALF_QDQ_OPSET:
+        raise StageError(
+            f"{stage.step}: precision {wanted}: {source.path.name} has opset {opset}, whose Q/DQ nodes take FP32 only; expected "
+            f"{_HALF_QDQ_OPSET} or later. Export it again with --opset 20."
+        )
+    steps: list[Stage] = []
+    if stage.quantizes and source.precision is not Precision.INT8:
+        if not stage.calibration:
+            raise StageError(
+                f"{stage.step}: precision {wanted}: {source.path.name} is {have}, and ranges are never guessed. Give --calibration DATA."
+            )
+        steps.append(QuantizeStatic(calibration=stage.calibration, target="tensorrt"))
+    if wanted in ("fp16", "int8+fp16") and have != "int8+fp16":
+        steps.append(ConvertFp16())
+    if not steps or (wanted == "fp16" and source.precision is Precision.INT8):
+        raise StageError(
+            f"{stage.step}: {source.path.name} is {have}; an engine in {wanted} cannot be made of it. Start from the FP32 model."
+        )
+    return steps
+
+
+def _refuse_unprovable(stage: BuildTensorRt) -> None:
+    """Refuse `require` before the work where no engine can be looked into."""
+    here = tensorrt_here(Path(stage.python) if stage.python else None)
+    if here.target is None:
+        raise StageError(f"{stage.step}: require: the inspector sees layers on a GPU only: {here.no_gpu}")
+
+
+def _looked_into(stage: BuildTensorRt, artifact: Artifact, prover: Prover) -> Artifact:
+    """Return the engine with the shares of its layers, where it runs here.
+
+    Raises:
+        StageError: shares are asked for, and cannot be seen here.
+    """
+    why_not = obstacle(artifact)
+    if why_not and stage.require:
+        raise StageError(f"{stage.step}: require: no layer's precision can be seen here: {why_not}")
+    if why_not:
+        return artifact
+    from optkit.runners.tensorrt import TensorRtRunner
+
+    sizes = {name: r.opt for name, r in artifact.ranges[0].items()}
+    with TensorRtRunner(artifact, Device.CUDA) as runner:
+        shares = runner.layer_shares(prover.samples.at(sizes))
+    if artifact.engine is None:
+        raise AssertionError("an engine without facts")
+    told = ", ".join(f"{s.layers:.0%} of the layers and {s.time:.0%} of their time in {s.precision}" for s in shares)
+    engine = artifact.engine.model_copy(update={"layers": shares})
+    return artifact.model_copy(update={"engine": engine, "notes": (*artifact.notes, told)})

@@ -1,0 +1,46 @@
+"""What is known of GPUs and of Triton's releases: `platforms.json`, which names its sources."""
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from optkit.record import Record
+
+_FILE = Path(__file__).with_name("platforms.json")
+
+
+class Platforms(Record):
+    """GPU names by compute capability, and the TensorRT of every Triton release."""
+
+    gpus: Mapping[str, tuple[str, ...]]
+    triton: Mapping[str, str]
+    sources: Mapping[str, str]
+
+
+@functools.cache
+def platforms() -> Platforms:
+    """Return the data file."""
+    return Platforms.model_validate(json.loads(_FILE.read_text(encoding="utf-8")))
+
+
+def compute_capability(name: str) -> str:
+    """Return the compute capability, such as `sm86`, of a GPU that is named so or by its model.
+
+    Raises:
+        ValueError: the name is not known; says which are.
+    """
+    text = _plain(name)
+    if re.fullmatch(r"(sm)?\d{2,3}", text):
+        return f"sm{text.removeprefix('sm')}"
+    for sm, names in platforms().gpus.items():
+        if text in map(_plain, names):
+            return sm
+    known = ", ".join(name for names in platforms().gpus.values() for name in names)
+    raise ValueError(f"{name!r} is no GPU that optkit knows; expected a compute capability, as sm86, or one of {known}")
+
+
+def _plain(name: str) -> str:
+    """Return a name without case, blanks and the maker's words."""
+    return re.sub(r"nvidia|geforce|tesla|[\s_.-]", "", name.lower())

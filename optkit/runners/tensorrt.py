@@ -1,0 +1,188 @@
+"""TensorRT and TensorRT-RTX engines, on the GPU, in the worker process that alone imports TensorRT."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optkit.artifact import Artifact
+from optkit.engine import EngineFacts, LayerShare, load_refusal
+from optkit.errors import FeedError, RunnerError
+from optkit.findings import CallParts
+from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
+from optkit.tensorrt_process import TensorRtProcess, WorkerFault, tensorrt_here
+from optkit.tensors import Feed
+
+_COMPUTES = (
+    "fp8",
+    "int8",
+    "fp16",
+    "bf16",
+    "fp32",
+)  # the lowest type that a layer reads or writes is what it computes in
+# Layers that move or reshape data, and compute nothing.
+_MOVES = frozenset({"Reformat", "Constant", "NoOp", "Shuffle", "ShapeHostToDevice", "signal", "wait", "shape_call"})
+
+
+class TensorRtRunner(Runner):
+    """One engine in a process of its own; with several `streams`, one execution context for each."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: Device = Device.CUDA,
+        threads: int | None = None,
+        streams: int = 1,
+        cuda_graph: bool = False,
+    ) -> None:
+        """Remember what to load.
+
+        Args:
+            artifact: an engine with its facts.
+            device: must be CUDA.
+            threads: of no meaning on a GPU.
+            streams: execution contexts that run side by side when it is timed.
+            cuda_graph: whether timed calls replay a captured CUDA graph.
+        """
+        super().__init__(artifact, device, threads)
+        self._streams = streams
+        self._cuda_graph = cuda_graph
+
+    @property
+    def provider(self) -> str:
+        """The release and the GPU."""
+        return f"{self._engine.runtime} {self._about['version']} on {self._about['gpu']['name']}"
+
+    @property
+    def _engine(self) -> EngineFacts:
+        if self.artifact.engine is None:
+            raise RunnerError(f"{self.artifact.path}: its passport says nothing of the engine. Build it with optkit.")
+        return self.artifact.engine
+
+    def _load(self) -> None:
+        if self.device is not Device.CUDA:
+            raise RunnerError(f"device {str(self.device)!r}: an engine runs on a GPU only. Use --device cuda.")
+        why_not = engine_obstacle(self.artifact)
+        if why_not:
+            raise RunnerError(f"{self.artifact.path.name}: {why_not}")
+        job = {
+            "task": "run",
+            "runtime": self._engine.runtime,
+            "plan": str(self.artifact.path),
+            "streams": self._streams,
+            "version_compatible": self._engine.version_compatible,
+        }
+        self._worker = TensorRtProcess(job, _python(self._engine))
+        self._worker.__enter__()
+        try:
+            self._about = self._worker.answer()
+            self._check_contract()
+        except BaseException as e:
+            self._worker.__exit__(type(e), e, e.__traceback__)
+            if isinstance(e, WorkerFault):
+                raise RunnerError(f"{self.artifact.path.name}: {e}") from e
+            raise
+
+    def _check_contract(self) -> None:
+        """Compare names, dtypes and profiles of the engine with those of its passport."""
+        engine = self._engine
+        for end, specs in (("inputs", engine.inputs), ("outputs", engine.outputs)):
+            found = {t["name"]: t["dtype"] for t in self._about[end]}
+            wanted = {spec.name: str(spec.dtype) for spec in specs}
+            if found != wanted:
+                raise RunnerError(
+                    f"{self.artifact.path.name}: the engine has the {end} {found}; its passport says {wanted}"
+                )
+        built = [{name: [list(r.min), list(r.opt), list(r.max)] for name, r in p.items()} for p in engine.profiles]
+        there = [
+            {name: shapes for name, shapes in there.items() if name in wanted}
+            for there, wanted in zip(self._about["profiles"], built, strict=False)  # a static engine has one of its own
+        ]
+        if there != built:
+            raise RunnerError(
+                f"{self.artifact.path.name}: the engine has the profiles {there}; its passport says {built}"
+            )
+
+    def _free(self) -> None:
+        self._worker.__exit__(None, None, None)
+
+    def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
+        answer = self._ask("infer", feed)
+        folder = self._worker.folder
+        found = [np.load(folder / f"output_{i}.npy", allow_pickle=False) for i in range(len(answer["outputs"]))]
+        by_name = dict(zip(answer["outputs"], found, strict=True))
+        # 8.6 gives INT32 where the contract says INT64.
+        return {spec.name: by_name[spec.name].astype(spec.dtype.numpy, copy=False) for spec in self.artifact.outputs}
+
+    def _bind(self, feed: Feed) -> Callable[[], None]:
+        def call() -> None:
+            self._ask("infer", feed)
+
+        return call
+
+    def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes:
+        """Time calls inside the worker, so that no message between processes is in a number."""
+        self._check(feed)
+        answer = self._ask("time", feed, cuda_graph=self._cuda_graph, **dataclasses.asdict(plan))
+        self.per_second: float | None = answer.get("per_second")
+        return OwnTimes(tuple(answer["times_ms"]), answer["dropped_calls"])
+
+    def parts(self, feed: Feed) -> tuple[CallParts, ...]:
+        """Return the medians of enqueue, copy in, compute and copy out, from events on the stream."""
+        self._check(feed)
+        return (CallParts.model_validate(self._ask("parts", feed, cuda_graph=self._cuda_graph)),)
+
+    def layer_shares(self, feed: Feed) -> tuple[LayerShare, ...]:
+        """Return the share of layers, and of their time, that compute in each precision."""
+        self._check(feed)
+        return layer_shares(self._ask("layers", feed)["layers"])
+
+    def _ask(self, what: str, feed: Feed, **more: Any) -> dict[str, Any]:
+        for i, array in enumerate(feed.values()):
+            np.save(self._worker.folder / f"input_{i}.npy", array)
+        try:
+            return self._worker.ask({"do": what, "inputs": list(feed), "folder": str(self._worker.folder), **more})
+        except WorkerFault as e:
+            kind = FeedError if "no profile of the engine takes" in str(e) else RunnerError
+            raise kind(f"{self.artifact.path.name}: {e}") from e
+
+
+def engine_obstacle(artifact: Artifact) -> str | None:
+    """Return why an engine would not run here, from its passport alone, before TensorRT is asked; None where it would."""
+    engine = artifact.engine
+    if engine is None:
+        return "its passport says nothing of the engine. Build it with optkit."
+    here = tensorrt_here(_python(engine))
+    if here.target is None:
+        return f"an engine runs on a GPU only: {here.no_gpu}"
+    version = here.versions[engine.runtime]
+    if version is None:
+        return f"{engine.runtime} is not installed. Run: pip install 'optkit[{engine.runtime}]'"
+    if not here.pycuda:
+        return "pycuda, which runs engines, is not installed. Run: pip install pycuda"
+    return load_refusal(engine, engine.runtime, version, here.target)
+
+
+def layer_shares(layers: list[dict[str, Any]]) -> tuple[LayerShare, ...]:
+    """Count the layers that compute something, by the lowest type that they read or write."""
+    counted = [
+        (next(kind for kind in _COMPUTES if kind in layer["types"]), layer["ms"])
+        for layer in layers
+        if layer["type"] not in _MOVES and set(layer["types"]) & set(_COMPUTES)
+    ]
+    total_ms = sum(ms for _, ms in counted)
+    return tuple(
+        LayerShare(
+            precision=kind,
+            layers=sum(k == kind for k, _ in counted) / len(counted),
+            time=sum(ms for k, ms in counted if k == kind) / total_ms if total_ms else 0.0,
+        )
+        for kind in _COMPUTES
+        if any(k == kind for k, _ in counted)
+    )
+
+
+def _python(engine: EngineFacts) -> Path | None:
+    return Path(engine.python) if engine.python else None

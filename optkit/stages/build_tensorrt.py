@@ -1,0 +1,199 @@
+"""ONNX -> TensorRT engine, built by TensorRT or ahead of time by TensorRT-RTX, in a process of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from optkit import deps, onnx_file, platforms
+from optkit.artifact import Artifact, Format, Precision
+from optkit.data import absolute_data
+from optkit.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
+from optkit.errors import StageError
+from optkit.stages.base import Stage
+from optkit.stages.tensorrt_operators import refused_operators
+from optkit.tensorrt_process import TensorRtProcess, WorkerFault
+from optkit.tensors import DType, TensorSpec
+
+TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
+EnginePrecision = Literal["fp32", "fp16", "int8", "int8+fp16"]
+
+
+def _targets(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(platforms.compute_capability(name) for name in given))
+
+
+class BuildTensorRt(Stage):
+    """Build an engine whose precision is that of the ONNX file; nothing is converted here.
+
+    `runtime: auto` takes TensorRT where it and a GPU are there, else TensorRT-RTX, which needs none.
+    """
+
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
+    produces: ClassVar[Format] = Format.TENSORRT
+    filename: ClassVar[str] = "model.plan"
+
+    stage: Literal["build-tensorrt"] = "build-tensorrt"
+    runtime: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
+    python: str | None = None  # the interpreter that has TensorRT; None takes this one
+    precision: EnginePrecision | None = None  # None: as the file is; else what it is not yet is made first
+    calibration: str | None = None  # for int8: file.py:function or a folder of .npz; a recipe's where not given
+    profiles: tuple[Profile, ...] = ()  # none: one, of the declared ranges
+    gpu: Annotated[tuple[str, ...], AfterValidator(_targets)] = ()  # compute capabilities or names: sm86, T4, RTX 4090
+    workspace_mib: int | None = Field(default=None, ge=1)
+    optimization_level: int | None = Field(default=None, ge=0, le=5)
+    timing_cache: str = "auto"  # auto: kept for each GPU, release and driver; none; or a file
+    version_compatible: bool = False
+    hardware_compatible: Literal["ampere-plus", "same-compute-capability"] | None = None
+    refit: bool = False
+    strip: bool = False
+    require: dict[Literal["fp32", "fp16", "bf16", "int8", "fp8"], Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict
+    )  # the share of layers that must compute so, by TensorRT's inspector
+
+    def requires(self) -> Sequence[str]:
+        """Return TensorRT-RTX where no TensorRT is installed at all; another interpreter is asked when it is started."""
+        wanted = {"auto": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"), "tensorrt": ("tensorrt",)}
+        names = wanted.get(self.runtime, ("tensorrt_rtx", "tensorrt_rtx_bindings"))
+        if self.python or any(map(deps.installed, names)):
+            return ()
+        return ("tensorrt",) if self.runtime == "tensorrt" else ("tensorrt_rtx",)
+
+    @property
+    def data(self) -> str | None:
+        """The calibration data, where the stage has to quantize."""
+        return self.calibration if self.quantizes else None
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the engine is to compute in INT8."""
+        return self.precision in ("int8", "int8+fp16")
+
+    def with_data(self, base: Path, calibration: str | None) -> Self:
+        """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
+        own = absolute_data(self.calibration, base) if self.calibration else calibration
+        python = str(base / self.python) if self.python else None
+        return self.model_copy(update={"calibration": own, "python": python})
+
+    def versions(self) -> dict[str, str]:
+        """Return the releases that could build the engine."""
+        found = {name: deps.version(name, f"{name}-cu13-bindings") for name in ("tensorrt", "tensorrt-rtx")}
+        return {name: text for name, text in found.items() if text}
+
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Check names, profiles and precision, build in a process of its own, and keep what the passport must say."""
+        facts = onnx_file.facts(source.path)
+        precision = engine_precision(source.path, facts.precision)
+        if self.precision not in (None, precision):
+            raise StageError(
+                f"{source.path.name} is {precision}, and precision lives in the ONNX file; an engine in {self.precision} cannot be "
+                f"built of it. Use optkit convert fp16, or optkit quantize --target tensorrt, first."
+            )
+        if onnx_file.DYNAMIC_OPS & set(facts.nodes):
+            raise StageError(
+                f"{source.path.name} is quantized dynamically ({', '.join(sorted(onnx_file.DYNAMIC_OPS & set(facts.nodes)))}), "
+                f"which TensorRT does not have. Quantize it with --target tensorrt and calibration data."
+            )
+        profiles = self._profiles(source)
+        built = self._build(source, path, profiles, precision, sorted(facts.nodes))
+        ranges = [profile_dims(source.inputs, profile) for profile in profiles]
+        engine = self._facts(built, source, profiles, precision)
+        notes = [
+            f"built by {engine.built_by} for {', '.join(engine.targets)} in {built['build_s']:.1f} s",
+            *built["notes"],
+        ]
+        artifact = self.artifact(source, path, source.precision, notes=notes)
+        return artifact.model_copy(update={"engine": engine, "dims": hull(ranges)})
+
+    def _profiles(self, source: Artifact) -> tuple[Profile, ...]:
+        profiles = self.profiles or (default_profile(source.inputs, source.dims),)
+        faults = profiles_faults(source.inputs, profiles)
+        if faults:
+            raise StageError("; ".join(faults))
+        return tuple(profile for profile in profiles if profile)
+
+    def _build(
+        self, source: Artifact, path: Path, profiles: Sequence[Profile], precision: str, ops: Sequence[str]
+    ) -> dict[str, Any]:
+        job = {
+            "task": "build",
+            "runtime": self.runtime,
+            "onnx": str(source.path),
+            "plan": str(path),
+            "inputs": [_described(spec) for spec in source.inputs],
+            "outputs": [spec.name for spec in source.outputs],
+            "profiles": [{name: (r.min, r.opt, r.max) for name, r in profile.items()} for profile in profiles],
+            "targets": self.gpu,
+            "types": [kind for kind in ("int8", "fp16") if kind in precision],
+            "ops": ops,
+            "workspace_mib": self.workspace_mib,
+            "optimization_level": self.optimization_level,
+            "version_compatible": self.version_compatible,
+            "hardware_compatible": self.hardware_compatible,
+            "refit": self.refit,
+            "strip": self.strip,
+            "timing_cache": None if self.timing_cache == "none" else self._timing_cache(),
+            "timing_cache_default": self.timing_cache == "auto",
+        }
+        try:
+            with TensorRtProcess(job, Path(self.python) if self.python else None) as worker:
+                return worker.answer()
+        except WorkerFault as e:
+            told = refused_operators(source.path, e.nodes) if e.nodes else ""
+            raise StageError(f"{e}{told}") from e
+
+    def _timing_cache(self) -> str:
+        return str((TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute())
+
+    def _facts(
+        self, built: dict[str, Any], source: Artifact, profiles: tuple[Profile, ...], precision: str
+    ) -> EngineFacts:
+        gpu = built["gpu"] or {}
+        unproven = (
+            ()
+            if gpu
+            else (f"no answer of the engine was compared, and no layer's precision was seen: {built['no_gpu']}",)
+        )
+        settings = {"workspace_mib", "optimization_level", "timing_cache", "refit", "strip"}
+        return EngineFacts(
+            runtime=built["runtime"],
+            version=built["version"],
+            targets=tuple(built["targets"]),
+            gpu=gpu.get("name"),
+            driver=gpu.get("driver"),
+            precision=precision,
+            typed=built["typed"],
+            profiles=profiles,
+            inputs=_as_built(source.inputs, built["inputs"]),
+            outputs=_as_built(source.outputs, built["outputs"]),
+            onnx_sha256=source.sha256,
+            settings=self.model_dump(mode="json", include=settings) | {"flags": " ".join(built["flags"])},
+            python=self.python,
+            version_compatible=self.version_compatible,
+            hardware_compatible=self.hardware_compatible,
+            warnings=tuple(built["warnings"]),
+            required={str(kind): share for kind, share in self.require.items()},
+            unproven=unproven,
+        )
+
+
+def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
+    """Return the precision of an ONNX file in the words of an engine: INT8 may have FP16 or FP32 around it."""
+    match lowest:
+        case Precision.INT8:
+            return "int8+fp16" if onnx_file.has_half(path) else "int8"
+        case Precision.FP16:
+            return "fp16"
+        case Precision.FP32:
+            return "fp32"
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": [d if isinstance(d, int) else -1 for d in spec.shape]}
+
+
+def _as_built(specs: Sequence[TensorSpec], built: Sequence[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Return the specs with the dtypes that TensorRT gave the tensors."""
+    dtypes = {tensor["name"]: DType(tensor["dtype"]) for tensor in built}
+    return tuple(spec.model_copy(update={"dtype": dtypes[spec.name]}) for spec in specs)

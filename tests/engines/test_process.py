@@ -1,0 +1,202 @@
+"""The worker process: killed, crashed, cancelled, under another interpreter; each time an error, and nothing left behind."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from project import CommandLine, files_below
+
+from optkit import tensorrt_process
+from optkit.artifact import Artifact
+from optkit.errors import RunnerError, StageError
+from optkit.progress import reporting
+from optkit.stages import BuildTensorRt
+from optkit.tensorrt_process import TensorRtProcess
+
+RTX = BuildTensorRt(runtime="tensorrt-rtx")
+
+
+def at_first_progress(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[TensorRtProcess]:
+    """Let `act(process)` happen in the midst of the build, and return the processes that were started."""
+    started: list[TensorRtProcess] = []
+
+    class Watched(TensorRtProcess):
+        def _messages(self) -> Iterator[dict[str, Any]]:
+            started.append(self)
+            for message in super()._messages():
+                if "progress" in message:
+                    act(self)
+                yield message
+
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TensorRtProcess", Watched)
+    return started
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGKILL, "memory ran out"), (signal.SIGSEGV, "TensorRT itself crashed"), (signal.SIGABRT, "-vv")],
+)
+def test_a_death_by_signal_is_an_error_that_says_what_to_do(
+    number: signal.Signals,
+    told: str,
+    linear: Artifact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optkit: CommandLine,
+) -> None:
+    started = at_first_progress(monkeypatch, lambda process: os.kill(process._process.pid, number))
+    before = files_below(tmp_path)
+
+    found = optkit(
+        "build-engine", linear.path, "--dim", "batch=1:4:16", "-o", tmp_path / "x.plan", "--runtime", "tensorrt-rtx"
+    )
+
+    assert found.code == 2
+    assert f"ended by {number.name}; nothing was written" in found.err
+    assert told in found.err
+    assert files_below(tmp_path) == before
+    assert not started[0].folder.exists()
+
+
+@pytest.mark.usefixtures("rtx")
+def test_ctrl_c_cancels_the_build_through_tensorrt(
+    linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: TensorRtProcess) -> None:
+        raise KeyboardInterrupt
+
+    started = at_first_progress(monkeypatch, interrupt)
+    before = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        RTX.run(linear, tmp_path / "out")
+    assert started[0]._process.returncode == 0, "it was killed, where it should have answered that it is cancelled"
+    assert time.perf_counter() - before < tensorrt_process._GRACE_S
+    assert files_below(tmp_path / "out") == set()
+    assert not started[0].folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rtx")
+def test_ctrl_c_on_the_command_line_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    model = _large(tmp_path / "large.onnx")
+    command = [
+        Path(sys.executable).with_name("optkit"),
+        "build-engine",
+        model,
+        "-o",
+        "large.plan",
+        "--runtime",
+        "tensorrt-rtx",
+        "-vv",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if "TensorRT" in line and "info" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert files_below(tmp_path) == {"large.onnx"}
+
+
+def _large(path: Path, layers: int = 60) -> Path:
+    """Write a chain of convolutions that takes TensorRT seconds."""
+    rng = np.random.default_rng(0)
+    sizes = [3, *(16 + 8 * (i % 9) for i in range(layers))]
+    weights = [
+        numpy_helper.from_array(rng.standard_normal((b, a, 3, 3)).astype(np.float32) / 30, f"w{i}")
+        for i, (a, b) in enumerate(itertools.pairwise(sizes))
+    ]
+    nodes = [helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], pads=[1, 1, 1, 1]) for i in range(layers)]
+    x = helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, 3, 32, 32])
+    y = helper.make_tensor_value_info(f"x{layers}", TensorProto.FLOAT, [1, sizes[-1], 32, 32])
+    graph = helper.make_graph(nodes, "large", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_phases_of_the_build_are_shown_and_all_end(linear: Artifact, tmp_path: Path) -> None:
+    class Recorder:
+        open = 0
+        begun: list[str] = []  # noqa: RUF012
+        steps = 0
+
+        def begin(self, description: str, total: int | None) -> None:
+            self.begun.append(description)
+            self.open += 1
+
+        def advance(self) -> None:
+            self.steps += 1
+
+        def end(self) -> None:
+            self.open -= 1
+
+    recorder = Recorder()
+    with reporting(recorder):
+        RTX.run(linear, tmp_path)
+    assert any(name.startswith("Building engine") for name in recorder.begun), recorder.begun
+    assert recorder.steps > 0
+    assert recorder.open == 0
+
+
+def test_the_end_of_the_parent_is_the_end_of_the_worker(tmp_path: Path) -> None:
+    """Its input ends when the parent dies in any way; a build then ends within its grace."""
+    job = tmp_path / "job.json"
+    job.write_text('{"task": "sleep"}')
+    code = (
+        "import sys, threading, time; sys.path.insert(0, sys.argv[1]); import optkit.tensorrt_worker as w; w.GRACE_S = 0.2\n"
+        "threading.Thread(target=w.watch_input, args=(threading.Event(),), daemon=True).start(); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[2])], stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.close()
+    assert process.wait(timeout=20) == 1
+
+
+def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
+    linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text("import sys\nprint('out of luck', file=sys.stderr)\nsys.exit(7)\n")
+    monkeypatch.setattr(tensorrt_process, "WORKER", worker)
+    with pytest.raises(RunnerError, match=r"ended with exit code 7 and no answer\. Its last words: out of luck"):
+        RTX.run(linear, tmp_path / "out")
+
+
+def test_an_interpreter_that_is_none_is_told(linear: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunnerError, match=r"/nowhere/python: cannot be started \(No such file or directory\); expected a Python"
+    ):
+        BuildTensorRt(python="/nowhere/python").run(linear, tmp_path / "out")
+
+
+def test_an_interpreter_without_tensorrt_is_told(linear: Artifact, tmp_path: Path) -> None:
+    """A bare environment, as --tensorrt-python may name one by mistake."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    with pytest.raises(StageError, match=rf"neither tensorrt nor tensorrt-rtx is installed for {python}"):
+        BuildTensorRt(python=str(python)).run(linear, tmp_path / "out")
+
+
+def test_the_worker_is_python_3_8_and_needs_nothing_of_optkit() -> None:
+    import ast
+
+    tree = ast.parse(tensorrt_process.WORKER.read_text(), feature_version=(3, 8))
+    imported = {
+        name.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
+    }
+    imported |= {str(node.module).partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported - sys.stdlib_module_names == {"numpy", "pycuda"}  # and TensorRT, by name

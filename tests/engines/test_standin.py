@@ -1,0 +1,350 @@
+"""The paths that need a GPU, on a stand-in for TensorRT 8.6, 10 and 11 that has the members of the real bindings and no other.
+
+What these tests prove is the logic: which calls are made in which release, in which order, on which buffers. That TensorRT answers as the
+stand-in does is not proven by them; benchmarks/gpu does that on a GPU.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import zoo
+from conftest import Make
+from onnx import TensorProto, helper
+from project import CommandLine, files_below
+
+from optkit import onnx_file, tensorrt_process
+from optkit.artifact import Artifact, Precision, read_passport
+from optkit.check import Prover, Requirements
+from optkit.choose import run_stage
+from optkit.data import Samples
+from optkit.errors import FeedError, RunnerError, StageError
+from optkit.runners import Device, open_runner
+from optkit.runners.base import CallPlan
+from optkit.runners.tensorrt import TensorRtRunner, layer_shares
+from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx
+from optkit.tensors import corners
+
+HERE = Path(__file__).absolute().parents[1] / "standin"
+MEMBERS: dict[str, Any] = json.loads((HERE / "members.json").read_text())
+RULE = CallPlan(drop_s=0, drop_calls=1, block_s=0, block_calls=5)
+
+
+@pytest.fixture(params=["8.6", "10", "11"])
+def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let workers find a stand-in for this release, and a GPU."""
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("STANDIN_TENSORRT", request.param)
+    tensorrt_process.tensorrt_here.cache_clear()
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
+    yield request.param
+    tensorrt_process.tensorrt_here.cache_clear()
+
+
+STAGE = BuildTensorRt(runtime="tensorrt", timing_cache="none")
+
+
+def built(stage: BuildTensorRt, source: Artifact, folder: Path) -> tuple[Artifact, dict[str, Any]]:
+    """Return an engine, and what the stand-in's builder was told."""
+    engine = stage.run(source, folder)
+    return engine, json.loads(engine.path.read_bytes())
+
+
+def test_the_lists_are_those_of_the_real_bindings(rtx: None) -> None:
+    import tensorrt_rtx_bindings as real
+
+    for name, members in MEMBERS["rtx"].items():
+        missing = [member for member in members if not hasattr(getattr(real, name), member)]
+        assert not missing, name
+    assert not hasattr(real.BuilderFlag, "FP16")
+    assert not hasattr(real.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH")
+
+
+def test_a_call_that_a_release_does_not_have_fails(release: str) -> None:
+    import subprocess
+    import sys
+
+    code = "import tensorrt as t\nclass L(t.ILogger): pass\nc = t.Builder(L()).create_builder_config()\nc.progress_monitor = None"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode != 0) == (release == "8.6")
+    assert ("has no attribute 'progress_monitor'" in found.stderr) == (release == "8.6")
+
+
+def test_types_are_flags_in_8_6_and_the_network_s_own_later(release: str, make: Make, tmp_path: Path) -> None:
+    source = make("linear", ExportOnnx(exporter="torchscript", opset=17), ConvertFp16())
+    engine, told = built(STAGE, source, tmp_path)
+    facts = engine.engine
+    assert facts is not None
+    assert facts.precision == "fp16"
+    assert facts.typed == (release != "8.6")
+    assert told["flags"] == (["FP16"] if release == "8.6" else [])
+    assert told["previews"] == (["PROFILE_SHARING_0806"] if release == "8.6" else [])
+    assert told["verbosity"] == "DETAILED"
+    bits = MEMBERS[release]["NetworkDefinitionCreationFlag"]
+    expected = [name for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if name in bits]
+    assert told["network_flags"] == sum(1 << bits.index(name) for name in expected)
+    assert (facts.gpu, facts.driver, facts.targets) == ("Stand-in GPU", "12.4", ("sm86",))
+    assert facts.warnings == ("a warning of the stand-in",)
+
+
+def test_settings_reach_the_builder(release: str, linear: Artifact, tmp_path: Path) -> None:
+    stage = STAGE.model_copy(
+        update={
+            "workspace_mib": 64,
+            "optimization_level": 5,
+            "hardware_compatible": "ampere-plus",
+            "version_compatible": True,
+            "refit": True,
+        }
+    )
+    _, told = built(stage, linear, tmp_path)
+    assert told["pools"] == {"WORKSPACE": 64 << 20}
+    assert told["level"] == 5
+    assert told["hardware"] == "AMPERE_PLUS"
+    assert told["flags"] == ["REFIT", "VERSION_COMPATIBLE"]
+    assert told["profiles"] == [{"input": [[1, 4], [4, 4], [16, 4]]}]
+
+
+def test_what_a_release_does_not_have_is_refused_before_the_build(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    stage = STAGE.model_copy(update={"strip": True, "hardware_compatible": "same-compute-capability"})
+    if release != "8.6":
+        built(stage, linear, tmp_path / "out")
+        return
+    with pytest.raises(
+        StageError, match=r"--strip: this release does not have it; --hardware-compatible same-compute-capability: this"
+    ):
+        stage.run(linear, tmp_path / "out")
+    assert files_below(tmp_path / "out") == set()
+
+
+def test_another_gpu_than_the_one_here_is_refused(release: str, linear: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="--gpu sm89: it builds for the GPU that it runs on, which is sm86"):
+        STAGE.model_copy(update={"gpu": ("sm89",)}).run(linear, tmp_path / "out")
+    built(STAGE.model_copy(update={"gpu": ("sm86",)}), linear, tmp_path / "here")
+
+
+def test_timings_are_kept_and_a_foreign_cache_is_ignored_with_one_line(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache" / "timings"
+    stage = STAGE.model_copy(update={"timing_cache": str(cache)})
+    first, _ = built(stage, linear, tmp_path / "first")
+    kept = cache.read_bytes()
+    assert kept.startswith(b"timings of")
+    assert not [note for note in first.notes if "timing" in note]
+    cache.write_bytes(b"timings of another release")
+    again, _ = built(stage, linear, tmp_path / "again")
+    assert [note for note in again.notes if "timing" in note] == [
+        f"timing cache {cache}: made by another TensorRT, GPU or driver; ignored, and written anew"
+    ]
+    assert cache.read_bytes() == kept
+
+
+def test_the_usual_cache_is_one_file_for_each_gpu_release_and_driver(
+    release: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", tmp_path / "cache")
+    built(STAGE.model_copy(update={"timing_cache": "auto"}), linear, tmp_path / "out")
+    version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
+    assert files_below(tmp_path / "cache") == {f"Stand-in_GPU-{version}-driver12.4.timing"}
+
+
+def test_every_unknown_operator_is_told_by_a_parser_that_stops_at_the_first(release: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Det", ["x"], ["a"], name="/first/Det"),
+        helper.make_node("Det", ["x"], ["b"], name="/second/Det"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="/Add"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])
+    path = tmp_path / "det.onnx"
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        ),
+        path,
+    )
+    with pytest.raises(StageError) as raised:
+        STAGE.run(onnx_file.describe(path, zoo.BATCH), tmp_path / "out")
+    for name in ("/first/Det, operator Det in module 'first'", "/second/Det, operator Det in module 'second'"):
+        assert str(raised.value).count(name) == 1
+
+
+@pytest.mark.parametrize("name", ["linear", "two", "dynamic_length", "buffered"])
+def test_answers_are_right_at_every_corner(name: str, release: str, make: Make, tmp_path: Path) -> None:
+    sample = zoo.SAMPLES[name]
+    engine, _ = built(STAGE, make(name, ExportOnnx(exporter="torchscript", opset=17)), tmp_path)
+    with open_runner(engine, Device.CUDA) as runner:
+        assert runner.provider.startswith("tensorrt ")
+        for sizes in corners(sample.dims):
+            found = runner.infer(sample.feed(sizes))
+            for output, want in sample.expected(sample.feed(sizes)).items():
+                assert found[output].dtype == want.dtype
+                np.testing.assert_allclose(found[output], want, atol=1e-5, rtol=1e-5, err_msg=str(sizes))
+
+
+def test_the_profile_is_picked_by_shape_and_a_size_between_two_is_refused(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    profiles = BuildTensorRt(profiles=({"input": "1x4,2x4,4x4"}, {"input": "8x4,8x4,16x4"})).profiles
+    engine, _ = built(STAGE.model_copy(update={"profiles": profiles}), linear, tmp_path)
+    sample = zoo.SAMPLES["linear"]
+    with open_runner(engine, Device.CUDA) as runner:
+        for batch in (2, 16, 4, 8):
+            feed = sample.feed({"batch": batch})
+            np.testing.assert_allclose(runner.infer(feed)["output"], sample.expected(feed)["output"], atol=1e-5)
+        for batch in (6, 17):
+            with pytest.raises(
+                FeedError,
+                match=rf"no profile of the engine takes input \[{batch}, 4\]; it was built for input from \[1, 4\]",
+            ):
+                runner.infer(sample.feed({"batch": batch}))
+        runner.infer(sample.feed({"batch": 1}))  # and it lives on
+
+
+def test_int64_that_8_6_has_not_is_narrowed_and_never_wrapped(release: str, make: Make, tmp_path: Path) -> None:
+    sample = zoo.SAMPLES["embedding"]
+    engine, _ = built(STAGE, make("embedding", ExportOnnx(exporter="torchscript", opset=17)), tmp_path)
+    assert engine.engine
+    assert str(engine.engine.inputs[0].dtype) == ("int32" if release == "8.6" else "int64")
+    feed = {"input": np.full((1, 4), 2**40, np.int64)}
+    with open_runner(engine, Device.CUDA) as runner:
+        assert runner.infer(sample.feed({"batch": 2, "length": 3}))["output"].shape == (2, 3, 4)
+        if release == "8.6":
+            with pytest.raises(RunnerError, match="values of int64 do not fit into the engine's int32"):
+                runner.infer(feed)
+
+
+def test_an_output_whose_size_depends_on_values(release: str, tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [2, "found"])
+    graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "nonzero.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    engine, _ = built(STAGE, onnx_file.describe(path, zoo.BATCH), tmp_path / "out")
+    with TensorRtRunner(engine, cuda_graph=True) as runner:
+        for rows in (np.eye(4, dtype=np.float32)[:3], np.zeros((2, 4), np.float32), np.ones((9, 4), np.float32)):
+            np.testing.assert_array_equal(runner.infer({"x": rows})["y"], np.array(np.nonzero(rows)))
+        with pytest.raises(RunnerError, match="a CUDA graph cannot hold an output whose size depends on values: y"):
+            runner.own_times({"x": rows}, RULE)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_timing_is_done_in_the_worker_and_split(release: str, graph: bool, linear: Artifact, tmp_path: Path) -> None:
+    engine, _ = built(STAGE, linear, tmp_path)
+    feed = zoo.SAMPLES["linear"].feed({"batch": 4})
+    with TensorRtRunner(engine, streams=2, cuda_graph=graph) as runner:
+        times = runner.own_times(feed, RULE)
+        assert len(times.times_ms) >= 5
+        assert all(t > 0 for t in times.times_ms)
+        assert times.dropped_calls == 1
+        (parts,) = runner.parts(feed)
+        assert min(parts.copy_in_ms, parts.compute_ms, parts.copy_out_ms, parts.enqueue_ms) > 0
+        assert runner.per_second
+        assert runner.per_second > 0
+        runner.bind(feed)()
+        np.testing.assert_allclose(
+            runner.infer(feed)["output"], zoo.SAMPLES["linear"].expected(feed)["output"], atol=1e-5
+        )
+
+
+def test_parity_runs_at_every_corner_of_every_profile_and_the_layers_are_counted(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    profiles = BuildTensorRt(profiles=({"input": "1x4,2x4,4x4"}, {"input": "8x4,8x4,16x4"})).profiles
+    stage = STAGE.model_copy(update={"profiles": profiles, "precision": "fp16"})
+    prover = Prover(linear, Samples(linear.inputs, linear.dims, None), Requirements())
+    engine = run_stage(stage, linear, tmp_path / "out", prover)
+    parity = prover.parity(engine)
+    assert parity.passed, parity.failure
+    assert {o.sizes["batch"] for o in parity.outputs} == {1, 2, 3, 4, 8, 11, 16}
+    assert engine.engine
+    shares = {share.precision: share for share in engine.engine.layers}
+    assert 0 < shares["fp16"].layers < 1
+    assert sum(share.layers for share in shares.values()) == pytest.approx(1)
+    assert sum(share.time for share in shares.values()) == pytest.approx(1)
+    assert any("of the layers" in note for note in engine.notes)
+
+
+def test_too_few_layers_in_the_precision_asked_for_is_a_negative_verdict(
+    release: str, linear: Artifact, tmp_path: Path, optkit: CommandLine
+) -> None:
+    common = ("build-engine", linear.path, "--dim", "batch=1:4:16", "--runtime", "tensorrt", "--timing-cache", "none")
+    refused = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp16=0.9")
+    assert refused.code == 1
+    assert "failed: precision: 0% of the layers compute in fp16; at least 90% is asked for" in refused.err
+    assert not (tmp_path / "x.plan").exists()
+    taken = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp32=0.9")
+    assert taken.code == 0, taken.err
+    passport = read_passport(tmp_path / "x.plan")
+    assert passport
+    assert passport.unproven is None
+    assert passport.parity
+    assert passport.parity.passed
+    assert passport.batch_independence
+    assert passport.batch_independence.passed
+    shown = optkit("inspect", tmp_path / "x.plan")
+    assert "here    loads" in shown.out
+    assert "layers  100% in fp32" in shown.out
+
+
+def test_an_engine_of_another_release_or_gpu_is_refused_from_its_passport(
+    release: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = built(STAGE, linear, tmp_path)
+    monkeypatch.setenv("STANDIN_SM", "90")
+    tensorrt_process.tensorrt_here.cache_clear()
+    version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
+    sentence = f"built by TensorRT {version} for sm_86, this is TensorRT {version} on sm_90: rebuild with --runtime tensorrt on that GPU"
+    with pytest.raises(RunnerError, match=sentence), open_runner(engine, Device.CUDA):
+        pass
+    monkeypatch.setenv("STANDIN_SM", "86")
+    monkeypatch.setenv("STANDIN_TENSORRT", "10" if release != "10" else "11")
+    tensorrt_process.tensorrt_here.cache_clear()
+    with (
+        pytest.raises(RunnerError, match=f"built by TensorRT {version} for sm_86, this is TensorRT 1"),
+        open_runner(engine, Device.CUDA),
+    ):
+        pass
+
+
+def test_an_engine_never_runs_on_the_cpu(release: str, linear: Artifact, tmp_path: Path) -> None:
+    engine, _ = built(STAGE, linear, tmp_path)
+    with (
+        pytest.raises(RunnerError, match=r"device 'cpu': an engine runs on a GPU only\. Use --device cuda"),
+        open_runner(engine),
+    ):
+        pass
+
+
+def test_an_engine_that_is_not_what_its_passport_says_is_refused(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    engine, _ = built(STAGE, linear, tmp_path)
+    assert engine.engine
+    other = engine.engine.model_copy(
+        update={"profiles": ({"input": engine.engine.profiles[0]["input"].model_copy(update={"max": (32, 4)})},)}
+    )
+    with (
+        pytest.raises(RunnerError, match="the engine has the profiles"),
+        open_runner(engine.model_copy(update={"engine": other}), Device.CUDA),
+    ):
+        pass
+
+
+def test_layers_that_only_move_data_are_not_counted() -> None:
+    layers = [
+        {"name": "a", "type": "CaskConvolution", "types": ["fp16", "int8"], "ms": 3.0},
+        {"name": "b", "type": "Reformat", "types": ["fp32", "int8"], "ms": 5.0},
+        {"name": "c", "type": "CaskGemm", "types": ["fp32"], "ms": 1.0},
+        {"name": "d", "type": "Shape", "types": [], "ms": 1.0},
+    ]
+    found = {share.precision: (share.layers, share.time) for share in layer_shares(layers)}
+    assert found == {"int8": (0.5, 0.75), "fp32": (0.5, 0.25)}
+    assert Precision.INT8
