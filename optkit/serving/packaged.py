@@ -11,7 +11,7 @@ from optkit.record import Record
 from optkit.serving.settings import name_fault
 from optkit.tensors import batch_dim, dimension_faults
 
-_MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt"}
+_MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.TENSORRT: "model.plan"}
 
 
 class Packaged(Record):
@@ -48,8 +48,9 @@ def check_packagable(artifact: Artifact, target: str) -> None:
         StageError: the format is not served, or a named dimension has no range.
         ArtifactError: a file is missing or has changed.
     """
-    if artifact.format not in _MODEL_FILE:
-        served = " and ".join(sorted(_MODEL_FILE))
+    taken = _MODEL_FILE.keys() - (set() if target == "Triton" else {Format.TENSORRT})
+    if artifact.format not in taken:
+        served = listed(sorted(taken))
         raise StageError(
             f"{artifact.path.name}: is {artifact.format}; {target} gets {served}. "
             f"Add an export-onnx or export-torchscript step, and package its artifact."

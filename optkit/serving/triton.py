@@ -2,9 +2,10 @@
 
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from optkit.artifact import Artifact
+from optkit.artifact import Artifact, Format
 from optkit.errors import ArtifactError, OutputError
 from optkit.findings import BatchIndependence
 from optkit.serving.packaged import (
@@ -26,6 +27,7 @@ from optkit.serving.triton_config import (
     warmup_of,
 )
 from optkit.serving.triton_contract import triton_contract
+from optkit.serving.triton_plan import as_built, describe_plans, plan_files
 from optkit.tensors import Feed
 
 IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
@@ -41,17 +43,19 @@ def package_triton(
     independence: BatchIndependence | None,
     sample: Feed | None,
     force: bool = False,
+    others: Sequence[Artifact] = (),
 ) -> Packaged:
     """Add one version of a model to a repository; other models and other versions are not touched.
 
     Args:
-        artifact: an ONNX or TorchScript model.
+        artifact: an ONNX or TorchScript model, or a TensorRT engine.
         repository: the folder of models; made if need be.
         settings: the serve entry.
         name: of the model, where the settings give none.
         independence: what the check found on putting requests together; batching needs that it passed.
         sample: a feed for the warm-up; None warms up with zeros.
         force: replace this version, the configuration and the warm-up data where they are there already.
+        others: engines of the same model, for the other GPUs of the server.
 
     Raises:
         StageError: the model cannot be served as asked; says why.
@@ -61,11 +65,16 @@ def package_triton(
             What was there is unchanged.
     """
     name = model_name(settings.name, name)
-    check_packagable(artifact, "Triton")
+    for one in (artifact, *others):
+        check_packagable(one, "Triton")
+    plans = [as_built(one) for one in (artifact, *others)] if artifact.format is Format.TENSORRT else []
+    artifact = plans[0] if plans else artifact
     contract = triton_contract(artifact, settings, independence)
     warmup = warmup_of(artifact, contract, sample) if settings.warmup else None
     config = model_config(name, artifact, settings, contract, warmup)
-    files = model_files(artifact)
+    if plans:
+        describe_plans(config, plans)
+    files = plan_files(plans) if plans else model_files(artifact)
     folder = repository / name
     if not force:
         _refuse_other_version(folder / str(settings.version))
@@ -90,14 +99,14 @@ def package_triton(
         path=folder.absolute(),
         files=written,
         notes=tuple(notes),
-        command=serve_command(repository, settings),
+        command=serve_command(repository, settings, on_gpu=bool(plans)),
     )
 
 
-def serve_command(repository: Path, settings: TritonServing) -> str:
+def serve_command(repository: Path, settings: TritonServing, on_gpu: bool = False) -> str:
     """Return the command that serves a repository on this machine alone."""
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    gpus = "--gpus all " if settings.instances.kind == "gpu" else ""
+    gpus = "--gpus all " if on_gpu or settings.instances.kind == "gpu" else ""
     mount = shlex.quote(f"{repository.absolute()}:/models:ro")
     return f"docker run --rm {gpus}{ports} -v {mount} {IMAGE} tritonserver --model-repository=/models"
 
@@ -127,7 +136,7 @@ def _refuse_other_config(path: Path, config: object) -> None:
 def _write_version(version: Path, files: dict[str, Path]) -> None:
     """Copy the model; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
     first = next(iter(files))
-    base = version / first if len(files) > 1 else version
+    base = version / first if len(files) > 1 and first.endswith(".onnx") else version
     for name, file in files.items():
         target = base / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PLATFORM = {
     Format.ONNX: ("onnxruntime_onnx", "onnxruntime"),
     Format.TORCHSCRIPT: ("pytorch_libtorch", "pytorch"),
+    Format.TENSORRT: ("tensorrt_plan", "tensorrt"),
 }
 _TYPE = {
     DType.FLOAT32: "TYPE_FP32",

@@ -226,7 +226,7 @@ def test_sizes_outside_of_the_declared_ones_are_refused(zoo, onnx, tmp_path):
 
 
 def test_what_cannot_be_packaged_is_refused(digits, onnx, external, tmp_path):
-    with pytest.raises(StageError, match=r"is pytorch; Triton gets onnx and torchscript. Add an export-onnx"):
+    with pytest.raises(StageError, match=r"is pytorch; Triton gets onnx, tensorrt and torchscript. Add an export-onnx"):
         package(digits, tmp_path)
     with pytest.raises(StageError, match=r"'batch': used by an input but has no range"):
         package(onnx.model_copy(update={"dims": {}}), tmp_path)
