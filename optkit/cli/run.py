@@ -30,8 +30,8 @@ def run(
 
     Example: optkit run recipes/digits.yaml
     """
-    from optkit.pipeline import make_plan
-    from optkit.pipeline import run as carry_out
+    from optkit.pipeline.plan import make_plan
+    from optkit.pipeline.run import run as carry_out
     from optkit.recipe import load_recipe
     from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
 

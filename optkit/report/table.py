@@ -1,16 +1,19 @@
 """Records as tables for a terminal of 80 columns."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from optkit.findings import Measurement, Parity, SpeedUp
-from optkit.pipeline import BenchRecord, RunRecord, StepResult
+
+if TYPE_CHECKING:
+    from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
 
 
-def run_tables(record: RunRecord) -> list[Table]:
+def run_tables(record: "RunRecord") -> list[Table]:
     """Return what a run ends with: every artifact at one batch size, and the speed-up at all."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
@@ -99,7 +102,7 @@ def plain_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _by_batch(bench: BenchRecord) -> list[Table]:
+def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
@@ -110,7 +113,7 @@ def _by_batch(bench: BenchRecord) -> list[Table]:
     return [table]
 
 
-def _verdict(step: StepResult) -> Text:
+def _verdict(step: "StepResult") -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
     if step.parity is None:
@@ -135,11 +138,11 @@ def _ranged(found: SpeedUp | None) -> str:
     return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
 
 
-def _find(bench: BenchRecord | None, name: str, batch: int | None) -> Measurement | None:
+def _find(bench: "BenchRecord | None", name: str, batch: int | None) -> Measurement | None:
     measurements: Sequence[Measurement] = bench.measurements if bench else ()
     return next((m for m in measurements if m.artifact == name and m.batch == batch), None)
 
 
-def _speed_up(bench: BenchRecord | None, name: str, batch: int | None) -> SpeedUp | None:
+def _speed_up(bench: "BenchRecord | None", name: str, batch: int | None) -> SpeedUp | None:
     found: Sequence[SpeedUp] = bench.speed_ups if bench else ()
     return next((s for s in found if s.candidate == name and s.batch == batch), None)
