@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optkit.cli import bench, check, export, inspect, migrate, package, quantize, run
+from optkit.cli import bench, check, compare, export, inspect, migrate, package, quantize, report, run, schema
 from optkit.cli.output import print_error
 from optkit.errors import OptkitError
 
@@ -45,6 +45,9 @@ app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("schema")(schema.schema)
 app.command("migrate")(migrate.migrate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from optkit import deps, user_code
 from optkit.artifact import Format
 from optkit.data import data_fault
@@ -34,6 +36,13 @@ class PlannedStep(Record):
         return self.stage.step
 
 
+class Origin(Record):
+    """What was typed to make a run."""
+
+    recipe: str  # the path of its file, as it was typed
+    overrides: dict[str, str] = Field(default_factory=dict)  # --set: key -> value
+
+
 class Plan(Document):
     """Every step in an order in which it can run."""
 
@@ -42,22 +51,24 @@ class Plan(Document):
     recipe: Recipe
     out_dir: Path
     steps: tuple[PlannedStep, ...]
+    origin: Origin | None = None
 
 
-def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
+def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Origin | None = None) -> Plan:
     """Check a recipe and put its steps in order.
 
     Args:
         recipe: its paths are absolute.
         out_dir: where artifacts go; it may not exist yet.
         only: the one step that is wanted, with those that it needs.
+        origin: what was typed, for the record.
 
     Raises:
         RecipeError: it cannot be carried out; lists every fault.
         OutputError: `out_dir` cannot be written.
     """
     steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
-    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_serve_faults(recipe)]
+    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_gate_faults(recipe), *_serve_faults(recipe)]
     for i, step in enumerate(steps):
         missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
         if missing and step.stage.optional:
@@ -70,7 +81,8 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
     if faults:
         raise RecipeError("\n".join(faults))
     _check_writable(out_dir)
-    return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=tuple(_needed(steps, only) if only else steps))
+    chosen = tuple(_needed(steps, only) if only else steps)
+    return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=chosen, origin=origin)
 
 
 def _resolve(stages: Sequence[AnyStage], source: Format) -> tuple[list[PlannedStep], list[str]]:
@@ -132,6 +144,21 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
             yield f"{_where(i, stage)}: {fault}"
     if recipe.gates.max_accuracy_drop is not None and not recipe.data.evaluation:
         yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+
+
+def _gate_faults(recipe: Recipe) -> Iterator[str]:
+    gates = recipe.gates
+    if gates.max_regression is not None and gates.baseline is None:
+        yield "gates.max_regression: nothing to hold it against; name a run.json of before as gates.baseline"
+    if gates.baseline is not None:
+        if gates.max_regression is None:
+            yield "gates.baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
+        if not Path(gates.baseline).is_file():
+            yield f"gates.baseline: {gates.baseline}: no such file. Keep the run.json of a good run there."
+    if isinstance(gates.max_latency_ms, dict) and recipe.bench.batches:
+        missing = sorted(set(gates.max_latency_ms) - set(recipe.bench.batches))
+        if missing:
+            yield f"gates.max_latency_ms: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
 
 
 def _batch_faults(recipe: Recipe) -> Iterator[str]:

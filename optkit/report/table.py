@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.findings import Measurement, Parity, SpeedUp
+from optkit.report.numbers import ms_text, ratio_text, size_text
 
 if TYPE_CHECKING:
     from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
@@ -51,24 +52,6 @@ def parity_table(parity: Parity) -> Table:
             Text(found.failure, "red") if found.failure else Text("equal", "green"),
         )
     return table
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size with its unit, in powers of 1000 as disks and downloads have it."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} B"
-
-
-def ms_text(ms: float) -> str:
-    """Return a time in ms with three significant digits."""
-    return f"{ms:.3f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
-
-
-def provider_text(provider: str) -> str:
-    """Return what ran an artifact, without the words that every provider has."""
-    return provider.removesuffix("ExecutionProvider")
 
 
 def plain_table(title: str, *columns: str) -> Table:
@@ -116,6 +99,8 @@ def _by_batch(bench: "BenchRecord") -> list[Table]:
 def _verdict(step: "StepResult") -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
+    if step.over_budget:
+        return Text(f"over {step.over_budget[0].split()[0].rstrip(':')}", "yellow")
     if step.parity is None:
         return Text("is right")
     return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")
@@ -133,9 +118,7 @@ def _ratio(found: SpeedUp | None) -> str:
 
 
 def _ranged(found: SpeedUp | None) -> str:
-    if found is None or found.low is None or found.high is None:
-        return _ratio(found)
-    return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
+    return ratio_text(found.ratio, found.low, found.high) if found else ""
 
 
 def _find(bench: "BenchRecord | None", name: str, batch: int | None) -> Measurement | None:

@@ -7,13 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
-from optkit.report.table import plain_table, size_text
+from optkit.report.numbers import size_text
+from optkit.report.table import plain_table
+from optkit.report.verdict import busy_machine
 
 if TYPE_CHECKING:
     from optkit.pipeline.inspecting import Examination, Inspection
     from optkit.pipeline.packages import PackageRecord
     from optkit.pipeline.plan import Plan
-    from optkit.pipeline.records import BenchRecord, RunRecord
+    from optkit.pipeline.records import RunRecord
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -52,15 +54,8 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         lines.append("winner: none, no artifact passed every gate")
     lines += [f"packaged: {_shown(packaged.path)} ({packaged.target})" for packaged in record.packaged]
     lines.append(f"record: {_shown(out_dir / 'run.json')}")
+    lines.append(f"report: {_shown(out_dir / 'report.html')}")
     return "\n".join(lines)
-
-
-def busy_machine(bench: "BenchRecord") -> list[str]:
-    """Return a warning when others wanted the machine too; their work is in the numbers."""
-    load, cores = bench.load_before, bench.machine.cores
-    if load is None or load < 1.5 * cores:
-        return []
-    return [f"the machine was busy: a load of {load:.1f} on {cores} cores just before; measure again on a quiet one"]
 
 
 def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
