@@ -82,7 +82,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=tuple(_spec(value, path) for value in graph.input if value.name not in weights),
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=_external_files(_tensors(graph)),
+        files=external_files(model),
     )
 
 
@@ -217,6 +217,11 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from nodes(inner)
+
+
+def external_files(model: "onnx.ModelProto") -> tuple[str, ...]:
+    """Return the files of a model's external data, relative to the model's folder."""
+    return _external_files(_tensors(model.graph))
 
 
 def unused_inputs(path: Path) -> list[str]:

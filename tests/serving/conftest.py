@@ -1,5 +1,6 @@
 """Small real artifacts, made once by optkit's own stages."""
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from optkit.artifact import Artifact
+from optkit.serving.triton_server import TritonInstall, find_triton
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, ExportTorchScript
 from optkit.tensors import DimRange, TensorSpec
@@ -105,3 +107,11 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
     model = library.load(str(onnx.path))
     library.save_model(model, str(path), save_as_external_data=True, location="digits.onnx.data", size_threshold=0)
     return onnx_file.describe(path, onnx.dims)
+
+
+@pytest.fixture(scope="session")
+def triton() -> TritonInstall:
+    """The real Triton server; CI installs it, so that there nothing that asks for it can be skipped."""
+    if not os.environ.get("OPTKIT_TRITON"):
+        pytest.skip("no Triton server: run tests/servers/install_triton.sh FOLDER and set OPTKIT_TRITON=FOLDER")
+    return find_triton()
