@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 from optkit.artifact import Artifact
 from optkit.serving.triton_server import TritonInstall, find_triton
@@ -36,7 +37,12 @@ MODELS = """
         def forward(self, x):
             return x.sum()
 
+    class Pictures(nn.Module):
+        def forward(self, image):
+            return image.float().mean((2, 3))
+
     def digits(): return Digits()
+    def pictures(): return Pictures()
     def two(): return Two()
     def named(): return Named()
     def total(): return Total()
@@ -111,7 +117,9 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
 
 @pytest.fixture(scope="session")
 def triton() -> TritonInstall:
-    """The real Triton server; CI installs it, so that there nothing that asks for it can be skipped."""
-    if not os.environ.get("OPTKIT_TRITON"):
-        pytest.skip("no Triton server: run tests/servers/install_triton.sh FOLDER and set OPTKIT_TRITON=FOLDER")
+    """The real Triton server, in an environment of its own."""
+    need(
+        os.environ.get("OPTKIT_TRITON"),
+        "no Triton server: run tests/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
+    )
     return find_triton()
