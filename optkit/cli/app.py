@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optkit.cli import check, export, inspect, lint, package, quantize, run
+from optkit.cli import check, export, inspect, lint, package, quantize, run, serve
 from optkit.cli.output import print_error
 from optkit.errors import OptkitError
 
@@ -46,6 +46,8 @@ _package.command("triton")(package.triton)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
 app.command("lint")(lint.lint)
+app.command("smoke")(serve.smoke)
+app.command("serve")(serve.serve)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
 

@@ -1,12 +1,12 @@
 """A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
 
-import shlex
 import shutil
 from pathlib import Path
 
 from optkit.artifact import Artifact
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import OutputError
 from optkit.findings import BatchIndependence
+from optkit.serving.golden import Golden, renamed, write_golden
 from optkit.serving.packaged import (
     Packaged,
     check_packagable,
@@ -17,18 +17,13 @@ from optkit.serving.packaged import (
     staging,
 )
 from optkit.serving.settings import TritonServing
-from optkit.serving.triton_config import (
-    config_text,
-    differing_fields,
-    model_config,
-    read_config,
-    warmup_files,
-    warmup_of,
-)
-from optkit.serving.triton_contract import triton_contract
+from optkit.serving.triton_command import serve_command
+from optkit.serving.triton_config import config_text, model_config, warmup_files, warmup_of
+from optkit.serving.triton_contract import TritonContract, triton_contract
+from optkit.serving.triton_merge import Merged, merge_config
+from optkit.serving.triton_record import FILE, GoldenFile, TritonRecord, record_or_none
 from optkit.tensors import Feed
 
-IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
 _CONFIG = "config.pbtxt"
 
 
@@ -40,6 +35,7 @@ def package_triton(
     name: str,
     independence: BatchIndependence | None,
     sample: Feed | None,
+    golden: Golden | None = None,
     force: bool = False,
 ) -> Packaged:
     """Add one version of a model to a repository; other models and other versions are not touched.
@@ -51,14 +47,16 @@ def package_triton(
         name: of the model, where the settings give none.
         independence: what the check found on putting requests together; batching needs that it passed.
         sample: a feed for the warm-up; None warms up with zeros.
-        force: replace this version, the configuration and the warm-up data where they are there already.
+        golden: a feed with the artifact's answers, kept for `optkit smoke`.
+        force: replace this version, the configuration and the warm-up data where they are there already. A configuration that
+            was edited by hand is merged all the same.
 
     Raises:
         StageError: the model cannot be served as asked; says why.
         FeedError: the sample does not fit the inputs.
         ArtifactError: a file of the artifact is missing, damaged or changed.
-        OutputError: the version is there already, the configuration there differs, or the folder cannot be written.
-            What was there is unchanged.
+        OutputError: the version is there already, the configuration there differs or was edited by hand where it would
+            change, or the folder cannot be written. What was there is unchanged.
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "Triton")
@@ -67,20 +65,31 @@ def package_triton(
     config = model_config(name, artifact, settings, contract, warmup)
     files = model_files(artifact)
     folder = repository / name
+    version = str(settings.version)
     if not force:
-        _refuse_other_version(folder / str(settings.version))
-        _refuse_other_config(folder / _CONFIG, config)
+        _refuse_other_version(folder / version)
+    before = record_or_none(folder)
+    merged = Merged(config_text(config))
+    if (folder / _CONFIG).exists():
+        merged = merge_config(folder / _CONFIG, config, before.config if before else None, force=force)
     with staging(repository) as temporary:
         staged = temporary / name
-        _write_version(staged / str(settings.version), files)
-        (staged / _CONFIG).write_text(config_text(config), encoding="utf-8")
+        _write_version(staged / version, files)
+        (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
+        if merged.original is not None:
+            (staged / f"{_CONFIG}.orig").write_bytes(merged.original)
         if warmup and warmup.files:
             (staged / "warmup").mkdir()
             for tensor, file in warmup_files(warmup).items():
                 (staged / "warmup" / file).write_bytes(warmup.files[tensor])
+        kept = dict(before.golden) if before else {}
+        kept.pop(version, None)
+        if golden is not None:
+            kept[version] = _write_golden(golden, artifact, contract, staged, version)
+        TritonRecord(config=config_text(config), golden=kept).write(staged / FILE)
         written = files_below(staged)
-        _move_in(staged, folder, temporary / "replaced", replace=force)
-    notes = [*contract.notes, *_unloaded_note(folder, settings)]
+        _move_in(staged, folder, temporary / "replaced", keep=set() if force else {"warmup"})
+    notes = [*contract.notes, *merged.notes, *_unloaded_note(folder, settings)]
     if warmup and not warmup.files:
         notes.append("the warm-up sends zeros, because no sample was given")
     return Packaged(
@@ -90,37 +99,14 @@ def package_triton(
         path=folder.absolute(),
         files=written,
         notes=tuple(notes),
-        command=serve_command(repository, settings),
+        command=serve_command(repository, settings.instances.kind == "gpu"),
     )
-
-
-def serve_command(repository: Path, settings: TritonServing) -> str:
-    """Return the command that serves a repository on this machine alone."""
-    ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    gpus = "--gpus all " if settings.instances.kind == "gpu" else ""
-    mount = shlex.quote(f"{repository.absolute()}:/models:ro")
-    return f"docker run --rm {gpus}{ports} -v {mount} {IMAGE} tritonserver --model-repository=/models"
 
 
 def _refuse_other_version(version: Path) -> None:
     if version.exists():
         raise OutputError(
             f"{version}: is there already; expected a new version. Set another version, or use --force to replace it."
-        )
-
-
-def _refuse_other_config(path: Path, config: object) -> None:
-    if not path.exists():
-        return
-    try:
-        found = read_config(path)
-    except ArtifactError as e:
-        raise OutputError(f"{e}. Mend it, or use --force to replace it.") from e
-    differing = differing_fields(found, config)
-    if differing:
-        raise OutputError(
-            f"{path}: differs from what would be written in {listed(differing)}, and all versions share it. "
-            f"Give the same options, set another name, or use --force to replace it."
         )
 
 
@@ -134,17 +120,29 @@ def _write_version(version: Path, files: dict[str, Path]) -> None:
         shutil.copyfile(file, target)
 
 
-def _move_in(staged: Path, folder: Path, old: Path, *, replace: bool) -> None:
-    """Move a staged model to its place: whole where it is new, else part by part, the version last."""
+def _write_golden(
+    golden: Golden, artifact: Artifact, contract: TritonContract, folder: Path, version: str
+) -> GoldenFile:
+    """Write the golden samples of a version under the names of the tensors on the server."""
+    inputs = {own.name: spec.name for own, spec in zip(artifact.inputs, contract.inputs, strict=True)}
+    outputs = {own.name: spec.name for own, spec in zip(artifact.outputs, contract.outputs, strict=True)}
+    file = f"golden/{version}.npz"
+    write_golden(renamed(golden, inputs, outputs, contract.max_batch_size or None), folder / file)
+    return GoldenFile(file=file, tolerance=golden.tolerance)
+
+
+def _move_in(staged: Path, folder: Path, old: Path, keep: set[str]) -> None:
+    """Move a staged model to its place: whole where it is new, else part by part, the version last; `keep` stays as it is."""
     if not folder.exists():
         staged.rename(folder)
         return
     old.mkdir()
+    _merge_folder(staged / "golden", folder / "golden")
     parts = sorted(staged.iterdir(), key=lambda part: part.name.isdigit())
     for part in parts:
         target = folder / part.name
         if target.exists():
-            if not replace:
+            if part.name in keep:
                 continue  # the configuration is the same, and with it the size of the warm-up data
             target.rename(old / part.name)
         try:
@@ -153,6 +151,13 @@ def _move_in(staged: Path, folder: Path, old: Path, *, replace: bool) -> None:
             if (old / part.name).exists():
                 (old / part.name).rename(target)
             raise
+
+
+def _merge_folder(staged: Path, folder: Path) -> None:
+    """Copy what lies in a folder and not in the staged one into that, which is going to take its place."""
+    for file in folder.iterdir() if folder.is_dir() and staged.is_dir() else ():
+        if not (staged / file.name).exists():
+            shutil.copyfile(file, staged / file.name)
 
 
 def _unloaded_note(folder: Path, settings: TritonServing) -> list[str]:

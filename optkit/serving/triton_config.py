@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import ArtifactError, first_line
-from optkit.serving.settings import Instances, TritonServing, VersionPolicy
+from optkit.serving.settings import TritonServing
 from optkit.serving.triton_contract import TritonContract
+from optkit.serving.triton_settings import Instances, Optimization, QueuePolicy, VersionPolicy
 from optkit.tensors import DType, Feed, TensorSpec, check_feed
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ def model_config(
     if contract.max_batch_size:
         config.dynamic_batching.preferred_batch_size.extend(contract.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+        _add_queues(config.dynamic_batching, settings)
+    if settings.response_cache:
+        config.response_cache.enable = True
+    _add_optimization(config, settings.optimization)
     if warmup:
         _add_warmup(config, contract, warmup)
     return config
@@ -108,12 +113,24 @@ def read_config(path: Path) -> "schema.ModelConfig":
     Raises:
         ArtifactError: it cannot be read, or Triton's schema does not have what it says.
     """
+    try:
+        return parse_config(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
+
+
+def parse_config(text: str, path: Path) -> "schema.ModelConfig":
+    """Read the text of a config.pbtxt; `path` is where it stands.
+
+    Raises:
+        ArtifactError: Triton's schema does not have what it says.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), schema.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as e:
+        return text_format.Parse(text, schema.ModelConfig())
+    except text_format.ParseError as e:
         raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
 
 
@@ -155,6 +172,36 @@ def _instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
     group = schema.ModelInstanceGroup
     kind = group.KIND_GPU if instances.kind == "gpu" else group.KIND_CPU
     return group(count=instances.count, kind=kind, gpus=instances.gpus)
+
+
+def _add_queues(batching: "schema.ModelDynamicBatching", settings: TritonServing) -> None:
+    if settings.queue:
+        batching.default_queue_policy.CopyFrom(_queue_policy(settings.queue))
+    if settings.priorities:
+        batching.priority_levels = settings.priorities.levels
+        batching.default_priority_level = settings.priorities.default
+        for level, queue in settings.priorities.queues.items():
+            batching.priority_queue_policy[level].CopyFrom(_queue_policy(queue))
+
+
+def _queue_policy(queue: QueuePolicy) -> "schema.ModelQueuePolicy":
+    from tritonclient.grpc import model_config_pb2 as schema
+
+    return schema.ModelQueuePolicy(
+        timeout_action=schema.ModelQueuePolicy.TimeoutAction.Value(queue.timeout_action.upper()),
+        default_timeout_microseconds=queue.timeout_us,
+        allow_timeout_override=queue.allow_timeout_override,
+        max_queue_size=queue.max_size,
+    )
+
+
+def _add_optimization(config: "schema.ModelConfig", optimization: Optimization) -> None:
+    if optimization.cuda_graphs:
+        config.optimization.cuda.graphs = True
+    for accelerator in optimization.accelerators:
+        accelerators = config.optimization.execution_accelerators
+        of_kind = getattr(accelerators, f"{accelerator.kind}_execution_accelerator")
+        of_kind.add(name=accelerator.name, parameters=accelerator.parameters)
 
 
 def _add_warmup(config: "schema.ModelConfig", contract: TritonContract, warmup: Warmup) -> None:

@@ -102,3 +102,23 @@ def _make(file: Path) -> None:
         file.touch()
     except OSError as e:
         raise OutputError(f"{file}: cannot be made ({e.strerror or e})") from e
+
+
+def loaded_versions(repository: Path) -> dict[str, tuple[int, ...]]:
+    """Return model -> the versions that a server loads of it, by its version policy.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    return {folder.name: tuple(read_model(folder)[0].loaded) for folder in model_folders(repository)}
+
+
+def uses_gpu(repository: Path) -> bool:
+    """Say whether a model of the repository asks for a GPU.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    configs = (read_model(folder)[0].config for folder in model_folders(repository))
+    groups = [group for config in configs if config is not None for group in config.instance_group]
+    return any(type(group).Kind.Name(group.kind) == "KIND_GPU" for group in groups)
