@@ -1,7 +1,6 @@
 """Golden samples: inputs and the answers that the artifact itself gave to them, kept beside what is packaged."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +41,6 @@ def make_golden(artifact: Artifact, samples: Samples) -> Golden:
     feed = samples.at(sizes)
     with open_runner(artifact) as runner:
         return Golden(feed, runner.infer(feed), TOLERANCES[artifact.precision])
-
-
-def renamed(golden: Golden, inputs: Mapping[str, str], outputs: Mapping[str, str], rows: int | None = None) -> Golden:
-    """Return it under the names of a server, cut to the rows that one request may have."""
-    return Golden(
-        {inputs[name]: array[:rows] if rows else array for name, array in golden.inputs.items()},
-        {outputs[name]: array[:rows] if rows else array for name, array in golden.outputs.items()},
-        golden.tolerance,
-    )
 
 
 def write_golden(golden: Golden, path: Path) -> None:

@@ -1,12 +1,15 @@
 """A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from optkit.artifact import Artifact
 from optkit.errors import OutputError
 from optkit.findings import BatchIndependence
-from optkit.serving.golden import Golden, renamed, write_golden
+from optkit.serving.golden import Golden, write_golden
 from optkit.serving.packaged import (
     Packaged,
     check_packagable,
@@ -22,7 +25,7 @@ from optkit.serving.triton_config import config_text, model_config, warmup_files
 from optkit.serving.triton_contract import TritonContract, triton_contract
 from optkit.serving.triton_merge import Merged, merge_config
 from optkit.serving.triton_record import FILE, GoldenFile, TritonRecord, record_or_none
-from optkit.tensors import Feed
+from optkit.tensors import Feed, TensorSpec
 
 _CONFIG = "config.pbtxt"
 
@@ -123,12 +126,24 @@ def _write_version(version: Path, files: dict[str, Path]) -> None:
 def _write_golden(
     golden: Golden, artifact: Artifact, contract: TritonContract, folder: Path, version: str
 ) -> GoldenFile:
-    """Write the golden samples of a version under the names of the tensors on the server."""
-    inputs = {own.name: spec.name for own, spec in zip(artifact.inputs, contract.inputs, strict=True)}
-    outputs = {own.name: spec.name for own, spec in zip(artifact.outputs, contract.outputs, strict=True)}
+    """Write the golden samples of a version as clients of the server see them: its names, its shapes, the rows of one request."""
+    inputs = _shown(golden.inputs, artifact.inputs, contract.inputs, contract.max_batch_size)
+    outputs = _shown(golden.outputs, artifact.outputs, contract.outputs, contract.max_batch_size)
     file = f"golden/{version}.npz"
-    write_golden(renamed(golden, inputs, outputs, contract.max_batch_size or None), folder / file)
+    write_golden(Golden(inputs, outputs, golden.tolerance), folder / file)
     return GoldenFile(file=file, tolerance=golden.tolerance)
+
+
+def _shown(
+    feed: Feed, own: Sequence[TensorSpec], served: Sequence[TensorSpec], max_batch_size: int
+) -> dict[str, np.ndarray]:
+    """Return a feed under the names and shapes of the server, which shows a single number as [1]."""
+    found = {}
+    for spec, shown in zip(own, served, strict=True):
+        array = feed[spec.name][:max_batch_size] if max_batch_size else feed[spec.name]
+        single = len(spec.shape) == (1 if max_batch_size else 0)
+        found[shown.name] = array.reshape(*array.shape, 1) if single else array
+    return found
 
 
 def _move_in(staged: Path, folder: Path, old: Path, keep: set[str]) -> None:
