@@ -1,15 +1,12 @@
 """Small real artifacts, made once by optkit's own stages."""
 
-import os
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
-from needs import need
 
 from optkit.artifact import Artifact
-from optkit.serving.triton_server import TritonInstall, find_triton
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, ExportTorchScript
 from optkit.tensors import DimRange, TensorSpec
@@ -113,13 +110,3 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
     model = library.load(str(onnx.path))
     library.save_model(model, str(path), save_as_external_data=True, location="digits.onnx.data", size_threshold=0)
     return onnx_file.describe(path, onnx.dims)
-
-
-@pytest.fixture(scope="session")
-def triton() -> TritonInstall:
-    """The real Triton server, in an environment of its own."""
-    need(
-        os.environ.get("OPTKIT_TRITON"),
-        "no Triton server: run tests/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
-    )
-    return find_triton()
