@@ -1,33 +1,26 @@
 """A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from optkit.artifact import Artifact
-from optkit.errors import OutputError
 from optkit.findings import BatchIndependence
-from optkit.serving.golden import Golden, write_golden
+from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
     Packaged,
     check_packagable,
-    files_below,
     listed,
     model_files,
     model_name,
-    staging,
 )
 from optkit.serving.settings import TritonServing
 from optkit.serving.triton_command import serve_command
-from optkit.serving.triton_config import config_text, model_config, warmup_files, warmup_of
+from optkit.serving.triton_config import model_config, warmup_files, warmup_of
 from optkit.serving.triton_contract import TritonContract, triton_contract
-from optkit.serving.triton_merge import Merged, merge_config
-from optkit.serving.triton_record import FILE, GoldenFile, TritonRecord, record_or_none
+from optkit.serving.triton_folder import TritonModel, write_model
 from optkit.tensors import Feed, TensorSpec
-
-_CONFIG = "config.pbtxt"
 
 
 def package_triton(
@@ -67,32 +60,17 @@ def package_triton(
     warmup = warmup_of(artifact, contract, sample) if settings.warmup else None
     config = model_config(name, artifact, settings, contract, warmup)
     files = model_files(artifact)
+    model = TritonModel(
+        name=name,
+        version=settings.version,
+        config=config,
+        files=_version_files(files),
+        warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
+        golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
+    )
+    written, merging = write_model(repository, model, force=force)
     folder = repository / name
-    version = str(settings.version)
-    if not force:
-        _refuse_other_version(folder / version)
-    before = record_or_none(folder)
-    merged = Merged(config_text(config))
-    if (folder / _CONFIG).exists():
-        merged = merge_config(folder / _CONFIG, config, before.config if before else None, force=force)
-    with staging(repository) as temporary:
-        staged = temporary / name
-        _write_version(staged / version, files)
-        (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
-        if merged.original is not None:
-            (staged / f"{_CONFIG}.orig").write_bytes(merged.original)
-        if warmup and warmup.files:
-            (staged / "warmup").mkdir()
-            for tensor, file in warmup_files(warmup).items():
-                (staged / "warmup" / file).write_bytes(warmup.files[tensor])
-        kept = dict(before.golden) if before else {}
-        kept.pop(version, None)
-        if golden is not None:
-            kept[version] = _write_golden(golden, artifact, contract, staged, version)
-        TritonRecord(config=config_text(config), golden=kept).write(staged / FILE)
-        written = files_below(staged)
-        _move_in(staged, folder, temporary / "replaced", keep=set() if force else {"warmup"})
-    notes = [*contract.notes, *merged.notes, *_unloaded_note(folder, settings)]
+    notes = [*contract.notes, *merging, *_unloaded_note(folder, settings)]
     if warmup and not warmup.files:
         notes.append("the warm-up sends zeros, because no sample was given")
     return Packaged(
@@ -106,32 +84,21 @@ def package_triton(
     )
 
 
-def _refuse_other_version(version: Path) -> None:
-    if version.exists():
-        raise OutputError(
-            f"{version}: is there already; expected a new version. Set another version, or use --force to replace it."
-        )
-
-
-def _write_version(version: Path, files: dict[str, Path]) -> None:
-    """Copy the model; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
+def _version_files(files: dict[str, Path]) -> dict[str, Path]:
+    """Return where the files go; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
     first = next(iter(files))
-    base = version / first if len(files) > 1 else version
-    for name, file in files.items():
-        target = base / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    return {f"{first}/{name}": file for name, file in files.items()} if len(files) > 1 else files
 
 
-def _write_golden(
-    golden: Golden, artifact: Artifact, contract: TritonContract, folder: Path, version: str
-) -> GoldenFile:
-    """Write the golden samples of a version as clients of the server see them: its names, its shapes, the rows of one request."""
-    inputs = _shown(golden.inputs, artifact.inputs, contract.inputs, contract.max_batch_size)
-    outputs = _shown(golden.outputs, artifact.outputs, contract.outputs, contract.max_batch_size)
-    file = f"golden/{version}.npz"
-    write_golden(Golden(inputs, outputs, golden.tolerance), folder / file)
-    return GoldenFile(file=file, tolerance=golden.tolerance)
+def seen_by_clients(
+    golden: Golden, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], contract: TritonContract
+) -> Golden:
+    """Return golden samples as clients of the server see them: its names, its shapes, the rows of one request."""
+    return Golden(
+        _shown(golden.inputs, inputs, contract.inputs, contract.max_batch_size),
+        _shown(golden.outputs, outputs, contract.outputs, contract.max_batch_size),
+        golden.tolerance,
+    )
 
 
 def _shown(
@@ -144,35 +111,6 @@ def _shown(
         single = len(spec.shape) == (1 if max_batch_size else 0)
         found[shown.name] = array.reshape(*array.shape, 1) if single else array
     return found
-
-
-def _move_in(staged: Path, folder: Path, old: Path, keep: set[str]) -> None:
-    """Move a staged model to its place: whole where it is new, else part by part, the version last; `keep` stays as it is."""
-    if not folder.exists():
-        staged.rename(folder)
-        return
-    old.mkdir()
-    _merge_folder(staged / "golden", folder / "golden")
-    parts = sorted(staged.iterdir(), key=lambda part: part.name.isdigit())
-    for part in parts:
-        target = folder / part.name
-        if target.exists():
-            if part.name in keep:
-                continue  # the configuration is the same, and with it the size of the warm-up data
-            target.rename(old / part.name)
-        try:
-            part.rename(target)
-        except OSError:
-            if (old / part.name).exists():
-                (old / part.name).rename(target)
-            raise
-
-
-def _merge_folder(staged: Path, folder: Path) -> None:
-    """Copy what lies in a folder and not in the staged one into that, which is going to take its place."""
-    for file in folder.iterdir() if folder.is_dir() and staged.is_dir() else ():
-        if not (staged / file.name).exists():
-            shutil.copyfile(file, staged / file.name)
 
 
 def _unloaded_note(folder: Path, settings: TritonServing) -> list[str]:

@@ -80,12 +80,12 @@ def model_config(
         backend=backend,
         max_batch_size=contract.max_batch_size,
         version_policy=_version_policy(settings.version_policy),
-        instance_group=[_instance_group(settings.instances)],
+        instance_group=[instance_group(settings.instances)],
     )
     for spec in contract.inputs:
-        _describe(config.input.add(), spec, contract)
+        describe_tensor(config.input.add(), spec, contract)
     for spec in contract.outputs:
-        _describe(config.output.add(), spec, contract)
+        describe_tensor(config.output.add(), spec, contract)
     if contract.max_batch_size:
         config.dynamic_batching.preferred_batch_size.extend(contract.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
@@ -139,15 +139,15 @@ def differing_fields(one: "schema.ModelConfig", other: "schema.ModelConfig") -> 
     return [f.name for f in one.DESCRIPTOR.fields if getattr(one, f.name) != getattr(other, f.name)]
 
 
-def _describe(tensor: Any, spec: TensorSpec, contract: TritonContract) -> None:
-    """Fill in a ModelInput or ModelOutput."""
+def describe_tensor(tensor: Any, spec: TensorSpec, contract: TritonContract, *, reshape: bool = True) -> None:
+    """Fill in a ModelInput or ModelOutput; `reshape` gives a backend its own shape where clients see another one."""
     dims = [dim if isinstance(dim, int) else -1 for dim in spec.shape][1 if contract.max_batch_size else 0 :]
     tensor.name = spec.name
     _set_type(tensor, spec.dtype)
     tensor.dims.extend(dims or [1])
     # Triton has no empty dims. It shows one number a sample as [1] and reshapes it for the model; without batching it
     # refuses an empty reshape, and its ONNX backend takes [1] for a scalar itself (onnxruntime_backend pull 213).
-    if not dims and contract.max_batch_size:
+    if reshape and not dims and contract.max_batch_size:
         tensor.reshape.SetInParent()
 
 
@@ -166,7 +166,8 @@ def _version_policy(policy: VersionPolicy) -> "schema.ModelVersionPolicy":
     return kinds(all=kinds.All()) if policy.all else kinds(specific=kinds.Specific(versions=policy.specific))
 
 
-def _instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
+def instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
+    """Return how many copies of a model run, and where."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     group = schema.ModelInstanceGroup
