@@ -13,6 +13,7 @@ from optkit.check import Prover, Requirements
 from optkit.choose import fastest
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError
+from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.measuring import BENCH_FILE, bench_step
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
@@ -61,6 +62,8 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     refusals: tuple[str, ...] = ()
     if finish:
         packaged, refusals = package_all(plan, results, passports, winner, samples)
+        ensembles, refused = package_ensembles(plan, results, passports, winner)
+        packaged, refusals = (*packaged, *ensembles), (*refusals, *refused)
     record = RunRecord(
         recipe=plan.recipe.name,
         optkit=__version__,

@@ -1,6 +1,7 @@
 """Golden samples: inputs and the answers that the artifact itself gave to them, kept beside what is packaged."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import Tolerance
 from optkit.runners import open_runner
-from optkit.tensors import Feed, batch_dim
+from optkit.tensors import DimRange, Feed, TensorSpec, batch_dim
 
 _ROWS = 4  # enough to tell rows apart, and small in a repository
 _INPUT, _OUTPUT = "input/", "output/"
@@ -33,14 +34,19 @@ def make_golden(artifact: Artifact, samples: Samples) -> Golden:
         RunnerError: it cannot be run here.
         FeedError: the real data does not fit the inputs.
     """
-    sizes = {name: r.opt for name, r in artifact.dims.items()}
-    batch = batch_dim(artifact.inputs)
-    if batch in sizes:
-        allowed = artifact.dims[batch]
-        sizes[batch] = max(allowed.min, min(allowed.opt, _ROWS // allowed.multiple_of * allowed.multiple_of))
-    feed = samples.at(sizes)
+    feed = samples.at(golden_sizes(artifact.inputs, artifact.dims))
     with open_runner(artifact) as runner:
         return Golden(feed, runner.infer(feed), TOLERANCES[artifact.precision])
+
+
+def golden_sizes(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, int]:
+    """Return the usual size of every dimension, but a few rows."""
+    sizes = {name: r.opt for name, r in dims.items()}
+    batch = batch_dim(inputs)
+    if batch is not None and batch in sizes:
+        allowed = dims[batch]
+        sizes[batch] = max(allowed.min, min(allowed.opt, _ROWS // allowed.multiple_of * allowed.multiple_of))
+    return sizes
 
 
 def write_golden(golden: Golden, path: Path) -> None:

@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -16,18 +17,18 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     """Called by Triton."""
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Import the function."""
         here = Path(args["model_repository"], args["model_version"])
         self.settings = json.loads((here / "optkit_model.json").read_text(encoding="utf-8"))
         sys.path.insert(0, str(here / "code"))
         self.function = getattr(importlib.import_module(self.settings["module"]), self.settings["function"])
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself."""
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request):
+    def _answer(self, request: Any) -> Any:
         try:
             feed = {spec["name"]: self._input(request, spec) for spec in self.settings["inputs"]}
             outputs = self.function(feed)
@@ -37,11 +38,11 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text))
         return pb_utils.InferenceResponse(tensors)
 
-    def _input(self, request, spec):
+    def _input(self, request: Any, spec: dict[str, Any]) -> np.ndarray:
         array = pb_utils.get_input_tensor_by_name(request, spec["name"]).as_numpy()
-        return array.reshape(array.shape[: spec["rank"]])  # Triton shows a single number as [1]
+        return np.asarray(array).reshape(array.shape[: spec["rank"]])  # Triton shows a single number as [1]
 
-    def _output(self, outputs, spec):
+    def _output(self, outputs: Any, spec: dict[str, Any]) -> Any:
         array = np.asarray(outputs[spec["name"]])
         if array.dtype != spec["dtype"] or array.ndim != spec["rank"]:
             raise ValueError(
