@@ -228,7 +228,7 @@ def test_a_python_model_answers_a_request_that_fails_with_the_error(triton, node
     with TritonServer(triton, tmp_path / "models") as server, TritonClient(f"http://{server.http}") as client:
         for _ in range(2):  # the model lives on
             with pytest.raises(RunnerError, match="raises: ValueError: no such pixel"):
-                client.infer("pipeline_total", "", {"output": np.zeros((1, 3), np.float32)}, ["sum"])
+                client.infer("pipeline_double", "", {"raw": np.zeros((1, 4), np.float32)}, ["input"])
 
 
 @pytest.mark.parametrize(
