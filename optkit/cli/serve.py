@@ -66,12 +66,13 @@ def serve(
     Example: optkit serve model_repository
     """
     from optkit.serving.triton_command import ServeRecord, serve_command
-    from optkit.serving.triton_lint import uses_gpu
+    from optkit.serving.triton_lint import uses_cache, uses_gpu
     from optkit.serving.triton_server import TritonServer, find_triton
 
     out = Output(as_json=as_json)
     ports = (http_port, grpc_port, metrics_port)
-    command = serve_command(repository, uses_gpu(repository), engine=engine.value, ports=ports)
+    needs = {"on_gpu": uses_gpu(repository), "cached": uses_cache(repository)}
+    command = serve_command(repository, **needs, engine=engine.value, ports=ports)
     if not start:
         out.answer(ServeRecord(command=command), command)
         return

@@ -80,7 +80,7 @@ def package_triton(
         path=folder.absolute(),
         files=written,
         notes=tuple(notes),
-        command=serve_command(repository, settings.instances.kind == "gpu"),
+        command=serve_command(repository, on_gpu=settings.instances.kind == "gpu", cached=settings.response_cache),
     )
 
 

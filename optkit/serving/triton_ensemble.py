@@ -62,7 +62,7 @@ def package_ensemble(
         path=(repository / ensemble.name).absolute(),
         files=written,
         notes=(f"its parts are {parts}", *([] if largest else [f"no batching: {why_not}"]), *notes),
-        command=serve_command(repository, settings.instances.kind == "gpu"),
+        command=serve_command(repository, on_gpu=settings.instances.kind == "gpu"),
     )
 
 

@@ -147,6 +147,10 @@ def test_serve_prints_the_command(cli, tmp_path):
     )
     repository.edit("classifier", "KIND_CPU", "KIND_GPU")
     assert "--gpus all" in cli("serve", repository.folder).out
+    repository.add("total", "response_cache { enable: true }")
+    assert cli("serve", repository.folder).out.endswith(
+        "--model-repository=/models --cache-config=local,size=268435456\n"
+    )
     podman = json.loads(cli("serve", repository.folder, "--engine", "podman", "--json").out)
     assert podman["command"].startswith("podman run --rm --device nvidia.com/gpu=all ")
 

