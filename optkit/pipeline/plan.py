@@ -160,7 +160,22 @@ def _serve_faults(recipe: Recipe) -> Iterator[str]:
         yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
 
 
+def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
+    """Find two models that would lie in one folder of the Triton repository, and an ensemble in the folder of a step."""
+    served = [s.name or recipe.name for s in recipe.serve if s.target == "triton"]
+    models = list(dict.fromkeys(served))
+    for ensemble in recipe.ensembles:
+        models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]
+    for name in sorted({name for name in models if models.count(name) > 1}):
+        yield f"ensembles: two models of the Triton repository would be called {name!r}. Give one another name."
+    folders = {SOURCE, "model_repository", "model_store", *(stage.step for stage in recipe.steps)}
+    for ensemble in recipe.ensembles:
+        if ensemble.name in folders:
+            yield f"ensembles: {ensemble.name!r} is the folder of a step too. Give the ensemble another name."
+
+
 def _ensemble_faults(recipe: Recipe) -> Iterator[str]:
+    yield from _ensemble_name_faults(recipe)
     names = [FASTEST, *(stage.step for stage in recipe.steps)]
     for i, ensemble in enumerate(recipe.ensembles):
         where = f"ensembles.{i} ({ensemble.name})"

@@ -130,7 +130,7 @@ def parse_config(text: str, path: Path) -> "schema.ModelConfig":
 
     try:
         return text_format.Parse(text, schema.ModelConfig())
-    except text_format.ParseError as e:
+    except (text_format.ParseError, ValueError) as e:
         raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
 
 

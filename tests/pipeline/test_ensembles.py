@@ -62,7 +62,9 @@ def project(folder: Path, **keys: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     code = CODE.replace("    return Model()\n", "    return MODEL\n") + PARTS
     (folder / "model.py").write_text(code)
-    return write_project(folder, steps=[ONNX], ensembles=[ENSEMBLE | keys])
+    name = keys.pop("serve", None)
+    serve = [{"target": "triton", "artifact": "export-onnx", "name": name}] if name else []
+    return write_project(folder, steps=[ONNX], ensembles=[ENSEMBLE | keys], serve=serve)
 
 
 def test_the_whole_is_proven_and_packaged(tmp_path: Path) -> None:
@@ -93,6 +95,11 @@ def test_a_pipeline_that_is_not_the_source_codes_is_refused(tmp_path: Path) -> N
         ({"parts": [{"name": "m", "artifact": "export-onxx"}]}, r"artifact 'export-onxx' is no step.*export-onnx"),
         ({"inputs": {"raw": "float32[rows, 4]"}}, r"dimension 'rows' has no range in dims"),
         ({"data": "gone.npz"}, r"data: .*gone.npz: no such file"),
+        ({"name": "export-onnx"}, r"'export-onnx' is the folder of a step too. Give the ensemble another name"),
+        (
+            {"name": "ti", "parts": [{"name": "ny", "artifact": "fastest"}] * 2, "serve": "ti_ny"},
+            r"would be called 'ti_ny'",
+        ),
     ],
 )
 def test_faults_are_found_before_any_work(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

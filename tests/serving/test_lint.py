@@ -176,6 +176,27 @@ def test_what_is_no_repository_is_refused(tmp_path, make, message):
         lint(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("model", "old", "new", "rule", "line"),
+    [
+        ("classifier", "kind: KIND_CPU", "kind: 9", "T105", 21),
+        ("classifier", "value: { data_type: TYPE_FP32", "value: { data_type: -1", "T105", None),
+        ("classifier", "kind: KIND_CPU", "kind: 9999999999", "T106", None),
+    ],
+)
+def test_an_enumeration_given_as_a_number_that_it_does_not_have(repository, model, old, new, rule, line):
+    repository.edit(model, old, new)
+    (found,) = lint(repository.folder).findings
+    assert found.rule == rule
+    assert line is None or found.line == line
+
+
+def test_folders_with_odd_names_are_no_versions(repository):
+    for name in ("²", "1 ", "٣", "-1"):
+        (repository.folder / "talk" / name).mkdir()
+    assert lint(repository.folder).passed
+
+
 def test_a_configuration_that_is_no_text(repository):
     (repository.folder / "pre/config.pbtxt").write_bytes(b"\xff\xfe\x00")
     assert [(f.rule, f.file) for f in lint(repository.folder).findings] == [("T103", "pre/config.pbtxt")]

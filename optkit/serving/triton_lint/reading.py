@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,30 @@ def read_model(folder: Path) -> tuple[Model, list[Problem]]:
         config = text_format.Parse(text, schema.ModelConfig())
     except text_format.ParseError as e:
         return Model(folder, text), [_syntax_fault(folder.name, file, e)]
-    return Model(folder, text, config), []
+    except ValueError as e:  # an enumeration's number above 32 bits
+        return Model(folder, text), [problem("T106", folder.name, file, str(e))]
+    model = Model(folder, text, config)
+    unknown = [
+        model.fault("T105", f"{path[-1]} is {number}, which {kind} does not have", *path)
+        for path, kind, number in _unknown_numbers(config, ())
+    ]
+    return (Model(folder, text), unknown) if unknown else (model, [])
+
+
+def _unknown_numbers(message: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, int]]:
+    """Yield the place, enumeration and number of every value that was written as a number and has no name."""
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            inner = field.message_type.fields_by_name["value"].message_type
+            for part in value.values() if inner is not None else ():
+                yield from _unknown_numbers(part, (*path, field.name))
+            continue
+        parts = list(value) if isinstance(value, Sequence | MutableSequence) and not isinstance(value, str) else [value]
+        for i, part in enumerate(parts):
+            if field.message_type is not None:
+                yield from _unknown_numbers(part, (*path, field.name, i))
+            elif field.enum_type is not None and part not in field.enum_type.values_by_number:
+                yield (*path, field.name), field.enum_type.name, part
 
 
 def _syntax_fault(model: str, file: str, error: Any) -> Problem:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,8 @@ class Model:
     @functools.cached_property
     def versions(self) -> dict[int, Path]:
         """The version folders that the server sees."""
-        found = (part for part in self.folder.iterdir() if part.is_dir() and part.name.isdigit())
-        return {int(part.name): part for part in sorted(found) if part.name[0] != "0"}
+        found = (part for part in self.folder.iterdir() if part.is_dir() and re.fullmatch("[1-9][0-9]*", part.name))
+        return {int(part.name): part for part in sorted(found)}
 
     @functools.cached_property
     def loaded(self) -> dict[int, Path]:
