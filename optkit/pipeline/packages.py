@@ -17,7 +17,7 @@ from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.runners import open_runner
-from optkit.serving import AnyServing, Packaged, TritonServing, package_torchserve, package_triton
+from optkit.serving import AnyServing, Packaged, TritonServing, make_golden, package_torchserve, package_triton
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,14 @@ def package(
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
         return package_triton(
-            artifact, folder, serving, name=name, independence=independence, sample=sample, force=force
+            artifact,
+            folder,
+            serving,
+            name=name,
+            independence=independence,
+            sample=sample,
+            golden=make_golden(artifact, samples),
+            force=force,
         )
     return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
 

@@ -68,7 +68,8 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Or
         OutputError: `out_dir` cannot be written.
     """
     steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
-    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_gate_faults(recipe), *_serve_faults(recipe)]
+    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_gate_faults(recipe)]
+    faults += [*_serve_faults(recipe), *_ensemble_faults(recipe)]
     for i, step in enumerate(steps):
         missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
         if missing and step.stage.optional:
@@ -188,6 +189,38 @@ def _serve_faults(recipe: Recipe) -> Iterator[str]:
     packages = [(serving.target, serving.name or recipe.name, serving.version) for serving in recipe.serve]
     for target, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
         yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
+
+
+def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
+    """Find two models that would lie in one folder of the Triton repository, and an ensemble in the folder of a step."""
+    served = [s.name or recipe.name for s in recipe.serve if s.target == "triton"]
+    models = list(dict.fromkeys(served))
+    for ensemble in recipe.ensembles:
+        models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]
+    for name in sorted({name for name in models if models.count(name) > 1}):
+        yield f"ensembles: two models of the Triton repository would be called {name!r}. Give one another name."
+    folders = {SOURCE, "model_repository", "model_store", *(stage.step for stage in recipe.steps)}
+    for ensemble in recipe.ensembles:
+        if ensemble.name in folders:
+            yield f"ensembles: {ensemble.name!r} is the folder of a step too. Give the ensemble another name."
+
+
+def _ensemble_faults(recipe: Recipe) -> Iterator[str]:
+    yield from _ensemble_name_faults(recipe)
+    names = [FASTEST, *(stage.step for stage in recipe.steps)]
+    for i, ensemble in enumerate(recipe.ensembles):
+        where = f"ensembles.{i} ({ensemble.name})"
+        targets = [ensemble.reference, *(t for part in ensemble.parts for t in (part.module, part.function) if t)]
+        yield from (f"{where}: {fault}" for target in targets if (fault := user_code.target_fault(target)))
+        if ensemble.data and (fault := data_fault(ensemble.data)):
+            yield f"{where}: data: {fault}"
+        specs = [spec for part in ensemble.parts for spec in part.inputs]
+        used = {dim for spec in (*ensemble.inputs, *specs) for dim in spec.shape if isinstance(dim, str)}
+        yield from (f"{where}: dimension {dim!r} has no range in dims" for dim in sorted(used - set(recipe.dims)))
+        for part in ensemble.parts:
+            if part.artifact is not None and part.artifact not in names:
+                near = did_you_mean(part.artifact, names)
+                yield f"{where}: part {part.name!r}: artifact {part.artifact!r} is no step{near}"
 
 
 def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:

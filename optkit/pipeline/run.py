@@ -15,6 +15,7 @@ from optkit.check import Prover, Requirements
 from optkit.choose import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError
+from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.holding import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.measuring import BENCH_FILE, bench_step
@@ -68,6 +69,8 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     refusals: tuple[str, ...] = ()
     if finish:
         packaged, refusals = package_all(plan, results, passports, winner, samples)
+        ensembles, refused = package_ensembles(plan, results, passports, winner)
+        packaged, refusals = (*packaged, *ensembles), (*refusals, *refused)
     record = RunRecord(
         recipe=plan.recipe.name,
         origin=plan.origin,

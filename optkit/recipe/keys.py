@@ -13,6 +13,7 @@ from optkit.data import absolute_data
 from optkit.findings import Tolerance
 from optkit.record import Record
 from optkit.serving import AnyServing
+from optkit.serving.ensemble import EnsembleSettings
 from optkit.source import absolute_source
 from optkit.stages import AnyStage
 from optkit.tensors import DimRange, TensorSpec
@@ -95,6 +96,7 @@ class Recipe(Record):
     bench: BenchSettings = BenchSettings()
     choose: Choice = Choice()
     serve: tuple[AnyServing, ...] = ()
+    ensembles: tuple[EnsembleSettings, ...] = ()
 
     @model_validator(mode="after")
     def _outputs_differ(self) -> Self:
@@ -123,5 +125,6 @@ class Recipe(Record):
                 "gates": self.gates.with_absolute_paths(base),
                 "steps": tuple(stage.with_data(base, calibration) for stage in self.steps),
                 "serve": tuple(serving.with_absolute_paths(base) for serving in self.serve),
+                "ensembles": tuple(ensemble.with_absolute_paths(base) for ensemble in self.ensembles),
             }
         )
