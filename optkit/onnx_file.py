@@ -116,7 +116,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=_external_files(_tensors(graph)),
+        files=external_files(model),
         unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
@@ -266,6 +266,11 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from nodes(inner)
+
+
+def external_files(model: "onnx.ModelProto") -> tuple[str, ...]:
+    """Return the files of a model's external data, relative to the model's folder."""
+    return _external_files(_tensors(model.graph))
 
 
 def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:

@@ -29,6 +29,17 @@ class Document(Record):
         content = {"schema": self.schema_id} | self.model_dump(mode="json")
         return json.dumps(content, indent=2, allow_nan=False)
 
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema of the document's file, for those who read it with other tools."""
+        schema = cls.model_json_schema(mode="serialization")
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **schema,
+            "properties": {"schema": {"const": cls.schema_id}, **schema["properties"]},
+            "required": ["schema", *schema.get("required", ())],
+        }
+
     def write(self, path: Path) -> None:
         """Write the document to `path`, whole or not at all.
 
@@ -46,8 +57,8 @@ class Document(Record):
             ArtifactError: no such file, not JSON, another schema, or fields that do not fit it.
         """
         try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+            content: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        except (OSError, ValueError) as e:
             raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
         found = content.pop("schema", None) if isinstance(content, dict) else None
         if found != cls.schema_id:
@@ -57,7 +68,12 @@ class Document(Record):
         try:
             return cls.model_validate(content)
         except ValidationError as e:
-            raise ArtifactError(f"{path}: {'; '.join(faults(e))}") from e
+            first, *others = faults(e)
+            raise ArtifactError(f"{path}: {first}" + (f" (and {len(others)} more faults)" if others else "")) from e
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, which is no number of JSON")
 
 
 def faults(error: ValidationError) -> list[str]:

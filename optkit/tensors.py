@@ -157,7 +157,7 @@ def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange])
     """Return what is wrong between the named dimensions that inputs use and those that have a range."""
     used = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
     faults = [
-        f"dimension {dim!r}: used by an input but has no range; declare it, as in {dim}: {{min: 1, opt: 8, max: 64}}"
+        f"dimension {dim!r}: used by an input but has no range; declare it, with --dim {dim}=1:8:64, or as {dim}: {{min: 1, opt: 8, max: 64}} in a recipe"
         for dim in sorted(used - set(dims))
     ]
     faults += [

@@ -1,12 +1,15 @@
 """What a tracer needs: a model that is called by position, and told where it turned values of the example into constants."""
 
+import ast
 import contextlib
 import linecache
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
+from optkit import user_code
 from optkit.forward import Call, takes_keywords
 
 if TYPE_CHECKING:
@@ -71,13 +74,46 @@ def loops_told() -> Iterator[None]:
         del torch.Tensor.__index__
 
 
-def baked_in_notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
-    """Return a note for each place where a tracer turned a value of the example into a constant."""
+@contextlib.contextmanager
+def baked_in_values() -> Iterator[list[str]]:
+    """Give, as they are found, notes of the lines at which a tracer turned a value of the example into a constant; no warning gets out.
+
+    For a line inside torch the user's line that led there is named. torch's checks of what it is given are left out: the answer does not
+    depend on them, and every GRU and LSTM has some.
+    """
     import torch
 
-    notes = [
-        f"{w.filename}:{w.lineno}: {BAKED_IN}: {str(w.message).partition('. ')[0]}"
-        for w in caught
-        if issubclass(w.category, torch.jit.TracerWarning)
-    ]
-    return list(dict.fromkeys(notes))
+    own = str(Path(torch.__file__).parent)
+    notes: list[str] = []
+
+    def keep(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG001 - the signature of warnings.showwarning
+        line: str | None = None,  # noqa: ARG001
+    ) -> None:
+        inside = filename.startswith(own)
+        if not issubclass(category, torch.jit.TracerWarning) or (inside and _only_raises(filename, lineno)):
+            return
+        where = f"{filename}:{lineno}"
+        user = user_code.current_line() if inside else None
+        note = f"{user or where}: {BAKED_IN}: {str(message).partition('. ')[0]}{f' (in {where})' if user else ''}"
+        if note not in notes:
+            notes.append(note)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = keep
+        yield notes
+
+
+def _only_raises(file: str, line: int) -> bool:
+    """Whether a line is the condition of an `if` that does nothing but raise, or of an `assert`."""
+    for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
+        if isinstance(node, ast.If | ast.Assert) and node.test.lineno <= line <= (node.test.end_lineno or 0):
+            return isinstance(node, ast.Assert) or all(
+                isinstance(part, ast.Raise) for part in (*node.body, *node.orelse)
+            )
+    return False

@@ -1,12 +1,15 @@
 """What all tests share: artifacts of the zoo, made once a session, and the reason why a GPU test is skipped."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import zoo
+from needs import need
 
 from optkit.artifact import Artifact
+from optkit.serving.triton_server import TritonInstall, find_triton
 from optkit.stages import ExportOnnx, Stage
 
 Make = Callable[..., Artifact]
@@ -61,3 +64,13 @@ def onnx_copy(onnx_linear: Artifact, tmp_path: Path) -> Path:
     copy = tmp_path / "model.onnx"
     copy.write_bytes(onnx_linear.path.read_bytes())
     return copy
+
+
+@pytest.fixture(scope="session")
+def triton() -> TritonInstall:
+    """The real Triton server, in an environment of its own."""
+    need(
+        os.environ.get("OPTKIT_TRITON"),
+        "no Triton server: run tests/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
+    )
+    return find_triton()

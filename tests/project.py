@@ -12,7 +12,9 @@ import yaml
 
 from optkit import source
 from optkit.cli import main
-from optkit.pipeline import RunRecord, make_plan, run
+from optkit.pipeline.plan import make_plan
+from optkit.pipeline.records import RunRecord
+from optkit.pipeline.run import run
 from optkit.recipe import load_recipe
 
 CODE = '''\

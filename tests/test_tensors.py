@@ -129,7 +129,7 @@ def test_dimension_faults_are_listed_together() -> None:
     inputs = [spec("a:float32[batch,length]"), spec("a:float32[batch]")]
     faults = dimension_faults(inputs, {"batch": DimRange.parse("1:8:64"), "lenght": DimRange.parse("1:8:64")})
     assert faults == [
-        "dimension 'length': used by an input but has no range; declare it, as in length: {min: 1, opt: 8, max: 64}",
+        "dimension 'length': used by an input but has no range; declare it, with --dim length=1:8:64, or as length: {min: 1, opt: 8, max: 64} in a recipe",
         "dimension 'lenght': has a range but no input uses it; the inputs use batch, length",
         "input 'a': declared twice",
     ]

@@ -2,7 +2,15 @@
 
 from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
-from optkit.check.parity import TOLERANCES, check_parity
+from optkit.check.parity import TOLERANCES, check_parity, compare_outputs
 from optkit.check.proof import Prover, Requirements
 
-__all__ = ["TOLERANCES", "Prover", "Requirements", "check_batch_independence", "check_parity", "evaluate"]
+__all__ = [
+    "TOLERANCES",
+    "Prover",
+    "Requirements",
+    "check_batch_independence",
+    "check_parity",
+    "compare_outputs",
+    "evaluate",
+]

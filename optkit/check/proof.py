@@ -10,9 +10,9 @@ from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import check_parity
 from optkit.data import Samples
-from optkit.findings import Parity, Tolerance
+from optkit.findings import BatchIndependence, Parity, Tolerance
 from optkit.record import Record
-from optkit.runners import Device, obstacle, open_runner
+from optkit.runners import Device, Runner, obstacle, open_runner
 
 
 class Requirements(Record):
@@ -24,13 +24,21 @@ class Requirements(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Found:
+    """What one opening of an artifact has shown; without parity its independence is not looked at."""
+
+    parity: Parity
+    independence: BatchIndependence | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Prover:
     """Proves artifacts against one reference; what was found with the same questions is not asked again."""
 
     reference: Artifact
     samples: Samples
     asked: Requirements
-    _parities: dict[str, Parity] = dataclasses.field(default_factory=dict)
+    _found: dict[str, _Found] = dataclasses.field(default_factory=dict)
 
     def parity(self, artifact: Artifact) -> Parity:
         """Return the parity of an artifact with the reference; it is checked once for each content.
@@ -39,16 +47,20 @@ class Prover:
             RunnerError: the reference or the artifact cannot be loaded on the device.
             FeedError: the real data does not fit the inputs.
         """
-        if artifact.sha256 not in self._parities:
+        if artifact.sha256 not in self._found:
             tolerance = self.asked.tolerances.get(artifact.precision)
             with (
                 open_runner(artifact, self._device(artifact)) as candidate,
                 open_runner(self.reference, self.asked.device) as right,
             ):
+                # An engine is right when it is so in each of its profiles.
                 found = [check_parity(right, candidate, self.samples, dims, tolerance) for dims in artifact.ranges]
-            outputs = tuple(output for one in found for output in one.outputs)
-            self._parities[artifact.sha256] = found[0].model_copy(update={"outputs": outputs})
-        return self._parities[artifact.sha256]
+                outputs = tuple(output for one in found for output in one.outputs)
+                parity = found[0].model_copy(update={"outputs": outputs})
+                # While it is loaded: an artifact with parity is asked for its independence next.
+                independence = self._independence(candidate) if parity.passed else None
+            self._found[artifact.sha256] = _Found(parity, independence)
+        return self._found[artifact.sha256].parity
 
     def prove(self, passport: Passport) -> tuple[Passport, bool]:
         """Return the passport with what was found about its artifact, and whether that was known already.
@@ -69,12 +81,13 @@ class Prover:
             known = read_passport(self.reference.path)
             taken = {"proof_key": key, "unproven": why_not, "batch_independence": known and known.batch_independence}
             return passport.model_copy(update=taken), False
-        tolerance = self.asked.tolerances.get(artifact.precision)
         parity = self.parity(artifact) if artifact.sha256 != self.reference.sha256 else None
-        independence = accuracy = None
-        if parity is None or parity.cosine is not None:  # else its answers cannot even be compared
+        independence = self._found[artifact.sha256].independence if parity else None
+        accuracy = None
+        comparable = parity is None or parity.cosine is not None  # else there are no answers to look at
+        if comparable and (independence is None or self.asked.evaluation):
             with open_runner(artifact, self._device(artifact)) as candidate:
-                independence = check_batch_independence(candidate, self.samples, artifact.dims, tolerance)
+                independence = independence or self._independence(candidate)
                 accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
         found = {
             "proof_key": key,
@@ -88,6 +101,10 @@ class Prover:
     def _device(self, artifact: Artifact) -> Device:
         """An engine is proven on a GPU, whatever the others run on."""
         return Device.CUDA if artifact.format is Format.TENSORRT else self.asked.device
+
+    def _independence(self, candidate: Runner) -> BatchIndependence:
+        tolerance = self.asked.tolerances.get(candidate.artifact.precision)
+        return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
 
     def _key(self) -> str:
         asked = self.asked

@@ -5,7 +5,22 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optkit.cli import bench, build_engine, check, export, inspect, migrate, package, quantize, run
+from optkit.cli import (
+    bench,
+    build_engine,
+    check,
+    compare,
+    export,
+    inspect,
+    lint,
+    migrate,
+    package,
+    quantize,
+    report,
+    run,
+    schema,
+    serve,
+)
 from optkit.cli.output import print_error
 from optkit.errors import OptkitError
 
@@ -46,6 +61,12 @@ app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("schema")(schema.schema)
+app.command("lint")(lint.lint)
+app.command("smoke")(serve.smoke)
+app.command("serve")(serve.serve)
 app.command("migrate")(migrate.migrate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)

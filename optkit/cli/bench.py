@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
+from optkit.cli.ci import against, tell_ci
 from optkit.cli.output import Output
 from optkit.cli.values import open_file, parse_device, parse_sizes, samples_of, settings
 
@@ -32,6 +33,14 @@ def bench(
         ),
     ] = False,
     trials: Annotated[int, typer.Option(help="Comparisons of --self-test.")] = 20,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="A run.json, or the output of bench --json, to compare with.", show_default=False),
+    ] = None,
+    max_regression: options.MaxRegression = None,
+    across_machines: options.AcrossMachines = False,
+    junit: options.Junit = None,
+    github: options.Github = False,
     dims: options.Dims = None,
     data: options.Data = None,
     as_json: options.Json = False,
@@ -45,6 +54,8 @@ def bench(
     from optkit.bench import BenchSettings
     from optkit.pipeline.checking import bench_files, self_test_file
     from optkit.report import bench_notes, bench_tables, self_test_table
+    from optkit.report.cases import cases_of_comparison
+    from optkit.report.comparison import comparison_markdown, comparison_shown
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     asked = settings(
@@ -57,6 +68,7 @@ def bench(
         time_limit_s=time_limit_s,
         seed=seed,
     )
+    before, limits = against(baseline, max_regression, wanted=bool(junit or github))
     opened = [open_file(path, dims) for path in artifacts]
     samples = samples_of(opened[0], data)
     if self_test:
@@ -65,6 +77,10 @@ def bench(
         out.answer(tested, self_test_table(tested))
         raise typer.Exit(0 if tested.found.passed else 1)
     with out.working():
-        record = bench_files(opened, samples, asked)
-    out.answer(record, *bench_tables(record), *bench_notes(record))
-    raise typer.Exit(130 if record.interrupted else 0)
+        record = bench_files(opened, samples, asked, before, limits, across_machines=across_machines)
+    found = record.comparison
+    out.answer(record, *bench_tables(record), *bench_notes(record), *comparison_shown(found))
+    if found:
+        out.verdict(found.failures, found.warnings)
+        tell_ci(cases_of_comparison(found), str(artifacts[0]), comparison_markdown(found), junit, github)
+    raise typer.Exit(130 if record.interrupted else 1 if found and found.failures else 0)

@@ -142,21 +142,23 @@ def _export(
     from optkit.source import make_source
 
     check_output(output, force)
-    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder, out.working():
-        source = make_source(
-            model.target,
-            Path(folder),
-            model.inputs,
-            model.dims,
-            weights=model.weights,
-            args=model.args,
-            outputs=model.outputs,
-            example=model.example,
-        )
-        for note in source.notes:
-            logger.info("%s", note)
-        if repro:
-            out.hint(f"to repeat this without optkit: cd {repro} && python {write_repro(source, stage, repro).name}")
+    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+        with out.working():
+            source = make_source(
+                model.target,
+                Path(folder),
+                model.inputs,
+                model.dims,
+                weights=model.weights,
+                args=model.args,
+                outputs=model.outputs,
+                example=model.example,
+            )
+            for note in source.notes:
+                logger.info("%s", note)
+            if repro:
+                script = write_repro(source, stage, repro)
+                out.hint(f"to repeat this without optkit: cd {repro} && python {script.name}")
         make_and_show(
             out,
             stage,

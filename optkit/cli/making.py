@@ -41,15 +41,16 @@ def make_and_show(
     from optkit.recipe.keys import Gates
     from optkit.report import passport_text
 
-    made = make_file(
-        stage,
-        source,
-        output,
-        asked=requirements(proof.evaluation, proof.atol, proof.rtol, proof.device),
-        gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.may_mix),
-        samples=samples_of(source, proof.data),
-        force=force,
-    )
+    with out.working():  # until the answer only, which would start on the line of the progress
+        made = make_file(
+            stage,
+            source,
+            output,
+            asked=requirements(proof.evaluation, proof.atol, proof.rtol, proof.device),
+            gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.may_mix),
+            samples=samples_of(source, proof.data),
+            force=force,
+        )
     out.answer(made.passport, passport_text(made.passport, output if not made.failures else None))
     out.verdict(made.failures)
     if made.failures:

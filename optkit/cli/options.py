@@ -52,6 +52,24 @@ Repro = Annotated[
         "--repro", help="A new folder for a script that repeats the export without optkit.", show_default=False
     ),
 ]
+MaxRegression = Annotated[
+    str | None,
+    typer.Option(
+        "--max-regression", help="How much worse latency, throughput and size may become, as 5%.", show_default=False
+    ),
+]
+AcrossMachines = Annotated[
+    bool, typer.Option("--across-machines", help="Compare times though they were measured on different machines.")
+]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for a comment on a pull request.")]
+Junit = Annotated[Path | None, typer.Option("--junit", help="Also write a JUnit file for CI.", show_default=False)]
+Github = Annotated[
+    bool, typer.Option("--github", help="Also write annotations and the job's summary for GitHub Actions.")
+]
+History = Annotated[
+    Path | None,
+    typer.Option("--history", help="The file that runs are added to.", show_default="history.jsonl in the folder"),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print only errors besides the answer.")]

@@ -73,8 +73,10 @@ class Output:
             for line in lines:
                 self._err.print(line, style="dim", soft_wrap=True, markup=False)
 
-    def verdict(self, failures: Sequence[str]) -> None:
-        """Print why the verdict is negative, on stderr."""
+    def verdict(self, failures: Sequence[str], warnings: Sequence[str] = ()) -> None:
+        """Print why the verdict is negative, and what could not be decided, on stderr."""
+        for warning in warnings:
+            self._err.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
         for failure in failures:
             self._err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
 

@@ -30,7 +30,15 @@ def triton(
     max_queue_delay_us: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
     instances: Annotated[int, typer.Option(help="Copies of the model on each device.")] = 1,
     gpus: Annotated[str | None, typer.Option(help="GPUs to run on, as 0,1.", show_default="CPU")] = None,
-    keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served.")] = 1,
+    keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served; 0 serves all.")] = 1,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="The largest batch.", show_default="largest declared")
+    ] = None,
+    max_queue_size: Annotated[int | None, typer.Option(help="How many requests may wait.", show_default="any")] = None,
+    queue_timeout_us: Annotated[
+        int | None, typer.Option(help="How long a request may wait before it is refused.", show_default="any")
+    ] = None,
+    response_cache: Annotated[bool, typer.Option(help="Let the server answer equal requests from its cache.")] = False,
     warmup: Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")] = True,
     dims: options.Dims = None,
     data: options.Data = None,
@@ -45,7 +53,7 @@ def triton(
     """
     from optkit.pipeline.packages import package_files
     from optkit.report import packages_text
-    from optkit.serving import Instances, TritonServing, VersionPolicy
+    from optkit.serving import Instances, QueuePolicy, TritonServing, VersionPolicy
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if name and len(artifacts) > 1 and any(path.suffix != ".plan" for path in artifacts):
@@ -59,7 +67,12 @@ def triton(
         preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
         max_queue_delay_us=max_queue_delay_us,
         instances=settings(Instances, count=instances, kind="gpu" if on else "cpu", gpus=on),
-        version_policy=settings(VersionPolicy, latest=keep_versions),
+        version_policy=settings(VersionPolicy, latest=keep_versions or None, all=keep_versions == 0),
+        max_batch_size=max_batch_size,
+        queue=settings(QueuePolicy, max_size=max_queue_size or 0, timeout_us=queue_timeout_us or 0)
+        if max_queue_size or queue_timeout_us
+        else None,
+        response_cache=response_cache,
         warmup=warmup,
     )
     with out.working():

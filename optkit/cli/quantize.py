@@ -40,8 +40,7 @@ def fp16(
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ConvertFp16, keep_ops=tuple(keep_ops or ()))
     proof = Proof(data=data, evaluation=evaluation, max_drop=max_drop, atol=atol, rtol=rtol)
-    with out.working():
-        make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
+    make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
 
 
 def quantize(
@@ -99,5 +98,4 @@ def quantize(
         case _:
             raise RecipeError(f"--mode {mode}: expected auto, dynamic or static")
     proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop)
-    with out.working():
-        make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
+    make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))

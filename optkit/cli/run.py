@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
+from optkit.cli.ci import tell_ci
 from optkit.cli.output import Output
 from optkit.cli.values import pairs
 
@@ -21,6 +22,9 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say of every artifact why it won or lost.")] = False,
+    history: options.History = None,
+    junit: options.Junit = None,
+    github: options.Github = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -30,21 +34,28 @@ def run(
 
     Example: optkit run recipes/digits.yaml
     """
-    from optkit.pipeline import make_plan
-    from optkit.pipeline import run as carry_out
+    from optkit.pipeline.history import HISTORY_FILE
+    from optkit.pipeline.plan import Origin, make_plan
+    from optkit.pipeline.run import run as carry_out
     from optkit.recipe import load_recipe
     from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
+    from optkit.report.cases import cases_of_run
+    from optkit.report.html import publish
+    from optkit.report.markdown import run_markdown
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    read = load_recipe(recipe, pairs("--set", overrides))
-    plan = make_plan(read, output or Path("build") / read.name, step)
+    given = pairs("--set", overrides)
+    read = load_recipe(recipe, given)
+    plan = make_plan(read, output or Path("build") / read.name, step, Origin(recipe=str(recipe), overrides=given))
     if dry_run:
         out.answer(plan, plan_table(plan))
         return
     with out.working():
         record = carry_out(plan, fresh=fresh, finish=step is None)
+        publish(record, plan.out_dir, history or plan.out_dir / HISTORY_FILE)
     shown = [choice_text(record)] if explain else []
     out.answer(record, *run_tables(record), *shown, run_summary(record, plan.out_dir))
     out.verdict(record.failures)
+    tell_ci(cases_of_run(record), str(recipe), run_markdown(record), junit, github)
     out.hint(*next_commands(record, plan.out_dir))
     raise typer.Exit(record.exit_code)

@@ -152,6 +152,21 @@ def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
     return found
 
 
+def parse_share(option: str, text: str | None) -> float | None:
+    """Read a share, as 5% or 0.05.
+
+    Raises:
+        RecipeError: it is no number.
+    """
+    if text is None:
+        return None
+    number, percent, rest = text.strip().partition("%")
+    try:
+        return float(number) / (100 if percent else 1) if not rest else float(text)
+    except ValueError as e:
+        raise RecipeError(f"{option} {text}: expected a share, as in 5% or 0.05") from e
+
+
 def parse_device(text: str) -> "Device":
     """Read --device.
 

@@ -1,7 +1,4 @@
-"""Carrying out: the plan of a recipe, the run of a plan, and the single steps of the command line."""
+"""Carrying out: the plan of a recipe, the run of a plan, and the single steps of the command line.
 
-from optkit.pipeline.plan import Plan, make_plan
-from optkit.pipeline.records import BenchRecord, RunRecord, SelfTestRecord, StepResult
-from optkit.pipeline.run import run
-
-__all__ = ["BenchRecord", "Plan", "RunRecord", "SelfTestRecord", "StepResult", "make_plan", "run"]
+Its modules are imported by their own names: an export needs one of them, and not the recipes, servers and benchmarks behind the others.
+"""

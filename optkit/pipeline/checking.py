@@ -9,10 +9,13 @@ from optkit.artifact import Artifact
 from optkit.bench import BenchSettings, load_average, self_test, this_machine
 from optkit.check import check_batch_independence, check_parity
 from optkit.data import Samples
-from optkit.errors import FeedError
+from optkit.errors import ArtifactError, FeedError
 from optkit.findings import BatchIndependence, Parity, Tolerance
+from optkit.pipeline.against import compare_with
+from optkit.pipeline.baseline import Snapshot, check_comparable, of_bench
+from optkit.pipeline.changes import Limits
 from optkit.pipeline.measuring import bench_record
-from optkit.pipeline.records import BenchRecord, SelfTestRecord
+from optkit.pipeline.records import BenchRecord, Contract, SelfTestRecord
 from optkit.record import Document
 from optkit.runners import Device, open_runner
 from optkit.source import make_source
@@ -64,17 +67,44 @@ def open_reference(target: str, candidate: Artifact, folder: Path) -> Artifact:
     return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names)
 
 
-def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: BenchSettings) -> BenchRecord:
+def bench_files(
+    artifacts: Sequence[Artifact],
+    samples: Samples,
+    settings: BenchSettings,
+    baseline: Snapshot | None = None,
+    limits: Limits | None = None,
+    *,
+    across_machines: bool = False,
+) -> BenchRecord:
     """Measure models that take the same inputs; the first one is the reference of the speed-ups.
 
+    Args:
+        artifacts: the models.
+        samples: where the values come from.
+        settings: of the benchmark.
+        baseline: an earlier run to compare with.
+        limits: the gates of that comparison; None for none.
+        across_machines: compare with a baseline of another machine all the same.
+
     Raises:
+        ArtifactError: the baseline is of another model or machine, or has no artifact in common.
         FeedError: they do not take the same inputs, or a batch size lies outside the declared range.
         RunnerError: one of them cannot be loaded on the device.
     """
     for artifact in artifacts[1:]:
         _same_inputs(artifacts[0], artifact)
-    named = dict(zip(_names([a.path for a in artifacts]), artifacts, strict=True))
-    return bench_record(named, samples, settings, this_machine(), reference=next(iter(named)))
+    paths = [a.path for a in artifacts]
+    named = dict(zip(_names(paths), artifacts, strict=True))
+    machine = this_machine()
+    if baseline:
+        named = dict(zip(_names_in(baseline, paths), artifacts, strict=True))
+        check_comparable(baseline, None, Contract.of(artifacts[0]), machine, across_machines=across_machines)
+    record = bench_record(named, samples, settings, machine, reference=next(iter(named)))
+    if baseline is None or record.interrupted:
+        return record
+    now = of_bench(record, Path("this benchmark"))
+    found = compare_with(baseline, now, named, samples, settings, limits or Limits(), across_machines=across_machines)
+    return record.model_copy(update={"comparison": found})
 
 
 def self_test_file(artifact: Artifact, samples: Samples, settings: BenchSettings, trials: int) -> SelfTestRecord:
@@ -95,6 +125,25 @@ def _same_inputs(a: Artifact, b: Artifact) -> None:
     if {(s.name, s.dtype, len(s.shape)) for s in a.inputs} != {(s.name, s.dtype, len(s.shape)) for s in b.inputs}:
         takes = " and ".join(f"{x.path.name} takes {', '.join(map(str, x.inputs))}" for x in (a, b))
         raise FeedError(f"the models do not take the same inputs: {takes}")
+
+
+def _names_in(baseline: Snapshot, paths: Sequence[Path]) -> list[str]:
+    """Return a name for each path, that of the baseline where its file or its folder has one of these; a step's folder has its name.
+
+    Raises:
+        ArtifactError: none of them is in the baseline.
+    """
+    names = _names(paths)
+    known = [
+        next((name for name in (short, path.name, path.parent.name) if name in baseline.variants), short)
+        for short, path in zip(names, paths, strict=True)
+    ]
+    if not set(known) & set(baseline.variants):
+        raise ArtifactError(
+            f"{baseline.path}: no artifact in common: {', '.join(baseline.variants)} before, {', '.join(known)} now. "
+            "A file is known by its name, or by that of its folder."
+        )
+    return known if len(set(known)) == len(known) else names
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

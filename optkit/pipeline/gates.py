@@ -1,10 +1,11 @@
 """What a recipe asks of an artifact before it may win and be packaged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from optkit.artifact import Passport
 from optkit.engine import EngineFacts
-from optkit.findings import Accuracy
+from optkit.findings import Accuracy, Measurement, SpeedUp
+from optkit.pipeline.records import BenchRecord
 from optkit.recipe.keys import Gates
 from optkit.tensors import batch_dim
 
@@ -40,3 +41,47 @@ def _precision_failures(engine: EngineFacts | None) -> Iterator[str]:
     for kind, wanted in engine.required.items():
         if not found.get(kind, 0.0) >= wanted:
             yield f"precision: {found.get(kind, 0.0):.0%} of the layers compute in {kind}; at least {wanted:.0%} is asked for"
+
+
+def over_budget(name: str, size_bytes: int, bench: BenchRecord | None, gates: Gates) -> tuple[str, ...]:
+    """Return why an artifact that is right may not be chosen: it is too large, too slow, or was not measured.
+
+    Args:
+        name: of the artifact.
+        size_bytes: of all its files.
+        bench: of the run; None where nothing was measured, and then only the size is held.
+        gates: the budget.
+    """
+    found = []
+    size_mb = size_bytes / 1e6
+    if gates.max_size_mb is not None and not size_mb <= gates.max_size_mb:
+        found.append(f"size: {size_mb:.3g} MB; at most {gates.max_size_mb:g} MB is allowed")
+    if bench is None or (gates.max_latency_ms is None and gates.min_speedup is None):
+        return tuple(found)
+    mine = [m for m in bench.measurements if m.artifact == name]
+    if not mine:
+        return (*found, "latency: not measured")
+    found += _too_slow(mine, gates)
+    found += _too_little([s for s in bench.speed_ups if s.candidate == name], gates)
+    return tuple(found)
+
+
+def _too_slow(measured: Sequence[Measurement], gates: Gates) -> list[str]:
+    limit = gates.max_latency_ms
+    limits = limit if isinstance(limit, dict) else {m.batch: limit for m in measured if limit is not None}
+    p50_ms = {m.batch: m.p50_ms for m in measured}
+    return [
+        f"latency at batch {batch}: "
+        + (f"p50 {p50_ms[batch]:.3g} ms; at most {most:g} ms is allowed" if batch in p50_ms else "not measured")
+        for batch, most in limits.items()
+        if batch not in p50_ms or not p50_ms[batch] <= most
+    ]
+
+
+def _too_little(speed_ups: Sequence[SpeedUp], gates: Gates) -> list[str]:
+    least = gates.min_speedup
+    return [
+        f"speed-up at batch {s.batch}: {s.ratio:.2f}x {s.reference}; at least {least:g}x is asked"
+        for s in speed_ups
+        if least is not None and not s.ratio >= least
+    ]

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Mapping
 
+from optkit import deps
 from optkit.artifact import Artifact, Format, Passport, hash_of
 from optkit.bench import BenchSettings, Machine, load_average, measure, this_machine
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import NotRun
 from optkit.pipeline.plan import SOURCE, Plan
-from optkit.pipeline.records import BenchRecord
+from optkit.pipeline.records import BenchRecord, Contract, MeasuredFile
 from optkit.runners import Device
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,9 @@ def bench_record(
     return BenchRecord(
         machine=machine,
         settings=settings,
+        versions=deps.built_with(),
+        contract=Contract.of(artifacts[reference]),
+        files=tuple(MeasuredFile.of(name, artifact) for name, artifact in artifacts.items()),
         load_before=load,
         order=found.order,
         measurements=found.measurements,

@@ -16,8 +16,8 @@ from optkit.findings import BatchIndependence
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
-from optkit.runners import open_runner
-from optkit.serving import AnyServing, Packaged, TritonServing, package_torchserve, package_triton
+from optkit.runners import obstacle, open_runner
+from optkit.serving import AnyServing, Packaged, TritonServing, make_golden, package_torchserve, package_triton
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,15 @@ def package(
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
         return package_triton(
-            artifact, folder, serving, name=name, independence=independence, sample=sample, force=force, others=others
+            artifact,
+            folder,
+            serving,
+            name=name,
+            independence=independence,
+            sample=sample,
+            golden=None if obstacle(artifact) else make_golden(artifact, samples),
+            force=force,
+            others=others,
         )
     return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
 

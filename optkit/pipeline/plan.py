@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from optkit import deps, user_code
 from optkit.artifact import Format
 from optkit.data import data_fault
@@ -34,6 +36,13 @@ class PlannedStep(Record):
         return self.stage.step
 
 
+class Origin(Record):
+    """What was typed to make a run."""
+
+    recipe: str  # the path of its file, as it was typed
+    overrides: dict[str, str] = Field(default_factory=dict)  # --set: key -> value
+
+
 class Plan(Document):
     """Every step in an order in which it can run."""
 
@@ -42,22 +51,25 @@ class Plan(Document):
     recipe: Recipe
     out_dir: Path
     steps: tuple[PlannedStep, ...]
+    origin: Origin | None = None
 
 
-def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
+def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Origin | None = None) -> Plan:
     """Check a recipe and put its steps in order.
 
     Args:
         recipe: its paths are absolute.
         out_dir: where artifacts go; it may not exist yet.
         only: the one step that is wanted, with those that it needs.
+        origin: what was typed, for the record.
 
     Raises:
         RecipeError: it cannot be carried out; lists every fault.
         OutputError: `out_dir` cannot be written.
     """
     steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
-    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_serve_faults(recipe)]
+    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_gate_faults(recipe)]
+    faults += [*_serve_faults(recipe), *_ensemble_faults(recipe)]
     for i, step in enumerate(steps):
         missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
         if missing and step.stage.optional:
@@ -70,7 +82,8 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None) -> Plan:
     if faults:
         raise RecipeError("\n".join(faults))
     _check_writable(out_dir)
-    return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=tuple(_needed(steps, only) if only else steps))
+    chosen = tuple(_needed(steps, only) if only else steps)
+    return Plan(recipe=recipe, out_dir=out_dir.absolute(), steps=chosen, origin=origin)
 
 
 def _resolve(stages: Sequence[AnyStage], source: Format) -> tuple[list[PlannedStep], list[str]]:
@@ -134,6 +147,21 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
         yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
 
 
+def _gate_faults(recipe: Recipe) -> Iterator[str]:
+    gates = recipe.gates
+    if gates.max_regression is not None and gates.baseline is None:
+        yield "gates.max_regression: nothing to hold it against; name a run.json of before as gates.baseline"
+    if gates.baseline is not None:
+        if gates.max_regression is None:
+            yield "gates.baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
+        if not Path(gates.baseline).is_file():
+            yield f"gates.baseline: {gates.baseline}: no such file. Keep the run.json of a good run there."
+    if isinstance(gates.max_latency_ms, dict) and recipe.bench.batches:
+        missing = sorted(set(gates.max_latency_ms) - set(recipe.bench.batches))
+        if missing:
+            yield f"gates.max_latency_ms: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
+
+
 def _batch_faults(recipe: Recipe) -> Iterator[str]:
     dim = batch_dim(recipe.inputs)
     allowed = recipe.dims.get(dim) if dim else None
@@ -161,6 +189,38 @@ def _serve_faults(recipe: Recipe) -> Iterator[str]:
     packages = [(serving.target, serving.name or recipe.name, serving.version) for serving in recipe.serve]
     for target, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
         yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
+
+
+def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
+    """Find two models that would lie in one folder of the Triton repository, and an ensemble in the folder of a step."""
+    served = [s.name or recipe.name for s in recipe.serve if s.target == "triton"]
+    models = list(dict.fromkeys(served))
+    for ensemble in recipe.ensembles:
+        models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]
+    for name in sorted({name for name in models if models.count(name) > 1}):
+        yield f"ensembles: two models of the Triton repository would be called {name!r}. Give one another name."
+    folders = {SOURCE, "model_repository", "model_store", *(stage.step for stage in recipe.steps)}
+    for ensemble in recipe.ensembles:
+        if ensemble.name in folders:
+            yield f"ensembles: {ensemble.name!r} is the folder of a step too. Give the ensemble another name."
+
+
+def _ensemble_faults(recipe: Recipe) -> Iterator[str]:
+    yield from _ensemble_name_faults(recipe)
+    names = [FASTEST, *(stage.step for stage in recipe.steps)]
+    for i, ensemble in enumerate(recipe.ensembles):
+        where = f"ensembles.{i} ({ensemble.name})"
+        targets = [ensemble.reference, *(t for part in ensemble.parts for t in (part.module, part.function) if t)]
+        yield from (f"{where}: {fault}" for target in targets if (fault := user_code.target_fault(target)))
+        if ensemble.data and (fault := data_fault(ensemble.data)):
+            yield f"{where}: data: {fault}"
+        specs = [spec for part in ensemble.parts for spec in part.inputs]
+        used = {dim for spec in (*ensemble.inputs, *specs) for dim in spec.shape if isinstance(dim, str)}
+        yield from (f"{where}: dimension {dim!r} has no range in dims" for dim in sorted(used - set(recipe.dims)))
+        for part in ensemble.parts:
+            if part.artifact is not None and part.artifact not in names:
+                near = did_you_mean(part.artifact, names)
+                yield f"{where}: part {part.name!r}: artifact {part.artifact!r} is no step{near}"
 
 
 def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from optkit.artifact import Format, Passport, Precision
+from optkit.artifact import Artifact, Format, Passport, Precision
 from optkit.bench import BenchSettings, Machine, SelfTest
 from optkit.choose import Winner
 from optkit.findings import (
@@ -15,8 +15,11 @@ from optkit.findings import (
     Parity,
     SpeedUp,
 )
+from optkit.pipeline.changes import Comparison
+from optkit.pipeline.plan import Origin
 from optkit.record import Document, Record
 from optkit.serving import Packaged
+from optkit.tensors import DimRange
 
 
 class StepResult(Record):
@@ -40,6 +43,7 @@ class StepResult(Record):
     accuracy: Accuracy | None = None
     unproven: str | None = None  # why nothing could be found out by running it here
     failures: tuple[str, ...] = ()
+    over_budget: tuple[str, ...] = ()  # right, but too slow or too large to be chosen
 
     @property
     def made(self) -> bool:
@@ -49,7 +53,7 @@ class StepResult(Record):
     @property
     def passed(self) -> bool:
         """Whether there is an artifact that holds every gate."""
-        return self.made and not self.failures
+        return self.made and not self.failures and not self.over_budget
 
     @classmethod
     def of(
@@ -87,6 +91,35 @@ class StepResult(Record):
         )
 
 
+class Contract(Record):
+    """What the models of a run take and return; two runs with different ones are about different models."""
+
+    inputs: tuple[str, ...]  # as in image:float32[batch,1,8,8]
+    outputs: tuple[str, ...]
+    dims: dict[str, DimRange]
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Contract":
+        """Return the contract of an artifact."""
+        return cls(
+            inputs=tuple(map(str, artifact.inputs)), outputs=tuple(map(str, artifact.outputs)), dims=artifact.dims
+        )
+
+
+class MeasuredFile(Record):
+    """A file that was measured, so that it can be found and measured again."""
+
+    artifact: str
+    path: str  # absolute, on the machine that measured it
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, name: str, artifact: Artifact) -> "MeasuredFile":
+        """Return the facts of an artifact under the name that it was measured by."""
+        return cls(artifact=name, path=str(artifact.path), sha256=artifact.sha256, size_bytes=artifact.size_bytes)
+
+
 class BenchRecord(Document):
     """Measurements of several artifacts, made together on one machine."""
 
@@ -95,6 +128,9 @@ class BenchRecord(Document):
     key: str | None = None  # hash of what was measured and how; None outside a recipe, and when it was interrupted
     machine: Machine
     settings: BenchSettings
+    versions: dict[str, str]  # library -> version
+    contract: Contract
+    files: tuple[MeasuredFile, ...]
     load_before: float | None = None  # processes that wanted to run in the minute before
     order: tuple[tuple[str, ...], ...] = ()  # the artifacts in the order of their turns, one row for each block
     measurements: tuple[Measurement, ...]
@@ -102,7 +138,13 @@ class BenchRecord(Document):
     concurrency: tuple[ConcurrentLoad, ...] = ()
     knees: tuple[Knee, ...] = ()
     not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
+    comparison: Comparison | None = None  # with the baseline that was given
     interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
+
+    @property
+    def busy(self) -> bool:
+        """Whether others wanted the machine too, just before: their work is in the numbers."""
+        return self.load_before is not None and self.load_before >= 1.5 * self.machine.cores
 
 
 class SelfTestRecord(Document):
@@ -123,12 +165,17 @@ class RunRecord(Document):
     schema_id: ClassVar[str] = "optkit/run/2"
 
     recipe: str
+    origin: Origin | None = None  # None for a run that was not started from the command line
+    created: str  # UTC, ISO 8601
     optkit: str
+    versions: dict[str, str]  # library -> version
+    contract: Contract
     machine: Machine
     source: StepResult
     steps: tuple[StepResult, ...]
     bench: BenchRecord | None
     bench_reused: bool = False
+    comparison: Comparison | None = None  # with the baseline that the gates name
     winner: Winner | None
     packaged: tuple[Packaged, ...]
     failures: tuple[str, ...]  # what keeps the run from having passed

@@ -4,20 +4,24 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
+from optkit import deps
 from optkit._version import __version__
 from optkit.artifact import Artifact, Passport
 from optkit.bench import bench_points, this_machine
 from optkit.check import Prover, Requirements
 from optkit.choose import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
-from optkit.errors import OptkitError
+from optkit.errors import ArtifactError, OptkitError
+from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
+from optkit.pipeline.holding import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.measuring import BENCH_FILE, bench_step
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
-from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
+from optkit.pipeline.records import BenchRecord, Contract, RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.recipe import Recipe
@@ -48,30 +52,43 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     if finish:
         bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is told before the work
     samples = _samples(plan.recipe, source.artifact)
+    baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
     results, passports = _steps(plan, source, reused, samples)
-    first = results.pop(SOURCE)
     bench, bench_reused, bench_error = None, False, None
     try:
         bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
     except OptkitError as e:
         bench_error = str(e)  # the artifacts are there all the same, and so is their record
+    comparison = None
+    if bench and baseline:
+        results, comparison = hold_regression(plan, results, bench, baseline, passports, samples)
+    first = results.pop(SOURCE)
+    results, budget = hold_budget(results, bench, plan.recipe.gates)
     winner = _winner(results, bench, plan.recipe.choose)
     packaged: tuple[Packaged, ...] = ()
     refusals: tuple[str, ...] = ()
     if finish:
         packaged, refusals = package_all(plan, results, passports, winner, samples)
+        ensembles, refused = package_ensembles(plan, results, passports, winner)
+        packaged, refusals = (*packaged, *ensembles), (*refusals, *refused)
     record = RunRecord(
         recipe=plan.recipe.name,
+        origin=plan.origin,
+        created=datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),
         optkit=__version__,
+        versions=deps.built_with(),
+        contract=Contract.of(source.artifact),
         machine=this_machine(),
         source=first,
         steps=tuple(results.values()),
         bench=bench,
         bench_reused=bench_reused,
+        comparison=comparison,
         winner=winner,
         packaged=packaged,
         failures=(
             *_failures([first, *results.values()]),
+            *budget,
             *refusals,
             *([f"bench: {bench_error}"] if bench_error else []),
         ),
@@ -80,6 +97,17 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     )
     record.write(plan.out_dir / RUN_FILE)
     return record
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Return the record of the run in a folder.
+
+    Raises:
+        ArtifactError: there is none, or it is of another version.
+    """
+    if not (folder / RUN_FILE).is_file():
+        raise ArtifactError(f"{folder}: holds no {RUN_FILE}; expected the folder of a run. Give the -o of optkit run.")
+    return RunRecord.read(folder / RUN_FILE)
 
 
 def _winner(results: Mapping[str, StepResult], bench: BenchRecord | None, choice: Choice) -> Winner | None:
@@ -102,7 +130,7 @@ def _winner(results: Mapping[str, StepResult], bench: BenchRecord | None, choice
 def _refusal(result: StepResult) -> str | None:
     if not result.made:
         return f"{result.status}: {result.reason}"
-    return None if result.passed else "; ".join(result.failures)
+    return None if result.passed else "; ".join((*result.failures, *result.over_budget))
 
 
 def _samples(recipe: Recipe, source: Artifact) -> Samples:

@@ -1,6 +1,6 @@
 """Why an artifact won, and why each other one did not."""
 
-from optkit.pipeline import RunRecord
+from optkit.pipeline.records import RunRecord
 
 
 def choice_text(record: RunRecord) -> str:

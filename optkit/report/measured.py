@@ -6,9 +6,10 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
-from optkit.pipeline import BenchRecord, SelfTestRecord
-from optkit.report.table import ms_text, plain_table, provider_text
-from optkit.report.text import busy_machine
+from optkit.pipeline.records import BenchRecord, SelfTestRecord
+from optkit.report.numbers import ms_text, provider_text
+from optkit.report.table import plain_table
+from optkit.report.verdict import busy_machine
 
 _STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 

@@ -1,16 +1,20 @@
 """Records as tables for a terminal of 80 columns."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from optkit.findings import Measurement, Parity, SpeedUp
-from optkit.pipeline import BenchRecord, RunRecord, StepResult
+from optkit.report.numbers import ms_text, ratio_text, size_text
+
+if TYPE_CHECKING:
+    from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
 
 
-def run_tables(record: RunRecord) -> list[Table]:
+def run_tables(record: "RunRecord") -> list[Table]:
     """Return what a run ends with: every artifact at one batch size, and the speed-up at all."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
@@ -50,24 +54,6 @@ def parity_table(parity: Parity) -> Table:
     return table
 
 
-def size_text(size_bytes: int) -> str:
-    """Return a size with its unit, in powers of 1000 as disks and downloads have it."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} B"
-
-
-def ms_text(ms: float) -> str:
-    """Return a time in ms with three significant digits."""
-    return f"{ms:.3f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
-
-
-def provider_text(provider: str) -> str:
-    """Return what ran an artifact, without the words that every provider has."""
-    return provider.removesuffix("ExecutionProvider")
-
-
 def plain_table(title: str, *columns: str) -> Table:
     """Return an empty table in the one style of all; words stand left and numbers right."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, title_style="bold")
@@ -99,7 +85,7 @@ def plain_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _by_batch(bench: BenchRecord) -> list[Table]:
+def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
@@ -110,11 +96,13 @@ def _by_batch(bench: BenchRecord) -> list[Table]:
     return [table]
 
 
-def _verdict(step: StepResult) -> Text:
+def _verdict(step: "StepResult") -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
     if step.unproven:
         return Text("not proven", "yellow")
+    if step.over_budget:
+        return Text(f"over {step.over_budget[0].split()[0].rstrip(':')}", "yellow")
     if step.parity is None:
         return Text("is right")
     return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")
@@ -132,16 +120,14 @@ def _ratio(found: SpeedUp | None) -> str:
 
 
 def _ranged(found: SpeedUp | None) -> str:
-    if found is None or found.low is None or found.high is None:
-        return _ratio(found)
-    return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
+    return ratio_text(found.ratio, found.low, found.high) if found else ""
 
 
-def _find(bench: BenchRecord | None, name: str, batch: int | None) -> Measurement | None:
+def _find(bench: "BenchRecord | None", name: str, batch: int | None) -> Measurement | None:
     measurements: Sequence[Measurement] = bench.measurements if bench else ()
     return next((m for m in measurements if m.artifact == name and m.batch == batch), None)
 
 
-def _speed_up(bench: BenchRecord | None, name: str, batch: int | None) -> SpeedUp | None:
+def _speed_up(bench: "BenchRecord | None", name: str, batch: int | None) -> SpeedUp | None:
     found: Sequence[SpeedUp] = bench.speed_ups if bench else ()
     return next((s for s in found if s.candidate == name and s.batch == batch), None)

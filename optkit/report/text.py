@@ -1,19 +1,25 @@
 """Records as lines of text for a terminal, and the commands that come next."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
 from optkit.engine import TITLES, sm_text
-from optkit.pipeline import BenchRecord, Plan, RunRecord
-from optkit.pipeline.inspecting import Examination, Inspection
-from optkit.pipeline.packages import PackageRecord
-from optkit.report.table import plain_table, size_text
+from optkit.report.numbers import size_text
+from optkit.report.table import plain_table
+from optkit.report.verdict import busy_machine
+
+if TYPE_CHECKING:
+    from optkit.pipeline.inspecting import Examination, Inspection
+    from optkit.pipeline.packages import PackageRecord
+    from optkit.pipeline.plan import Plan
+    from optkit.pipeline.records import RunRecord
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: "Plan") -> Table:
     """Return the steps of a plan in their order."""
     table = plain_table(f"{plan.recipe.name}: plan", "step", "stage", "takes", "makes", "note")
     for step in plan.steps:
@@ -22,7 +28,7 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
-def run_summary(record: RunRecord, out_dir: Path) -> str:
+def run_summary(record: "RunRecord", out_dir: Path) -> str:
     """Return what a run came to: what was reused, who won and why, what was packaged and where."""
     lines = []
     made = [step for step in (record.source, *record.steps) if step.made]
@@ -49,18 +55,11 @@ def run_summary(record: RunRecord, out_dir: Path) -> str:
         lines.append("winner: none, no artifact passed every gate")
     lines += [f"packaged: {_shown(packaged.path)} ({packaged.target})" for packaged in record.packaged]
     lines.append(f"record: {_shown(out_dir / 'run.json')}")
+    lines.append(f"report: {_shown(out_dir / 'report.html')}")
     return "\n".join(lines)
 
 
-def busy_machine(bench: BenchRecord) -> list[str]:
-    """Return a warning when others wanted the machine too; their work is in the numbers."""
-    load, cores = bench.load_before, bench.machine.cores
-    if load is None or load < 1.5 * cores:
-        return []
-    return [f"the machine was busy: a load of {load:.1f} on {cores} cores just before; measure again on a quiet one"]
-
-
-def next_commands(record: RunRecord, out_dir: Path) -> list[str]:
+def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
     """Return the commands that a user would type after a run."""
     if record.exit_code:
         return []
@@ -99,7 +98,7 @@ def passport_text(passport: Passport, output: Path | None) -> str:
     return "\n".join(lines)
 
 
-def packages_text(record: PackageRecord) -> str:
+def packages_text(record: "PackageRecord") -> str:
     """Return what was packaged, where, and what one should know of it."""
     lines = []
     for packaged in record.packages:
@@ -109,7 +108,7 @@ def packages_text(record: PackageRecord) -> str:
     return "\n".join(lines)
 
 
-def inspection_text(record: Inspection) -> str:
+def inspection_text(record: "Inspection") -> str:
     """Return what a file is."""
     artifact = record.artifact
     lines = [f"{artifact.path.name}: {artifact.format}, {artifact.precision}, {size_text(record.size_bytes)}"]
@@ -136,7 +135,7 @@ def inspection_text(record: Inspection) -> str:
     return "\n".join(lines)
 
 
-def doctor_table(record: Examination) -> Table:
+def doctor_table(record: "Examination") -> Table:
     """Return what this machine has."""
     machine = record.machine
     title = f"optkit {record.optkit}, Python {machine.python}, {machine.system}"
@@ -158,7 +157,7 @@ def doctor_table(record: Examination) -> Table:
     return table
 
 
-def engines_text(record: Examination) -> list[str]:
+def engines_text(record: "Examination") -> list[str]:
     """Return where engines load: what runs them here, what the Triton release has, and each file that was asked about."""
     lines = []
     if record.tensorrt:
@@ -182,7 +181,7 @@ def engines_text(record: Examination) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _engine_lines(record: Inspection) -> list[str]:
+def _engine_lines(record: "Inspection") -> list[str]:
     """Return what built an engine, for what, and whether it runs here."""
     engine = record.artifact.engine
     if engine is None:

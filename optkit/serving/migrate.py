@@ -14,10 +14,11 @@ from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.forward import torchscript_notices_off
 from optkit.serving.mar_reading import OpenedMar
 from optkit.serving.packaged import Packaged, files_below, model_name, staging
-from optkit.serving.settings import Instances, TritonServing
+from optkit.serving.settings import TritonServing
 from optkit.serving.torchserve_config import installed_models
-from optkit.serving.triton import serve_command
+from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import config_text
+from optkit.serving.triton_settings import Instances
 from optkit.tensors import DimRange, TensorSpec
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def package_handler(
         path=folder.absolute(),
         files=written,
         notes=tuple(_not_carried(mar)),
-        command=serve_command(repository, TritonServing()),
+        command=serve_command(repository, on_gpu=False),
     )
 
 

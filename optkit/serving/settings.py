@@ -1,13 +1,15 @@
 """The entries under `serve:` in a recipe, which are the options of the packaging commands too."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from optkit.preprocessing import ImagePreprocessing
 from optkit.record import Record
+from optkit.serving.triton_settings import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -27,47 +29,6 @@ def _checked_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Instances(Record):
-    """How many copies of the model run at once; with `kind: gpu`, on each of `gpus`, or on every GPU when none is named."""
-
-    count: Count = 1
-    kind: Literal["cpu", "gpu"] = "cpu"
-    gpus: tuple[Annotated[int, Field(ge=0)], ...] = ()
-
-    @model_validator(mode="after")
-    def _gpus_need_their_kind(self) -> Self:
-        if self.gpus and self.kind != "gpu":
-            raise ValueError(f"gpus {list(self.gpus)}: given with kind {self.kind!r}; set kind: gpu, or leave gpus out")
-        if len(set(self.gpus)) != len(self.gpus):
-            raise ValueError(
-                f"gpus {list(self.gpus)}: one is named twice; name each once, and use count for more copies"
-            )
-        return self
-
-
-class VersionPolicy(Record):
-    """Which versions the server loads: the newest ones, all, or those named; exactly one is given."""
-
-    latest: Count | None = None
-    all: bool = False
-    specific: tuple[Count, ...] = ()
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [key for key in ("latest", "all", "specific") if getattr(self, key)]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"got {found}; expected one of latest: 1, all: true, specific: [1, 2]")
-        return self
-
-    def loads(self, version: int, versions: set[int]) -> bool:
-        """Say whether the server would load `version` where these `versions` lie."""
-        if self.latest:
-            return version in sorted(versions)[-self.latest :]
-        return self.all or version in self.specific
 
 
 class TritonServing(Record):
@@ -88,6 +49,42 @@ class TritonServing(Record):
     version_policy: VersionPolicy = VersionPolicy(latest=1)
     warmup: bool = True
     max_batch_size: Count | None = None
+    queue: QueuePolicy | None = None
+    priorities: Priorities | None = None
+    response_cache: bool = False
+    optimization: Optimization = Optimization()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sequences(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "sequence_batching" in given:
+            raise ValueError(
+                "sequence_batching: is not written by optkit: it routes the requests of one sequence to one copy that keeps "
+                "state between them, and an exported model keeps none. Carry the state as inputs and outputs of the model."
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _queues_need_batching(self) -> Self:
+        given = [key for key in ("queue", "priorities") if getattr(self, key)]
+        if given and not self.batching:
+            raise ValueError(
+                f"{given[0]}: given with batching: false; only Triton's dynamic batcher has a queue to rule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accelerators_fit_their_instances(self) -> Self:
+        names = [accelerator.name for accelerator in self.optimization.accelerators]
+        if len(set(names)) < len(names):
+            raise ValueError(f"optimization.accelerators: {', '.join(names)}; name each once")
+        for accelerator in self.optimization.accelerators:
+            if accelerator.kind != self.instances.kind:
+                raise ValueError(
+                    f"optimization.accelerators: {accelerator.name} runs on instances of kind {accelerator.kind}, and they "
+                    f"are of kind {self.instances.kind}; set instances.kind: {accelerator.kind}, or leave it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _batching_fits_together(self) -> Self:

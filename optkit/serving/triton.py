@@ -1,37 +1,27 @@
 """A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
 
-import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from optkit.artifact import Artifact, Format
-from optkit.errors import ArtifactError, OutputError
 from optkit.findings import BatchIndependence
+from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
     Packaged,
     check_packagable,
-    files_below,
     listed,
     model_files,
     model_name,
-    staging,
 )
 from optkit.serving.settings import TritonServing
-from optkit.serving.triton_config import (
-    config_text,
-    differing_fields,
-    model_config,
-    read_config,
-    warmup_files,
-    warmup_of,
-)
-from optkit.serving.triton_contract import triton_contract
+from optkit.serving.triton_command import serve_command
+from optkit.serving.triton_config import model_config, warmup_files, warmup_of
+from optkit.serving.triton_contract import TritonContract, triton_contract
+from optkit.serving.triton_folder import TritonModel, write_model
 from optkit.serving.triton_plan import as_built, describe_plans, plan_files
-from optkit.tensors import Feed
-
-IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
-_CONFIG = "config.pbtxt"
+from optkit.tensors import Feed, TensorSpec
 
 
 def package_triton(
@@ -42,6 +32,7 @@ def package_triton(
     name: str,
     independence: BatchIndependence | None,
     sample: Feed | None,
+    golden: Golden | None = None,
     force: bool = False,
     others: Sequence[Artifact] = (),
 ) -> Packaged:
@@ -54,15 +45,17 @@ def package_triton(
         name: of the model, where the settings give none.
         independence: what the check found on putting requests together; batching needs that it passed.
         sample: a feed for the warm-up; None warms up with zeros.
-        force: replace this version, the configuration and the warm-up data where they are there already.
+        golden: a feed with the artifact's answers, kept for `optkit smoke`.
+        force: replace this version, the configuration and the warm-up data where they are there already. A configuration that
+            was edited by hand is merged all the same.
         others: engines of the same model, for the other GPUs of the server.
 
     Raises:
         StageError: the model cannot be served as asked; says why.
         FeedError: the sample does not fit the inputs.
         ArtifactError: a file of the artifact is missing, damaged or changed.
-        OutputError: the version is there already, the configuration there differs, or the folder cannot be written.
-            What was there is unchanged.
+        OutputError: the version is there already, the configuration there differs or was edited by hand where it would
+            change, or the folder cannot be written. What was there is unchanged.
     """
     name = model_name(settings.name, name)
     for one in (artifact, *others):
@@ -74,24 +67,21 @@ def package_triton(
     config = model_config(name, artifact, settings, contract, warmup)
     if plans:
         describe_plans(config, plans)
-    files = plan_files(plans) if plans else model_files(artifact)
+    model = TritonModel(
+        name=name,
+        version=settings.version,
+        config=config,
+        files=plan_files(plans) if plans else _version_files(model_files(artifact)),
+        warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
+        golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
+    )
+    written, merging = write_model(repository, model, force=force)
     folder = repository / name
-    if not force:
-        _refuse_other_version(folder / str(settings.version))
-        _refuse_other_config(folder / _CONFIG, config)
-    with staging(repository) as temporary:
-        staged = temporary / name
-        _write_version(staged / str(settings.version), files)
-        (staged / _CONFIG).write_text(config_text(config), encoding="utf-8")
-        if warmup and warmup.files:
-            (staged / "warmup").mkdir()
-            for tensor, file in warmup_files(warmup).items():
-                (staged / "warmup" / file).write_bytes(warmup.files[tensor])
-        written = files_below(staged)
-        _move_in(staged, folder, temporary / "replaced", replace=force)
-    notes = [*contract.notes, *_unloaded_note(folder, settings)]
+    notes = [*contract.notes, *merging, *_unloaded_note(folder, settings)]
     if warmup and not warmup.files:
         notes.append("the warm-up sends zeros, because no sample was given")
+    if plans and golden is None:
+        notes.append("holds no golden samples for optkit smoke, because the engine was not run here")
     return Packaged(
         target="triton",
         name=name,
@@ -99,69 +89,42 @@ def package_triton(
         path=folder.absolute(),
         files=written,
         notes=tuple(notes),
-        command=serve_command(repository, settings, on_gpu=bool(plans)),
+        command=serve_command(
+            repository,
+            on_gpu=bool(plans) or settings.instances.kind == "gpu",
+            cached=settings.response_cache,
+        ),
     )
 
 
-def serve_command(repository: Path, settings: TritonServing, on_gpu: bool = False) -> str:
-    """Return the command that serves a repository on this machine alone."""
-    ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    gpus = "--gpus all " if on_gpu or settings.instances.kind == "gpu" else ""
-    mount = shlex.quote(f"{repository.absolute()}:/models:ro")
-    return f"docker run --rm {gpus}{ports} -v {mount} {IMAGE} tritonserver --model-repository=/models"
-
-
-def _refuse_other_version(version: Path) -> None:
-    if version.exists():
-        raise OutputError(
-            f"{version}: is there already; expected a new version. Set another version, or use --force to replace it."
-        )
-
-
-def _refuse_other_config(path: Path, config: object) -> None:
-    if not path.exists():
-        return
-    try:
-        found = read_config(path)
-    except ArtifactError as e:
-        raise OutputError(f"{e}. Mend it, or use --force to replace it.") from e
-    differing = differing_fields(found, config)
-    if differing:
-        raise OutputError(
-            f"{path}: differs from what would be written in {listed(differing)}, and all versions share it. "
-            f"Give the same options, set another name, or use --force to replace it."
-        )
-
-
-def _write_version(version: Path, files: dict[str, Path]) -> None:
-    """Copy the model; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
+def _version_files(files: dict[str, Path]) -> dict[str, Path]:
+    """Return where the files go; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
     first = next(iter(files))
-    base = version / first if len(files) > 1 and first.endswith(".onnx") else version
-    for name, file in files.items():
-        target = base / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    return {f"{first}/{name}": file for name, file in files.items()} if len(files) > 1 else files
 
 
-def _move_in(staged: Path, folder: Path, old: Path, *, replace: bool) -> None:
-    """Move a staged model to its place: whole where it is new, else part by part, the version last."""
-    if not folder.exists():
-        staged.rename(folder)
-        return
-    old.mkdir()
-    parts = sorted(staged.iterdir(), key=lambda part: part.name.isdigit())
-    for part in parts:
-        target = folder / part.name
-        if target.exists():
-            if not replace:
-                continue  # the configuration is the same, and with it the size of the warm-up data
-            target.rename(old / part.name)
-        try:
-            part.rename(target)
-        except OSError:
-            if (old / part.name).exists():
-                (old / part.name).rename(target)
-            raise
+def seen_by_clients(
+    golden: Golden, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], contract: TritonContract
+) -> Golden:
+    """Return golden samples as clients of the server see them: its names, its shapes, the rows of one request."""
+    return Golden(
+        _shown(golden.inputs, inputs, contract.inputs, contract.max_batch_size),
+        _shown(golden.outputs, outputs, contract.outputs, contract.max_batch_size),
+        golden.tolerance,
+    )
+
+
+def _shown(
+    feed: Feed, own: Sequence[TensorSpec], served: Sequence[TensorSpec], max_batch_size: int
+) -> dict[str, np.ndarray]:
+    """Return a feed under the names, types and shapes of the server, which shows a single number as [1]."""
+    found = {}
+    for spec, shown in zip(own, served, strict=True):
+        array = feed[spec.name][:max_batch_size] if max_batch_size else feed[spec.name]
+        single = len(spec.shape) == (1 if max_batch_size else 0)
+        array = array.astype(shown.dtype.numpy, copy=False)  # an engine may take int32 where its model takes int64
+        found[shown.name] = array.reshape(*array.shape, 1) if single else array
+    return found
 
 
 def _unloaded_note(folder: Path, settings: TritonServing) -> list[str]:

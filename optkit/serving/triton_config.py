@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import ArtifactError, first_line
-from optkit.serving.settings import Instances, TritonServing, VersionPolicy
+from optkit.serving.settings import TritonServing
 from optkit.serving.triton_contract import TritonContract
+from optkit.serving.triton_settings import Instances, Optimization, QueuePolicy, VersionPolicy
 from optkit.tensors import DType, Feed, TensorSpec, check_feed
 
 if TYPE_CHECKING:
@@ -80,15 +81,19 @@ def model_config(
         backend=backend,
         max_batch_size=contract.max_batch_size,
         version_policy=_version_policy(settings.version_policy),
-        instance_group=[_instance_group(settings.instances)],
+        instance_group=[instance_group(settings.instances)],
     )
     for spec in contract.inputs:
-        _describe(config.input.add(), spec, contract)
+        describe_tensor(config.input.add(), spec, contract)
     for spec in contract.outputs:
-        _describe(config.output.add(), spec, contract)
+        describe_tensor(config.output.add(), spec, contract)
     if contract.max_batch_size:
         config.dynamic_batching.preferred_batch_size.extend(contract.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+        _add_queues(config.dynamic_batching, settings)
+    if settings.response_cache:
+        config.response_cache.enable = True
+    _add_optimization(config, settings.optimization)
     if warmup:
         _add_warmup(config, contract, warmup)
     return config
@@ -109,12 +114,24 @@ def read_config(path: Path) -> "schema.ModelConfig":
     Raises:
         ArtifactError: it cannot be read, or Triton's schema does not have what it says.
     """
+    try:
+        return parse_config(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as e:
+        raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
+
+
+def parse_config(text: str, path: Path) -> "schema.ModelConfig":
+    """Read the text of a config.pbtxt; `path` is where it stands.
+
+    Raises:
+        ArtifactError: Triton's schema does not have what it says.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), schema.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as e:
+        return text_format.Parse(text, schema.ModelConfig())
+    except (text_format.ParseError, ValueError) as e:
         raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
 
 
@@ -123,15 +140,15 @@ def differing_fields(one: "schema.ModelConfig", other: "schema.ModelConfig") -> 
     return [f.name for f in one.DESCRIPTOR.fields if getattr(one, f.name) != getattr(other, f.name)]
 
 
-def _describe(tensor: Any, spec: TensorSpec, contract: TritonContract) -> None:
-    """Fill in a ModelInput or ModelOutput."""
+def describe_tensor(tensor: Any, spec: TensorSpec, contract: TritonContract, *, reshape: bool = True) -> None:
+    """Fill in a ModelInput or ModelOutput; `reshape` gives a backend its own shape where clients see another one."""
     dims = [dim if isinstance(dim, int) else -1 for dim in spec.shape][1 if contract.max_batch_size else 0 :]
     tensor.name = spec.name
     _set_type(tensor, spec.dtype)
     tensor.dims.extend(dims or [1])
     # Triton has no empty dims. It shows one number a sample as [1] and reshapes it for the model; without batching it
     # refuses an empty reshape, and its ONNX backend takes [1] for a scalar itself (onnxruntime_backend pull 213).
-    if not dims and contract.max_batch_size:
+    if reshape and not dims and contract.max_batch_size:
         tensor.reshape.SetInParent()
 
 
@@ -150,12 +167,43 @@ def _version_policy(policy: VersionPolicy) -> "schema.ModelVersionPolicy":
     return kinds(all=kinds.All()) if policy.all else kinds(specific=kinds.Specific(versions=policy.specific))
 
 
-def _instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
+def instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
+    """Return how many copies of a model run, and where."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     group = schema.ModelInstanceGroup
     kind = group.KIND_GPU if instances.kind == "gpu" else group.KIND_CPU
     return group(count=instances.count, kind=kind, gpus=instances.gpus)
+
+
+def _add_queues(batching: "schema.ModelDynamicBatching", settings: TritonServing) -> None:
+    if settings.queue:
+        batching.default_queue_policy.CopyFrom(_queue_policy(settings.queue))
+    if settings.priorities:
+        batching.priority_levels = settings.priorities.levels
+        batching.default_priority_level = settings.priorities.default
+        for level, queue in settings.priorities.queues.items():
+            batching.priority_queue_policy[level].CopyFrom(_queue_policy(queue))
+
+
+def _queue_policy(queue: QueuePolicy) -> "schema.ModelQueuePolicy":
+    from tritonclient.grpc import model_config_pb2 as schema
+
+    return schema.ModelQueuePolicy(
+        timeout_action=schema.ModelQueuePolicy.TimeoutAction.Value(queue.timeout_action.upper()),
+        default_timeout_microseconds=queue.timeout_us,
+        allow_timeout_override=queue.allow_timeout_override,
+        max_queue_size=queue.max_size,
+    )
+
+
+def _add_optimization(config: "schema.ModelConfig", optimization: Optimization) -> None:
+    if optimization.cuda_graphs:
+        config.optimization.cuda.graphs = True
+    for accelerator in optimization.accelerators:
+        accelerators = config.optimization.execution_accelerators
+        of_kind = getattr(accelerators, f"{accelerator.kind}_execution_accelerator")
+        of_kind.add(name=accelerator.name, parameters=accelerator.parameters)
 
 
 def _add_warmup(config: "schema.ModelConfig", contract: TritonContract, warmup: Warmup) -> None:

@@ -36,12 +36,16 @@ def triton_contract(
         ArtifactError: a TorchScript file cannot be loaded.
     """
     inputs, outputs, notes = artifact.inputs, artifact.outputs, []
+    _check_backend_options(artifact, settings)
     batch, why_not = shared_batch(artifact)
     if batch is None and (settings.preferred_batch_sizes or settings.max_batch_size):
         raise StageError(
             f"{artifact.path.name}: batch sizes are asked for, but {why_not}. "
             f"Leave max_batch_size and preferred_batch_sizes out."
         )
+    if batch is None and (settings.queue or settings.priorities):
+        key = "queue" if settings.queue else "priorities"
+        raise StageError(f"{artifact.path.name}: {key} is given, but {why_not}, so Triton has no queue. Leave it out.")
     if batch is None and settings.batching:
         notes.append(f"no batching (max_batch_size: 0): {why_not}")
     largest = _proven_largest(artifact, settings, batch, independence) if batch and settings.batching else 0
@@ -55,6 +59,20 @@ def triton_contract(
         ]
         notes.append(f"names as Triton's PyTorch backend needs them: {', '.join(renamed)}")
     return TritonContract(inputs, outputs, largest, preferred, tuple(notes))
+
+
+def _check_backend_options(artifact: Artifact, settings: TritonServing) -> None:
+    """Refuse what the backend of this format would not read, which Triton lets pass in silence."""
+    if settings.optimization.cuda_graphs and artifact.format in (Format.ONNX, Format.TORCHSCRIPT):
+        raise StageError(
+            f"{artifact.path.name}: optimization.cuda_graphs is read by Triton's TensorRT backend alone, and this is "
+            f"{artifact.format}. Package an engine, or leave it out."
+        )
+    if settings.optimization.accelerators and artifact.format is not Format.ONNX:
+        raise StageError(
+            f"{artifact.path.name}: optimization.accelerators are read by Triton's ONNX backend alone, and this is "
+            f"{artifact.format}. Package an ONNX artifact, or leave them out."
+        )
 
 
 def _proven_largest(

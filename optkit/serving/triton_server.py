@@ -75,7 +75,7 @@ def _from_wheel(folder: Path) -> TritonInstall:
 class TritonServer:
     """A running server; a context manager. Nothing of it is left after the block, whatever happens in it.
 
-    With `models` None every model of the repository is loaded and one that fails ends the start; else only those named are,
+    `ports` are those of HTTP, gRPC and the metrics; None takes free ones. With `models` None every model of the repository is loaded and one that fails ends the start; else only those named are,
     and models can be loaded and unloaded one by one.
     """
 
@@ -86,12 +86,14 @@ class TritonServer:
         *,
         models: Sequence[str] | None = None,
         limit_s: float = 60.0,
+        ports: tuple[int, int, int] | None = None,
         options: Sequence[str] = (),
     ) -> None:
         self._install = install
         self._repository = repository
         self._models = models
         self._limit_s = limit_s
+        self._ports = ports
         self._options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
@@ -103,7 +105,7 @@ class TritonServer:
         Raises:
             RunnerError: it ended, or was not ready within the limit; holds what it said.
         """
-        ports = _free_ports(3)
+        ports = self._ports or _free_ports(3)
         self.http, self.grpc = f"{_HOST}:{ports[0]}", f"{_HOST}:{ports[1]}"
         self._log = tempfile.TemporaryFile()
         try:
@@ -140,10 +142,15 @@ class TritonServer:
         """Whether it has not ended by itself."""
         return self._process is not None and self._process.poll() is None
 
-    def wait_until_stopped(self) -> int:
-        """Wait for the server to end by itself, and return its exit code."""
+    def wait(self) -> None:
+        """Wait until the server ends by itself.
+
+        Raises:
+            RunnerError: it ended, which a server does not do unasked; holds what it said.
+        """
         assert self._process is not None
-        return self._process.wait()
+        code = self._process.wait()
+        raise RunnerError(f"{self._repository}: the Triton server ended with code {code}: {self._complaint()}")
 
     def _command(self, ports: Sequence[int]) -> list[str]:
         command = [str(self._install.binary), f"--model-repository={self._repository}"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,7 +18,7 @@ from optkit.stages import dynamo
 from optkit.stages.base import Stage
 from optkit.stages.refusal import captured_output, lost_dimension, refusal, script_reason
 from optkit.tensors import Feed, TensorSpec, example_sizes
-from optkit.tracing import baked_in_notes, by_position, loops_told, why_not_scripted
+from optkit.tracing import baked_in_values, by_position, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
@@ -74,11 +73,10 @@ class ExportOnnx(Stage):
         module = load_module(source)
         feed = random_feed(source.inputs, example_sizes(source.dims))
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
-        log, lines = io.StringIO(), dict[str, str]()
+        log, lines, baked = io.StringIO(), dict[str, str](), list[str]()
         try:
             with contextlib.ExitStack() as stack:
-                caught = stack.enter_context(warnings.catch_warnings(record=True))
-                warnings.simplefilter("always")
+                baked = stack.enter_context(baked_in_values())
                 log = stack.enter_context(captured_output())
                 if self.exporter == "dynamo":
                     lines = stack.enter_context(dynamo.number_lines())
@@ -97,7 +95,6 @@ class ExportOnnx(Stage):
         except Exception as e:  # the exporters raise whatever torch and the user's code raise
             why = refusal(e, source.inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
-        baked = baked_in_notes(caught)
         if self.strict and baked:
             raise StageError(
                 f"the {self.exporter} exporter baked values into the file, and strict allows none: {'; '.join(baked)}"

@@ -1,7 +1,6 @@
 """nn.Module -> TorchScript, by scripting (keeps control flow) or tracing (records one run)."""
 
 import contextlib
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,7 +14,7 @@ from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.stages.refusal import script_reason
 from optkit.tensors import example_sizes
-from optkit.tracing import baked_in_notes, by_position, loops_told, why_not_scripted
+from optkit.tracing import baked_in_values, by_position, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
@@ -105,11 +104,10 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
     feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with warnings.catch_warnings(record=True) as caught, loops_told(), torch.no_grad():
-        warnings.simplefilter("always", torch.jit.TracerWarning)
+    with baked_in_values() as baked, loops_told(), torch.no_grad():
         try:
             # check_trace would compare with this same input only; parity does it at every corner.
             traced = torch.jit.trace(module, example, check_trace=False, strict=False)
         except Exception as e:
             raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e
-    return traced, baked_in_notes(caught)
+    return traced, baked

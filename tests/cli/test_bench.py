@@ -11,7 +11,7 @@ from project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
 from optkit.bench import BenchSettings, compare
 from optkit.bench.timing import Block, time_block
-from optkit.pipeline import BenchRecord
+from optkit.pipeline.records import BenchRecord
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 EXPORT = ("export", "onnx", "model.py:build", *CONTRACT, "--exporter", "torchscript", "--opset", "17")

@@ -38,6 +38,8 @@ def test_run_shows_its_table_winner_packages_and_next_commands(optkit: CommandLi
     assert "winner: " in found.out
     assert "packaged: build/tiny/model_repository/tiny (triton)" in found.out
     assert "record: build/tiny/run.json" in found.out
+    assert "report: build/tiny/report.html" in found.out
+    assert "</html>" in (folder / "build" / "tiny" / "report.html").read_text()
     assert "export-onnx: built in " in found.err
     assert "next: docker run " in found.err
     assert (folder / "build" / "tiny" / "run.json").is_file()
@@ -68,7 +70,7 @@ def test_one_step_and_other_values_are_asked_for(optkit: CommandLine, folder: Pa
     found = optkit("run", "recipe.yaml", "-o", "out", "--step", "export-onnx", "--set", "name=other")
     assert found.code == 0
     assert found.out.splitlines()[0].strip() == "other"
-    assert {path.name for path in (folder / "out").iterdir()} == {"source", "export-onnx", "run.json"}
+    assert {path.name for path in (folder / "out").iterdir()} == {"source", "export-onnx", "run.json", "report.html"}
 
 
 def test_export_tells_what_it_proved_and_what_comes_next(optkit: CommandLine, folder: Path) -> None:

@@ -23,9 +23,13 @@ from optkit.check import Prover, Requirements
 from optkit.choose import run_stage
 from optkit.data import Samples
 from optkit.errors import FeedError, RunnerError, StageError
+from optkit.findings import Tolerance
+from optkit.pipeline.packages import package_files
 from optkit.runners import Device, open_runner
 from optkit.runners.base import CallPlan
 from optkit.runners.tensorrt import TensorRtRunner, layer_shares
+from optkit.serving import TritonServing
+from optkit.serving.golden import read_golden
 from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx
 from optkit.tensors import corners
 
@@ -336,6 +340,17 @@ def test_an_engine_that_is_not_what_its_passport_says_is_refused(
         open_runner(engine.model_copy(update={"engine": other}), Device.CUDA),
     ):
         pass
+
+
+def test_an_engine_that_runs_here_is_packaged_with_its_golden_samples(
+    release: str, linear: Artifact, tmp_path: Path
+) -> None:
+    engine, _ = built(STAGE, linear, tmp_path)
+    serving = TritonServing(batching=False)
+    (done,) = package_files([engine], tmp_path / "repository", serving, data=None, force=False).packages
+    found = read_golden(done.path / "golden/1.npz", Tolerance())
+    expected = zoo.SAMPLES["linear"].expected(found.inputs)["output"]
+    np.testing.assert_allclose(found.outputs["output"], expected, atol=1e-5)
 
 
 def test_layers_that_only_move_data_are_not_counted() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from project import DYNAMIC, ONNX, TORCHSCRIPT, edit, files_below, write_project
 
-from optkit.pipeline import RunRecord
+from optkit.pipeline.records import RunRecord
 
 SERVE = [{"target": "triton", "artifact": "export-onnx"}, {"target": "torchserve", "artifact": "export-torchscript"}]
 

@@ -9,7 +9,7 @@ import pytest
 from project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, write_project
 
 from optkit.errors import OutputError, RecipeError
-from optkit.pipeline import Plan, make_plan
+from optkit.pipeline.plan import Plan, make_plan
 from optkit.recipe import load_recipe
 from optkit.stages import ExportTorchScript
 
@@ -122,7 +122,7 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"dims": {}, "bench": None},
-            "inputs: dimension 'batch': used by an input but has no range; declare it, as in batch: {{min: 1, opt: 8, max: 64}}",
+            "inputs: dimension 'batch': used by an input but has no range; declare it, with --dim batch=1:8:64, or as batch: {{min: 1, opt: 8, max: 64}} in a recipe",
             id="undeclared-dimension",
         ),
         pytest.param(
@@ -223,7 +223,7 @@ def test_planning_imports_nothing_heavy(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from optkit.pipeline import make_plan
+from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
 plan = make_plan(load_recipe(Path({str(recipe)!r})), Path({str(tmp_path / "out")!r}))
 print(len(plan.steps), *sorted({{"torch", "onnx", "onnxruntime", "tritonclient"}} & set(sys.modules)))

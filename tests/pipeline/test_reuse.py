@@ -123,12 +123,15 @@ def test_a_damaged_record_is_made_again(recipe: Path, name: str) -> None:
     assert path.read_text() != "{"
 
 
-def test_a_changed_package_is_made_again(recipe: Path) -> None:
-    config = recipe.parent / "out" / "model_repository" / "tiny" / "config.pbtxt"
-    before = config.read_text()
-    config.write_text(before + "\n# mine")
+def test_a_changed_package_is_made_again_and_keeps_what_a_person_wrote(recipe: Path) -> None:
+    package = recipe.parent / "out" / "model_repository" / "tiny"
+    edited = (package / "config.pbtxt").read_text() + "# mine\nparameters { key: 'a' value { string_value: 'b' } }\n"
+    model = (package / "1" / "model.onnx").read_bytes()
+    (package / "config.pbtxt").write_text(edited)
+    (package / "1" / "model.onnx").write_bytes(b"damaged")
     rebuilt(recipe)
-    assert config.read_text() == before
+    assert (package / "config.pbtxt").read_text() == edited
+    assert (package / "1" / "model.onnx").read_bytes() == model
 
 
 def test_the_project_can_be_moved(recipe: Path, tmp_path: Path) -> None:

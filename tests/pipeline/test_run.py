@@ -17,7 +17,7 @@ from project import (
     write_recipe,
 )
 
-from optkit.pipeline import RunRecord
+from optkit.pipeline.records import RunRecord
 from optkit.stages import ExportTorchScript
 
 FAILS = ONNX | {"opset": 99}

@@ -62,7 +62,7 @@ def line_of(text: str, part: str) -> int:
     ("old", "new", "says"),
     [
         ("gates:", "gate:", "gate: unknown key. Did you mean 'gates'?"),
-        ("gates:", "zebra:", r"zebra: unknown key; expected one of bench, choose, data, dims, gates, inputs, model, name, outputs, serve, steps, tensorrt, tolerances"),
+        ("gates:", "zebra:", r"zebra: unknown key; expected one of bench, choose, data, dims, ensembles, gates, inputs, model, name, outputs, serve, steps, tensorrt, tolerances"),
         ("  source: model.py:build", "  source: model.py:build\n  weight: w.pt", "model.weight: unknown key. Did you mean 'weights'?"),
         ("    opset: 17", "    ospet: 17", "steps.0.ospet: unknown key. Did you mean 'opset'?"),
         ("    opset: 17", "    opset: 17\n    qqq: 1", "steps.0.qqq: unknown key; expected one of after, dynamo_limit_s, exporter, ir_version, name, opset, optional, stage, strict"),

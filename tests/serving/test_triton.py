@@ -42,7 +42,7 @@ def test_dims_and_batch_follow_the_contract(onnx, sample, tmp_path):
     assert found.dynamic_batching.max_queue_delay_microseconds == 100
     assert found.version_policy.latest.num_versions == 1
     assert [(g.count, g.kind) for g in found.instance_group] == [(1, schema.ModelInstanceGroup.KIND_CPU)]
-    assert done.files == ("1/model.onnx", "config.pbtxt", "warmup/image")
+    assert done.files == ("1/model.onnx", "config.pbtxt", "optkit.json", "warmup/image")
     assert set(content(done.path)) == set(done.files)
     assert not list(tmp_path.glob(".*"))
 
@@ -73,7 +73,7 @@ def test_every_option_arrives_in_the_configuration(onnx, tmp_path):
     assert (group.count, group.kind, list(group.gpus)) == (2, schema.ModelInstanceGroup.KIND_GPU, [0, 1])
     assert list(found.version_policy.specific.versions) == [1, 3]
     assert not found.model_warmup
-    assert done.files == ("3/model.onnx", "config.pbtxt")
+    assert done.files == ("3/model.onnx", "config.pbtxt", "optkit.json")
     assert "--gpus all" in done.command
 
 

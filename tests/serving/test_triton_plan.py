@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
@@ -9,8 +10,11 @@ from tritonclient.grpc import model_config_pb2 as schema
 from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.engine import EngineFacts, default_profile, hull, profile_dims
 from optkit.errors import StageError
-from optkit.findings import BatchIndependence
+from optkit.findings import BatchIndependence, Tolerance
+from optkit.pipeline.packages import package_files
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
+from optkit.serving.golden import Golden, read_golden
+from optkit.serving.triton_lint import lint
 from optkit.tensors import DimRange, TensorSpec
 
 PROVEN = BatchIndependence(dim="batch")
@@ -96,6 +100,38 @@ def test_the_types_are_those_of_the_engine(tmp_path: Path) -> None:
     narrow = TensorSpec.parse("ids:int32[batch,8]")
     found = package(plan(tmp_path, inputs=(narrow,)), tmp_path / "repository")
     assert found.input[0].data_type == schema.TYPE_INT32
+
+
+def test_golden_samples_are_of_the_types_that_the_server_takes(tmp_path: Path) -> None:
+    engine = plan(tmp_path, inputs=(TensorSpec.parse("ids:int32[batch,8]"),))
+    golden = Golden({"ids": np.ones((2, 8), np.int64)}, {"logits": np.ones((2, 2), np.float32)}, Tolerance(atol=1e-5))
+    package_triton(
+        engine, tmp_path / "repository", TritonServing(), name="ranker", independence=PROVEN, sample=None, golden=golden
+    )
+    found = read_golden(tmp_path / "repository/ranker/golden/1.npz", golden.tolerance)
+    assert found.inputs["ids"].dtype == np.int32
+
+
+def test_an_engine_that_does_not_run_here_is_packaged_without_golden_samples(tmp_path: Path) -> None:
+    serving = TritonServing(batching=False, warmup=False)
+    (done,) = package_files([plan(tmp_path)], tmp_path / "repository", serving, data=None, force=False).packages
+    assert "holds no golden samples for optkit smoke, because the engine was not run here" in done.notes
+    assert not (done.path / "golden").exists()
+
+
+@pytest.mark.parametrize("targets", [("sm86",), ("sm86", "sm89", "sm120")])
+def test_the_lint_knows_what_was_packaged(targets: tuple[str, ...], tmp_path: Path) -> None:
+    first, *others = (plan(tmp_path, target) for target in targets)
+    repository = tmp_path / "repository"
+    package(first, repository, *others)
+    assert lint(repository).findings == ()
+    for file in (repository / "ranker/1").iterdir():
+        kept = file.read_bytes()
+        file.unlink()
+        (repository / "ranker/1/other.plan").write_bytes(kept)
+        (found,) = lint(repository).findings
+        assert (found.rule, found.message.partition(" is not in")[0]) == ("T113", file.name)
+        (repository / "ranker/1/other.plan").rename(file)
 
 
 def test_what_the_server_cannot_load_is_refused(tmp_path: Path) -> None:

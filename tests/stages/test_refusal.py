@@ -14,7 +14,7 @@ from optkit.artifact import Artifact
 from optkit.errors import ModelError, StageError
 from optkit.runners import open_runner
 from optkit.source import make_source
-from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.stages import ExportOnnx, ExportProgram, ExportTorchScript, Stage
 from optkit.tensors import DimRange
 
 CODE = """
@@ -41,6 +41,21 @@ CODE = """
             self.layer = nn.Linear(4, 4).half()
         def forward(self, x):
             return self.layer(x)
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(4, 3, batch_first=True)
+            self.lstm = nn.LSTM(3, 2, batch_first=True)
+        def forward(self, x):
+            return self.lstm(self.gru(x.unsqueeze(1))[0])[0]
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(1, 3, batch_first=True)
+        def forward(self, x):
+            lengths = [4] * len(x)
+            packed = nn.utils.rnn.pack_padded_sequence(x.unsqueeze(2), lengths, batch_first=True)
+            return nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0]
     class InPlace(nn.Module):
         def forward(self, x):
             x += 1
@@ -95,6 +110,35 @@ def test_strict_refuses_a_baked_in_value(stage: ExportOnnx | ExportTorchScript, 
         stage.model_copy(update={"strict": True}).run(branch, tmp_path / "strict")
 
 
+TRACES = [ExportOnnx(exporter="torchscript", opset=17), ExportTorchScript(method="trace")]
+
+
+@pytest.mark.parametrize("stage", TRACES, ids=str)
+def test_what_torch_checks_in_itself_is_no_baked_in_value(
+    stage: ExportOnnx | ExportTorchScript, code: Path, tmp_path: Path
+) -> None:
+    artifact = stage.model_copy(update={"strict": True}).run(source(code, "Recurrent"), tmp_path / "out")
+    assert not any("baked in" in note for note in artifact.notes)
+
+
+@pytest.mark.parametrize("stage", TRACES, ids=str)
+def test_a_value_baked_in_inside_torch_is_told_at_the_users_line(
+    stage: ExportOnnx | ExportTorchScript, code: Path, tmp_path: Path
+) -> None:
+    line = (
+        code.read_text()
+        .splitlines()
+        .index("        packed = nn.utils.rnn.pack_padded_sequence(x.unsqueeze(2), lengths, batch_first=True)")
+        + 1
+    )
+    with pytest.raises(StageError) as caught:
+        stage.model_copy(update={"strict": True}).run(source(code, "Packed"), tmp_path / "out")
+    assert f"m.py:{line}: the trace baked in a value: torch.as_tensor results are registered as constants" in str(
+        caught.value
+    )
+    assert re.search(r"\(in \S+torch/nn/utils/rnn\.py:\d+\)", str(caught.value))
+
+
 def test_strict_lets_a_plain_model_through(make: Make, tmp_path: Path) -> None:
     ExportOnnx(exporter="torchscript", opset=17, strict=True).run(make("conv"), tmp_path)
 
@@ -111,10 +155,24 @@ def test_an_input_that_no_output_depends_on_is_kept_and_told(exporter: str, code
         assert (runner.infer(feed)["output"] == 2).all()
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_outputs_that_are_one_tensor_keep_their_names(exporter: str, code: Path, tmp_path: Path) -> None:
-    artifact = ExportOnnx(exporter=exporter, opset=18).run(source(code, "Aliased"), tmp_path / "out")
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *(ExportOnnx(exporter=exporter, opset=18) for exporter in ("dynamo", "torchscript", "script")),
+        *(ExportTorchScript(method=method) for method in ("script", "trace")),
+        ExportProgram(),
+    ],
+    ids=str,
+)
+def test_outputs_that_are_one_tensor_keep_their_names_and_values(stage: Stage, code: Path, tmp_path: Path) -> None:
+    artifact = stage.run(source(code, "Aliased"), tmp_path / "out")
     assert [spec.name for spec in artifact.outputs] == ["output_0", "output_1", "output_2"]
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with open_runner(artifact) as runner:
+        got = runner.infer({"x": x})
+    got["output_0"][:] = 0  # each is the caller's own, whatever shared memory inside the model
+    assert (got["output_1"] == 2 * x).all()
+    assert (got["output_2"] == np.arange(12).reshape(3, 4)).all()
 
 
 def test_a_model_on_another_dtype_is_refused_with_both_dtypes(code: Path) -> None:

@@ -1,0 +1,53 @@
+"""`optkit lint`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.errors import RecipeError
+
+
+class Format(StrEnum):
+    """How findings are printed."""
+
+    TEXT = "text"
+    GITHUB = "github"
+
+
+def lint(
+    repository: Annotated[Path | None, typer.Argument(help="A Triton model repository.", show_default=False)] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what is safe to mend; the old file stays as config.pbtxt.orig.")
+    ] = False,
+    server_gpus: Annotated[
+        int | None, typer.Option(min=0, help="How many GPUs the server has.", show_default="unknown")
+    ] = None,
+    layout: Annotated[Format, typer.Option("--format", help="github: annotations for a workflow.")] = Format.TEXT,
+    rules: Annotated[bool, typer.Option("--rules", help="List the rules and exit.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Find what is wrong with a Triton model repository, without a server; exits with 1 where a server would fail.
+
+    Example: optkit lint model_repository
+    """
+    from optkit.report.lint import github_annotations, lint_text, rules_table
+    from optkit.serving.triton_lint import RULES, RuleList
+    from optkit.serving.triton_lint import lint as look
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    if rules:
+        out.answer(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
+        return
+    if repository is None:
+        raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
+    with out.working():
+        record = look(repository, fix=fix, gpus=server_gpus)
+    shown = github_annotations(record) if layout is Format.GITHUB else lint_text(record, repository)
+    out.answer(record, shown)
+    raise typer.Exit(0 if record.passed else 1)

@@ -1,0 +1,34 @@
+"""`optkit report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    history: options.History = None,
+    markdown: options.Markdown = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write report.html again from the records of a run, or print them as Markdown.
+
+    Example: optkit report build/digits --markdown
+    """
+    from optkit.pipeline.history import HISTORY_FILE, read_history
+    from optkit.pipeline.run import read_run
+    from optkit.report.html import write_report
+    from optkit.report.markdown import run_markdown
+
+    out = Output(as_json=as_json, quiet=quiet)
+    record = read_run(folder)
+    if markdown or as_json:
+        out.answer(record, run_markdown(record))
+        return
+    path = write_report(record, folder, read_history(history or folder / HISTORY_FILE))
+    out.answer(record, str(path))

@@ -1,0 +1,33 @@
+"""`optkit schema`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from optkit.errors import RecipeError
+
+
+def schema(
+    name: Annotated[str, typer.Argument(help="run, bench, comparison, history or passport.", show_default=False)],
+) -> None:
+    """Print the JSON schema of a file that optkit writes; its "schema" key holds the version.
+
+    Example: optkit schema run
+    """
+    from optkit.artifact import Passport
+    from optkit.pipeline.changes import Comparison
+    from optkit.pipeline.history import HistoryEntry
+    from optkit.pipeline.records import BenchRecord, RunRecord
+    from optkit.record import Document
+
+    documents: dict[str, type[Document]] = {
+        "run": RunRecord,
+        "bench": BenchRecord,
+        "comparison": Comparison,
+        "history": HistoryEntry,
+        "passport": Passport,
+    }
+    if name not in documents:
+        raise RecipeError(f"{name}: no such document; expected {', '.join(documents)}")
+    typer.echo(json.dumps(documents[name].json_schema(), indent=2))

@@ -1,0 +1,81 @@
+"""`optkit smoke` and `optkit serve`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.errors import RecipeError
+
+Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
+LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a start or an answer may take.")]
+
+
+def smoke(
+    repository: Repository,
+    urls: Annotated[
+        list[str] | None,
+        typer.Option("--url", help="http://host:port or grpc://host:port; may be repeated.", show_default=False),
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start a local server, ask it, and end it.")] = False,
+    limit_s: LimitS = 60.0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Replay the golden samples of a repository against a running server; exits with 1 when an answer differs.
+
+    Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
+    """
+    from optkit.report.smoke import smoke_text
+    from optkit.serving.triton_smoke import smoke_triton, start_and_smoke
+
+    if bool(urls) == start:
+        raise RecipeError("smoke: expected either --url of a running server, or --start")
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    with out.working():
+        record = start_and_smoke(repository, limit_s) if start else smoke_triton(repository, urls or (), limit_s)
+    out.answer(record, smoke_text(record))
+    raise typer.Exit(0 if record.passed else 1)
+
+
+class Engine(StrEnum):
+    """What runs containers."""
+
+    DOCKER = "docker"
+    PODMAN = "podman"
+
+
+def serve(
+    repository: Repository,
+    start: Annotated[
+        bool, typer.Option("--start", help="Start the server that is installed here, until Ctrl-C.")
+    ] = False,
+    engine: Annotated[Engine, typer.Option("--engine", help="What runs the container.")] = Engine.DOCKER,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the metrics.")] = 8002,
+    limit_s: LimitS = 60.0,
+    as_json: options.Json = False,
+) -> None:
+    """Print the command that serves a Triton repository on this machine, or start a local server.
+
+    Example: optkit serve model_repository
+    """
+    from optkit.serving.triton_command import ServeRecord, serve_command
+    from optkit.serving.triton_lint import uses_cache, uses_gpu
+    from optkit.serving.triton_server import TritonServer, find_triton
+
+    out = Output(as_json=as_json)
+    ports = (http_port, grpc_port, metrics_port)
+    needs = {"on_gpu": uses_gpu(repository), "cached": uses_cache(repository)}
+    command = serve_command(repository, **needs, engine=engine.value, ports=ports)
+    if not start:
+        out.answer(ServeRecord(command=command), command)
+        return
+    with TritonServer(find_triton(), repository, limit_s=limit_s, ports=ports) as server:
+        out.hint(f"serving {repository} on http://{server.http} and grpc://{server.grpc}; Ctrl-C ends it")
+        server.wait()

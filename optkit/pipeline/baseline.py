@@ -1,0 +1,180 @@
+"""What of a stored run another one is held against, and whether the two can be compared at all."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optkit.bench import Machine
+from optkit.errors import ArtifactError
+from optkit.findings import Measurement
+from optkit.pipeline.records import BenchRecord, Contract, MeasuredFile, RunRecord, StepResult
+
+# What a latency depends on; Python's or the kernel's version is told, and does not make another machine.
+_MACHINE = ("cpu", "cores", "gpu", "vnni")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An artifact of a run, as far as it is compared."""
+
+    name: str
+    sha256: str = ""
+    size_bytes: int | None = None
+    accuracy: float | None = None
+    parity: bool | None = None
+    parity_failure: str | None = None
+    missing: str | None = None  # why it was not made or not measured
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run, as far as it is compared."""
+
+    path: Path
+    recipe: str | None
+    machine: Machine
+    contract: Contract
+    versions: Mapping[str, str]
+    variants: Mapping[str, Variant]
+    measurements: tuple[Measurement, ...]
+    files: tuple[MeasuredFile, ...] = ()
+    busy: bool = False  # whether others wanted the machine too
+
+    def measured(self, name: str) -> dict[int, Measurement]:
+        """Return batch -> measurement of an artifact."""
+        return {m.batch: m for m in self.measurements if m.artifact == name}
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read a run.json, or what `optkit bench --json` wrote.
+
+    Raises:
+        ArtifactError: it is neither, of another version, damaged, or nothing was measured in it.
+    """
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; expected a file such as {path / 'run.json'}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema == BenchRecord.schema_id:
+        return of_bench(BenchRecord.read(path), path)
+    if schema == RunRecord.schema_id:
+        return of_run(RunRecord.read(path), path)
+    raise ArtifactError(
+        f"{path}: schema {schema!r}; expected {RunRecord.schema_id!r}, the run.json of optkit run, or "
+        f"{BenchRecord.schema_id!r}, the output of optkit bench --json. Make the file again with this version."
+    )
+
+
+def of_run(record: RunRecord, path: Path) -> Snapshot:
+    """Return what of a run is compared.
+
+    Raises:
+        ArtifactError: nothing was measured in it.
+    """
+    if record.bench is None or not record.bench.measurements:
+        why = record.bench_error or "only some steps were asked for"
+        raise ArtifactError(f"{path}: nothing was measured in this run ({why}). Run the whole recipe.")
+    steps = {step.name: step for step in (record.source, *record.steps)}
+    return of_steps(steps, record.bench, path, recipe=record.recipe)
+
+
+def of_steps(steps: Mapping[str, StepResult], bench: BenchRecord, path: Path, *, recipe: str) -> Snapshot:
+    """Return what of a run is compared, where its record is not whole yet."""
+    missing = {m.artifact: m.reason for m in bench.not_run}
+    return Snapshot(
+        path=path,
+        recipe=recipe,
+        machine=bench.machine,
+        contract=bench.contract,
+        versions=bench.versions,
+        variants={name: _of_step(step, missing) for name, step in steps.items()},
+        measurements=bench.measurements,
+        files=bench.files,
+        busy=bench.busy,
+    )
+
+
+def of_bench(record: BenchRecord, path: Path) -> Snapshot:
+    """Return what of a benchmark is compared: it knows nothing of accuracy and parity.
+
+    Raises:
+        ArtifactError: nothing was measured in it.
+    """
+    if not record.measurements:
+        raise ArtifactError(f"{path}: nothing was measured in it. Run the benchmark again.")
+    variants = {f.artifact: Variant(f.artifact, f.sha256, f.size_bytes) for f in record.files}
+    missing = {m.artifact: Variant(m.artifact, missing=m.reason) for m in record.not_run}
+    return Snapshot(
+        path=path,
+        recipe=None,
+        machine=record.machine,
+        contract=record.contract,
+        versions=record.versions,
+        variants=variants | missing,
+        measurements=record.measurements,
+        files=record.files,
+        busy=record.busy,
+    )
+
+
+def check_comparable(
+    old: Snapshot, recipe: str | None, contract: Contract, machine: Machine, *, across_machines: bool
+) -> tuple[str, ...]:
+    """Refuse a baseline that says nothing of a new run; return the facts of the machines that differ.
+
+    Args:
+        old: the baseline.
+        recipe: of the new run; None where there is none.
+        contract: what the new run's models take and return.
+        machine: that the new run is measured on.
+        across_machines: compare times of different machines all the same.
+
+    Raises:
+        ArtifactError: it is of another model, or was measured on another machine.
+    """
+    if old.recipe and recipe and old.recipe != recipe:
+        raise ArtifactError(f"{old.path}: is a run of recipe {old.recipe!r}; expected one of {recipe!r}")
+    for what, was, now in (
+        ("inputs", old.contract.inputs, contract.inputs),
+        ("outputs", old.contract.outputs, contract.outputs),
+    ):
+        if was != now:
+            raise ArtifactError(
+                f"{old.path}: is of another model: {what} {', '.join(was)}; the new one has {', '.join(now)}"
+            )
+    facts = [
+        f"{fact} {getattr(old.machine, fact)!r} before, {getattr(machine, fact)!r} now"
+        for fact in _MACHINE
+        if getattr(old.machine, fact) != getattr(machine, fact)
+    ]
+    if facts and not across_machines:
+        raise ArtifactError(
+            f"{old.path}: was measured on another machine ({'; '.join(facts)}), so its times say nothing of this one. "
+            "Measure a baseline here, or compare all the same with --across-machines."
+        )
+    return tuple(facts)
+
+
+def differing_versions(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
+    """Return the libraries whose version is another one."""
+    return tuple(
+        f"{name} {old.versions[name]} before, {version} now"
+        for name, version in new.versions.items()
+        if name in old.versions and old.versions[name] != version
+    )
+
+
+def _of_step(step: StepResult, missing: Mapping[str, str]) -> Variant:
+    return Variant(
+        name=step.name,
+        sha256=step.sha256 or "",
+        size_bytes=step.size_bytes if step.parent else None,
+        accuracy=step.accuracy.value if step.accuracy else None,
+        parity=step.parity.passed if step.parity else None,
+        parity_failure=step.parity.failure if step.parity else None,
+        missing=missing.get(step.name) if step.made else f"{step.status}: {step.reason}",
+    )

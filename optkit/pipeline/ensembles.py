@@ -1,0 +1,146 @@
+"""The ensembles of a run: their parts made, the whole proven against the source code's pipeline, and packaged."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from optkit.artifact import Passport
+from optkit.check import Prover, Requirements
+from optkit.choose import Winner
+from optkit.data import Feeds, Samples
+from optkit.errors import OptkitError, StageError
+from optkit.pipeline.packages import FOLDERS
+from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.records import StepResult
+from optkit.pipeline.steps import stage_step
+from optkit.serving import Packaged
+from optkit.serving.ensemble import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
+from optkit.serving.ensemble_local import LocalEnsemble, ensemble_tolerance, prove_ensemble
+from optkit.serving.golden import Golden, golden_sizes
+from optkit.serving.triton_ensemble import package_ensemble
+from optkit.source import make_source
+from optkit.stages import ExportOnnx
+from optkit.tensors import DimRange, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+Made = Mapping[str, Passport]  # the artifacts of the run that passed their gates
+
+
+def package_ensembles(
+    plan: Plan, results: Mapping[str, StepResult], passports: Mapping[str, Passport], winner: Winner | None
+) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
+    """Prove and write every ensemble of the recipe; return them, and why others were refused."""
+    passed = {name: passports[name] for name, result in results.items() if result.passed}
+    if winner is not None:
+        passed[FASTEST] = passports[winner.artifact]
+    done: list[Packaged] = []
+    refusals: list[str] = []
+    for i, settings in enumerate(plan.recipe.ensembles):
+        try:
+            done.append(_package(plan, settings, passed))
+        except OptkitError as e:
+            refusals.append(f"ensembles.{i} ({settings.name}): {e}")
+            continue
+        logger.info("ensembles.%d (%s): %s", i, settings.name, done[-1].notes[0])
+    return tuple(done), tuple(refusals)
+
+
+def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
+    dims = plan.recipe.dims
+    read = {*settings.outputs, *(tensor for part in settings.parts for tensor in part.takes.values())}
+    folder = plan.out_dir / settings.name
+    nodes = [_node(part, folder / part.name, dims, passed) for part in settings.parts]
+    read |= {tensor for node in nodes for tensor in node.takes.values()}
+    nodes = [_giving(node, part, read) for node, part in zip(nodes, settings.parts, strict=True)]
+    ensemble = connect(settings.name, settings.inputs, settings.outputs, nodes, _used(settings.inputs, dims))
+    samples = Samples(ensemble.inputs, ensemble.dims, Feeds(settings.data, ensemble.inputs) if settings.data else None)
+    golden, proof = _prove(ensemble, settings, samples)
+    repository = plan.out_dir / FOLDERS["triton"]
+    packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder is the run's own
+    return packaged.model_copy(update={"notes": (proof, *packaged.notes)})
+
+
+def _prove(ensemble: Ensemble, settings: EnsembleSettings, samples: Samples) -> tuple[Golden, str]:
+    """Return golden samples of the pipeline and a sentence on its proof.
+
+    Raises:
+        StageError: it is not equal to the source code's pipeline.
+    """
+    with LocalEnsemble(ensemble) as local:
+        parity = prove_ensemble(local, settings.reference, samples)
+        if not parity.passed:
+            raise StageError(f"not packaged: it does not give what {parity.reference} gives: {parity.failure}")
+        feed = samples.at(golden_sizes(ensemble.inputs, ensemble.dims))
+        golden = Golden(feed, local.infer(feed), ensemble_tolerance(ensemble))
+    points = len({tuple(output.sizes.items()) for output in parity.outputs})
+    return (
+        golden,
+        f"equal to {parity.reference} at {points} points ({parity.values}, max abs {parity.max_abs or 0:.3g})",
+    )
+
+
+def _node(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange], passed: Made) -> Node:
+    """Return a part, made where it has to be; what it gives is still open."""
+    if part.artifact is not None:
+        if part.artifact not in passed:
+            raise StageError(f"not packaged: {part.artifact!r} did not pass its gates")
+        passport = passed[part.artifact]
+    elif part.module is not None:
+        passport = _exported(part, folder, dims)
+    else:
+        return Node(part.name, part.inputs, part.outputs, _takes(part, part.inputs), {}, function=part.function)
+    artifact = passport.artifact
+    return Node(
+        part.name,
+        artifact.inputs,
+        artifact.outputs,
+        _takes(part, artifact.inputs),
+        {},
+        artifact=artifact,
+        independence=passport.batch_independence,
+    )
+
+
+def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) -> Passport:
+    """Export a module to ONNX, and prove the file equal to it.
+
+    Raises:
+        StageError: no exporter writes a file that is right.
+    """
+    source = make_source(
+        part.module or "", folder / "source", part.inputs, _used(part.inputs, dims), outputs=part.output_names
+    )
+    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    passport, known = stage_step(ExportOnnx(), source, folder / "onnx", prover)
+    passport, proven = prover.prove(passport)
+    if not (known and proven):
+        passport.save()
+    if passport.parity is None or not passport.parity.passed:
+        failure = passport.parity.failure if passport.parity else "nothing was compared"
+        raise StageError(f"not packaged: the ONNX file of part {part.name!r} is not equal to its module: {failure}")
+    return passport
+
+
+def _takes(part: EnsemblePart, inputs: tuple[TensorSpec, ...]) -> dict[str, str]:
+    return {spec.name: spec.name for spec in inputs} | part.takes
+
+
+def _giving(node: Node, part: EnsemblePart, read: set[str]) -> Node:
+    """Return the node with what it gives: what its part maps, and every other output that somebody takes under its own name."""
+    own = {spec.name: spec.name for spec in node.outputs if spec.name in read and spec.name not in part.gives}
+    return Node(
+        node.name,
+        node.inputs,
+        node.outputs,
+        node.takes,
+        own | part.gives,
+        artifact=node.artifact,
+        independence=node.independence,
+        function=node.function,
+    )
+
+
+def _used(inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
+    names = {dim for spec in inputs for dim in spec.shape}
+    return {name: allowed for name, allowed in dims.items() if name in names}

@@ -1,0 +1,128 @@
+"""The history of a recipe: one line of JSON for each run that measured something, oldest first."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ValidationError
+
+from optkit.bench import Machine
+from optkit.errors import ArtifactError, OutputError
+from optkit.pipeline.records import RunRecord
+from optkit.record import Document, Record, faults
+
+HISTORY_FILE = "history.jsonl"
+
+
+class PastVariant(Record):
+    """One artifact of a past run."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    accuracy: float | None
+    p50_ms: dict[int, float]  # batch -> median latency
+    samples_per_s: dict[int, float]
+
+
+class HistoryEntry(Document):
+    """One run, small enough to keep all of them."""
+
+    schema_id: ClassVar[str] = "optkit/history/1"
+
+    created: str  # UTC, ISO 8601
+    commit: str | None  # that was checked out, where there is one
+    recipe: str
+    machine: str  # its name: processor, cores, GPU
+    optkit: str
+    winner: str | None
+    variants: tuple[PastVariant, ...]
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "HistoryEntry":
+        """Return the line of a run."""
+        measured = record.bench.measurements if record.bench else ()
+        return cls(
+            created=record.created,
+            commit=_commit(),
+            recipe=record.recipe,
+            machine=machine_name(record.machine),
+            optkit=record.optkit,
+            winner=record.winner.artifact if record.winner else None,
+            variants=tuple(
+                PastVariant(
+                    name=step.name,
+                    sha256=step.sha256 or "",
+                    size_bytes=step.size_bytes or 0,
+                    accuracy=step.accuracy.value if step.accuracy else None,
+                    p50_ms={m.batch: m.p50_ms for m in measured if m.artifact == step.name},
+                    samples_per_s={m.batch: m.samples_per_s for m in measured if m.artifact == step.name},
+                )
+                for step in (record.source, *record.steps)
+                if any(m.artifact == step.name for m in measured)
+            ),
+        )
+
+
+def machine_name(machine: Machine) -> str:
+    """Return what tells a machine from another one as far as latency goes."""
+    return f"{machine.cpu}, {machine.cores} cores" + (f", {machine.gpu}" if machine.gpu else "")
+
+
+def append_history(path: Path, entry: HistoryEntry) -> None:
+    """Add one line to the history.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    line = json.dumps(json.loads(entry.to_json()), separators=(",", ":")) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line)  # one write of one line: two runs that end at once do not mix
+    except OSError as e:
+        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+
+
+def read_history(path: Path) -> list[HistoryEntry]:
+    """Return every run of the history; none where there is no file.
+
+    Raises:
+        ArtifactError: a line is no entry of this version's; names it.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ArtifactError(f"{path}: cannot be read ({e})") from e
+    found = []
+    for i, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+            schema = content.pop("schema", None) if isinstance(content, dict) else None
+            if schema != HistoryEntry.schema_id:
+                raise ArtifactError(
+                    f"{path}:{i}: schema {schema!r}; this version of optkit reads {HistoryEntry.schema_id!r}. "
+                    "Remove the line, or start a new file."
+                )
+            found.append(HistoryEntry.model_validate(content))
+        except json.JSONDecodeError as e:
+            raise ArtifactError(f"{path}:{i}: is no JSON ({e.msg}). Remove the line.") from e
+        except ValidationError as e:
+            raise ArtifactError(f"{path}:{i}: {'; '.join(faults(e))}. Remove the line.") from e
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit that is checked out: what CI says, else what git says of the working directory."""
+    named = os.environ.get("GITHUB_SHA")
+    if named:
+        return named
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,103 @@
+"""The report of a run: one HTML page that needs nothing else, in light and dark, on a screen, a phone and paper."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from optkit.pipeline.history import HistoryEntry, append_history, read_history
+from optkit.pipeline.records import RunRecord
+from optkit.record import atomic_path
+from optkit.report import numbers, pictures
+from optkit.report.comparison import cells, verdict_text
+from optkit.report.view import View, view_of
+
+REPORT_FILE = "report.html"
+
+
+def write_report(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ()) -> Path:
+    """Write the report of a run into its folder, whole or not at all, and return its path.
+
+    Args:
+        record: the run.
+        out_dir: its folder, which the commands in the report name.
+        history: the runs before and this one, oldest first.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    path = out_dir / REPORT_FILE
+    text = page(record, out_dir, history)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def publish(record: RunRecord, out_dir: Path, history: Path) -> Path:
+    """Add a run to its history when it measured something new, and write its report.
+
+    Raises:
+        OutputError: a file cannot be written.
+        ArtifactError: the history cannot be read.
+    """
+    if record.bench and not record.bench_reused:
+        append_history(history, HistoryEntry.of(record))
+    return write_report(record, out_dir, read_history(history))
+
+
+def page(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ()) -> str:
+    """Return the report as HTML. Every text of the records is escaped; no script but the page's own may run."""
+    import jinja2
+    from markupsafe import Markup
+
+    # The folder of this module, read as text: it works from a wheel in a zip too.
+    files = resources.files("optkit.report") / "page"
+    script = (files / "page.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {
+        "ms": lambda ms: "" if ms is None else numbers.ms_text(ms),
+        "seconds": numbers.seconds_text,
+        "ratio": numbers.ratio_text,
+        "provider": numbers.provider_text,
+        "cells": cells,
+        "verdict": verdict_text,
+    }
+    view = view_of(record, out_dir, history)
+    return environment.from_string((files / "page.html").read_text(encoding="utf-8")).render(
+        record=record,
+        view=view,
+        pictures={name: Markup(svg) for name, svg in _pictures(record, view).items()},
+        css=Markup((files / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+    )
+
+
+def _pictures(record: RunRecord, view: View) -> dict[str, str]:
+    """Return the pictures that there are data for; the others are empty, and their sections are left out."""
+    found = dict.fromkeys(("trade_off", "distributions", "throughput", "parts", "over_time"), "")
+    found["steps"] = pictures.bars("steps", "seconds", view.times, "s", view.reused)
+    bench = record.bench
+    if bench and bench.measurements:
+        found["distributions"] = pictures.distributions(bench.measurements, view.places)
+        if len({m.batch for m in bench.measurements}) > 1:
+            knees = {knee.artifact: knee.batch for knee in bench.knees}
+            found["throughput"] = pictures.throughput(bench.measurements, view.places, knees)
+        parts = {
+            f"{m.artifact}, batch {m.batch}": {
+                "enqueue": m.parts.enqueue_ms,
+                "copy in": m.parts.copy_in_ms,
+                "compute": m.parts.compute_ms,
+                "copy out": m.parts.copy_out_ms,
+            }
+            for m in bench.measurements
+            if m.parts
+        }
+        if parts:
+            found["parts"] = pictures.bars("parts", "median ms", parts, "ms")
+    if len(view.points) > 1 and view.batch is not None:
+        found["trade_off"] = pictures.trade_off(view.points, view.batch, view.quality, view.smaller_is_better)
+    if len(view.history) > 1:
+        found["over_time"] = pictures.over_time(view.history_lines, view.places, [run.when for run in view.history])
+    return found

@@ -1,0 +1,49 @@
+"""Records as Markdown, for a comment on a pull request and for the summary of a CI job."""
+
+from collections.abc import Iterable, Sequence
+
+from optkit.pipeline.records import RunRecord
+from optkit.report.verdict import conditions, verdict_sentence
+from optkit.report.view import row_of, shown_batch
+
+
+def run_markdown(record: RunRecord) -> str:
+    """Return a run: its verdict, its variants at one batch size, and what failed or was not run."""
+    batch = shown_batch(record)
+    head = ["artifact", "type", "size", "verdict", "accuracy", *_latency_head(batch)]
+    rows = []
+    for step in (record.source, *record.steps):
+        row = row_of(record, step, batch)
+        name = f"**{cell(step.name)}**" if row.winner else cell(step.name)
+        latency = [row.p50, row.tail, row.rate, row.speed_up] if batch else []
+        rows.append([name, str(step.precision or ""), row.size, cell(row.verdict), row.accuracy, *latency])
+    sign = "✅" if record.exit_code == 0 else "❌"
+    parts = [f"### {sign} {cell(record.recipe)}", cell(verdict_sentence(record)), table(head, rows)]
+    parts += [listed("Failed", record.failures)] if record.failures else []
+    missing = [f"{step.name}: {step.status}: {step.reason}" for step in record.steps if not step.made]
+    missing += [f"{m.artifact}: not measured: {m.reason}" for m in (record.bench.not_run if record.bench else ())]
+    parts += [listed("Not run", missing)] if missing else []
+    parts += [f"<sub>{cell(text)}</sub>" for text in (conditions(record),) if text]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in GitHub's Markdown; the cells are escaped already."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """Return a text of the user's that can change nothing around it: no markup, no table, no mention, one line."""
+    for special in "\\`*_[]<>|~#@":
+        text = text.replace(special, f"&#{ord(special)};" if special in "<>@|" else f"\\{special}")
+    return " ".join(text.split())
+
+
+def _latency_head(batch: int | None) -> list[str]:
+    return [f"p50 ms at batch {batch}", "tail ms", "samples/s", "speed-up (95 %)"] if batch else []
+
+
+def listed(title: str, lines: Iterable[str]) -> str:
+    """Return a title and a list; the lines are escaped."""
+    return f"**{title}**\n\n" + "\n".join(f"- {cell(line)}" for line in lines)

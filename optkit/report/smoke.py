@@ -1,0 +1,20 @@
+"""What a smoke test found, as lines for a person."""
+
+from optkit.serving.smoke import Replay, SmokeRecord
+
+
+def smoke_text(record: SmokeRecord) -> str:
+    """Return one line for each version at each URL, and the sum."""
+    lines = [_line(replay) for replay in record.replays]
+    wrong = sum(replay.fault is not None for replay in record.replays)
+    lines += record.notes
+    lines.append(f"{len(record.replays)} asked, {wrong} wrong")
+    return "\n".join(lines)
+
+
+def _line(replay: Replay) -> str:
+    where = f"{replay.model} version {replay.version} at {replay.url}"
+    if replay.fault:
+        return f"failed {where}: {replay.fault}"
+    largest = max((output.max_abs or 0.0 for output in replay.outputs), default=0.0)
+    return f"ok     {where}: {len(replay.outputs)} outputs, max abs {largest:.3g}"

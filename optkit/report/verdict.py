@@ -1,0 +1,57 @@
+"""The verdict of a run in one sentence, and the conditions under which it was measured."""
+
+import math
+
+from optkit.pipeline.records import BenchRecord, RunRecord
+from optkit.report.numbers import size_text
+
+
+def verdict_sentence(record: RunRecord) -> str:
+    """Return what a run came to, in one sentence."""
+    if record.bench_error:
+        return f"Nothing was measured, so nothing won: {record.bench_error}"
+    made = [step for step in record.steps if step.made]
+    if record.bench is None:
+        return f"{len(made)} of {len(record.steps)} artifacts were made; nothing was measured in this run."
+    if record.winner is None:
+        return "No artifact passed every gate, so none won."
+    best = next(step for step in (record.source, *record.steps) if step.name == record.winner.artifact)
+    ups = [s for s in record.bench.speed_ups if s.candidate == best.name]
+    parts = []
+    if ups:
+        mean = math.exp(sum(math.log(s.ratio) for s in ups) / len(ups))
+        batches = ", ".join(str(s.batch) for s in ups)
+        noisy = "" if all(s.low is not None for s in ups) else "; too few blocks for an interval"
+        parts.append(f"runs {mean:.2f}x as fast as {ups[0].reference} (mean over batch {batches}{noisy})")
+    if best.accuracy and record.source.accuracy:
+        change = best.accuracy.value - record.source.accuracy.value
+        parts.append("keeps its accuracy" if change == 0 else f"changes the accuracy by {change:+.4f}")
+    if best.size_bytes is not None and best.parent:
+        parts.append(f"takes {size_text(best.size_bytes)}")
+    listed = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else "won"
+    if record.failures:
+        return f"The run failed; of what passed every gate, {best.name} {listed}."
+    return f"{best.name} wins: it {listed}, and passed every gate."
+
+
+def conditions(record: RunRecord) -> str:
+    """Return what the latencies include and where they were measured."""
+    bench = record.bench
+    if bench is None or not bench.measurements:
+        return ""
+    first = bench.measurements[0]
+    where = bench.machine.cpu if first.device == "cpu" else bench.machine.gpu
+    copies = "with" if first.includes_copies else "without"
+    text = f"Measured on {where} with {first.threads} threads, {copies} copies between host and device, models warm."
+    if record.bench_reused:
+        text += " The measurements are those of an earlier run of these same artifacts on this machine."
+    return text
+
+
+def busy_machine(bench: BenchRecord) -> list[str]:
+    """Return a warning when others wanted the machine too, for their work is in the numbers; else nothing."""
+    if not bench.busy:
+        return []
+    return [
+        f"the machine was busy: a load of {bench.load_before:.1f} on {bench.machine.cores} cores just before; measure again on a quiet one"
+    ]

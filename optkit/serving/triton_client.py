@@ -1,0 +1,95 @@
+"""One inference on a Triton server by HTTP or gRPC, within a limit."""
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from optkit.deps import require
+from optkit.errors import RecipeError, RunnerError, first_line
+from optkit.tensors import Feed
+
+_SCHEMES = ("http", "grpc")
+
+
+class TritonClient:
+    """A connection to `http://host:port` or `grpc://host:port`; a context manager."""
+
+    def __init__(self, url: str, limit_s: float = 30.0) -> None:
+        """Remember where the server is.
+
+        Raises:
+            RecipeError: the URL is of another form.
+            MissingDependency: HTTP needs packages of the extra `serving`.
+        """
+        scheme, _, address = url.partition("://")
+        if scheme not in _SCHEMES or not address or "/" in address:
+            raise RecipeError(f"--url {url}: expected http://host:port or grpc://host:port, without a path")
+        self.url = url
+        self._scheme = scheme
+        self._address = address
+        self._limit_s = limit_s
+        if scheme == "http":
+            require("geventhttpclient", "serving")
+        self._library: Any = importlib.import_module(f"tritonclient.{scheme}")
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            RunnerError: no Triton server answers there within the limit.
+        """
+        if self._scheme == "http":
+            limits = {"connection_timeout": self._limit_s, "network_timeout": self._limit_s}
+            self._client = self._library.InferenceServerClient(self._address, **limits)
+        else:
+            self._client = self._library.InferenceServerClient(self._address)
+        try:
+            with self._faults("is no Triton server that answers"):
+                if not self._client.is_server_live(**self._deadline):
+                    raise RunnerError(f"{self.url}: the server is there and not alive. Look at its log.")
+        except BaseException:
+            self._client.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def infer(self, model: str, version: str, feed: Feed, outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Ask one version of a model.
+
+        Raises:
+            RunnerError: the server refuses, answers something else than the outputs, or does not answer within the limit.
+        """
+        from tritonclient.utils import np_to_triton_dtype
+
+        inputs = []
+        for name, array in feed.items():
+            tensor = self._library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            inputs.append(tensor)
+        wanted = [self._library.InferRequestedOutput(name) for name in outputs]
+        with self._faults(f"model {model!r} version {version}"):
+            answer = self._client.infer(model, inputs, model_version=version, outputs=wanted, **self._deadline)
+            arrays = {name: answer.as_numpy(name) for name in outputs}
+        missing = [name for name, array in arrays.items() if array is None]
+        if missing:
+            raise RunnerError(f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}")
+        return arrays
+
+    @property
+    def _deadline(self) -> dict[str, float]:
+        return {"client_timeout": self._limit_s} if self._scheme == "grpc" else {}
+
+    @contextlib.contextmanager
+    def _faults(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RunnerError:
+            raise
+        except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
+            raise RunnerError(f"{self.url}: {what}: {first_line(e)}") from e

@@ -1,0 +1,45 @@
+"""The command that serves a Triton repository in a container, on this machine alone."""
+
+import shlex
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from optkit.record import Document
+
+IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
+PORTS = (8000, 8001, 8002)  # HTTP, gRPC, metrics
+_CACHE_BYTES = 256 << 20
+
+Engine = Literal["docker", "podman"]
+
+
+def serve_command(
+    repository: Path,
+    *,
+    on_gpu: bool,
+    cached: bool = False,
+    engine: Engine = "docker",
+    ports: tuple[int, ...] = PORTS,
+) -> str:
+    """Return the command line; the repository is mounted read-only, and the ports are bound to loopback.
+
+    Args:
+        repository: the folder of models.
+        on_gpu: whether a model asks for a GPU.
+        cached: whether a model asks for the response cache, which the server has only where it is told its size.
+        engine: what runs the container.
+        ports: on this machine, of HTTP, gRPC and the metrics.
+    """
+    published = " ".join(f"-p 127.0.0.1:{port}:{inside}" for port, inside in zip(ports, PORTS, strict=True))
+    gpus = {"docker": "--gpus all ", "podman": "--device nvidia.com/gpu=all "}[engine] if on_gpu else ""
+    mount = shlex.quote(f"{repository.absolute()}:/models:ro")
+    cache = f" --cache-config=local,size={_CACHE_BYTES}" if cached else ""
+    return f"{engine} run --rm {gpus}{published} -v {mount} {IMAGE} tritonserver --model-repository=/models{cache}"
+
+
+class ServeRecord(Document):
+    """The command as a record."""
+
+    schema_id: ClassVar[str] = "optkit/serve/1"
+
+    command: str

@@ -1,0 +1,181 @@
+"""Where things stand in the text of a config.pbtxt, which protobuf's parser does not tell, and edits that leave the rest alone.
+
+The grammar is https://protobuf.dev/reference/protobuf/textformat-spec. Only text that the real parser took is read here.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+|\#[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(?P<word>[\w.+\-/]+)|(?P<mark>.)""",
+    re.DOTALL,
+)
+_CLOSING = {"{": "}", "<": ">", "[": "]"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Replace text[start:end]."""
+
+    start: int
+    end: int
+    replacement: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One value of a field: a scalar, or a message with its fields; text[start:end] is all of it."""
+
+    start: int
+    end: int
+    fields: "tuple[Statement, ...] | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """A field as it is written once: `dims: [1, 2]` is one statement of two values, `dims: 1 dims: 2` are two."""
+
+    name: str
+    start: int
+    end: int
+    values: tuple[Value, ...]
+    listed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+class Tree:
+    """The statements of a text, found by field name and index, as the parsed message has them."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tokens = [
+            _Token(str(match.lastgroup), match.group(), match.start(), match.end())
+            for match in _TOKEN.finditer(text)
+            if match.lastgroup != "skip"
+        ]
+        self._at = 0
+        self.root = Value(0, len(text), self._fields(None))
+
+    def line(self, offset: int) -> int:
+        """Return the line of an offset, counted from 1."""
+        return self.text.count("\n", 0, offset) + 1
+
+    def find(self, *path: str | int) -> Value | None:
+        """Return the value at a path such as `"input", 1, "dims", 0`; an index that is left out is 0."""
+        value: Value | None = self.root
+        steps = [*path, 0]
+        i = 0
+        while value is not None and i < len(steps) - 1:
+            name, following = steps[i], steps[i + 1]
+            index = following if isinstance(following, int) else 0
+            value = next(iter(self.values(value, str(name))[index:]), None)
+            i += 2 if isinstance(following, int) and i + 1 < len(path) else 1
+        return value
+
+    def line_of(self, *path: str | int) -> int | None:
+        """Return the line of the value at a path, or of the nearest thing around it that is there."""
+        for length in range(len(path), 0, -1):
+            if isinstance(path[length - 1], str) or length == len(path):
+                value = self.find(*path[:length])
+                if value is not None:
+                    return self.line(value.start)
+        return None
+
+    def entry(self, field: str, key: str, *path: str | int) -> int | None:
+        """Return the line of a map's entry, in the message at a path; that of the message where the key is not written."""
+        message = self.find(*path) if path else self.root
+        for entry in self.values(message, field) if message else ():
+            keys = self.values(entry, "key")
+            if keys and self.text[keys[0].start : keys[0].end].strip("\"'") == key:
+                return self.line(entry.start)
+        return self.line_of(*path)
+
+    def values(self, message: Value, name: str) -> list[Value]:
+        """Return the values of a field in the order of the parsed message."""
+        return [value for statement in self.statements(message, name) for value in statement.values]
+
+    def statements(self, message: Value, name: str) -> list[Statement]:
+        """Return where a field is written in a message."""
+        return [statement for statement in message.fields or () if statement.name == name]
+
+    def replace_list(self, message: Value, name: str, items: Sequence[object]) -> list[Edit]:
+        """Return the edits that give a repeated number other values, in the first place where it is written."""
+        first, *others = self.statements(message, name)
+        if first.listed:
+            inner = self.text.index("[", first.start) + 1
+            edits = [Edit(inner, first.end - 1, f" {', '.join(map(str, items))} ")]
+        else:
+            edits = [Edit(first.start, first.end, f"{name}: [ {', '.join(map(str, items))} ]")]
+        return [*edits, *(self.removal(statement) for statement in others)]
+
+    def removal(self, statement: Statement) -> Edit:
+        """Return the edit that takes a statement out, with its line where nothing else stands there."""
+        before = self.text.rfind("\n", 0, statement.start) + 1
+        after = self.text.find("\n", statement.end)
+        after = len(self.text) if after < 0 else after + 1
+        alone = not self.text[before : statement.start].strip() and not self.text[statement.end : after].strip(
+            " \t\n,;"
+        )
+        return Edit(before, after, "") if alone else Edit(statement.start, statement.end, "")
+
+    def _peek(self) -> _Token | None:
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
+
+    def _next(self) -> _Token:
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _accept(self, *texts: str) -> _Token | None:
+        token = self._peek()
+        return self._next() if token is not None and token.kind == "mark" and token.text in texts else None
+
+    def _fields(self, closing: str | None) -> tuple[Statement, ...]:
+        found = []
+        while (token := self._peek()) is not None and token.text != closing:
+            if self._accept(",", ";"):
+                continue
+            found.append(self._statement())
+        return tuple(found)
+
+    def _statement(self) -> Statement:
+        name = self._next()
+        self._accept(":")
+        opening = self._accept("[")
+        values = tuple(self._list()) if opening else (self._value(),)
+        return Statement(name.text, name.start, self._tokens[self._at - 1].end, values, opening is not None)
+
+    def _list(self) -> Iterator[Value]:
+        while not self._accept("]"):
+            if not self._accept(","):
+                yield self._value()
+
+    def _value(self) -> Value:
+        first = self._next()
+        if first.text in _CLOSING and first.kind == "mark":
+            fields = self._fields(_CLOSING[first.text])
+            return Value(first.start, self._next().end, fields)
+        last = first
+        while first.kind == "string" and (token := self._peek()) is not None and token.kind == "string":
+            last = self._next()  # adjacent strings are one
+        if first.text == "-":
+            last = self._next()
+        return Value(first.start, last.end)
+
+
+def apply(text: str, edits: Sequence[Edit]) -> str:
+    """Return the text with the edits made; of two that overlap only the first is."""
+    made, at = [], 0
+    for edit in sorted(set(edits), key=lambda edit: (edit.start, -edit.end)):
+        if edit.start < at:
+            continue
+        made += [text[at : edit.start], edit.replacement]
+        at = edit.end
+    return "".join([*made, text[at:]])

@@ -1,0 +1,186 @@
+"""The page: what it shows of the records, that it needs nothing else, and that no text of the user's can be more than text."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from runs import bench, parity, run_record, step
+
+from optkit.findings import CallParts, Knee, NotRun
+from optkit.pipeline.history import HistoryEntry
+from optkit.pipeline.records import RunRecord
+from optkit.report.html import page, write_report
+from optkit.report.view import view_of
+
+HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)> $x^2$ {{ 7*7 }} \x1b[31m & ü"
+
+
+class Outline(HTMLParser):
+    """What of a page can be checked without a browser."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.headings: list[int] = []
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.labels: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        if tag in ("h1", "h2", "h3", "h4"):
+            self.headings.append(int(tag[1]))
+        if found.get("id"):
+            self.ids.append(found["id"] or "")
+        if tag == "a":
+            self.links.append(found.get("href") or "")
+        elif tag != "use":
+            self.loads += [
+                value or "" for key, value in attrs if key in ("src", "href", "xlink:href", "srcset", "data")
+            ]
+        if found.get("role") == "img":
+            self.labels.append(found.get("aria-label") or "")
+
+
+def outline(record: RunRecord) -> tuple[str, Outline]:
+    text = page(record, Path("build/tiny"))
+    return text, Outline(text)
+
+
+def test_the_page_shows_verdict_variants_and_how_to_make_each_again() -> None:
+    text, found = outline(run_record())
+    for part in (
+        "quantize-static wins: it runs 4.00x as fast as source (mean over batch 1, 8), keeps its accuracy",
+        "the fastest of 2 that passed every gate",
+        "optkit run recipes/tiny.yaml -o build/tiny --step quantize-static",
+        "optkit bench build/tiny/quantize-static/model.onnx --batch 8",
+        "torch 2.13.0, onnxruntime 1.31.1",
+        "CPU 9000, 4 cores, 16.0 GiB",
+        "quantize-static-1",
+        "seeded random",
+    ):
+        assert part in text
+    assert {"variants", "trade-off", "latency", "throughput", "time", "parity", "notes", "reproduce"} <= set(found.ids)
+    assert "not-run" not in found.ids
+    assert "history" not in found.ids
+
+
+def test_the_page_loads_nothing_and_is_whole() -> None:
+    text, found = outline(run_record())
+    assert found.loads == ["data:,"]  # the icon
+    assert all(link.startswith("#") and link[1:] in found.ids for link in found.links)
+    assert "url(http" not in text
+    assert len(found.ids) == len(set(found.ids))
+    assert len(text) < 3_000_000
+    assert found.tags.count("h1") == 1
+    assert all(later - earlier <= 1 for earlier, later in zip(found.headings, found.headings[1:], strict=False))
+
+
+def test_every_picture_is_told_in_words_with_the_numbers() -> None:
+    _, found = outline(run_record())
+    assert len(found.labels) == 2 * 4  # for a screen and a phone: trade-off, latency, throughput, steps
+    assert any("quantize-static median 0.250 ms" in label for label in found.labels)
+    assert any(label.startswith("Scatter plot of 3 variants") and "0.250 ms" not in label for label in found.labels)
+
+
+def test_colours_of_the_pictures_come_from_the_theme() -> None:
+    text, _ = outline(run_record())
+    svg = "".join(re.findall(r"<svg.*?</svg>", text, re.S))
+    assert "var(--series-1)" in svg
+    assert "var(--ink)" in svg
+    assert re.findall(r"#(?!000000|ffffff)[0-9a-f]{6}", svg) == []
+
+
+def test_hostile_text_is_only_text() -> None:
+    evil = step(HOSTILE, notes=(HOSTILE,), parity=parity(passed=False), failures=(HOSTILE,))
+    record = run_record(
+        recipe=HOSTILE,
+        steps=(evil, step("lost", status="failed", reason=HOSTILE, parity=None)),
+        bench=bench({"source": 1.0, HOSTILE: 0.5}, not_run=(NotRun(artifact=HOSTILE, reason=HOSTILE),)),
+        failures=(HOSTILE,),
+        winner=None,
+    )
+    text, found = outline(record)
+    assert found.tags.count("script") == 1  # the page's own
+    assert "img" not in found.tags
+    assert "<script>alert" not in text
+    assert "{{ 7*7 }}" in text
+
+
+def test_the_policy_of_the_page_lets_only_its_own_script_run() -> None:
+    text, _ = outline(run_record())
+    assert "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" in text
+    assert "onclick" not in text
+
+
+def test_what_was_not_made_or_measured_is_shown_with_its_reason() -> None:
+    steps = (
+        step("export-onnx"),
+        step("engine", status="skipped", reason="tensorrt is not installed", parity=None, file=None),
+        step("broken", status="failed", reason="no such operator", parity=None, file=None),
+    )
+    missing = (NotRun(artifact="export-onnx", reason="needs a GPU"),)
+    record = run_record(steps=steps, bench=bench({"source": 1.0}, not_run=missing), winner=None)
+    text, found = outline(record)
+    assert "not-run" in found.ids
+    for part in ("tensorrt is not installed", "no such operator", "needs a GPU", "No artifact passed every gate"):
+        assert part in text
+
+
+def test_an_engine_that_could_not_be_run_is_not_shown_as_equal() -> None:
+    engine = step("engine", unproven="no NVIDIA driver here", parity=None, accuracy=None)
+    record = run_record(steps=(engine, step("quantize-static")))
+    text, _ = outline(record)
+    assert "parity and accuracy: no NVIDIA driver here" in text
+    assert [row.verdict for row in view_of(record, Path("build/tiny"), ()).rows] == [
+        "reference",
+        "not proven",
+        "✓ equal",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"bench": None, "winner": None}, "2 of 2 artifacts were made; nothing was measured"),
+        (
+            {"bench": None, "winner": None, "bench_error": "no memory"},
+            "Nothing was measured, so nothing won: no memory",
+        ),
+        ({"failures": ("x: too large",)}, "The run failed; of what passed every gate, quantize-static"),
+    ],
+)
+def test_a_run_that_came_to_less_has_a_page_too(changes: dict[str, object], sentence: str) -> None:
+    text, _ = outline(run_record(**changes))
+    assert sentence in text
+
+
+def test_parts_of_a_gpu_call_and_knees_are_drawn_where_they_are_known() -> None:
+    record = run_record()
+    assert record.bench is not None
+    parts = CallParts(enqueue_ms=0.01, copy_in_ms=0.02, compute_ms=0.5, copy_out_ms=0.03)
+    measured = tuple(m.model_copy(update={"parts": parts}) for m in record.bench.measurements)
+    knee = Knee(artifact="quantize-static", batch=8, samples_per_s=1.0, rule="within 5 % of the most")
+    drawn, _ = outline(run_record(bench=record.bench.model_copy(update={"measurements": measured, "knees": (knee,)})))
+    assert "A call on the GPU" in drawn
+    assert "copy out 0.03" in drawn
+    assert "A ring marks the knee: within 5 % of the most" in drawn
+
+
+def test_the_history_is_drawn_for_this_machine_alone() -> None:
+    now = HistoryEntry.of(run_record())
+    before = now.model_copy(update={"created": "2026-01-01T00:00:00", "commit": "abcdef123456"})
+    elsewhere = now.model_copy(update={"machine": "another"})
+    text = page(run_record(), Path("build/tiny"), [before, elsewhere, now])
+    assert "Median latency at batch 8 in 2 runs of this recipe on this machine" in text
+    assert "1 runs on other machines are in the history too and are not drawn" in text
+    assert "01-01 00:00 abcdef1" in text
+
+
+def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
+    pages = [write_report(run_record(), folder).read_bytes() for folder in (tmp_path, tmp_path)]
+    assert pages[0] == pages[1]
