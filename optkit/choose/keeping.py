@@ -50,24 +50,25 @@ def accurate_enough(
         ModelError: the evaluation function fails.
     """
     first = next(iter(made))
-    if stage.max_drop is None and stage.min_cosine is None:
+    if not stage.limited:
         return Kept(first, made[first])
-    ranking, judging = split(prover.samples.real, judging=stage.max_drop is None)
-    judge = _judge(stage, prover, judging)
+    judge = _judge(stage, prover)
     values: dict[str, float] = {}
     for name, artifact in made.items():
         with open_runner(artifact, prover.asked.device) as runner:
             values[name] = judge.value(runner)
         if judge.accepts(values[name]):
             return Kept(name, artifact, judge, values[name])
+    ranking, _ = split(prover.samples.real, judging=stage.max_drop is None)
     whole = Kept(first, made[first], judge, values[first])
     return _with_float_layers(whole, values[first], candidates[first], judge, ranking, shop)
 
 
-def _judge(stage: AnyQuantize, prover: Prover, judging: list[Feed]) -> Judge:
+def _judge(stage: AnyQuantize, prover: Prover) -> Judge:
     """Return what the limit is held against: the user's function, else the cosine to the float outputs."""
     with open_runner(prover.reference, prover.asked.device) as reference:
         if stage.max_drop is None:
+            _, judging = split(prover.samples.real, judging=True)
             return cosine_judge(reference, judging, stage.min_cosine or 0.0)
         function = prover.asked.evaluation
         if function is None:

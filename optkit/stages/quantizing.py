@@ -50,6 +50,11 @@ class Quantizing(Stage):
             )
         return self
 
+    @property
+    def limited(self) -> bool:
+        """Whether a limit on accuracy was given, so that what is made depends on what judges it."""
+        return self.max_drop is not None or self.min_cosine is not None
+
     def check_source(self, source: Artifact) -> None:
         """Refuse what cannot be quantized, and keys that ask for measurements.
 
@@ -60,7 +65,7 @@ class Quantizing(Stage):
             raise StageError(
                 f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
             )
-        if self.max_drop is not None or self.min_cosine is not None:
+        if self.limited:
             raise StageError("max_drop and min_cosine need measurements, and a stage on its own makes none")
 
     def select(self, graph: "onnx.GraphProto", op_types: Sequence[str]) -> "list[onnx.NodeProto]":

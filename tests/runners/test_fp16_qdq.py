@@ -53,9 +53,9 @@ def test_the_trap_is_there_and_our_answer_is_right(tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     plain = onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
-    assert (
-        cosine(expected, plain.run(None, feed)[0]) < 0.9
-    )  # when this fails the trap is gone, and the runner's option with it
+    trapped = plain.run(None, feed)[0]
+    # NaN, zeros or numbers far off. When this fails the trap is gone, and the runner's option may go too.
+    assert not np.linalg.norm(trapped - expected) < 0.5 * np.linalg.norm(expected)
     assert cosine(expected, found) > 0.999
 
 
