@@ -163,10 +163,9 @@ def _weight_pairs(graph: _Graph) -> Found:
 
 def _both_inputs(graph: _Graph) -> Found:
     for node in graph.of(*_WEIGHTED):
-        quantized = [graph.made_by(name, "DequantizeLinear") is not None for name in node.input[:2]]
-        if any(quantized) and not all(quantized):
-            which = "its input" if quantized[1] else "its weight"
-            yield node.name, f"is quantized but for {which}; expected Q/DQ on both, else it runs in float"
+        on_input, on_weight = (graph.made_by(name, "DequantizeLinear") is not None for name in node.input[:2])
+        if on_weight and not on_input:  # the other way round it is a layer that was left in float
+            yield node.name, "is quantized but for its input; expected Q/DQ on both, else it runs in float"
 
 
 RULES: dict[str, Callable[[_Graph], Found]] = {

@@ -227,6 +227,15 @@ def test_the_preset_builds_in_tensorrt_rtx(make: Make) -> None:
     assert found["built"], found["errors"]
 
 
+def test_layers_left_in_float_keep_the_rules_and_build(tmp_path: Path) -> None:
+    module = make_source(f"{zoo.HERE}:sensitive", tmp_path, zoo.specs("input:float32[batch,1,6,6]"), zoo.BATCH)
+    source = ONNX.run(module, tmp_path / "onnx")
+    made = QuantizeStatic(calibration=CONV, target="tensorrt", exclude=("*layers.4*",)).run(source, tmp_path / "out")
+    assert broken_rules(made.path) == []
+    found = build(made)
+    assert found["built"], found["errors"]
+
+
 def test_what_breaks_the_rules_does_not_build(make: Make) -> None:
     found = build(make("linear", ONNX, QuantizeStatic(calibration=LINEAR)))
     assert not found["built"]
