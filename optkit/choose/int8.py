@@ -128,12 +128,16 @@ def _ordered(
     order = [best, *sorted((name for name in near if name != best), key=p50.__getitem__)]
     for name in made:
         sqnr, wrong = checked[name]
-        if name == best:
-            verdict = "the fastest that is right"
-        else:
-            verdict = f"wrong: {wrong}" if wrong else f"slower: {p50[name] / p50[best]:.2f} times the latency of {best}"
+        verdict = f"wrong: {wrong}" if wrong else _verdict(name, best, p50[name] / p50[best])
         tried.append(TriedTypes(name=name, p50_ms=p50[name], sqnr_db=sqnr, verdict=verdict))
     return {name: made[name] for name in order}, tried
+
+
+def _verdict(name: str, best: str, ratio: float) -> str:
+    if name == best:
+        return "the fastest that is right"
+    found = f"{ratio:.2f} times the latency of {best}"
+    return f"slower: {found}" if ratio > _SAME else f"no faster: {found}"
 
 
 def _latencies(made: Mapping[str, Artifact], prover: Prover, *, quick: bool) -> dict[str, float]:

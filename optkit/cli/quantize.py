@@ -123,8 +123,10 @@ def quantize(
     }
     stage = _stage(mode, common, static)
     proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop)
+    # What is for TensorRT says nothing about its speed here.
+    hints = (f"optkit bench {model} {output}",) if target == "cpu" else (f"optkit inspect {output}",)
     with out.working():
-        make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
+        make_and_show(out, stage, open_file(model, dims), output, proof, force, hints)
 
 
 def _stage(mode: str, common: Mapping[str, object], static: Mapping[str, object]) -> "Stage":

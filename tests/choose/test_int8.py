@@ -77,7 +77,10 @@ def test_equal_latencies_take_the_first_in_the_list(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times(monkeypatch, dict.fromkeys(FAST_U8, 1.0) | {"s8s8 qdq": 0.99})
-    assert chosen(QuantizeStatic(calibration=CONV), make("conv", ONNX), tmp_path)[1].chosen == "u8s8 qdq"
+    _, found = chosen(QuantizeStatic(calibration=CONV), make("conv", ONNX), tmp_path)
+    assert found.chosen == "u8s8 qdq"
+    verdicts = {one.name: one.verdict for one in found.tried}
+    assert verdicts["s8s8 qdq"] == "no faster: 0.99 times the latency of u8s8 qdq"
 
 
 def test_a_fast_candidate_that_is_wrong_is_not_kept(

@@ -112,6 +112,12 @@ def test_convert_and_quantize(optkit: CommandLine, exported: str) -> None:
     assert "not chosen: " in static.out
     assert "size 0.000" in static.out
     assert "(real samples; " in static.out
+    engine = optkit(
+        "quantize", exported, "-o", "t.onnx", "--calibration", "model.py:calibration", "--target", "tensorrt"
+    )
+    assert engine.code == 0
+    assert "become INT8 when TensorRT builds the engine" in engine.out
+    assert "next: optkit inspect t.onnx" in engine.err
     held = ("--evaluate", "model.py:evaluate", "--max-drop", "0")
     assert "accuracy: 1.0000" in optkit("quantize", exported, "-o", "e.onnx", *held).out
 
