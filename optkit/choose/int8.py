@@ -4,13 +4,14 @@ The model is prepared and calibrated once, and the candidates share the ranges. 
 fastest are measured with care. Every one that lost is told with its reason.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, measure, speed_ups, this_machine
+from optkit.bench import BenchSettings, measure, this_machine
 from optkit.check import TOLERANCES, Prover
 from optkit.check.parity import compare_outputs
 from optkit.check.tensorrt_rules import broken_rules
@@ -141,17 +142,19 @@ def _verdict(name: str, best: str, ratio: float) -> str:
 
 
 def _latencies(made: Mapping[str, Artifact], prover: Prover, *, quick: bool) -> dict[str, float]:
-    """Return name -> latency in ms at opt, the ratios of which are those of rounds that alternate."""
-    turns = (
-        {"rounds": 1, "min_calls": 3, "min_duration_s": 0.02}
+    """Return name -> latency in ms at opt, in the ratios that blocks of all of them gave; infinite for one that cannot be run."""
+    blocks = (
+        {"min_blocks": 1, "max_blocks": 1, "block_s": 0.02, "block_calls": 3, "drop_s": 0.0}
         if quick
-        else {"rounds": 5, "min_calls": 5, "min_duration_s": 0.1}
+        else {"min_blocks": 6, "max_blocks": 12, "time_limit_s": 15.0}
     )
-    asked = {"warmup_calls": 1, "max_duration_s": 1, "device": prover.asked.device, **at_opt(prover.reference), **turns}
-    measured = measure(made, prover.samples, BenchSettings.model_validate(asked))
-    first = measured[0]
-    ratios = {found.candidate: found.ratio for found in speed_ups(measured, first.artifact)}
-    return {m.artifact: first.p50_ms / ratios.get(m.artifact, 1.0) for m in measured}
+    settings = BenchSettings.model_validate({"device": prover.asked.device, **at_opt(prover.reference), **blocks})
+    measured = measure(made, prover.samples, settings)
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    first = measured.measurements[0]
+    ratios = {found.candidate: found.ratio for found in measured.speed_ups} | {first.artifact: 1.0}
+    return {name: first.p50_ms / ratios[name] if name in ratios else math.inf for name in made}
 
 
 def _noise(artifact: Artifact, source: Artifact, prover: Prover) -> tuple[float | None, str | None]:

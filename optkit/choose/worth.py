@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, measure, speed_ups
+from optkit.bench import BenchSettings, measure
 from optkit.check import Prover
 from optkit.choose.keeping import Kept
-from optkit.findings import FrontierPoint, Quantization, TriedTypes
+from optkit.errors import StageError
+from optkit.findings import FrontierPoint, Quantization, TriedTypes, Verdict
 from optkit.stages.quantizing import float_ops
 from optkit.tensors import batch_dim
 
@@ -56,17 +57,13 @@ def at_opt(artifact: Artifact) -> dict[str, Any]:
 
 def _timed(found: Quantization, source: Artifact, artifact: Artifact, prover: Prover) -> Quantization:
     """Add the latencies, and from these what the points of the frontier would take."""
-    settings = BenchSettings(
-        rounds=5,
-        warmup_calls=2,
-        min_calls=5,
-        min_duration_s=0.1,
-        max_duration_s=2,
-        device=prover.asked.device,
-        **at_opt(source),
-    )
+    settings = BenchSettings(min_blocks=6, max_blocks=20, time_limit_s=15, device=prover.asked.device, **at_opt(source))
     measured = measure({"fp32": source, "int8": artifact}, prover.samples, settings)
-    before, after = (m.p50_ms for m in measured)
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    if measured.not_run:
+        raise StageError(f"the model cannot be measured: {measured.not_run[0].reason}")
+    before, after = (m.p50_ms for m in measured.measurements)
     share = next((p.float_share for p in found.frontier if p.kept == len(found.exclude)), 0.0)
     all_int8 = (after - before * share) / (1 - share) if share < 1 else after
     frontier = tuple(
@@ -81,7 +78,7 @@ def _timed(found: Quantization, source: Artifact, artifact: Artifact, prover: Pr
     times = {
         "p50_before_ms": before,
         "p50_after_ms": after,
-        "speed_up": speed_ups(measured, "fp32")[0],
+        "speed_up": measured.speed_ups[0],
         "frontier": frontier,
     }
     return found.model_copy(update=times)
@@ -116,15 +113,15 @@ def _worth_notes(found: Quantization, artifact: Artifact, for_cpu: bool) -> list
     if not for_cpu or found.speed_up is None:
         return [f"{size}: the weights stay in FP32 in the file, and become INT8 when TensorRT builds the engine"]
     speed = found.speed_up
-    ratio = f"{speed.ratio:.2f}x ({speed.low:.2f}-{speed.high:.2f})"
-    times = f"p50 at batch {speed.batch} {found.p50_before_ms:.3g} -> {found.p50_after_ms:.3g} ms"
-    if speed.low > 1:
-        return [f"{size}, {times}: {ratio} as fast as FP32"]
-    plain = "INT8 is not faster here" if speed.ratio <= 1 else "INT8 is not reliably faster here"
+    interval = f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low and speed.high else ""
+    times = f"p50 at batch {speed.batch} {found.p50_before_ms:.3g} -> {found.p50_after_ms:.3g} ms: {speed.ratio:.2f}x{interval}"
+    match speed.verdict:
+        case Verdict.FASTER:
+            return [f"{size}, {times} as fast as FP32"]
+        case Verdict.TOO_NOISY:
+            plain = "Whether INT8 is faster here is too noisy to say"
+        case _:
+            plain = "INT8 is not faster here"
     floats = float_ops(artifact.path)
-    why = (
-        f"; {floats} stayed in float"
-        if floats
-        else "; no heavy operator stayed in float: the model is too small for INT8 to gain"
-    )
-    return [f"{size}, {times}: {ratio}. {plain}{why}"]
+    why = f"{floats} stayed in float" if floats else "no heavy operator stayed in float"
+    return [f"{size}, {times}. {plain}; {why}"]

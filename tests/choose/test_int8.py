@@ -12,10 +12,10 @@ from optkit.artifact import Artifact, Passport, Precision
 from optkit.bench import Machine, this_machine
 from optkit.check import Prover, Requirements
 from optkit.check.tensorrt_rules import broken_rules
-from optkit.choose import int8, run_stage
+from optkit.choose import int8, run_stage, worth
 from optkit.data import Feeds, Samples
 from optkit.errors import StageError
-from optkit.findings import Quantization, Tolerance
+from optkit.findings import Quantization, SpeedUp, Stopped, Tolerance, Verdict
 from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
@@ -147,6 +147,8 @@ def test_sizes_and_latencies_before_and_after_are_told_and_kept(make: Make, tmp_
     assert found.speed_up is not None
     assert found.p50_before_ms is not None
     assert found.p50_after_ms is not None
+    assert found.speed_up.low is not None
+    assert found.speed_up.high is not None
     assert found.speed_up.low <= found.speed_up.ratio <= found.speed_up.high
     Passport(artifact=made).save()
     assert "size 0.000" in made.notes[-1]
@@ -162,20 +164,28 @@ def test_int8_that_is_not_faster_is_said_plainly(make: Make, tmp_path: Path) -> 
     assert "INT8 is not faster here; " in made.notes[-1]
 
 
-def test_the_operators_that_stayed_in_float_are_named_where_int8_does_not_pay(make: Make, tmp_path: Path) -> None:
-    from optkit.choose import worth
-
-    made = make("linear", ONNX, QuantizeDynamic())
-    slower = Quantization(
-        chosen="dynamic", size_before_bytes=10, size_after_bytes=5, p50_before_ms=1, p50_after_ms=2,
-        speed_up={"reference": "fp32", "candidate": "int8", "batch": 4, "ratio": 0.5, "low": 0.4, "high": 0.6},
+def told(made: Artifact, ratio: float, verdict: Verdict) -> str:
+    """Return the note on a model that was measured so."""
+    speed = SpeedUp(
+        reference="fp32", candidate="int8", batch=4, ratio=ratio, low=ratio - 0.1, high=ratio + 0.1,
+        free_low=None, free_high=None, verdict=verdict, blocks=6, stopped=Stopped.BLOCKS,
     )  # fmt: skip
-    (note,) = worth._worth_notes(slower, made, True)
-    assert note.endswith(
-        "0.50x (0.40-0.60). INT8 is not faster here; no heavy operator stayed in float: the model is too small for INT8 to gain"
+    found = Quantization(
+        chosen="dynamic", size_before_bytes=10, size_after_bytes=5, p50_before_ms=1, p50_after_ms=2, speed_up=speed
     )
-    (note,) = worth._worth_notes(slower, make("conv", ONNX), True)
-    assert note.endswith("INT8 is not faster here; 1 Conv stayed in float")
+    (note,) = worth._worth_notes(found, made, True)
+    return note
+
+
+def test_whether_it_pays_is_told_with_the_operators_that_stayed_in_float(make: Make) -> None:
+    linear, conv = make("linear", ONNX, QuantizeDynamic()), make("conv", ONNX)
+    assert told(linear, 3.0, Verdict.FASTER).endswith("p50 at batch 4 1 -> 2 ms: 3.00x (2.90 to 3.10) as fast as FP32")
+    slower = "0.50x (0.40 to 0.60). INT8 is not faster here; no heavy operator stayed in float"
+    assert told(linear, 0.5, Verdict.SLOWER).endswith(slower)
+    assert told(conv, 1.0, Verdict.NO_DIFFERENCE).endswith("INT8 is not faster here; 1 Conv stayed in float")
+    assert told(conv, 1.1, Verdict.TOO_NOISY).endswith(
+        "Whether INT8 is faster here is too noisy to say; 1 Conv stayed in float"
+    )
 
 
 def test_the_preset_for_tensorrt_passes_its_lint_and_says_what_its_size_means(make: Make, tmp_path: Path) -> None:
