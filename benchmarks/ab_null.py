@@ -116,7 +116,8 @@ def _summary(trials: Sequence[Trial], options: argparse.Namespace) -> dict[str, 
 
 
 def _coverage(found: Sequence[dict[str, float]], truth: float, low: str, high: str) -> float:
-    return float(np.mean([s[low] <= truth <= s[high] for s in found]))
+    """Return the share of intervals that hold the truth; a trial without one, for lack of blocks, holds nothing."""
+    return float(np.mean([s[low] is not None and s[low] <= truth <= s[high] for s in found]))
 
 
 def _mean(found: Sequence[dict[str, float]]) -> float:
@@ -132,7 +133,10 @@ def _write(found: dict[str, object], trials: Sequence[Trial]) -> None:
     every = [e for e in every if [e[k] for k in key] != [found[k] for k in key]]
     every = sorted([*every, found | {"all_trials": list(trials)}], key=lambda e: [str(e[k]) for k in key])
     path.write_text(json.dumps(every, indent=1) + "\n")
-    (RESULTS / "ab_null.md").write_text("\n\n".join(_table(e) for e in every) + "\n")
+    title = (
+        "# A model against a copy of itself, and against one with 5 % more work\n\nWritten by `benchmarks/ab_null.py`."
+    )
+    (RESULTS / "ab_null.md").write_text("\n\n".join([title, *map(_table, every)]) + "\n")
 
 
 def _table(found: dict[str, object]) -> str:
@@ -176,8 +180,11 @@ def _load(processes: int) -> Iterator[None]:
 
 def _read(kept: Path) -> list[Trial]:
     """Return the trials that were written whole."""
-    lines = kept.read_text().splitlines() if kept.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    found = []
+    for line in kept.read_text().splitlines() if kept.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):  # a line that was cut off, or empty
+            found.append(json.loads(line))
+    return found
 
 
 # --- one process ---------------------------------------------------------------------------------------------------------------------
@@ -202,7 +209,7 @@ def _worker(kept: Path, runtime: str, threads: int, seeds: Sequence[int]) -> Non
                 **{s.candidate: s.model_dump(mode="json") for s in found.speed_ups},
             }
             with kept.open("a") as stream:
-                stream.write(json.dumps(trial) + "\n")
+                stream.write(f"\n{json.dumps(trial)}")  # on a line of its own, though the one before was cut off
             print(_told(trial), flush=True)
 
 

@@ -34,6 +34,10 @@ class _TorchRunner(Runner):
     def _module(self) -> "torch.nn.Module":
         raise NotImplementedError
 
+    def _function(self) -> Callable[..., object]:
+        """Return what a bound call calls."""
+        return self._loaded_module
+
     def _load(self) -> None:
         import torch
 
@@ -76,7 +80,7 @@ class _TorchRunner(Runner):
         import torch
 
         args, kwargs = self._placed(feed)
-        call = functools.partial(self._loaded_module, *args, **kwargs)
+        call = functools.partial(self._function(), *args, **kwargs)
         if self.device is Device.CPU:
             return call
 
@@ -150,6 +154,10 @@ class TorchScriptRunner(_TorchRunner):
             return module.eval()
         except (RuntimeError, ValueError) as e:
             raise RunnerError(f"{self.artifact.path}: cannot be loaded as TorchScript ({first_line(e)})") from e
+
+    def _function(self) -> Callable[..., object]:
+        """Return forward itself: a loaded file has no hooks of Python, and to look for them takes 1 us of each call."""
+        return self._loaded_module.forward
 
 
 class ExportedProgramRunner(_TorchRunner):

@@ -65,7 +65,7 @@ def line_of(text: str, part: str) -> int:
         ("gates:", "zebra:", r"zebra: unknown key; expected one of bench, choose, data, dims, gates, inputs, model, name, outputs, serve, steps, tolerances"),
         ("  source: model.py:build", "  source: model.py:build\n  weight: w.pt", "model.weight: unknown key. Did you mean 'weights'?"),
         ("    opset: 17", "    ospet: 17", "steps.0.ospet: unknown key. Did you mean 'opset'?"),
-        ("    opset: 17", "    opset: 17\n    qqq: 1", "steps.0.qqq: unknown key; expected one of after, exporter, ir_version, name, opset, optional, stage, strict"),
+        ("    opset: 17", "    opset: 17\n    qqq: 1", "steps.0.qqq: unknown key; expected one of after, dynamo_limit_s, exporter, ir_version, name, opset, optional, stage, strict"),
         ("opt: 4", "opt: 4, op: 4", "dims.batch.op: unknown key. Did you mean 'opt'?"),
         ("  batches: [1, 8]", "  batch: [1, 8]", "bench.batch: unknown key. Did you mean 'batches'?"),
         ("  max_accuracy_drop: 0.01", "  max_acuracy_drop: 0.01", "gates.max_acuracy_drop: unknown key. Did you mean 'max_accuracy_drop'?"),
