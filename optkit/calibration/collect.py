@@ -5,7 +5,7 @@ into feeds: the first pass finds the extremes of every tensor, the second counts
 """
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def collect_ranges(
-    model: Path, ops: Sequence[str], feeds: Iterable[Feed], method: Method, percent: float = 99.999
+    model: Path,
+    ops: Sequence[str],
+    feeds: Iterable[Feed],
+    method: Method,
+    percent: float = 99.999,
+    *,
+    excluded: Collection[str] = (),
 ) -> dict[str, Range]:
     """Run the model over the feeds and return the range of every float tensor that a node of `ops` reads or writes.
 
@@ -32,12 +38,13 @@ def collect_ranges(
         feeds: read once for min-max, twice for the other methods.
         method: how ranges are chosen.
         percent: what the percentile method keeps, of 100.
+        excluded: names of nodes that stay in float.
 
     Raises:
         StageError: the model cannot be run on a feed, or has no such node.
         FeedError: a tensor is not finite.
     """
-    with _Activations(model, ops) as run:
+    with _Activations(model, ops, excluded) as run:
         low, high = _extremes(run, feeds)
         if method is Method.MINMAX:
             return {name: observed(low[name], high[name]) for name in low}
@@ -79,8 +86,9 @@ def _histograms(
 class _Activations:
     """A session that returns the wanted activations of a feed: tensor name -> array, empty ones left out."""
 
-    def __init__(self, model: Path, ops: Sequence[str]) -> None:
+    def __init__(self, model: Path, ops: Sequence[str], excluded: Collection[str]) -> None:
         self._model = model
+        self._excluded = frozenset(excluded)
         self._ops = frozenset(ops)
 
     def __enter__(self) -> "_Activations":
@@ -123,7 +131,7 @@ class _Activations:
         wanted = dict.fromkeys(
             name
             for node in graph.node
-            if node.op_type in self._ops
+            if node.op_type in self._ops and node.name not in self._excluded
             for name in (*node.input, *node.output)
             if name in known and name not in weights and known[name].type.tensor_type.elem_type in floats
         )

@@ -69,7 +69,7 @@ class Prover:
             FeedError: the real data does not fit the inputs.
             ModelError: the evaluation function fails.
         """
-        key = self._key()
+        key = self.key()
         if passport.proof_key == key:
             return passport, True
         artifact = passport.artifact
@@ -88,7 +88,8 @@ class Prover:
         tolerance = self.asked.tolerances.get(candidate.artifact.precision)
         return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
 
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Return the hash of what is asked, and of all that the answers depend on besides the artifact."""
         asked = self.asked
         return hash_of(
             {

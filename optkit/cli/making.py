@@ -39,7 +39,7 @@ def make_and_show(
         )
     from optkit.pipeline.single import make_file
     from optkit.recipe.keys import Gates
-    from optkit.report import passport_text
+    from optkit.report import passport_text, quantization_parts
 
     with out.working():  # until the answer only, which would start on the line of the progress
         made = make_file(
@@ -51,7 +51,8 @@ def make_and_show(
             samples=samples_of(source, proof.data),
             force=force,
         )
-    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None))
+    parts = quantization_parts(made.passport.artifact.quantization)
+    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None), *parts)
     out.verdict(made.failures)
     if made.failures:
         out.hint(f"{output} was not written")

@@ -2,6 +2,7 @@
 
 from optkit.report.choice import choice_text
 from optkit.report.measured import bench_notes, bench_tables, self_test_table
+from optkit.report.quantization import quantization_parts
 from optkit.report.table import parity_table, run_tables
 from optkit.report.text import (
     doctor_table,
@@ -24,6 +25,7 @@ __all__ = [
     "parity_table",
     "passport_text",
     "plan_table",
+    "quantization_parts",
     "run_summary",
     "run_tables",
     "self_test_table",
