@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from optkit.diagnosis import Moments
 from optkit.record import Record
 
 
@@ -90,6 +91,7 @@ class Accuracy(Record):
 
     value: float
     function: str
+    inputs: tuple[Moments, ...] = ()  # of the data that it was measured on
 
 
 class Measurement(Record):

@@ -101,7 +101,9 @@ def test_a_folder_without_npz_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FeedError, match=r"none: no such file or folder; expected \.npz files or file\.py:function"):
+    with pytest.raises(
+        FeedError, match=r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"
+    ):
         list(Feeds(str(tmp_path / "none"), INPUTS))
 
 

@@ -51,10 +51,17 @@ def quantize(
         str, typer.Option(help="auto (static with calibration data, else dynamic), dynamic or static.")
     ] = "auto",
     calibration: Annotated[
-        str | None, typer.Option(help="Real samples: file.py:function or a folder of .npz.", show_default=False)
+        str | None, typer.Option(help="Real samples: file.py:function, .npz or images.yaml.", show_default=False)
     ] = None,
-    method: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile or entropy.")] = "minmax",
+    method: Annotated[
+        str, typer.Option(help="How ranges are chosen: minmax, moving-average, percentile, entropy or mse.")
+    ] = "minmax",
     percentile: Annotated[float, typer.Option(help="What the percentile method keeps, of 100.")] = 99.999,
+    sample: Annotated[int, typer.Option(help="Count one element in so many in histograms.")] = 1,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Show what the calibration data is like.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Calibrate anew also where OUTPUT keeps ranges that still hold.")
+    ] = False,
     activation_type: Annotated[str, typer.Option(help="uint8 (fast on x86) or int8.")] = "uint8",
     per_channel: Annotated[bool, typer.Option(help="A scale for each channel of a weight.")] = True,
     reduce_range: Annotated[bool, typer.Option(help="7-bit weights, for x86 without VNNI.")] = False,
@@ -91,6 +98,8 @@ def quantize(
                 calibration=data,
                 method=method,
                 percentile=percentile,
+                sample=sample,
+                doctor=doctor,
                 activation_type=activation_type,
                 **common,
             )
@@ -98,6 +107,9 @@ def quantize(
             stage = settings(QuantizeDynamic, **common)
         case _:
             raise RecipeError(f"--mode {mode}: expected auto, dynamic or static")
+    if not fresh:
+        stage = stage.with_earlier(output)
     proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop)
+    hints = (f"optkit bench {model} {output}",)
     with out.working():
-        make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
+        make_and_show(out, stage, open_file(model, dims), output, proof, force, hints, doctor=doctor)

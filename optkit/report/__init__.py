@@ -1,5 +1,6 @@
 """The records of a run, shown to a person."""
 
+from optkit.report.calibration import calibration_tables
 from optkit.report.table import bench_tables, parity_table, run_tables
 from optkit.report.text import (
     busy_machine,
@@ -15,6 +16,7 @@ from optkit.report.text import (
 __all__ = [
     "bench_tables",
     "busy_machine",
+    "calibration_tables",
     "doctor_table",
     "inspection_text",
     "next_commands",
