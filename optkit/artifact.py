@@ -11,7 +11,7 @@ from pydantic import Field
 from optkit.deps import built_with
 from optkit.diagnosis import CalibrationResult, Shift
 from optkit.errors import ArtifactError
-from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity
+from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
 from optkit.record import Document, Record
 from optkit.tensors import DimRange, TensorSpec
 
@@ -39,7 +39,7 @@ class Artifact(Record):
     """A model file with its contract; `path` is absolute.
 
     `files` are the other files without which `path` is useless (external data), relative to its folder. `notes` say
-    what a person should know of how it was made.
+    what a person should know of how it was made, and `quantization` the figures behind them.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class Artifact(Record):
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
+    quantization: Quantization | None = None  # what was tried and measured to make it
 
     @property
     def all_files(self) -> tuple[Path, ...]:

@@ -231,6 +231,17 @@ def unused_inputs(path: Path) -> list[str]:
     return [value.name for value in graph.input if value.name not in read | weights]
 
 
+def has_fp16_weights(path: Path) -> bool:
+    """Whether a weight, or the scale of a quantized one, is in FP16.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    import onnx
+
+    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in load(path, weights=False).graph.initializer)
+
+
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     import onnx
 

@@ -91,13 +91,6 @@ def calibrate(
     return Calibration(ranges, statistics)
 
 
-def collect_ranges(
-    model: Path, ops: Sequence[str], feeds: Iterable[Feed], method: Method, percent: float = 99.999
-) -> dict[str, Range]:
-    """Return the ranges that `calibrate` chooses by a method."""
-    return calibrate(model, ops, feeds, CalibrationSettings(method=method, percentile=percent)).ranges
-
-
 def _range(name: str, statistics: Statistics, settings: CalibrationSettings) -> Range:
     lows, highs = statistics.lows[name], statistics.highs[name]
     match settings.method:

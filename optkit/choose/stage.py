@@ -5,7 +5,8 @@ from pathlib import Path
 from optkit.artifact import Artifact
 from optkit.check import Prover
 from optkit.choose.exporter import export_onnx
-from optkit.stages import ExportOnnx, Stage
+from optkit.choose.int8 import quantize
+from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 
 def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, filename: str | None = None) -> Artifact:
@@ -24,5 +25,7 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
     match stage:
         case ExportOnnx(exporter="auto" | "best"):
             return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
+        case QuantizeStatic() | QuantizeDynamic():
+            return quantize(stage, source, out_dir, prover, filename or stage.filename)
         case _:
             return stage.run(source, out_dir, filename)

@@ -50,7 +50,7 @@ def make_and_show(
         )
     from optkit.pipeline.single import make_file
     from optkit.recipe.keys import Gates
-    from optkit.report import calibration_tables, passport_text
+    from optkit.report import calibration_tables, passport_text, quantization_parts
 
     made = make_file(
         stage,
@@ -61,8 +61,9 @@ def make_and_show(
         samples=samples_of(source, proof.data),
         force=force,
     )
+    parts = quantization_parts(made.passport.artifact.quantization)
     tables = calibration_tables(made.passport) if doctor else []
-    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None), *tables)
+    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None), *parts, *tables)
     out.verdict(made.failures)
     if made.failures:
         out.hint(f"{output} was not written")

@@ -1,6 +1,7 @@
 """The records of a run, shown to a person."""
 
 from optkit.report.calibration import calibration_tables
+from optkit.report.quantization import quantization_parts
 from optkit.report.table import bench_tables, parity_table, run_tables
 from optkit.report.text import (
     busy_machine,
@@ -24,6 +25,7 @@ __all__ = [
     "parity_table",
     "passport_text",
     "plan_table",
+    "quantization_parts",
     "run_summary",
     "run_tables",
 ]

@@ -85,6 +85,8 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         parity = passport.parity
         points = len({tuple(o.sizes.items()) for o in parity.outputs})
         worst = "" if parity.max_abs is None else f", max abs {parity.max_abs:.3g}, cosine {parity.cosine or 0:.6f}"
+        if parity.sqnr_db is not None and parity.tolerance.min_sqnr_db is not None:
+            worst += f", SQNR {parity.sqnr_db:.1f} dB"
         verdict = "equal" if parity.passed else "not equal"
         lines.append(f"  parity: {verdict} at {points} points ({parity.values}; within {parity.tolerance}{worst})")
     if passport.batch_independence and passport.batch_independence.dim:

@@ -1,5 +1,5 @@
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,18 @@ import zoo
 from conftest import Make
 
 from optkit.artifact import Artifact
-from optkit.calibration import Method, collect_ranges
+from optkit.calibration import CalibrationSettings, Method, Range, calibrate
 from optkit.errors import FeedError, StageError
 from optkit.stages import ExportOnnx
 from optkit.tensors import Feed
 
 OPS = ("Gemm", "Conv")
+
+
+def collect_ranges(
+    model: Path, ops: Sequence[str], feeds: Iterable[Feed], method: Method, percent: float = 99.999
+) -> dict[str, Range]:
+    return calibrate(model, ops, feeds, CalibrationSettings(method=method, percentile=percent)).ranges
 
 
 @pytest.fixture(scope="module")
