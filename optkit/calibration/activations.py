@@ -1,5 +1,6 @@
 """A session that gives the activations of a feed: the tensors for which the quantizer asks a range."""
 
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -35,7 +36,7 @@ class Activations:
         """Say what is wanted.
 
         Args:
-            model: an ONNX file with its shapes inferred; a copy with more outputs is written beside it.
+            model: an ONNX file with its shapes inferred; a copy with more outputs lies beside it while it is opened.
             ops: operators whose inputs and outputs are wanted.
             excluded: names of nodes that stay in float.
             symmetric: whether the ranges will be symmetric.
@@ -50,12 +51,14 @@ class Activations:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        augmented = self._model.with_name("augmented.onnx")
+        augmented = self._model.with_name(f".augmented-{self._model.name}")  # beside its external data, if it has any
         self._augment(augmented)
         try:
             self._session = onnxruntime.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime's exceptions share no base but Exception
             raise StageError(f"the model cannot be run for calibration: {first_line(e)}") from e
+        finally:
+            augmented.unlink()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,8 +79,9 @@ class Activations:
 
     def _augment(self, path: Path) -> None:
         """Write the model with every wanted tensor as an output."""
-        model = onnx_file.load(self._model, weights=False)  # external data is beside it, and is read from there
-        graph = model.graph
+        import onnx
+
+        graph = onnx_file.load(self._model, weights=False).graph  # external data is beside it, and is read from there
         known = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
         weights = {tensor.name for tensor in graph.initializer}
         wanted = self._wanted(graph, known.keys() - weights)
@@ -91,8 +95,12 @@ class Activations:
         self._computed = [name for name in self.names if name not in fed]
         self.has_batch = _share_first_dim(inputs)
         already = {v.name for v in graph.output}
-        graph.output.extend(known[name] for name in self._computed if name not in already)
-        onnx_file.save(model, path)
+        # Protobuf reads messages that follow one another as one, so the weights need not be written anew.
+        addition = onnx.ModelProto()
+        addition.graph.output.extend(known[name] for name in self._computed if name not in already)
+        shutil.copyfile(self._model, path)
+        with path.open("ab") as file:
+            file.write(addition.SerializeToString())
 
     def _wanted(self, graph: "onnx.GraphProto", known: Collection[str]) -> list[str]:
         import onnx

@@ -71,7 +71,7 @@ def calibrate(
     """Run the model over the feeds and choose the range of every float tensor that a node of `ops` reads or writes.
 
     Args:
-        model: an ONNX file with its shapes inferred; a temporary file is written beside it.
+        model: an ONNX file with its shapes inferred; a temporary file lies beside it while it is opened.
         ops: operators whose activations are wanted.
         feeds: read once.
         settings: how ranges are chosen.

@@ -64,15 +64,14 @@ def percentile(histogram: Histogram, percent: float, symmetric: bool = False) ->
 
     A symmetric one leaves out (100 - percent) % of the magnitudes. As ONNX Runtime's PercentileCalibrater.
     """
-    whole = observed(histogram.low, histogram.high, symmetric)
-    counts = histogram.counts
-    if symmetric:
-        counts = counts + counts[::-1]
+    counts = histogram.counts + histogram.counts[::-1] if symmetric else histogram.counts
     cumulated = np.cumsum(counts)
     tail = cumulated[-1] * (1 - percent / 100) / 2
     first = int(np.searchsorted(cumulated, tail, side="right"))
     last = int(np.searchsorted(cumulated, cumulated[-1] - tail, side="left"))
-    centres, width = histogram.centres, histogram.width
     # The outer edges of these bins; the one around zero holds only what is nearly zero.
-    low, high = min(centres[first] - width / 2, 0.0), max(centres[last] + width / 2, 0.0)
-    return Range(max(float(low), whole.low), min(float(high), whole.high))
+    low, high = histogram.centres[[first, last]] + np.array([-0.5, 0.5]) * histogram.width
+    if symmetric:
+        low = -high
+    whole = observed(histogram.low, histogram.high, symmetric)
+    return Range(max(min(float(low), 0.0), whole.low), min(max(float(high), 0.0), whole.high))

@@ -98,7 +98,7 @@ class _Bars:
 
 
 def _bars(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
@@ -106,6 +106,8 @@ def _bars(console: "Console") -> "Progress":
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True)
 
