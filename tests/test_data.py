@@ -58,19 +58,14 @@ feeds = Shrinking()
 def test_data_that_is_less_when_read_again_is_refused(tmp_path: Path) -> None:
     feeds = Feeds(code(tmp_path, SHRINKING), INPUTS)
     assert len(list(feeds)) == 4
-    with pytest.raises(FeedError, match=r"gave 3 feeds; expected 4, which is its length or what it gave when it was read bef"):
+    with pytest.raises(
+        FeedError, match=r"gave 3 feeds; expected 4, which is its length or what it gave when it was read bef"
+    ):
         list(feeds)
 
 
 def test_data_that_is_less_than_its_length_is_refused(tmp_path: Path) -> None:
-    body = FEEDS + "
-
-class Short(list):
-    def __len__(self):
-        return 9
-
-told = Short(feeds())
-"
+    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\ntold = Short(feeds())\n"
     target = code(tmp_path, body).replace(":feeds", ":told")
     with pytest.raises(FeedError, match=r"gave 4 feeds; expected 9"):
         list(Feeds(target, INPUTS))

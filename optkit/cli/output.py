@@ -87,7 +87,8 @@ class _Bars:
         self._tasks: list[TaskID] = []
 
     def begin(self, description: str, total: int | None) -> None:
-        self._tasks.append(self._progress.add_task(description, total=total, done=0, of=f"/{total}" if total else ""))
+        of, left = (f"/{total}", "left") if total else ("", "")
+        self._tasks.append(self._progress.add_task(description, total=total, done=0, of=of, left=left))
 
     def advance(self) -> None:
         fields = self._progress.tasks[-1].fields
@@ -106,7 +107,7 @@ def _bars(console: "Console") -> "Progress":
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[left]}"),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True)
