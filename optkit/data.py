@@ -10,7 +10,7 @@ import numpy as np
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
 from optkit.errors import FeedError, OptkitError
-from optkit.images import SUFFIXES, ImageFolder
+from optkit.image_folder import SUFFIXES, ImageFolder
 from optkit.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
 
 _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
@@ -32,7 +32,7 @@ class Feeds:
         if _is_code(self.target):
             return user_code.code_sha256(self.target)
         if _is_images(self.target):
-            return ImageFolder.read(Path(self.target)).sha256()
+            return ImageFolder.from_file(Path(self.target)).sha256()
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
     def __iter__(self) -> Iterator[Feed]:
@@ -67,7 +67,7 @@ class Feeds:
     def __length_hint__(self) -> int:
         """Return the number of feeds where it is known without reading them, else 0; `len` would make a truth value of it."""
         if _is_images(self.target):
-            return len(ImageFolder.read(Path(self.target)).files())
+            return len(ImageFolder.from_file(Path(self.target)).files())
         if not _is_code(self.target):
             return len(_npz_files(Path(self.target)))
         return operator.length_hint(self._called, 0)
@@ -91,7 +91,7 @@ class Feeds:
         if _is_code(self.target):
             return self._called
         if _is_images(self.target):
-            return ImageFolder.read(Path(self.target)).feeds(self.inputs[0].name)
+            return ImageFolder.from_file(Path(self.target)).feeds(self.inputs)
         return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
@@ -128,7 +128,7 @@ def data_fault(target: str) -> str | None:
         return user_code.target_fault(target)
     try:
         if _is_images(target):
-            ImageFolder.read(Path(target))
+            ImageFolder.from_file(Path(target))
         else:
             _npz_files(Path(target))
     except FeedError as e:

@@ -46,7 +46,7 @@ def test_an_object_that_starts_anew_has_no_length(tmp_path: Path) -> None:
 
 SHRINKING = """
 class Shrinking:
-    left = 5
+    left = 6  # one reading is there to see whether there can be two
     def __iter__(self):
         self.left -= 1
         return iter([{'x': np.zeros((1, 2), np.float32)}] * self.left)

@@ -1,166 +1,133 @@
-import json
-import operator
-import sys
-from pathlib import Path
+import io
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from optkit.data import Feeds, absolute_data, data_fault
-from optkit.errors import FeedError, MissingDependency
-from optkit.images import ImageFolder
+from optkit.errors import FeedError
+from optkit.images import read_image
+from optkit.preprocessing import ImagePreprocessing
 from optkit.tensors import TensorSpec
 
-INPUTS = (TensorSpec.parse("image:float32[batch,3,height,width]"),)
+Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+PLAIN = {"mode": "RGB", "resize": None, "crop": None, "scale": 1.0, "mean": (0.0,), "std": (1.0,), "layout": "hwc"}
+
+
+def png(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, "PNG")
+    return content.getvalue()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with three images of different kinds: left half red, right half blue, 8 high and 16 wide."""
-    pixels = np.zeros((8, 16, 3), np.uint8)
-    pixels[:, :8, 0] = 255
-    pixels[:, 8:, 2] = 255
-    (tmp_path / "photos" / "more").mkdir(parents=True)
-    Image.fromarray(pixels).save(tmp_path / "photos" / "b.png")
-    Image.fromarray(pixels).convert("P").save(tmp_path / "photos" / "more" / "c.gif")
-    Image.fromarray(np.dstack([pixels, np.full((8, 16), 255, np.uint8)])).save(tmp_path / "photos" / "a.png")
-    (tmp_path / "photos" / "notes.txt").write_text("no image")
-    return tmp_path
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
 
-def declared(folder: Path, **keys: object) -> str:
-    file = folder / "images.yaml"
-    file.write_text(json.dumps({"images": "photos", **keys}))  # JSON is YAML
-    return str(file)
+def test_pixels_come_back_as_they_were_stored(pixels):
+    found = read_image(png(pixels), **PLAIN)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, pixels)
 
 
-def arrays(target: str, name: str = "image") -> list[np.ndarray]:
-    return [feed[name] for feed in Feeds(target, INPUTS)]
+def test_layout_mode_scale_mean_and_std(pixels):
+    options = {"mode": "BGR", "scale": 1 / 255, "mean": (0.1, 0.2, 0.3), "std": (2.0,), "layout": "chw"}
+    found = read_image(png(pixels), **PLAIN | options)
+    expected = (
+        pixels[:, :, ::-1] / 255 - np.array([0.1, 0.2, 0.3])
+    ) / 2  # mean and std in the order of the model's channels
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), atol=1e-6)
 
 
-def test_one_feed_an_image_in_the_order_of_names(folder: Path) -> None:
-    feeds = Feeds(declared(folder), INPUTS)
-    found = [feed["image"] for feed in feeds]
-    assert operator.length_hint(feeds) == len(found) == 3
-    assert {array.shape for array in found} == {(1, 3, 8, 16)}
-    assert {array.dtype for array in found} == {np.dtype(np.float32)}
-    assert found[0][0, :, 0, 0].tolist() == [1, 0, 0]
-    assert found[0][0, :, 0, 15].tolist() == [0, 0, 1]
-    assert np.array_equal(found[0], found[1])  # with alpha and without
-    assert np.array_equal(found[0], found[2])  # a palette
-
-
-def test_images_are_read_one_at_a_time(folder: Path) -> None:
-    feeds = iter(Feeds(declared(folder), INPUTS))
-    next(feeds)
-    (folder / "photos" / "b.png").unlink()
-    with pytest.raises(FeedError, match=r"b\.png: cannot be read as an image"):
-        next(feeds)
-
-
-def test_they_are_prepared_as_declared(folder: Path) -> None:
-    mean, std = [0.5, 0.25, 0], [0.5, 1, 2]
-    red = arrays(declared(folder, mean=mean, std=std))[0][0, :, 0, 0]
-    assert red == pytest.approx([1, -0.25, 0])
-    assert arrays(declared(folder, color="bgr"))[0][0, :, 0, 0].tolist() == [0, 0, 1]
-    assert arrays(declared(folder, scale=1.0))[0].max() == 255
-    assert arrays(declared(folder, resize=4))[0].shape == (1, 3, 4, 8)
-    assert arrays(declared(folder, resize=[32, 24]))[0].shape == (1, 3, 32, 24)
-    cropped = arrays(declared(folder, crop=[4, 6]))[0]
-    assert cropped.shape == (1, 3, 4, 6)
-    assert cropped[0, :, 0].T.tolist() == [[1, 0, 0]] * 3 + [[0, 0, 1]] * 3  # from the middle
-    assert arrays(declared(folder, resize=4, crop=4))[0].shape == (1, 3, 4, 4)
-
-
-def test_other_layouts_and_types(folder: Path) -> None:
-    nhwc = (TensorSpec.parse("pixels:uint8[batch,8,16,3]"),)
-    target = declared(folder, layout="nhwc", dtype="uint8", scale=1, input="pixels")
-    (first, *_) = Feeds(target, nhwc)
-    assert first["pixels"][0, 0, 0].tolist() == [255, 0, 0]
-    grey = (TensorSpec.parse("image:float16[1,1,8,16]"),)
-    (first, *_) = Feeds(declared(folder, color="grey", dtype="float16"), grey)
-    assert first["image"][0, 0, 0, 0] == pytest.approx(76 / 255, abs=1e-3)
-
-
-def test_the_rotation_that_a_camera_noted_is_undone(folder: Path) -> None:
-    for file in folder.rglob("*.png"):
-        file.unlink()
-    (folder / "photos" / "more" / "c.gif").unlink()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    Image.new("RGB", (16, 8)).save(folder / "photos" / "a.jpg", exif=exif)
-    assert arrays(declared(folder))[0].shape == (1, 3, 16, 8)
-
-
-def test_the_hash_is_that_of_images_and_preparation(folder: Path) -> None:
-    def sha256(**keys: object) -> str:
-        return Feeds(declared(folder, **keys), INPUTS).sha256()
-
-    before = sha256()
-    assert sha256() == before
-    assert sha256(resize=4) != before
-    Image.new("RGB", (16, 8)).save(folder / "photos" / "b.png")
-    assert sha256() != before
-
-
-def test_a_relative_file_is_found_from_the_recipe(folder: Path) -> None:
-    declared(folder)
-    target = absolute_data("images.yaml", folder)
-    assert target == str(folder / "images.yaml")
-    assert data_fault(target) is None
+def test_grey_has_one_channel(pixels):
+    found = read_image(png(pixels), **PLAIN | {"mode": "L", "layout": "chw"})
+    assert found.shape == (1, 6, 8)
+    np.testing.assert_allclose(found[0], pixels @ [0.299, 0.587, 0.114], atol=1)  # ITU-R BT.601
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"images": "none"}, r"images: .*none: no such folder; expected \.bmp"),
-        ({"images": "."}, None),
-        ({"images": "empty"}, r"images: .*empty: no image in it"),
-        ({"size": 3}, r"size: Extra inputs are not permitted"),
-        ({"resize": 0}, r"resize"),
-        ({"layout": "chw"}, r"layout: Input should be 'nchw' or 'nhwc'"),
-        ({"mean": [1, 2]}, r"mean: 2 numbers; expected 1 or 3"),
-        ({"color": "grey", "mean": [1, 2, 3]}, r"mean: 3 numbers; expected 1 or 1"),
-        ({"std": [1, 0, 1]}, r"std: holds 0, by which nothing can be divided"),
-    ],
+    ("resize", "crop", "shape"),
+    [(3, None, (3, 4)), ((5, 7), None, (5, 7)), (None, 4, (4, 4)), (12, (12, 10), (12, 10)), ((1, 1), None, (1, 1))],
 )
-def test_a_wrong_declaration_is_refused(folder: Path, keys: dict[str, object], message: str | None) -> None:
-    (folder / "empty").mkdir()
-    target = declared(folder, **keys)
-    fault = data_fault(target)
-    if message is None:
-        assert fault is None
-        return
-    with pytest.raises(FeedError, match=message) as caught:
-        list(Feeds(target, INPUTS))
-    assert str(caught.value) == fault
-    assert fault.startswith(target)
+def test_resize_and_crop(pixels, resize, crop, shape):
+    assert read_image(png(pixels), **PLAIN | {"resize": resize, "crop": crop}).shape == (*shape, 3)
 
 
-def test_what_is_no_yaml_is_refused(folder: Path) -> None:
-    file = folder / "images.yaml"
-    for content, message in (("images: [", "cannot be read as YAML"), ("3", "document: Input should be a valid")):
-        file.write_text(content)
-        with pytest.raises(FeedError, match=message):
-            ImageFolder.read(file)
+def test_the_shorter_side_is_resized_of_a_tall_image_too(pixels):
+    assert read_image(png(pixels.transpose(1, 0, 2)), **PLAIN | {"resize": 3}).shape == (4, 3, 3)
 
 
-def test_a_crop_larger_than_an_image_is_refused(folder: Path) -> None:
-    with pytest.raises(FeedError, match=r"a\.png: is 8x16 pixels; the crop takes 9x9\. Resize to at least that"):
-        arrays(declared(folder, crop=9))
+def test_the_crop_is_from_the_middle():
+    array = np.zeros((5, 7, 3), np.uint8)
+    array[1:4, 2:5] = 9
+    assert (read_image(png(array), **PLAIN | {"crop": 3}) == 9).all()
 
 
-def test_images_that_do_not_fit_the_model_are_refused(folder: Path) -> None:
-    fixed = (TensorSpec.parse("image:float32[batch,3,224,224]"),)
-    with pytest.raises(FeedError, match=r"feed 0: input 'image': got float32\[1,3,8,16\]; the model takes"):
-        list(Feeds(declared(folder), fixed))
-    with pytest.raises(FeedError, match=r"got inputs pixels; the model takes image"):
-        list(Feeds(declared(folder, input="pixels"), INPUTS))
+def test_downsampling_averages():
+    """Antialiased: every pixel of a fine chequered pattern becomes grey, none stays black or white."""
+    fine = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)
+    found = read_image(png(fine), **PLAIN | {"mode": "L", "resize": 8})
+    assert found.min() > 120
+    assert found.max() < 136
 
 
-def test_without_pillow_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name == "PIL" or name.startswith("PIL.")]:
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingDependency, match=r"PIL is not installed\. Run: pip install 'optkit\[images\]'"):
-        arrays(declared(folder))
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\nbroken"])
+def test_what_is_no_image_is_refused(content):
+    with pytest.raises(ValueError, match="no image that can be read"):
+        read_image(content, **PLAIN)
+
+
+def test_a_truncated_image_is_refused(pixels):
+    with pytest.raises(ValueError, match="no image that can be read"):
+        read_image(png(np.tile(pixels, (20, 20, 1)))[:-3000], **PLAIN)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(pixels, monkeypatch):
+    monkeypatch.setattr("optkit.images.MAX_PIXELS", 47)
+    with pytest.raises(ValueError, match="8 x 6 pixels; expected at most 47"):
+        read_image(png(pixels), **PLAIN)
+
+
+def test_an_image_below_the_crop_is_refused(pixels):
+    with pytest.raises(ValueError, match=r"6 x 8 \(height x width\); expected at least the crop, 7 x 7"):
+        read_image(png(pixels), **PLAIN | {"crop": 7})
+
+
+def test_a_file_becomes_a_sample_of_the_input(pixels, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    sample = ImagePreprocessing(resize=(4, 4)).read(
+        tmp_path / "a.png", TensorSpec.parse("image:float32[batch,3,height,4]")
+    )
+    assert sample.shape == (3, 4, 4)
+    assert 0 <= sample.min() <= sample.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "spec", ["image:float32[batch,1,4,4]", "image:float32[batch,4,4]", "image:float32[batch,3,4,5]"]
+)
+def test_an_image_of_another_shape_than_the_input_is_refused(pixels, tmp_path, spec):
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    with pytest.raises(FeedError, match=r"a.png: becomes float32\[3,4,4\]; a sample of 'image' is .*Set resize"):
+        ImagePreprocessing(resize=(4, 4)).read(tmp_path / "a.png", TensorSpec.parse(spec))
+
+
+def test_raw_pixels_for_a_model_that_takes_them(pixels, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(pixels))
+    spec = TensorSpec.parse("image:uint8[batch,6,8,3]")
+    sample = ImagePreprocessing(scale=1, layout="hwc").read(tmp_path / "a.png", spec)
+    assert sample.dtype == np.uint8
+    np.testing.assert_array_equal(sample, pixels)
+    with pytest.raises(FeedError, match=r"becomes float32; 'image' takes uint8\. Set scale: 1"):
+        ImagePreprocessing(layout="hwc").read(tmp_path / "a.png", spec)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(FeedError, match=r"a\.png"):
+        ImagePreprocessing().read(tmp_path / "a.png", TensorSpec.parse("image:float32[batch,3,4,4]"))
+
+
+def test_mean_and_std_are_one_or_one_a_channel():
+    with pytest.raises(ValueError, match="mean: 2 numbers for mode RGB; expected 3"):
+        ImagePreprocessing(mean=(0.1, 0.2))
+    with pytest.raises(ValueError, match="std: 3 numbers for mode L; expected 1"):
+        ImagePreprocessing(mode="L", std=(1, 1, 1))

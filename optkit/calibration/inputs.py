@@ -20,14 +20,18 @@ class InputStatistics:
         """Take the samples of one feed; those of an input that is not finite are left out."""
         rows = rows_of(feed)
         for name, array in feed.items():
-            flat = array.reshape(rows, -1)
-            if array.dtype.kind != "f" or not np.isfinite(flat.sum()):
+            if array.dtype.kind != "f":
                 continue
-            mean = flat.mean(axis=1, dtype=np.float64)  # (rows,)
+            flat = array.reshape(rows, -1)
+            low, high = flat.min(axis=1), flat.max(axis=1)  # (rows,) NaN where any element is
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                continue
+            mean = flat.mean(axis=1, dtype=np.float64)
             square = np.einsum("ij,ij->i", flat, flat, dtype=np.float64) / flat.shape[1]
-            varies = flat.min(axis=1) < flat.max(axis=1)  # the difference below is not exactly 0 for a constant
+            # The difference is not exactly 0 for a constant.
+            deviation = np.where(low < high, np.sqrt(np.maximum(square - mean**2, 0)), 0)
             self._means.setdefault(name, []).append(mean)
-            self._deviations.setdefault(name, []).append(np.sqrt(np.maximum(square - mean**2, 0)) * varies)
+            self._deviations.setdefault(name, []).append(deviation)
 
     def constants(self) -> dict[str, tuple[int, ...]]:
         """Return input -> the samples in which it has one value throughout; inputs without such a sample are left out."""

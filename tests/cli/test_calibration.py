@@ -65,7 +65,6 @@ feeds = Dying()"""
         pytest.param(SHORT, r"data\.py:feeds: gave 5 feeds; expected 8, .* Return a list of feeds", id="shorter-than-it-says"),
         pytest.param(DYING, r"data\.py:feeds: feed 1: raised .*OSError: connection lost", id="ends-early"),
         pytest.param("feeds = [{'x': rows(4) * np.nan}]", r"feed 0: input 'x': holds NaN or infinity", id="nan"),
-        pytest.param("feeds = [{'x': np.full((4, 4), 3e38, np.float32)}]", r"tensor '\w+' is not finite there", id="overflow"),
         pytest.param("feeds = [{'x': rows(4).astype('float64')}]", r"Cast the feed to float32", id="dtype"),
         pytest.param("feeds = [{'x': rows(4)[:, :3]}]", r"got float32\[4,3\]; the model takes", id="shape"),
         pytest.param("feeds = [{'y': rows(4)}]", r"got inputs y; the model takes x", id="name"),
@@ -184,7 +183,7 @@ def test_a_folder_of_images_calibrates(optkit: CommandLine, folder: Path) -> Non
     for number in range(6):
         pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
-    (folder / "images.yaml").write_text("images: photos\nresize: 8\ncrop: 8\nmean: 0.5\nstd: 0.25\n")
+    (folder / "images.yaml").write_text("images: photos\nresize: 8\ncrop: 8\nmean: [0.5]\nstd: [0.25]\n")
     (folder / "cnn.py").write_text("import torch\n\ndef build():\n    return torch.nn.Conv2d(3, 4, 3)\n")
     export = ("export", "onnx", "cnn.py:build", "-o", "c.onnx", "--input", "image:float32[batch,3,8,8]",
               "--dim", "batch=1:2:4", "--exporter", "torchscript", "--opset", "17")  # fmt: skip
