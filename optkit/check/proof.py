@@ -60,7 +60,7 @@ class Prover:
             FeedError: the real data does not fit the inputs.
             ModelError: the evaluation function fails.
         """
-        key = self._key()
+        key = self.key()
         if passport.proof_key == key:
             return passport, True
         artifact = passport.artifact
@@ -76,7 +76,8 @@ class Prover:
         found = {"proof_key": key, "parity": parity, "batch_independence": independence, "accuracy": accuracy}
         return passport.model_copy(update={**found, "shifts": unlike}), False
 
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Return the hash of what is asked, and of all that the answers depend on besides the artifact."""
         asked = self.asked
         return hash_of(
             {

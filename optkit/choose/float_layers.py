@@ -4,9 +4,7 @@ The layers are ranked by what each does to the outputs when it alone is quantize
 judged on other data. Both run on one model with switches; what is found is then made and judged as a file.
 """
 
-import itertools
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,10 +18,8 @@ from optkit.progress import track
 from optkit.runners import Runner
 from optkit.tensors import Feed, batch_dim
 
-logger = logging.getLogger(__name__)
-
-RANKING_FEEDS = 4  # the order of the layers is stable long before the figures are
-JUDGING_FEEDS = 16
+RANKING_SAMPLES = 32  # the order of the layers is stable long before the figures are
+JUDGING_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -161,20 +157,30 @@ def split(real: Feeds | None, judging: bool) -> tuple[list[Feed], list[Feed]]:
     """
     if real is None:
         raise StageError("ranking the layers needs real samples. Give --calibration DATA.")
-    feeds = list(itertools.islice(real, 2 * JUDGING_FEEDS if judging else RANKING_FEEDS))
     if not judging:
-        return feeds, []
+        return _first(real, RANKING_SAMPLES), []
+    feeds = _first(real, 2 * JUDGING_SAMPLES)
     if len(feeds) == 1:
         half = len(next(iter(feeds[0].values()))) // 2 if batch_dim(real.inputs) else 0
         if half == 0:
             raise StageError(
                 f"{real.target}: gave one sample; layers are ranked on other samples than they are judged on. Give more."
             )
-        feeds = [
-            {name: array[:half] for name, array in feeds[0].items()},
-            {name: array[half:] for name, array in feeds[0].items()},
-        ]
-    return feeds[::2][:RANKING_FEEDS], feeds[1::2]
+        parts = (slice(0, half), slice(half, None))
+        feeds = [{name: array[part] for name, array in feeds[0].items()} for part in parts]
+    return _first(feeds[::2], RANKING_SAMPLES), feeds[1::2]
+
+
+def _first(feeds: Iterable[Feed], samples: int) -> list[Feed]:
+    """Return the first feeds that hold so many samples together; a feed without a first dimension is one sample."""
+    found: list[Feed] = []
+    for feed in feeds:
+        found.append(feed)
+        array = next(iter(feed.values()))
+        samples -= len(array) if array.ndim else 1
+        if samples <= 0:
+            break
+    return found
 
 
 def _outputs(runner: Runner, feeds: Sequence[Feed]) -> dict[str, np.ndarray]:

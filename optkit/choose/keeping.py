@@ -1,7 +1,7 @@
 """Hold an INT8 model to a limit on its accuracy: other types first, then layers that stay in float."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
@@ -16,14 +16,14 @@ from optkit.stages import QuantizeStatic
 from optkit.tensors import Feed
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Kept:
     """The artifact that holds the limit, and which layers of it are in float; with a `failure`, the one that does not hold it."""
 
     name: str  # of the types
     artifact: Artifact
     judge: Judge | None = None
-    value: float | None = None
+    value: float | None = None  # by the judge
     layers: tuple[LayerEffect, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
     failure: str | None = None
@@ -50,22 +50,25 @@ def accurate_enough(
         ModelError: the evaluation function fails.
     """
     first = next(iter(made))
-    if stage.max_drop is None and stage.min_cosine is None:
+    if not stage.limited:
         return Kept(first, made[first])
-    ranking, judging = split(prover.samples.real, judging=stage.max_drop is None)
-    judge = _judge(stage, prover, judging)
+    judge = _judge(stage, prover)
+    values: dict[str, float] = {}
     for name, artifact in made.items():
         with open_runner(artifact, prover.asked.device) as runner:
-            value = judge.value(runner)
-        if judge.accepts(value):
-            return Kept(name, artifact, judge, value)
-    return _with_float_layers(first, candidates[first], judge, ranking, shop)
+            values[name] = judge.value(runner)
+        if judge.accepts(values[name]):
+            return Kept(name, artifact, judge, values[name])
+    ranking, _ = split(prover.samples.real, judging=stage.max_drop is None)
+    whole = Kept(first, made[first], judge, values[first])
+    return _with_float_layers(whole, values[first], candidates[first], judge, ranking, shop)
 
 
-def _judge(stage: AnyQuantize, prover: Prover, judging: list[Feed]) -> Judge:
+def _judge(stage: AnyQuantize, prover: Prover) -> Judge:
     """Return what the limit is held against: the user's function, else the cosine to the float outputs."""
     with open_runner(prover.reference, prover.asked.device) as reference:
         if stage.max_drop is None:
+            _, judging = split(prover.samples.real, judging=True)
             return cosine_judge(reference, judging, stage.min_cosine or 0.0)
         function = prover.asked.evaluation
         if function is None:
@@ -76,21 +79,34 @@ def _judge(stage: AnyQuantize, prover: Prover, judging: list[Feed]) -> Judge:
         return Judge(right.function, lambda runner: evaluate(function, runner).value, right.value - stage.max_drop)
 
 
-def _with_float_layers(name: str, stage: AnyQuantize, judge: Judge, ranking: list[Feed], shop: Workshop) -> Kept:
-    """Search the layers to leave in float, make the file, and add one layer more as long as the file itself is not accurate enough."""
-    quantized = shop.make(
-        stage.model_copy(update={"format": "qdq"}) if isinstance(stage, QuantizeStatic) else stage, "switched"
-    )
+def _with_float_layers(
+    whole: Kept, value: float, stage: AnyQuantize, judge: Judge, ranking: list[Feed], shop: Workshop
+) -> Kept:
+    """Search the layers to leave in float, make the file, and add one layer more as long as the file itself is not accurate enough.
+
+    Args:
+        whole: the model with all layers in INT8, which is not accurate enough.
+        value: of that by the judge.
+        stage: what made it.
+        judge: says what is.
+        ranking: the feeds to rank on.
+        shop: makes others.
+    """
+    switched = stage.model_copy(update={"format": "qdq"}) if isinstance(stage, QuantizeStatic) else stage
+    quantized = shop.make(switched, "switched")
     nodes = stage.nodes(onnx_file.load(shop.prepared, weights=False).graph)
     with Switchboard(shop.source, shop.prepared, quantized.path, [node.name for node in nodes]) as board:
-        search = Search(board, judge, rank(board, ranking), board.time_shares(ranking[0]))
+        shares = board.time_shares(ranking[0])  # first, since it profiles
+        search = Search(board, judge, rank(board, ranking), shares)
+        search.values[frozenset()] = value
         kept = search.fewest()
         rest = [layer.name for layer in search.ranked if layer.name not in kept]
         while not (failure := search.failure(kept)):
             artifact = shop.make(stage.model_copy(update={"exclude": (*stage.exclude, *kept)}), f"float {len(kept)}")
             with open_runner(artifact) as runner:
-                value = judge.value(runner)
-            if judge.accepts(value):
-                return Kept(name, artifact, judge, value, search.table(kept), search.frontier())
+                found = judge.value(runner)
+            search.values[frozenset(kept)] = found  # of the file, not of the switches
+            if judge.accepts(found):
+                return Kept(whole.name, artifact, judge, found, search.table(kept), search.frontier())
             kept = [*kept, rest.pop(0)]
-        return Kept(name, quantized, judge, search.value([]), search.table(kept), search.frontier(), failure)
+        return dataclasses.replace(whole, layers=search.table(kept), frontier=search.frontier(), failure=failure)

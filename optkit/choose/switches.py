@@ -116,7 +116,9 @@ class Switchboard(Runner):
         raise NotImplementedError("what is switched is never timed")
 
     def time_shares(self, feed: Feed) -> dict[str, float]:
-        """Return layer -> its share of the time of all layers in float (0 to 1), in one run; to be asked once.
+        """Return layer -> its share of the time of all layers in float (0 to 1), in one run.
+
+        To be asked once, and before all else: runs are profiled until then.
 
         Raises:
             FeedError: a name, dtype or shape does not fit.

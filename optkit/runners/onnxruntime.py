@@ -36,7 +36,7 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = 4
         if self.threads:
             options.intra_op_num_threads = self.threads
-        # Of FP16 convolutions between Q/DQ nodes this optimizer makes garbage on CPUs (cosine 0.44); FP32 ones need it to be fast.
+        # Of FP16 convolutions between Q/DQ nodes this optimizer makes garbage on CPUs: it computes the integers of a bias in FP16.
         mixed = self.artifact.precision is Precision.INT8 and onnx_file.has_fp16_weights(self.artifact.path)
         try:
             self._session: Any = onnxruntime.InferenceSession(

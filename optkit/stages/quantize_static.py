@@ -171,6 +171,8 @@ class QuantizeStatic(Quantizing):
             use_external_data_format=bool(source.files),
             extra_options=self._extra_options(_float_outputs(graph)),
         )
+        if self.target == "cpu":
+            _hold_in_float(path)
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         if facts.precision is not Precision.INT8:
@@ -200,6 +202,30 @@ class QuantizeStatic(Quantizing):
 def _float_outputs(graph: "onnx.GraphProto") -> Sequence[str]:
     """Return the operators whose outputs stay in float: in a transformer a bias, GELU or LayerNorm follows, which computes in float."""
     return ("MatMul", "Gemm") if has_attention(graph) else ()
+
+
+def _hold_in_float(path: Path) -> None:
+    """Put a Sum of one input before every convolution and Gemm with float weights that reads a dequantized activation.
+
+    It changes no value. Without it ONNX Runtime quantizes the layer once more when it loads the file, unseen and per tensor: its optimizer
+    WeightBiasQuantization takes the Q/DQ nodes of the neighbours for those of the layer. (It looks through an Identity.)
+    """
+    from onnx import helper
+
+    model = onnx_file.load(path, weights=False)
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    held = [
+        (i, node)
+        for i, node in enumerate(model.graph.node)
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        and node.input[0] in dequantized
+        and node.input[1] not in dequantized
+    ]
+    for i, node in reversed(held):
+        read, node.input[0] = node.input[0], f"{node.name}:held"
+        model.graph.node.insert(i, helper.make_node("Sum", [read], [f"{node.name}:held"], name=f"{node.name}:held"))
+    if held:
+        onnx_file.save(model, path)
 
 
 def _ranges_file(ranges: Mapping[str, tuple[float, float]], path: Path) -> Path:

@@ -50,6 +50,11 @@ class Quantizing(Stage):
             )
         return self
 
+    @property
+    def limited(self) -> bool:
+        """Whether a limit on accuracy was given, so that what is made depends on what judges it."""
+        return self.max_drop is not None or self.min_cosine is not None
+
     def check_source(self, source: Artifact) -> None:
         """Refuse what cannot be quantized, and keys that ask for measurements.
 
@@ -60,7 +65,7 @@ class Quantizing(Stage):
             raise StageError(
                 f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
             )
-        if self.max_drop is not None or self.min_cosine is not None:
+        if self.limited:
             raise StageError("max_drop and min_cosine need measurements, and a stage on its own makes none")
 
     def select(self, graph: "onnx.GraphProto", op_types: Sequence[str]) -> "list[onnx.NodeProto]":
@@ -85,8 +90,9 @@ class Quantizing(Stage):
         ends = {layers[0], layers[-1]} if self.keep_first_last and layers else set()
         selected = [node for node in wanted if not self._excluded(node) and node.name not in ends]
         if not selected:
-            why = "every operator is excluded" if wanted else "the model has no operator that can be quantized"
-            raise StageError(f"nothing would become INT8: {why}")
+            known = ", ".join((self.op_types or tuple(op_types))[:4])
+            why = "every one is excluded" if wanted else "the model has none that can be"
+            raise StageError(f"nothing would become INT8: of the operators to quantize ({known}), {why}")
         return selected
 
     def _excluded(self, node: "onnx.NodeProto") -> bool:
@@ -133,7 +139,7 @@ def float_ops(path: Path) -> str:
     for node in onnx_file.nodes(model.graph):
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"):
             continue
-        if "DequantizeLinear" in {produced_by.get(name) for name in node.input[:2]}:
+        if produced_by.get(node.input[1]) == "DequantizeLinear":
             continue
         two = node.op_type == "MatMul" and not weights.intersection(node.input)
         what = f"{node.op_type} of two activations" if two else node.op_type

@@ -116,6 +116,16 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
             id="static-without-calibration",
         ),
         pytest.param(
+            {"steps": [ONNX, DYNAMIC | {"max_drop": 0.01}]},
+            "steps.1 (quantize-dynamic): max_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate",
+            id="limit-without-evaluation",
+        ),
+        pytest.param(
+            {"steps": [ONNX, DYNAMIC | {"min_cosine": 0.99}]},
+            "steps.1 (quantize-dynamic): min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function",
+            id="limit-without-samples",
+        ),
+        pytest.param(
             {"gates": {"max_accuracy_drop": 0.01}},
             "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate",
             id="gate-without-evaluation",
