@@ -20,8 +20,7 @@ def calibration_tables(passport: Passport) -> list[Table]:
 
 
 def _growth(found: Diagnosis) -> Table:
-    title = f"{found.samples} samples, ranges settled after {found.settled_after}, suggested: {found.suggested_samples}"
-    table = plain_table(title, "after samples", "ranges have of their final width")
+    table = plain_table("growth of the ranges", "after samples", "ranges have of their final width")
     for point in found.growth:
         table.add_row(str(point.samples), f"{point.share:.1%}")
     return table
