@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from optkit.deps import built_with
+from optkit.diagnosis import CalibrationResult, Shift
 from optkit.errors import ArtifactError
 from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
 from optkit.record import Document, Record
@@ -52,6 +53,7 @@ class Artifact(Record):
     files: tuple[str, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
+    calibration: CalibrationResult | None = None  # the ranges that it was quantized with
     quantization: Quantization | None = None  # what was tried and measured to make it
 
     @property
@@ -96,6 +98,7 @@ class Passport(Document):
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
+    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
     measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
 
     def save(self) -> Path:

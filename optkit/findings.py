@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from optkit.diagnosis import Moments
 from optkit.record import Record
 
 
@@ -103,6 +104,7 @@ class Accuracy(Record):
 
     value: float
     function: str
+    inputs: tuple[Moments, ...] = ()  # of the data that it was measured on
 
 
 class GpuConditions(Record):

@@ -235,6 +235,11 @@ def conv_feeds() -> list[dict[str, np.ndarray]]:
     return [{"input": rng.standard_normal((4, 1, 6, 6)).astype(np.float32)} for _ in range(8)]
 
 
+def other_conv_feeds() -> list[dict[str, np.ndarray]]:
+    """Other calibration data for `conv`."""
+    return [{name: 2 * array for name, array in feed.items()} for feed in conv_feeds()]
+
+
 # Broken models: each breaks one thing that some part of optkit must notice.
 
 

@@ -10,6 +10,7 @@ from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import check_parity
 from optkit.data import Samples
+from optkit.diagnosis import shifts
 from optkit.findings import BatchIndependence, Parity, Tolerance
 from optkit.record import Record
 from optkit.runners import Device, Runner, open_runner
@@ -81,8 +82,10 @@ class Prover:
             with open_runner(artifact, self.asked.device) as candidate:
                 independence = independence or self._independence(candidate)
                 accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
+        calibration = artifact.calibration
+        unlike = shifts(calibration.diagnosis.moments, accuracy.inputs) if calibration and accuracy else ()
         found = {"proof_key": key, "parity": parity, "batch_independence": independence, "accuracy": accuracy}
-        return passport.model_copy(update=found), False
+        return passport.model_copy(update={**found, "shifts": unlike}), False
 
     def _independence(self, candidate: Runner) -> BatchIndependence:
         tolerance = self.asked.tolerances.get(candidate.artifact.precision)

@@ -52,7 +52,8 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
             tempfile.TemporaryDirectory(prefix=".types-", dir=out_dir) as folder,
             quantizing(source, out_dir) as prepared,
         ):
-            ranges = plain.ranges(prepared, source) if isinstance(plain, QuantizeStatic) else {}
+            calibration = plain.calibrated(prepared, source) if isinstance(plain, QuantizeStatic) else None
+            ranges = calibration.ranges if calibration else {}
             shop = Workshop(source, prepared, ranges, Path(folder).absolute(), filename)
             candidates = _candidates(plain, prepared)
             made, tried = _ordered(candidates, shop, prover)
@@ -60,6 +61,8 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
             if stage.target == "tensorrt":
                 _check_rules(kept.artifact)
             found = worth(kept, tried, source, prover, for_cpu=stage.target == "cpu")
+            if isinstance(plain, QuantizeStatic) and calibration:
+                found = plain.described(found, calibration)
             return _moved_up(found, out_dir)
     except StageError as e:
         raise StageError(f"{stage.step}: {e}") from e

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.artifact import Artifact
-from optkit.calibration import Range
 from optkit.stages import QuantizeDynamic, QuantizeStatic
 
 AnyQuantize = QuantizeStatic | QuantizeDynamic
@@ -17,7 +16,7 @@ class Workshop:
 
     source: Artifact
     prepared: Path
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, tuple[float, float]]
     folder: Path
     filename: str
 

@@ -30,16 +30,27 @@ class Proof:
 
 
 def make_and_show(
-    out: Output, stage: "Stage", source: "Artifact", output: Path, proof: Proof, force: bool, hints: Sequence[str]
+    out: Output,
+    stage: "Stage",
+    source: "Artifact",
+    output: Path,
+    proof: Proof,
+    force: bool,
+    hints: Sequence[str],
+    *,
+    doctor: bool = False,
 ) -> None:
-    """Make `output` from `source`, show its passport, and exit with 1 when it does not hold what was asked."""
+    """Make `output` from `source`, show its passport, and exit with 1 when it does not hold what was asked.
+
+    With `doctor`, what its calibration data is like is shown too.
+    """
     if proof.max_drop is not None and proof.evaluation is None:
         raise RecipeError(
             f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
         )
     from optkit.pipeline.single import make_file
     from optkit.recipe.keys import Gates
-    from optkit.report import passport_text, quantization_parts
+    from optkit.report import calibration_tables, passport_text, quantization_parts
 
     with out.working():  # until the answer only, which would start on the line of the progress
         made = make_file(
@@ -52,7 +63,8 @@ def make_and_show(
             force=force,
         )
     parts = quantization_parts(made.passport.artifact.quantization)
-    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None), *parts)
+    tables = calibration_tables(made.passport) if doctor else []
+    out.answer(made.passport, passport_text(made.passport, output if not made.failures else None), *parts, *tables)
     out.verdict(made.failures)
     if made.failures:
         out.hint(f"{output} was not written")

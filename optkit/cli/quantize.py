@@ -56,10 +56,17 @@ def quantize(
     ] = "auto",
     target: Annotated[str, typer.Option(help="cpu (types are measured and chosen) or tensorrt.")] = "cpu",
     calibration: Annotated[
-        str | None, typer.Option(help="Real samples: file.py:function or a folder of .npz.", show_default=False)
+        str | None, typer.Option(help="Real samples: file.py:function, .npz or images.yaml.", show_default=False)
     ] = None,
-    method: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile or entropy.")] = "minmax",
+    method: Annotated[
+        str, typer.Option(help="How ranges are chosen: minmax, moving-average, percentile, entropy or mse.")
+    ] = "minmax",
     percentile: Annotated[float, typer.Option(help="What the percentile method keeps, of 100.")] = 99.999,
+    sample: Annotated[int, typer.Option(help="Count one element in so many in histograms.")] = 1,
+    doctor: Annotated[bool, typer.Option("--doctor", help="Show what the calibration data is like.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Calibrate anew also where OUTPUT keeps ranges that still hold.")
+    ] = False,
     activation_type: Annotated[str, typer.Option(help="uint8, int8, or auto: what is faster here.")] = "auto",
     weight_type: Annotated[str, typer.Option(help="int8 or uint8.")] = "int8",
     form: Annotated[str, typer.Option("--format", help="qdq, qoperator, or auto: what is faster here.")] = "auto",
@@ -117,14 +124,18 @@ def quantize(
         "calibration": data,
         "method": method,
         "percentile": percentile,
+        "sample": sample,
+        "doctor": doctor,
         "activation_type": activation_type,
         "format": form,
     }
     stage = _stage(mode, common, static)
+    if not fresh:
+        stage = stage.with_earlier(output)
     proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop)
     # What is for TensorRT says nothing about its speed here.
     hints = (f"optkit bench {model} {output}",) if target == "cpu" else (f"optkit inspect {output}",)
-    make_and_show(out, stage, open_file(model, dims), output, proof, force, hints)
+    make_and_show(out, stage, open_file(model, dims), output, proof, force, hints, doctor=doctor)
 
 
 def _stage(mode: str, common: Mapping[str, object], static: Mapping[str, object]) -> "Stage":

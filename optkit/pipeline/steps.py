@@ -85,6 +85,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     kept = _kept(folder / stage.filename, key)
     if kept:
         return kept, True
+    stage = stage.with_earlier(folder / stage.filename)
     partial = folder.with_name(f".{folder.name}.partial")
     _remove(partial)
     _remove(folder)

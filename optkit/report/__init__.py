@@ -1,5 +1,6 @@
 """The records of a run, shown to a person."""
 
+from optkit.report.calibration import calibration_tables
 from optkit.report.choice import choice_text
 from optkit.report.measured import bench_notes, bench_tables, self_test_table
 from optkit.report.quantization import quantization_parts
@@ -17,6 +18,7 @@ from optkit.report.text import (
 __all__ = [
     "bench_notes",
     "bench_tables",
+    "calibration_tables",
     "choice_text",
     "doctor_table",
     "inspection_text",

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Precision
-from optkit.calibration import Method, Range, collect_ranges
+from optkit.artifact import Artifact, Precision, read_passport
+from optkit.calibration import CalibrationSettings, Method, calibrated
 from optkit.data import Feeds, absolute_data
-from optkit.errors import StageError
+from optkit.diagnosis import CalibrationResult
+from optkit.errors import ArtifactError, StageError
 from optkit.stages.ort_quantizer import quantizing
 from optkit.stages.quantizing import Quantizing, float_ops, has_attention
 
@@ -32,12 +33,16 @@ class QuantizeStatic(Quantizing):
 
     stage: Literal["quantize-static"] = "quantize-static"
     target: Literal["cpu", "tensorrt"] = "cpu"
-    calibration: str | None = None  # file.py:function or a folder of .npz; a recipe's data.calibration where not given
+    calibration: str | None = None  # file.py:function, .npz or images.yaml; a recipe's data.calibration where not given
     method: Method = Method.MINMAX
     percentile: float = Field(default=99.999, gt=50, le=100)
+    sample: int = Field(default=1, ge=1)  # histograms count one element in so many
+    doctor: bool = False  # look at long tails too, whatever the method
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
     format: Literal["auto", "qdq", "qoperator"] = "auto"
     or_dynamic: bool = False  # keep a dynamically quantized model instead where that is measured to be faster and right
+
+    _earlier: CalibrationResult | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _fits_target(self) -> Self:
@@ -76,10 +81,21 @@ class QuantizeStatic(Quantizing):
         """Collect the ranges, and quantize with ONNX Runtime's quantizer."""
         self.check_source(source)
         with quantizing(source, path.parent) as prepared:
-            return self.write(prepared, self.ranges(prepared, source), source, path)
+            calibration = self.calibrated(prepared, source)
+            return self.described(self.write(prepared, calibration.ranges, source, path), calibration)
 
-    def ranges(self, prepared: Path, source: Artifact) -> dict[str, Range]:
-        """Return the range of every activation that is to be quantized; it does not depend on the types.
+    def with_earlier(self, made: Path) -> Self:
+        """Return the stage with the ranges that an artifact made before keeps; they serve where nothing has changed."""
+        try:
+            passport = read_passport(made) if made.is_file() else None
+        except ArtifactError:  # changed or foreign: nothing is known of it
+            return self
+        copy = self.model_copy()
+        copy._earlier = passport.artifact.calibration if passport else None
+        return copy
+
+    def calibrated(self, prepared: Path, source: Artifact) -> CalibrationResult:
+        """Return the range of every activation that is to be quantized; it depends on the target alone, not on the types.
 
         Args:
             prepared: the model as `quantizing` gives it.
@@ -93,14 +109,26 @@ class QuantizeStatic(Quantizing):
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
         graph = onnx_file.load(prepared, weights=False).graph
         selected = {node.name: node.op_type for node in self.nodes(graph)}
-        return collect_ranges(
+        return calibrated(
             prepared,
+            source,
             sorted(set(selected.values())),
             Feeds(self.calibration, source.inputs),
-            self.method,
-            self.percentile,
+            CalibrationSettings(
+                method=self.method,
+                percentile=self.percentile,
+                sample=self.sample,
+                symmetric=self.target == "tensorrt",
+            ),
             excluded={node.name for node in graph.node} - set(selected),
+            earlier=self._earlier,
+            doctor=self.doctor,
         )
+
+    def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
+        """Return the artifact with its calibration, and with notes on what the data was like."""
+        notes = calibration.notes(reused=calibration is self._earlier)
+        return made.model_copy(update={"calibration": calibration, "notes": (*made.notes, *notes)})
 
     def nodes(self, graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
         """Return the nodes to quantize: in a transformer the products with weights alone, elsewhere also what lies between them.
@@ -109,12 +137,14 @@ class QuantizeStatic(Quantizing):
         """
         return self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
 
-    def write(self, prepared: Path, ranges: Mapping[str, Range], source: Artifact, path: Path) -> Artifact:
+    def write(
+        self, prepared: Path, ranges: Mapping[str, tuple[float, float]], source: Artifact, path: Path
+    ) -> Artifact:
         """Quantize with these ranges, and refuse a file in which nothing became INT8.
 
         Args:
             prepared: the model as `quantizing` gives it, inside the block.
-            ranges: as `ranges` gives them, perhaps for another choice of types or of more nodes.
+            ranges: tensor -> low and high as `calibrated` gives them, perhaps for another choice of types or of more nodes.
             source: the model that it was prepared from.
             path: the file to write.
 
@@ -198,11 +228,11 @@ def _hold_in_float(path: Path) -> None:
         onnx_file.save(model, path)
 
 
-def _ranges_file(ranges: Mapping[str, Range], path: Path) -> Path:
+def _ranges_file(ranges: Mapping[str, tuple[float, float]], path: Path) -> Path:
     """Write the ranges as ONNX Runtime's own calibration cache, which its quantizer reads in place of calibrating."""
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData, save_tensors_data
 
-    data = {name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high)) for name, r in ranges.items()}
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), path)
     return path

@@ -67,7 +67,7 @@ def test_the_switches_give_what_the_quantized_file_gives(source: Artifact, tmp_p
     found: dict[bool, tuple[float, float, float]] = {}  # noise of the file, of the switches, between the two
     with quantizing(source, tmp_path) as prepared:
         nodes = STATIC.nodes(onnx_file.load(prepared, weights=False).graph)
-        ranges = STATIC.ranges(prepared, source)
+        ranges = STATIC.calibrated(prepared, source).ranges
         full = STATIC.write(prepared, ranges, source, tmp_path / "full.onnx")
         third = convolutions(source)[2]
         but_one = STATIC.model_copy(update={"exclude": (third,)}).write(prepared, ranges, source, tmp_path / "one.onnx")
@@ -116,7 +116,7 @@ def test_a_layer_left_in_float_is_not_quantized_again_by_onnx_runtime(source: Ar
 def test_the_sensitive_layer_is_ranked_first(source: Artifact, tmp_path: Path) -> None:
     with quantizing(source, tmp_path) as prepared:
         nodes = STATIC.nodes(onnx_file.load(prepared, weights=False).graph)
-        full = STATIC.write(prepared, STATIC.ranges(prepared, source), source, tmp_path / "full.onnx")
+        full = STATIC.write(prepared, STATIC.calibrated(prepared, source).ranges, source, tmp_path / "full.onnx")
         with Switchboard(source, prepared, full.path, [node.name for node in nodes]) as board:
             shares = board.time_shares(zoo.conv_feeds()[0])
             effects = rank(board, zoo.conv_feeds()[:2])
@@ -136,7 +136,7 @@ def test_no_smaller_choice_of_layers_reaches_the_limit(limit: float, source: Art
     with open_runner(source) as right:
         judge = cosine_judge(right, split(Feeds(FEEDS, source.inputs), judging=True)[1], limit)
     with quantizing(source, tmp_path) as prepared:
-        ranges = STATIC.ranges(prepared, source)
+        ranges = STATIC.calibrated(prepared, source).ranges
         for count in range(len(found.exclude)):
             for kept in itertools.combinations(names, count):
                 stage = STATIC.model_copy(update={"exclude": kept})

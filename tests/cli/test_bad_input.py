@@ -293,7 +293,7 @@ def test_calibration_data_of_a_recipe_that_does_not_fit(
 def test_calibration_data_that_is_not_there(refused: Refused, folder: Path, exported: str) -> None:
     (folder / "empty").mkdir()
     for data, says in (
-        ("none", r"none: no such file or folder; expected \.npz files or file\.py:function"),
+        ("none", r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"),
         ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed each"),
         ("none.py:feeds", r"none\.py: no such file; expected a Python file"),
         ("model.py:feeds", r"model\.py: has no 'feeds'; it defines"),

@@ -97,7 +97,7 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"data": {"calibration": "none"}},
-            "data.calibration: {folder}/none: no such file or folder; expected .npz files or file.py:function",
+            "data.calibration: {folder}/none: no such file or folder; expected .npz files, images.yaml or file.py:function",
             id="missing-calibration",
         ),
         pytest.param(

@@ -154,7 +154,7 @@ def test_wrong_calibration_data_is_refused(name: str, make: Make, tmp_path: Path
 
 def test_an_activation_that_overflows_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("import numpy as np\n\nfeeds = [{'input': np.full((2, 4), 3e38, np.float32)}]\n")
-    with pytest.raises(FeedError, match=r"feed 0: tensor '\w+' is not finite there; a range needs finite numbers"):
+    with pytest.raises(FeedError, match=r"sample 0: tensor '\w+' is not finite there; a range needs finite numbers"):
         QuantizeStatic(calibration=f"{tmp_path}/data.py:feeds").run(make("linear", ONNX), tmp_path / "out")
 
 
