@@ -52,6 +52,7 @@ class Artifact(Record):
     files: tuple[str, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
+    engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
     def all_files(self) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optkit.cli import check, export, inspect, package, quantize, run
+from optkit.cli import check, export, inspect, package, quantize, quantize_torch, run
 from optkit.cli.output import print_error
 from optkit.errors import OptkitError
 
@@ -40,6 +40,7 @@ _convert.command("fp16")(quantize.fp16)
 app.add_typer(_export, name="export")
 app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
+app.command("quantize-torch")(quantize_torch.quantize_torch)
 app.command("check")(check.check)
 app.command("bench")(check.bench)
 _package.command("triton")(package.triton)

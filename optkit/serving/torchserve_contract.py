@@ -32,6 +32,7 @@ def handler_contract(
         "batch": batch,
         "max_batch": settings.batch_size,
         "classes": _classes(artifact, settings, batch),
+        "engine": artifact.engine,
     }
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from optkit.artifact import Artifact
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.findings import BatchIndependence
 from optkit.serving.packaged import (
     Packaged,
@@ -62,6 +62,8 @@ def package_triton(
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "Triton")
+    if artifact.engine and settings.instances.kind == "gpu":
+        raise StageError(f"{artifact.path.name}: INT8 TorchScript runs on CPUs only. Set instances: {{kind: cpu}}.")
     contract = triton_contract(artifact, settings, independence)
     warmup = warmup_of(artifact, contract, sample) if settings.warmup else None
     config = model_config(name, artifact, settings, contract, warmup)
