@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import open_file, parse_sizes, settings
+from optkit.cli.values import open_file, parse_image, parse_sizes, settings
 from optkit.errors import RecipeError
 
 Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
@@ -73,6 +73,14 @@ def torchserve(
         list[Path] | None, typer.Option("--extra-file", help="A file to add.", show_default=False)
     ] = None,
     requirements: Annotated[Path | None, typer.Option(help="A requirements.txt to add.", show_default=False)] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            help="Requests are images: how one becomes the input, as resize=256, crop=224, mode=RGB, mean=[...], std=[...].",
+            show_default=False,
+        ),
+    ] = None,
     class_names: Annotated[Path | None, typer.Option(help="A text file, one class a line.", show_default=False)] = None,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
@@ -99,6 +107,7 @@ def torchserve(
         handler=str(handler.absolute()) if handler else None,
         extra_files=tuple(str(path.absolute()) for path in extra_files or ()),
         requirements=str(requirements.absolute()) if requirements else None,
+        image=parse_image(image),
         class_names=_lines(class_names) if class_names else None,
         workers=workers,
         batch_size=batch_size,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from optkit.check import Requirements
     from optkit.data import Samples
     from optkit.findings import Tolerance
+    from optkit.preprocessing import ImagePreprocessing
     from optkit.record import Record
     from optkit.runners import Device
     from optkit.tensors import DimRange, TensorSpec
@@ -81,6 +82,32 @@ def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bo
             )
         found[name] = value
     return found
+
+
+def parse_image(items: Sequence[str] | None) -> "ImagePreprocessing | None":
+    """Read --image options, whose values are YAML, as in resize=256 or mean=[0.5,0.5,0.5]; None without any.
+
+    Raises:
+        RecipeError: there is no such key, or a value does not fit.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from optkit.preprocessing import ImagePreprocessing
+    from optkit.record import faults
+
+    if not items:
+        return None
+    try:
+        return ImagePreprocessing.model_validate(
+            {name: yaml.safe_load(text) for name, text in pairs("--image", items).items()}
+        )
+    except ValidationError as e:
+        raise RecipeError("; ".join(f"--image {line.removeprefix('document: ')}" for line in faults(e))) from e
+    except yaml.YAMLError as e:
+        raise RecipeError(
+            f"--image {' '.join(items)}: a value cannot be read; expected as in mean=[0.5,0.5,0.5]"
+        ) from e
 
 
 def parse_inputs(items: Sequence[str] | None) -> "tuple[TensorSpec, ...]":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from optkit.preprocessing import ImagePreprocessing
 from optkit.record import Record
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -127,9 +128,9 @@ class TritonServing(Record):
 class TorchServeServing(Record):
     """A model in a TorchServe archive.
 
-    `handler` is the path of the user's own handler; None takes the generated one, which reads and writes JSON. With
-    `class_names` that one answers with the most probable classes; `class_scores` says whether the model's output are
-    logits, of which it takes the softmax, or probabilities already.
+    `handler` is the path of the user's own handler; None takes the generated one. That reads JSON, or image files where `image` says
+    how an image becomes the model's input. With `class_names` it answers with the most probable classes; `class_scores` says whether
+    the model's output are logits, of which it takes the softmax, or probabilities already.
     """
 
     target: Literal["torchserve"] = "torchserve"
@@ -142,13 +143,15 @@ class TorchServeServing(Record):
     workers: Count = 1
     batch_size: Count = 1
     max_batch_delay_ms: Annotated[int, Field(ge=0)] = 100
+    image: ImagePreprocessing | None = None
     class_names: tuple[str, ...] | None = None
     class_scores: Literal["logits", "probabilities"] = "logits"
 
     @model_validator(mode="after")
-    def _class_names_need_the_generated_handler(self) -> Self:
-        if self.handler and self.class_names is not None:
-            raise ValueError("class_names: only the generated handler reads them, and handler names another one")
+    def _generated_handler_only(self) -> Self:
+        for key in ("class_names", "image"):
+            if self.handler and getattr(self, key) is not None:
+                raise ValueError(f"{key}: only the generated handler reads this, and handler names another one")
         return self
 
     @property

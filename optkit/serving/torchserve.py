@@ -108,6 +108,8 @@ def _members(
     if settings.requirements:
         _add(members, "requirements.txt", _user_file(settings.requirements, "requirements"), "requirements")
     _add(members, handler, _handler(settings.handler), "handler")
+    if settings.image:
+        _add(members, "optkit_images.py", _own_code("images.py", "optkit"), "image")
     for extra in settings.extra_files:
         _add(members, Path(extra).name, _user_file(extra, "extra_files"), "extra_files")
     return members
@@ -116,10 +118,15 @@ def _members(
 def _handler(own: str | None) -> Path | bytes:
     """Return the user's own handler, or the one that optkit brings."""
     if own is None:
-        return importlib.resources.files("optkit.serving").joinpath("torchserve_handler.py").read_bytes()
+        return _own_code("torchserve_handler.py", "optkit.serving")
     if Path(own).suffix != ".py":
         raise StageError(f"handler: {own}: is no Python file; expected a path that ends in .py")
     return _user_file(own, "handler")
+
+
+def _own_code(name: str, package: str) -> bytes:
+    """Return a file of optkit that needs nothing of optkit."""
+    return importlib.resources.files(package).joinpath(name).read_bytes()
 
 
 def _user_file(path: str, setting: str) -> Path:

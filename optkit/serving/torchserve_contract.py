@@ -3,6 +3,7 @@
 from optkit.artifact import Artifact
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
+from optkit.preprocessing import ImagePreprocessing
 from optkit.serving.packaged import listed, shared_batch
 from optkit.serving.settings import TorchServeServing
 from optkit.tensors import TensorSpec
@@ -17,7 +18,7 @@ def handler_contract(
     whole of every input. Up to `max_batch` requests of the same shapes go into one forward.
 
     Raises:
-        StageError: requests may not be put together as asked, or the class names fit no output.
+        StageError: requests may not be put together as asked, the class names fit no output, or the image fits no input.
     """
     batch, why_not = shared_batch(artifact)
     smallest = artifact.dims[batch].min if batch else 1
@@ -33,6 +34,7 @@ def handler_contract(
         "max_batch": settings.batch_size,
         "classes": _classes(artifact, settings, batch),
         "engine": artifact.engine,
+        "image": _image(artifact, settings.image, batch) if settings.image else None,
     }
 
 
@@ -70,3 +72,28 @@ def _classes(artifact: Artifact, settings: TorchServeServing, batch: str | None)
         f"class_names: {len(settings.class_names)} are given, but no output has as many numbers a sample: "
         f"{listed(artifact.outputs)}. Give one name for each class of an output."
     )
+
+
+def _image(artifact: Artifact, image: ImagePreprocessing, batch: str | None) -> dict[str, object]:
+    """Return how the handler makes the one input of an image."""
+    where = f"{artifact.path.name}: image"
+    if len(artifact.inputs) != 1:
+        raise StageError(
+            f"{where}: the model takes {listed(artifact.inputs)}; expected one input. Leave image out: requests are JSON then."
+        )
+    spec = artifact.inputs[0]
+    shape = spec.shape[1:] if batch else spec.shape
+    wanted = image.sample_shape
+    if len(shape) != 3 or any(
+        isinstance(dim, int) and size not in (None, dim) for dim, size in zip(shape, wanted, strict=True)
+    ):
+        made = " x ".join("any" if size is None else str(size) for size in wanted)
+        raise StageError(
+            f"{where}: makes {made} ({image.layout}, {image.mode}); a sample of {spec.type_text} is {list(shape)}. "
+            f"Set resize, crop, mode and layout so that they agree."
+        )
+    if not spec.dtype.is_float and not image.keeps_pixels:
+        raise StageError(
+            f"{where}: {spec.type_text} takes pixels of 0 to 255. Set scale: 1 and leave mean and std out."
+        )
+    return image.model_dump(mode="json")

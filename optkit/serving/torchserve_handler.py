@@ -1,13 +1,16 @@
 """The handler of a TorchServe archive written by optkit. It runs inside TorchServe, where optkit is not installed.
 
 A request is JSON: {"input name": nested lists, ...}, or the lists alone where the model has one input. It is one sample,
-without the batch dimension, where the model has one. The answer is {"output name": nested lists, ...}, or the most
+without the batch dimension, where the model has one. Where the archive says how an image becomes the input, a request is an image:
+the bytes of its file, or these in base64, alone or as {"input name": base64}. The answer is {"output name": nested lists, ...}, or the most
 probable classes where the archive has class names. A request that does not fit is answered with status 400 and a
 reason, and does not disturb the others of its batch.
 
 TorchServe demands that this file has one class and no function called `handle`.
 """
 
+import base64
+import binascii
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -83,13 +86,11 @@ def read_request(row: Mapping[str, Any], contract: Mapping[str, Any]) -> Arrays:
         ValueError: it does not fit the contract; says what was found and what was expected.
     """
     if "body" not in row and "data" not in row:
-        raise ValueError("the request has no body; expected JSON")
+        raise ValueError("the request has no body")
     body = row["body"] if "body" in row else row["data"]
-    if isinstance(body, bytes | bytearray | str):
-        try:
-            body = json.loads(body)
-        except ValueError as e:
-            raise ValueError(f"the body is no JSON ({e})") from e
+    if contract.get("image"):
+        return {contract["inputs"][0]["name"]: read_picture(body, contract)}
+    body = from_json(body)
     names = [spec["name"] for spec in contract["inputs"]]
     if not isinstance(body, dict):
         if len(names) > 1:
@@ -99,6 +100,47 @@ def read_request(row: Mapping[str, Any], contract: Mapping[str, Any]) -> Arrays:
         raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; the model takes {', '.join(names)}")
     sizes: dict[str, int] = {}
     return {spec["name"]: read_array(body[spec["name"]], spec, contract, sizes) for spec in contract["inputs"]}
+
+
+def from_json(body: Any) -> Any:
+    """Return the value of a body; TorchServe parses it itself where the request says that it is JSON."""
+    if not isinstance(body, bytes | bytearray | str):
+        return body
+    try:
+        return json.loads(body)
+    except ValueError as e:
+        raise ValueError(f"the body is no JSON ({e})") from e
+
+
+def read_picture(body: Any, contract: Mapping[str, Any]) -> np.ndarray:
+    """Return the input that an image becomes.
+
+    Raises:
+        ValueError: it is no image, or one that does not fit the model.
+    """
+    from optkit_images import read_image  # in the archive
+
+    spec = contract["inputs"][0]
+    if isinstance(body, bytes | bytearray) and body[:1] in (
+        b"{",
+        b'"',
+    ):  # JSON that was not said to be JSON; no image starts so
+        body = from_json(body)
+    if isinstance(body, dict):
+        if set(body) != {spec["name"]}:
+            raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; the model takes {spec['name']}")
+        body = body[spec["name"]]
+    if isinstance(body, str):
+        try:
+            body = base64.b64decode(body.partition("base64,")[2] or body, validate=True)
+        except binascii.Error as e:
+            raise ValueError(
+                f"the text is no base64 ({e}); expected an image in base64, or its bytes as they are"
+            ) from e
+    if not isinstance(body, bytes | bytearray):
+        raise ValueError(f"got a {type(body).__name__}; expected the bytes of an image, or these in base64")
+    pixels = read_image(bytes(body), **contract["image"]).astype(spec["dtype"])
+    return read_array(pixels, spec, contract, {})
 
 
 def read_array(value: Any, spec: Mapping[str, Any], contract: Mapping[str, Any], sizes: dict[str, int]) -> np.ndarray:

@@ -469,3 +469,20 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(refused: Refused, 
         pytest.skip("there is a GPU here")
     refused("bench", exported, "--device", "cuda", says=r"device 'cuda': .*Use --device cpu")
     refused("check", exported, exported, "--device", "cuda", says=r"device 'cuda': .*Use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("resize=0",), "--image resize: "),
+        (("size=3",), "--image size: "),
+        (("mean=[1,2]",), "mean: 2 numbers for mode RGB; expected 3"),
+        (("mean=[1",), "a value cannot be read"),
+        (("resize",), "--image resize: expected name=value"),
+    ],
+)
+def test_image_options_that_make_no_sense(
+    refused: Refused, exported: str, options: tuple[str, ...], message: str
+) -> None:
+    given = [part for option in options for part in ("--image", option)]
+    refused("package", "torchserve", exported, "-o", "store", *given, says=re.escape(message))

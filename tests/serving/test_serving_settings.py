@@ -76,7 +76,7 @@ def test_triton_settings_that_contradict_themselves_are_refused(fields, message)
 def test_class_names_are_refused_for_a_handler_of_the_user():
     with pytest.raises(ValidationError) as error:
         TorchServeServing(handler="mine.py", class_names=("a",))
-    assert "class_names: only the generated handler reads them" in refused(error)
+    assert "class_names: only the generated handler reads this" in refused(error)
 
 
 def test_paths_of_a_recipe_start_at_its_folder(tmp_path):

@@ -223,3 +223,33 @@ def test_class_names_must_be_as_many_as_an_output_has(onnx, tmp_path):
         package(onnx, tmp_path, class_names=("a", "b"))
     found = members(package(onnx, tmp_path, class_names=("a", "b", "ü")).path)
     assert json.loads(found["index_to_name.json"]) == {"0": "a", "1": "b", "2": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ({"resize": (4, 5)}, r"makes 3 x 4 x 5 \(chw, RGB\); a sample of float32\[batch,3,4,4\] is \[3, 4, 4\]"),
+        ({"resize": (4, 4), "mode": "L"}, r"makes 1 x 4 x 4"),
+        ({"crop": 4, "layout": "hwc"}, r"makes 4 x 4 x 3"),
+    ],
+)
+def test_an_image_that_cannot_become_the_input_is_refused(zoo, tmp_path, image, message):
+    pictures = zoo.torchscript(zoo.source("pictures", ["image:float32[batch,3,4,4]"], batch="1:2:8"))
+    with pytest.raises(StageError, match=message):
+        package(pictures, tmp_path, image=image)
+    assert not list(tmp_path.glob("*.mar"))
+
+
+def test_an_image_needs_a_model_of_one_input_that_takes_what_it_becomes(zoo, two, tmp_path):
+    with pytest.raises(StageError, match=r"image: the model takes ids.* expected one input"):
+        package(zoo.torchscript(two), tmp_path, image={})
+    raw = zoo.torchscript(zoo.source("pictures", ["image:uint8[batch,3,4,4]"], batch="1:2:8"))
+    with pytest.raises(StageError, match=r"takes pixels of 0 to 255. Set scale: 1"):
+        package(raw, tmp_path, image={"resize": (4, 4)})
+    done = package(raw, tmp_path, image={"resize": (4, 4), "scale": 1})
+    assert "optkit_images.py" in done.files
+
+
+def test_only_the_generated_handler_reads_images():
+    with pytest.raises(ValueError, match="image: only the generated handler reads this"):
+        TorchServeServing(handler="mine.py", image={})

@@ -1,0 +1,217 @@
+"""A local TorchServe over a model store, for tests and `optkit smoke`: on loopback ports of its own, within limits, ended cleanly."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optkit.errors import RunnerError
+
+_LOOPBACK = "127.0.0.1"
+_PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
+_STOP_LIMIT_S = 10.0
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: the status, and the body as text."""
+
+    status: int
+    text: str
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            RunnerError: it is none.
+        """
+        try:
+            return json.loads(self.text)
+        except ValueError as e:
+            raise RunnerError(f"TorchServe: got status {self.status} and {self.text[:200]!r}; expected JSON") from e
+
+
+@dataclass(frozen=True)
+class TorchServe:
+    """A running server. Requests carry the key that it wrote where it was started."""
+
+    inference_url: str
+    management_url: str
+    log: Path
+    _keys: Path
+    _process: "subprocess.Popen[bytes]"
+
+    def predict(self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0) -> Answer:
+        """Send one request to a model."""
+        url = f"{self.inference_url}/predictions/{model}"
+        return self._ask("POST", url, "inference", body, {"Content-Type": content_type}, limit_s)
+
+    def manage(self, method: str, path: str, limit_s: float = 60.0) -> Answer:
+        """Use the management API, as in `manage("PUT", "/models/digits?min_worker=2")`."""
+        return self._ask(method, f"{self.management_url}{path}", "management", None, {}, limit_s)
+
+    def ready_workers(self, model: str) -> int:
+        """Return how many workers of a model are ready; `/ping` says Healthy even when none can start."""
+        answer = self.manage("GET", f"/models/{model}")
+        if answer.status != 200:
+            return 0
+        return sum(worker["status"] == "READY" for worker in answer.json()[0]["workers"])
+
+    def wait_for(self, model: str, workers: int = 1, limit_s: float = 60.0) -> None:
+        """Wait until so many workers of a model are ready.
+
+        Raises:
+            RunnerError: the server has ended, or the limit has passed; holds the end of its log.
+        """
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RunnerError(f"TorchServe ended with code {self._process.returncode}.{self._end_of_log()}")
+            with contextlib.suppress(RunnerError):  # not listening yet
+                if self.ready_workers(model) >= workers:
+                    return
+            time.sleep(_POLL_S)
+        raise RunnerError(f"TorchServe: no worker of {model!r} was ready within {limit_s:g} s.{self._end_of_log()}")
+
+    def _ask(
+        self, method: str, url: str, key: str, body: bytes | None, headers: Mapping[str, str], limit_s: float
+    ) -> Answer:
+        request = urllib.request.Request(url, data=body, method=method, headers={**headers, **self._authorization(key)})
+        try:
+            with urllib.request.urlopen(request, timeout=limit_s) as response:
+                return Answer(response.status, response.read().decode(errors="replace"))
+        except urllib.error.HTTPError as e:
+            with e:
+                return Answer(e.code, e.read().decode(errors="replace"))
+        except OSError as e:
+            raise RunnerError(f"{url}: no answer ({e}) within {limit_s:g} s") from e
+
+    def _authorization(self, key: str) -> dict[str, str]:
+        try:
+            token = json.loads(self._keys.read_text(encoding="utf-8"))[key]["key"]
+        except (OSError, ValueError, KeyError):
+            return {}  # not written yet
+        return {"Authorization": f"Bearer {token}"}
+
+    def _end_of_log(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.is_file() else []
+        return "".join(f"\n  {line}" for line in lines[-15:])
+
+
+@contextlib.contextmanager
+def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
+    """Start the TorchServe of this Python's environment over a model store with its config.properties, and end it after the block.
+
+    Only addresses and ports differ from the configuration: free ones on loopback, so that a server that runs already is not
+    disturbed. All that it writes lies in a temporary folder.
+
+    Raises:
+        RunnerError: TorchServe or Java is not there, or no model of the store is ready within the limit.
+    """
+    command = _command()
+    config = model_store / "config.properties"
+    if not config.is_file():
+        raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
+    with tempfile.TemporaryDirectory(prefix="optkit-torchserve-") as name:
+        folder = Path(name)
+        ports = _free_ports(len(_PORTS))
+        own = folder / "config.properties"
+        own.write_text(_with_ports(config.read_text(encoding="utf-8"), ports), encoding="utf-8")
+        log = folder / "torchserve.log"
+        arguments = ["--start", "--foreground", "--ncs", "--model-store", str(model_store.absolute())]
+        with log.open("wb") as written:
+            process = subprocess.Popen(
+                [*command, *arguments, "--ts-config", str(own)],
+                cwd=folder,  # it writes key_file.json and logs where it is started
+                env=_environment(folder),
+                stdin=subprocess.DEVNULL,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that its workers can be ended with it
+            )
+        try:
+            server = TorchServe(
+                inference_url=f"http://{_LOOPBACK}:{ports[0]}",
+                management_url=f"http://{_LOOPBACK}:{ports[1]}",
+                log=log,
+                _keys=folder / "key_file.json",
+                _process=process,
+            )
+            for model in _models(own):
+                server.wait_for(model, limit_s=limit_s)
+            yield server
+        finally:
+            _end(process)
+
+
+def _command() -> list[str]:
+    beside = Path(sys.executable).parent / "torchserve"
+    found = str(beside) if beside.is_file() else shutil.which("torchserve")
+    if found is None:
+        raise RunnerError("TorchServe is not installed. Run: pip install torchserve PyYAML")
+    if shutil.which("java") is None:
+        raise RunnerError("TorchServe needs Java 11 or later, and there is no `java` on the path. Install a JRE.")
+    return [found]
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return an environment with folders of the server's own, and this Python first, which its workers start."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own = {name: str(folder) for name in ("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TMPDIR")}
+    return {**os.environ, **own, "PATH": path}
+
+
+def _with_ports(text: str, ports: list[int]) -> str:
+    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in _PORTS]
+    values = [
+        f"http://{_LOOPBACK}:{port}" if key.endswith("_address") else str(port)
+        for key, port in zip(_PORTS, ports, strict=True)
+    ]
+    return "\n".join([*kept, *(f"{key}={value}" for key, value in zip(_PORTS, values, strict=True))]) + "\n"
+
+
+def _models(config: Path) -> list[str]:
+    lines = config.read_text(encoding="utf-8").splitlines()
+    loaded = next((line.partition("=")[2] for line in lines if line.startswith("load_models=")), "")
+    return [Path(name.strip()).stem for name in loaded.split(",") if name.strip()]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((_LOOPBACK, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the server and its workers: asked first, and killed when that takes too long."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        while _any_left(process) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+
+def _any_left(process: "subprocess.Popen[bytes]") -> bool:
+    """Say whether a process of the server's group is alive: Java and the workers outlive what started them."""
+    process.poll()  # reaps it; what is not reaped counts as there
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
