@@ -1,6 +1,7 @@
 """PyTorch's quantized engines: the libraries that run its INT8 kernels on a CPU."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 from optkit.errors import StageError
@@ -40,7 +41,22 @@ def quantized_engine(name: str | None) -> Iterator[None]:
 
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = name or before
+    if name:
+        _deprecation_told()
     try:
         yield
     finally:
         torch.backends.quantized.engine = before
+
+
+def _deprecation_told() -> None:
+    """Let torch tell Python's warnings, where they are ignored, what it tells once a process: that INT8 tensors are deprecated.
+
+    The first one to be made inside TorchScript would print it to stderr from C++, past every filter.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
+        torch.quantize_per_channel(torch.zeros(1, 1), torch.ones(1), torch.zeros(1), 0, torch.qint8)
