@@ -7,7 +7,7 @@
     python benchmarks/int8_accuracy.py --report                        # write the table of the results
 
 Every tool gets the same FP32 ONNX file (of the TorchScript exporter) and the same calibration samples in a process of its own, with its
-defaults. Its file is judged on other samples: the task's score, the share of decisions that FP32 makes too, cosine and SQNR. All files of a
+defaults; `optkit` alone is optkit's default with calibration data. Its file is judged on other samples: the task's score, the share of decisions that FP32 makes too, cosine and SQNR. All files of a
 task are then measured together in alternating rounds, at 1 and 2 threads and batch 1 and 8.
 
 optkit's files are those of its commands, with the proof that these demand: a file that it refuses to write is reported so. Peers beside
@@ -41,7 +41,7 @@ ATTEMPT = HERE / "int8_accuracy" / "attempt.py"
 OPTKIT = [sys.executable, "-m", "optkit"]
 LIMIT_S = 1800.0  # of processor time for one tool on one model
 PEERS = {"ort-static": "", "ort-dynamic": "", "olive-static": "olive", "olive-dynamic": "olive", "modelopt": "modelopt"}
-OWN = ("optkit static", "optkit entropy", "optkit dynamic", "optkit-torch static", "optkit-torch dynamic")
+OWN = ("optkit", "optkit static", "optkit entropy", "optkit dynamic", "optkit-torch static", "optkit-torch dynamic")
 
 Result = dict[str, Any]
 
@@ -127,13 +127,18 @@ def _command(tool: str, task: Task, folder: Path, file: Path, options: argparse.
     """Return the command line of a tool; None where its environment was not given."""
     model, calibration = str(folder / "fp32.onnx"), str(folder / "calibration")
     data = [] if tool.endswith("dynamic") else ["--calibration", calibration]
+    quantize = [*OPTKIT, "quantize", model, "-o", str(file), "--force", *data]
     match tool.split():
-        case ["optkit-torch", _]:
+        case ["optkit"]:  # its default, with calibration data
+            return quantize
+        case ["optkit", "entropy"]:
+            return [*quantize, "--mode", "static", "--method", "entropy"]
+        case ["optkit", mode]:
+            return [*quantize, "--mode", mode]
+        case ["optkit-torch", mode]:
             command = [*OPTKIT, "quantize-torch", task.source, *task.contract, *_weights(task, folder)]
-            return [*command, "-o", str(file), "--force", *data]
-        case ["optkit", how]:
-            method = ["--method", how] if how == "entropy" else []
-            return [*OPTKIT, "quantize", model, "-o", str(file), "--force", *data, *method]
+            real = data or ["--data", calibration]  # for the proof
+            return [*command, "-o", str(file), "--force", "--mode", mode, *real]
     pythons = {"": Path(sys.executable), "olive": options.olive_python, "modelopt": options.modelopt_python}
     python = pythons[PEERS[tool]]
     given = str(folder / "given.onnx")

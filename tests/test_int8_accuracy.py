@@ -99,6 +99,11 @@ def test_the_report_names_who_is_beaten_and_who_wrote_nothing(part) -> None:
     assert "| resnet18 | optkit static | 30.0 | 0.90x (0.90-0.90) | FP32 |" in slow
 
 
+def test_the_frontier_of_a_task_is_that_of_its_own_speeds(part) -> None:
+    text = part("report").markdown(results(ours=3.2, theirs=1.1))
+    assert "- frontier of SQNR against speed, 2 threads, batch 8: optkit static, FP32" in text
+
+
 def test_the_peers_that_are_here_quantize_what_they_are_given(part, onnx_linear, tmp_path: Path) -> None:
     import onnx
 

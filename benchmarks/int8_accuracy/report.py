@@ -84,7 +84,7 @@ def _best_pick(task: Result | None, cosine: float = -1.0) -> tuple[str, float, f
     picks = [
         (tool, found["ratio"], made["cosine"])
         for tool, made in _judged(task)
-        if tool.startswith(f"{OPTKIT} ") and (made["cosine"] or -1) >= cosine
+        if tool.split()[0] == OPTKIT and (made["cosine"] or -1) >= cosine
         if (found := _speed_up(task, tool, 1, 1))
     ]
     return max(picks, key=lambda pick: pick[1], default=None)

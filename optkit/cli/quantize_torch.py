@@ -33,6 +33,7 @@ def quantize_torch(
     output_names: options.OutputNames = None,
     weights: options.Weights = None,
     arguments: options.Arguments = None,
+    data: options.Data = None,
     evaluation: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
     may_mix: options.MayMix = False,
@@ -54,11 +55,11 @@ def quantize_torch(
     chosen = mode if mode != "auto" else "static" if calibration else "dynamic"
     if chosen == "dynamic" and calibration:
         raise RecipeError("--calibration is for --mode static; dynamic quantization finds its ranges at each run")
-    data = absolute_data(calibration, Path()) if calibration else None
+    samples = absolute_data(calibration, Path()) if calibration else None
     common = {"backend": backend, "per_channel": per_channel, "reduce_range": reduce_range}
-    stage = settings(QuantizeTorch, mode=chosen, calibration=data, **common)
+    stage = settings(QuantizeTorch, mode=chosen, calibration=samples, **common)
     model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
-    proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop, may_mix=may_mix)
+    proof = Proof(data=data or calibration, evaluation=evaluation, max_drop=max_drop, may_mix=may_mix)
     check_output(output, force)
     hints = (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store")
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder, out.working():

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optkit.artifact import Artifact, Format, Precision
-from optkit.errors import StageError, first_line
+from optkit.errors import StageError
 from optkit.forward import torchscript_notices_off
 from optkit.source import load_module
 from optkit.stages.base import Stage
-from optkit.stages.torchscript import to_torchscript
+from optkit.stages.torchscript import save, to_torchscript
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,7 @@ class ExportTorchScript(Stage):
         module = load_module(source)
         with torchscript_notices_off():
             scripted, notes = self._scripted(module, source)
-            try:
-                scripted.save(str(path))
-            except (RuntimeError, OSError) as e:
-                raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
+            save(scripted, path)
         return self.artifact(source, path, Precision.FP32, notes=notes)
 
     def _scripted(self, module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":

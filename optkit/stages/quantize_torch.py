@@ -24,10 +24,13 @@ from optkit.progress import track
 from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.stages.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
-from optkit.stages.torchscript import to_torchscript
+from optkit.stages.torchscript import save, to_torchscript
 
 if TYPE_CHECKING:
     import torch
+
+
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 class QuantizeTorch(Stage):
@@ -72,7 +75,7 @@ class QuantizeTorch(Stage):
         with quantized_engine(engine), _quiet(), _fast_path_off():
             quantized, notes = self._quantized(module, source, engine, reduced)
             scripted, how, baked_in = to_torchscript(quantized.eval(), source)  # FX gives new modules, in training mode
-            scripted.save(str(path))
+            save(scripted, path)
         # Scales are numbers, and the tracer says of each that it is a constant from now on.
         baked_in = [note for note in baked_in if "/torch/_ops.py:" not in note]
         bits = 7 if reduced else 8
@@ -104,6 +107,8 @@ class QuantizeTorch(Stage):
             raise StageError(
                 f"nothing became INT8: {_why_float(self.mode, left) or 'the model has no layer with weights'}"
             )
+        if self.mode == "dynamic" and any(kind.startswith(_RECURRENT) for kind in done):
+            notes.append("recurrent layers have 7-bit activations: torch leaves no choice there")
         counts = f"in INT8: {_listed(done)}"
         return quantized, [f"{counts}; {_why_float(self.mode, left)}" if left else counts, *notes]
 
@@ -156,9 +161,9 @@ def _reason(mode: str, kind: str) -> str:
     """Return why a kind of layer stayed in float."""
     if mode == "dynamic":
         return "only mode static quantizes convolutions" if kind.startswith("Conv") else "no INT8 form in torch"
-    if kind.startswith(("LSTM", "GRU", "RNN", "Embedding")):
+    if kind.startswith((*_RECURRENT, "Embedding")):
         return "only mode dynamic quantizes these"
-    return "no INT8 form in torch, or in a part that FX cannot trace"
+    return "no INT8 form in torch, or in a module that FX does not enter"
 
 
 def _listed(counts: Counter[str]) -> str:

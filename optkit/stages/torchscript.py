@@ -4,6 +4,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from optkit import user_code
@@ -46,6 +47,18 @@ def to_torchscript(
     traced, baked_in = _trace(module, source)
     how = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
     return traced, how, baked_in
+
+
+def save(scripted: "torch.jit.ScriptModule", path: Path) -> None:
+    """Write a TorchScript file.
+
+    Raises:
+        StageError: it could not be saved.
+    """
+    try:
+        scripted.save(str(path))
+    except (RuntimeError, OSError) as e:
+        raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
 
 
 class _InOrder(dict[str, None]):

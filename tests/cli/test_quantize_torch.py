@@ -33,6 +33,13 @@ def test_it_writes_a_proven_file_that_can_be_measured_and_packaged(
     assert optkit("package", "triton", output, "-o", tmp_path / "repository").code == 0
 
 
+def test_the_proof_takes_real_samples_in_dynamic_mode_too(optkit: CommandLine, code: Path, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "d.pt", *INPUTS, "--data", f"{code}:calibration", "--json")
+    made = optkit("quantize-torch", f"{code}:build", *arguments)
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["parity"]["values"] == "real samples"
+
+
 def test_without_calibration_it_is_dynamic(optkit: CommandLine, code: Path, tmp_path: Path) -> None:
     made = optkit("quantize-torch", f"{code}:build", "-o", tmp_path / "d.pt", *INPUTS, "--json")
     assert made.code == 0, made.err

@@ -112,6 +112,10 @@ def feeds():
     return [{"x": rng.standard_normal((8, 16)).clip(-3, 3).astype(np.float32)} for _ in range(8)]
 
 
+def strange_ids():
+    return [{"ids": np.full((2, 5), 3)}, {"ids": np.full((2, 5), 777)}]
+
+
 def both_ways():
     return [*feeds(), *({"x": 2 * feed["x"]} for feed in feeds())]
 """
@@ -192,6 +196,7 @@ def test_a_recurrent_network_becomes_int8_with_its_embedding(
     proven(source, made)
     assert operator in int8_operators(made.path)
     assert made.notes[0] == f"in INT8: 1 Embedding, 1 {factory.upper()}, 1 Linear"
+    assert made.notes[1] == "recurrent layers have 7-bit activations: torch leaves no choice there"
     assert made.size_bytes < 0.35 * float_file.size_bytes
 
 
@@ -307,6 +312,32 @@ def test_more_bits_and_more_scales_are_nearer_to_float(code: Path, tmp_path: Pat
             errors[name] = float(np.square(runner.infer(feed)["output"] - expected).mean())
     assert errors["8 bits"] < errors["7 bits"]
     assert errors["8 bits"] < errors["one scale"]
+
+
+def test_data_that_the_model_cannot_take_is_told_by_its_number(code: Path, tmp_path: Path) -> None:
+    source = source_of(code, "lstm", IDS, tmp_path / "s")
+    with pytest.raises(StageError, match=r"the model cannot be run on feed 1: .*index out of range"):
+        QuantizeTorch(mode="static", calibration=f"{code}:strange_ids").run(source, tmp_path / "q")
+
+
+def test_static_leaves_recurrent_layers_in_float_and_says_so(code: Path, tmp_path: Path) -> None:
+    source = source_of(code, "lstm", IDS, tmp_path / "s")
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "0.npz", ids=np.arange(280).reshape(8, 35)[:, :32])
+    made = QuantizeTorch(mode="static", calibration=str(tmp_path / "data")).run(source, tmp_path / "q")
+    assert made.notes[0] == "in INT8: 1 Linear; in float: 1 Embedding, 1 LSTM (only mode dynamic quantizes these)"
+    proven(source, made, str(tmp_path / "data"))
+
+
+def test_static_says_which_layers_lie_where_fx_does_not_enter(code: Path, tmp_path: Path) -> None:
+    source = source_of(code, "transformer", TEXT, tmp_path / "s")
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "0.npz", x=np.random.default_rng(0).standard_normal((8, 7, 16)).astype(np.float32))
+    made = QuantizeTorch(mode="static", calibration=str(tmp_path / "data")).run(source, tmp_path / "q")
+    assert made.notes[0] == (
+        "in INT8: 1 Linear; in float: 4 Linear, 2 MultiheadAttention, 2 NonDynamicallyQuantizableLinear "
+        "(no INT8 form in torch, or in a module that FX does not enter)"
+    )
 
 
 @pytest.mark.parametrize("vnni", [True, False])
