@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     import torch
 
 
-BAKED_IN = "the trace baked in a value"
-
-
 @dataclasses.dataclass(frozen=True)
 class Call:
     """How forward is called: these inputs by position, then those by keyword."""
@@ -74,6 +71,11 @@ def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Cal
     return Call(tuple(inputs))
 
 
+def takes_keywords(module: "torch.nn.Module") -> bool:
+    """Whether forward has parameters that go by keyword only."""
+    return any(p.kind is p.KEYWORD_ONLY for p in _parameters(module) or ())
+
+
 def parameter_names(module: "torch.nn.Module") -> list[str]:
     """Return the names of the parameters of forward; none where they are not known."""
     return [p.name for p in _parameters(module) or ()]
@@ -115,26 +117,9 @@ def _by_name(parameters: "Sequence[inspect.Parameter]", specs: Mapping[str, Tens
     return Call(tuple(positional), tuple(specs[name] for name in rest))
 
 
-def by_position(module: "torch.nn.Module", call: Call) -> "torch.nn.Module":
-    """Return the module itself when all its inputs go by position, else one around it that takes them so.
-
-    TorchScript files are called by position, and tracers take nothing else.
-    """
-    if not call.keyword:
-        return module
-    import torch
-
-    class ByPosition(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, *tensors: torch.Tensor) -> Any:
-            named = {spec.name: tensor for spec, tensor in zip(call.inputs, tensors, strict=True)}
-            args, kwargs = call.arguments(named)
-            return self.module(*args, **kwargs)
-
-    return ByPosition().eval()
+def dynamic_axes(spec: TensorSpec) -> dict[int, str]:
+    """Return axis -> name of the dynamic dimensions, as exporters take them."""
+    return {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
 
 
 def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Tensor"]]:
@@ -166,8 +151,50 @@ def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Ten
         )
 
 
+def is_plain(output: object) -> bool:
+    """Whether every exporter takes an output as it is: tensors, and the tuples, lists and dicts of them that torch knows."""
+    import torch
+    from torch.utils import _pytree
+
+    if output is None or isinstance(output, torch.Tensor):
+        return True
+    if isinstance(output, dict):
+        return type(output) in _pytree.SUPPORTED_NODES and all(map(is_plain, output.values()))
+    return isinstance(output, (tuple, list)) and all(map(is_plain, output))
+
+
+def returning_tuple(module: "torch.nn.Module") -> "torch.nn.Module":
+    """Return a module around another one that returns the tensors of its output as one flat tuple; called as the other one is."""
+    import torch
+
+    class ReturningTuple(torch.nn.Module):
+        returns_tuple = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args: Any, **kwargs: Any) -> "tuple[torch.Tensor, ...]":
+            return tuple(tensor for _, tensor in flatten(self.module(*args, **kwargs)))
+
+    called = inspect.signature(module.forward)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    # Callers, torch.export among them, ask the signature how the inputs are passed.
+    ReturningTuple.forward.__signature__ = called.replace(parameters=[own, *called.parameters.values()])  # type: ignore[attr-defined]
+    return ReturningTuple().eval()
+
+
 def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, "torch.Tensor"]:
     """Run one forward on a feed without gradients; output name -> tensor on the module's device.
+
+    Raises:
+        ModelError: forward raises, naming the user's line, or returns something else than tensors.
+    """
+    return dict(flatten(call_forward(module, inputs, feed)))
+
+
+def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: Feed) -> object:
+    """Run one forward on a feed without gradients, and return what it returns.
 
     Raises:
         ModelError: forward raises; names the user's line.
@@ -181,9 +208,7 @@ def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: F
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return dict(flatten(module(*args, **kwargs)))
-    except ModelError:
-        raise
+            return module(*args, **kwargs)
     except Exception as e:
         shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
         weights = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
@@ -194,18 +219,6 @@ def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: F
             else ""
         )
         raise ModelError(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
-
-
-def baked_in_notes(caught: Sequence[warnings.WarningMessage]) -> list[str]:
-    """Return a note for each place where a tracer turned a value of the example into a constant."""
-    import torch
-
-    notes = [
-        f"{w.filename}:{w.lineno}: {BAKED_IN}: {str(w.message).partition('. ')[0]}"
-        for w in caught
-        if issubclass(w.category, torch.jit.TracerWarning)
-    ]
-    return list(dict.fromkeys(notes))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """What an .onnx file says of itself, and how one is saved; its external data is part of it."""
 
+import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # Protobuf holds at most 2 GiB in one message; below this the weights stay inside the one file.
 ONE_FILE_BYTES = 1_500_000_000
+_CONSTANT_WEIGHTS_IR = 4  # before, every initializer had to be an input as well
 _SMALL_BYTES = 1024  # up to this a tensor stays in the graph, as onnx's own external data has it
 
 _QUANTIZED_OPS = frozenset({
@@ -35,10 +37,11 @@ class OnnxFacts(Record):
     outputs: tuple[TensorSpec, ...]
     precision: Precision
     files: tuple[str, ...]  # external data, relative to the file's folder
+    unused_inputs: tuple[str, ...]  # no output depends on these
 
 
 def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
-    """Parse a file.
+    """Parse a file. Weights that it lists as inputs too, as IR version 3 demands, become constants, as they are since version 4.
 
     Args:
         path: the .onnx file.
@@ -47,6 +50,30 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
     Raises:
         ArtifactError: it is missing, a folder, no ONNX model, or a part of its data is missing.
     """
+    model = _parse(path, weights)
+    own = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in own]
+    if len(inputs) < len(model.graph.input):
+        kept = [copy.copy(value) for value in inputs]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
+    return model
+
+
+def load_lazily(path: Path) -> "onnx_ir.Model":
+    """Parse a file as `load` does, and leave external data on the disk until it is asked for."""
+    import onnx_ir
+
+    model = onnx_ir.load(path)
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    if len(inputs) < len(model.graph.inputs):
+        model.graph.inputs[:] = inputs
+        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
+    return model
+
+
+def _parse(path: Path, weights: bool) -> "onnx.ModelProto":
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -68,21 +95,23 @@ def facts(path: Path) -> OnnxFacts:
     Raises:
         ArtifactError: as `load`.
     """
-    model = load(path, weights=False)
+    model = _parse(path, weights=False)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     counts: dict[str, int] = {}
     for node in nodes(graph):
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    inputs = tuple(_spec(value, path) for value in graph.input if value.name not in weights)
     return OnnxFacts(
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         nodes=counts,
-        inputs=tuple(_spec(value, path) for value in graph.input if value.name not in weights),
+        inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
         files=_external_files(_tensors(graph)),
+        unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
 
@@ -219,16 +248,27 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
                 yield from nodes(inner)
 
 
-def unused_inputs(path: Path) -> list[str]:
-    """Return the inputs of a graph that nothing reads: no output depends on them.
-
-    Raises:
-        ArtifactError: as `load`.
-    """
-    graph = load(path, weights=False).graph
+def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:
     read = {name for node in nodes(graph) for name in node.input} | {value.name for value in graph.output}
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value.name for value in graph.input if value.name not in read | weights]
+    return tuple(name for name in inputs if name not in read)
+
+
+def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
+    """Give back to a file the inputs that its exporter left out because no output depends on them, in the declared order.
+
+    The weights are not read: external data stays as it is.
+    """
+    import onnx
+
+    model = load(path, weights=False)
+    found = {value.name: copy.copy(value) for value in model.graph.input}
+    for spec in inputs:
+        dtype = onnx.helper.np_dtype_to_tensor_dtype(spec.dtype.numpy)
+        found.setdefault(spec.name, onnx.helper.make_tensor_value_info(spec.name, dtype, spec.shape))
+    del model.graph.input[:]
+    model.graph.input.extend(found.pop(spec.name) for spec in inputs)
+    model.graph.input.extend(found.values())
+    onnx.save_model(model, str(path))
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:

@@ -1,23 +1,32 @@
 """The outputs of an nn.Module: their names, dtypes and dimensions, found by running it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optkit.data import random_feed
 from optkit.errors import ModelError
-from optkit.forward import run_forward
+from optkit.forward import call_forward, flatten, is_plain, run_forward
 from optkit.tensors import Dim, DimRange, DType, TensorSpec
 
 if TYPE_CHECKING:
     import torch
 
 
-def output_specs(
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a module returns, flattened; `plain` when every exporter takes it as it is."""
+
+    specs: tuple[TensorSpec, ...]
+    plain: bool
+
+
+def find_outputs(
     module: "torch.nn.Module",
     inputs: Sequence[TensorSpec],
     dims: Mapping[str, DimRange],
     names: tuple[str, ...] | None = None,
-) -> tuple[TensorSpec, ...]:
+) -> Outputs:
     """Find the outputs and their dimensions by running the module where the named dimensions have different sizes.
 
     Args:
@@ -28,30 +37,94 @@ def output_specs(
 
     Raises:
         ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
-            too few or too many.
+            too few, too many, or those of inputs.
     """
     points = [_distinct(dims, 0), _distinct(dims, 1)]
-    first, second = (run_forward(module, inputs, random_feed(inputs, point)) for point in points)
-    again = run_forward(module, inputs, random_feed(inputs, points[0]))
+    before = _state(module)
+    returned = call_forward(module, inputs, random_feed(inputs, points[0]))
+    first = dict(flatten(returned))
+    changed = _changed(before, _state(module))
+    try:
+        second, again = (run_forward(module, inputs, random_feed(inputs, points[turn])) for turn in (1, 0))
+    except ModelError as e:
+        if not changed:
+            raise
+        raise ModelError(f"the second {e!s} {_keeps_state(changed)}") from e
     if set(first) != set(again) or not all(_close(a, again[name]) for name, a in first.items()):
         raise ModelError(
-            "forward gives other answers for the same input each time, so nothing can be proven against it; expected a "
-            "model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
+            "forward gives other answers for the same input each time, so nothing can be proven against it"
+            f"{f'. {_keeps_state(changed)}' if changed else _RANDOM}"
         )
     if set(first) != set(second):
         raise ModelError(f"forward returns {', '.join(first)} at one size and {', '.join(second)} at another")
-    if names is not None and len(names) != len(first):
-        raise ModelError(
-            f"outputs: {len(names)} names given ({', '.join(names)}), but forward returns {', '.join(first)}"
-        )
+    names = names or _names_beside(inputs, tuple(first))
+    _check_names(names, tuple(first), inputs)
     specs = []
-    for name, (found, a) in zip(names or tuple(first), first.items(), strict=True):
+    for name, (found, a) in zip(names, first.items(), strict=True):
         b = second[found]
         if a.dim() != b.dim():
             raise ModelError(f"output {name!r}: has {a.dim()} dimensions at one size and {b.dim()} at another")
         shape = tuple(_dim(f"{name}_dim_{i}", a.shape[i], b.shape[i], points) for i in range(a.dim()))
         specs.append(TensorSpec(name=name, dtype=_dtype(name, a), shape=shape))
-    return tuple(specs)
+    return Outputs(tuple(specs), is_plain(returned))
+
+
+_RANDOM = "; expected a model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
+
+
+def _keeps_state(changed: Sequence[str]) -> str:
+    """Return the sentence for a forward that changes attributes of the module; empty when it changes none."""
+    if not changed:
+        return ""
+    return (
+        f"It keeps state from one call to the next in {', '.join(f'self.{name}' for name in changed[:4])}: make it an input and "
+        f"an output of forward, or set it anew in each call."
+    )
+
+
+def _state(module: "torch.nn.Module") -> dict[str, tuple[object, object]]:
+    """Return every attribute and buffer of a module and of those inside it: the object, and what tells a change inside it."""
+    import torch
+
+    state: dict[str, tuple[object, object]] = {}
+    if isinstance(module, torch.jit.ScriptModule):
+        return state
+    for path, part in module.named_modules():
+        for name, value in {**vars(part), **part._buffers, **part._parameters}.items():
+            if isinstance(value, torch.Tensor):
+                mark: object = None if value.is_inference() else value._version
+            else:
+                mark = len(value) if isinstance(value, (list, dict, set)) else None
+            state[f"{path}.{name}" if path else name] = (value, mark)
+    return state
+
+
+def _changed(before: Mapping[str, tuple[object, object]], after: Mapping[str, tuple[object, object]]) -> list[str]:
+    new = object()
+    return [
+        name
+        for name, (a, mark) in after.items()
+        if before.get(name, (new, mark))[0] is not a or before[name][1] != mark
+    ]
+
+
+def _names_beside(inputs: Sequence[TensorSpec], found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names for the outputs that no input has: in one graph a name stands for one tensor."""
+    taken = {spec.name for spec in inputs}
+    return tuple(f"{name}_output" if name in taken else name for name in found)
+
+
+def _check_names(names: Sequence[str], found: Sequence[str], inputs: Sequence[TensorSpec]) -> None:
+    if len(names) != len(found):
+        raise ModelError(
+            f"outputs: {len(names)} names given ({', '.join(names)}), but forward returns {', '.join(found)}"
+        )
+    twice = {name for name in names if list(names).count(name) > 1} | {spec.name for spec in inputs} & set(names)
+    if twice:
+        raise ModelError(
+            f"outputs: the name {', '.join(map(repr, sorted(twice)))} stands for two tensors, inputs counted too; give others with "
+            f"--output-name, one for each of {', '.join(found)}, in this order"
+        )
 
 
 def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:

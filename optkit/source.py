@@ -12,10 +12,10 @@ from pydantic import Field
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
 from optkit.errors import ArtifactError, ModelError
-from optkit.forward import forward_call
+from optkit.forward import forward_call, parameter_names, returning_tuple
 from optkit.inference import Contract, infer_contract
 from optkit.origins import Arguments, Origin, call_example, open_origin
-from optkit.outputs import output_specs
+from optkit.outputs import find_outputs
 from optkit.record import Document
 from optkit.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.weights import load_weights, state_sha256, weights_fault
@@ -35,6 +35,7 @@ class ModelSource(Document):
     weights: str | None = None
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
+    flatten: bool = False  # forward returns types of its own, so exporters are given its tensors as one tuple
     content_sha256: str  # of its code or file, and of the weights
     state_sha256: str  # of the parameters and buffers as built: a factory must build the same ones each time
 
@@ -151,16 +152,17 @@ def make_source(
     dims = dict(dims or {})
     if faults := dimension_faults(inputs, dims):
         raise ModelError(f"{target}: {'; '.join(faults)}")
+    inputs = forward_call(module, inputs).inputs  # what a file without names, such as TorchScript, is called with
+    found_outputs = find_outputs(module, inputs, dims, outputs)
     source = ModelSource(
         target=origin.relative_to(out_dir),
         weights=os.path.relpath(weights, out_dir) if weights else None,
         args=dict(args or {}),
         outputs=outputs,
+        flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
         state_sha256=state_sha256(module),
     )
-    inputs = forward_call(module, inputs).inputs  # what a file without names, such as TorchScript, is called with
-    specs = output_specs(module, inputs, dims, outputs)
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
     source.write(path)
     return Artifact(
@@ -168,7 +170,7 @@ def make_source(
         format=Format.PYTORCH,
         precision=Precision.FP32,
         inputs=inputs,
-        outputs=specs,
+        outputs=found_outputs.specs,
         dims=dims,
         sha256=sha256_of(path),
         notes=tuple(notes),
@@ -178,9 +180,12 @@ def make_source(
 def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) -> Contract:
     given = call_example(example) if example else origin.example(module)
     if given is None:
+        names = parameter_names(module)
+        takes = f", and forward takes {', '.join(names)}" if names else ""
         raise ModelError(
-            f"{origin.target}: its inputs are not declared, and no example inputs come with it. Declare them, as in "
-            f'--input "image:float32[batch,3,224,224]", or define example_inputs() beside the factory.'
+            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in "
+            f'--input "{names[0] if names else "image"}:float32[batch,3,224,224]" --dim batch=1:8:64, or define example_inputs() '
+            f"beside the factory."
         )
     return infer_contract(given, module)
 
@@ -202,14 +207,16 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     weights = Path(os.path.normpath(path.parent / source.weights)) if source.weights else None
     content = _content(origin, weights)
     if content != source.content_sha256:
-        raise ModelError(f"{origin.target}: its code or weights have changed since {path.name} was made. Run it again.")
+        raise ModelError(
+            f"{origin.target}: its code or weights have changed since its outputs were found. Run it again."
+        )
     module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:
         raise ModelError(
             f"{origin.target}: built other weights than the last time, so results cannot be compared. "
             f"Fix its random seed, or save the weights and name them; then run with --fresh."
         )
-    return module
+    return returning_tuple(module) if source.flatten else module
 
 
 def _content(origin: Origin, weights: Path | None) -> str:

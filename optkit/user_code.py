@@ -1,5 +1,6 @@
 """The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -24,8 +25,20 @@ def split_target(target: str) -> tuple[str, str]:
     """
     where, colon, name = target.rpartition(":")
     if not colon or not where or not name.isidentifier():
-        raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in model.py:build")
+        file = Path(target.partition(":")[0])
+        defined = _first_definition(file)
+        example = f"{file}:{defined}" if defined else "model.py:build"
+        raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in {example}")
     return where, name
+
+
+def _first_definition(file: Path) -> str | None:
+    """Return the name of the first function or class of a file, which is not run; None where there is none."""
+    try:
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return next((node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))), None)
 
 
 def absolute_target(target: str, base: Path) -> str:
@@ -77,12 +90,16 @@ def _hidden(path: Path) -> bool:
 
 
 def _package_files(where: str) -> dict[str, Path]:
+    _see_current_folder()
     try:
         spec = importlib.util.find_spec(where)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.origin:
-        raise ModelError(f"{where}: no such module; expected file.py:function or package.module:function")
+        raise ModelError(
+            f"{where}: no such module, neither installed nor below {Path.cwd()}; expected file.py:function or "
+            f"package.module:function"
+        )
     top = importlib.util.find_spec(where.partition(".")[0])
     folders = [Path(p) for p in (top.submodule_search_locations or [])] if top else []
     files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
@@ -112,8 +129,12 @@ def load(target: str) -> Any:
     """
     where, name = split_target(target)
     if where.endswith(".py"):
-        module = _import_file(_absolute(Path(where)), code_sha256(target))
+        file = _absolute(Path(where))
+        code = code_sha256(target)
+        _neighbours_first(file.parent)
+        module = _import_file(file, code)
     else:
+        _see_current_folder()
         try:
             module = importlib.import_module(where)
         except Exception as e:
@@ -122,6 +143,12 @@ def load(target: str) -> Any:
         known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
         raise ModelError(f"{where}: has no {name!r}; it defines {known}")
     return getattr(module, name)
+
+
+def _see_current_folder() -> None:
+    """Make packages below the current folder importable, as `python -m` does and a console script does not; installed ones go first."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def _absolute(path: Path) -> Path:
@@ -146,14 +173,33 @@ def _import_file(file: Path, _code: str) -> ModuleType:
         raise ModelError(f"{file}: cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and torch.jit.script look their module up there
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))  # its neighbours, for as long as its functions may import them
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as e:
         del sys.modules[name]
         raise ModelError(f"{file}: import failed: {describe(e)}") from e
     return module
+
+
+# What optkit itself imports after the user's code; a file or folder of such a name beside that code must not take its place.
+_NEEDED = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch")
+
+
+def _neighbours_first(folder: Path) -> None:
+    """Let the files of a folder import their neighbours, now and for as long as their functions may do so.
+
+    A module of the same name that lies beside another file of the user's is forgotten; that file imports it anew when it is next used.
+    """
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    for name in names & set(_NEEDED) - set(sys.modules):
+        importlib.import_module(name)  # the installed one, before the folder comes before it on the path
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        elsewhere = file and _is_users(file) and not Path(file).is_relative_to(folder)
+        if elsewhere and name.partition(".")[0] in names - {"__main__"}:
+            del sys.modules[name]
+    if sys.path[0] != str(folder):
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
 
 
 def describe(error: BaseException) -> str:
@@ -173,6 +219,12 @@ def last_line_in(text: str) -> str | None:
     found = [(m[1] or m[3], m[2] or m[4]) for m in _LINE.finditer(text)]
     users = [f"{file}:{line}" for file, line in found if _is_users(file)]
     return users[-1] if users else None
+
+
+def current_line() -> str | None:
+    """Return the innermost line of the user's code that is being run, as `file.py:12`."""
+    frames = [f for f in traceback.extract_stack() if _is_users(f.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _is_users(filename: str) -> bool:

@@ -9,8 +9,9 @@ import zoo
 from torch import nn
 
 from optkit.errors import ModelError
-from optkit.forward import by_position, flatten, forward_call, run_forward
-from optkit.outputs import output_specs
+from optkit.forward import flatten, forward_call, is_plain, returning_tuple, run_forward
+from optkit.outputs import find_outputs
+from optkit.tracing import by_position
 
 A, B = torch.zeros(1), torch.ones(2)
 
@@ -126,7 +127,7 @@ def test_an_error_in_forward_names_the_line_and_the_shapes() -> None:
 @pytest.mark.parametrize("name", zoo.SAMPLES)
 def test_the_outputs_of_the_zoo_are_found(name: str) -> None:
     sample = zoo.SAMPLES[name]
-    found = output_specs(getattr(zoo, name)(), sample.inputs, sample.dims)
+    found = find_outputs(getattr(zoo, name)(), sample.inputs, sample.dims).specs
     sizes = {dim: r.max for dim, r in sample.dims.items()}
     expected = sample.expected(sample.feed(sizes))
     assert [spec.name for spec in found] == list(expected)
@@ -137,17 +138,17 @@ def test_the_outputs_of_the_zoo_are_found(name: str) -> None:
 
 def test_a_dimension_that_is_computed_gets_a_name_of_its_own() -> None:
     sample = zoo.bad("folds_batch")
-    assert [str(s) for s in output_specs(zoo.folds_batch(), sample.inputs, sample.dims)] == [
+    assert [str(s) for s in find_outputs(zoo.folds_batch(), sample.inputs, sample.dims).specs] == [
         "output:float32[1,output_dim_1]"
     ]
 
 
 def test_names_for_the_outputs_must_be_as_many() -> None:
     sample = zoo.SAMPLES["two"]
-    found = output_specs(zoo.two(), sample.inputs, sample.dims, ("sum", "rest"))
+    found = find_outputs(zoo.two(), sample.inputs, sample.dims, ("sum", "rest")).specs
     assert [spec.name for spec in found] == ["sum", "rest"]
     with pytest.raises(ModelError, match=r"outputs: 1 names given \(sum\), but forward returns output_0, output_1"):
-        output_specs(zoo.two(), sample.inputs, sample.dims, ("sum",))
+        find_outputs(zoo.two(), sample.inputs, sample.dims, ("sum",))
 
 
 class Unsteady(nn.Module):
@@ -171,4 +172,101 @@ class Unsteady(nn.Module):
 def test_outputs_that_cannot_be_described_are_refused(give: Any, message: str) -> None:
     sample = zoo.bad("")
     with pytest.raises(ModelError, match=message):
-        output_specs(Unsteady(give), sample.inputs, sample.dims)
+        find_outputs(Unsteady(give), sample.inputs, sample.dims)
+
+
+class Keeps(nn.Module):
+    """Keeps something from one call to the next, in the way that is asked for."""
+
+    def __init__(self, keep: Any) -> None:
+        super().__init__()
+        self.keep = keep
+        self.calls = 0
+        self.seen: list[torch.Tensor] = []
+        self.hidden: torch.Tensor | None = None
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.keep(self, x)
+
+
+def _count(model: Keeps, x: torch.Tensor) -> torch.Tensor:
+    model.calls += 1
+    return x * model.calls
+
+
+def _collect(model: Keeps, x: torch.Tensor) -> torch.Tensor:
+    model.seen.append(x)
+    return x * len(model.seen)
+
+
+def _average(model: Keeps, x: torch.Tensor) -> torch.Tensor:
+    model.mean += 1
+    return x * model.mean
+
+
+def _recur(model: Keeps, x: torch.Tensor) -> torch.Tensor:
+    model.hidden = x if model.hidden is None else model.hidden + x
+    return model.hidden
+
+
+@pytest.mark.parametrize(
+    ("keep", "name", "begin"),
+    [
+        (
+            _count,
+            "calls",
+            "forward gives other answers for the same input each time, so nothing can be proven against it. ",
+        ),
+        (_collect, "seen", "forward gives other answers"),
+        (_average, "mean", "forward gives other answers"),
+        (_recur, "hidden", "the second forward raised "),
+    ],
+)
+def test_a_forward_that_keeps_state_is_told_what_it_keeps(keep: Any, name: str, begin: str) -> None:
+    sample = zoo.bad("")
+    with pytest.raises(ModelError) as caught:
+        find_outputs(Keeps(keep), sample.inputs, {"batch": zoo.DimRange.parse("2:4:16")})
+    assert str(caught.value).startswith(begin)
+    assert str(caught.value).endswith(
+        f"It keeps state from one call to the next in self.{name}: make it an input and an output of forward, or set it anew in "
+        f"each call."
+    )
+    assert "dropout" not in str(caught.value)
+
+
+def test_random_numbers_are_told_apart_from_state() -> None:
+    sample = zoo.bad("")
+    with pytest.raises(ModelError, match=r"expected a model in evaluation mode\. Look for dropout with training=True"):
+        find_outputs(zoo.drops_out(), sample.inputs, sample.dims)
+
+
+def test_an_output_is_not_called_as_an_input_is() -> None:
+    sample = zoo.bad("")
+    gives = Unsteady(lambda x: {"x": x, "y": x})
+    assert [spec.name for spec in find_outputs(gives, sample.inputs, sample.dims).specs] == ["x_output", "y"]
+    for names in (("a", "x"), ("a", "a")):
+        with pytest.raises(
+            ModelError, match=rf"^outputs: the name '{names[1]}' stands for two tensors, inputs counted too; give"
+        ):
+            find_outputs(gives, sample.inputs, sample.dims, names)
+
+
+@pytest.mark.parametrize(
+    ("output", "plain"),
+    [
+        ((A, {"a": [A, None]}, Pair(A, B)), True),
+        (Outcome(A), False),
+        ({"a": (Outcome(A),)}, False),
+        (type("OwnDict", (dict,), {})(a=A), False),
+    ],
+)
+def test_which_outputs_exporters_take_as_they_are(output: Any, plain: bool) -> None:
+    assert is_plain(output) == plain
+
+
+def test_the_module_that_returns_a_tuple_is_called_as_the_other_one() -> None:
+    flat = returning_tuple(TakesOptions())
+    inputs = zoo.specs("mask:float32[2]", "ids:float32[2]")
+    assert forward_call(flat, inputs) == forward_call(TakesOptions(), inputs)
+    assert [t.tolist() for t in flat(A, mask=B)] == [[0.0, 0.0]]

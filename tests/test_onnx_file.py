@@ -3,11 +3,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import zoo
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.errors import ArtifactError, StageError
+from optkit.runners import open_runner
+from optkit.stages import ConvertFp16, OptimizeOnnx, QuantizeDynamic, Stage
 
 
 def external(folder: Path) -> Path:
@@ -131,3 +134,32 @@ def test_nodes_inside_control_flow_are_counted() -> None:
     other = graph("else", [helper.make_node("Neg", ["x"], ["y"])])
     outer = graph("main", [helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=other)])
     assert sorted(node.op_type for node in onnx_file.nodes(outer)) == ["Abs", "If", "Neg"]
+
+
+def ir_3(path: Path) -> Path:
+    """Write a model as IR version 3 has them: every weight is an input as well."""
+    tensor, floats = helper.make_tensor_value_info, TensorProto.FLOAT
+    weight = numpy_helper.from_array(np.ones((4, 3), np.float32) / 4, "weight")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
+        "old",
+        [tensor("x", floats, ["batch", 4]), tensor("weight", floats, [4, 3])],
+        [tensor("y", floats, ["batch", 3])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=3), path)
+    return path
+
+
+@pytest.mark.parametrize("stage", [ConvertFp16(), QuantizeDynamic(), OptimizeOnnx()], ids=str)
+def test_weights_that_an_old_file_lists_as_inputs_are_weights(stage: Stage, tmp_path: Path) -> None:
+    path = ir_3(tmp_path / "old.onnx")
+    old = onnx_file.describe(path, zoo.BATCH)
+    assert onnx_file.facts(path).ir_version == 3
+    assert [spec.name for spec in old.inputs] == ["x"]
+    made = stage.run(old, tmp_path / "out")
+    onnx_file.check(made.path)
+    assert [value.name for value in onnx.load(made.path).graph.input] == ["x"]
+    assert onnx_file.facts(made.path).ir_version >= 4
+    with open_runner(made) as runner:
+        assert np.allclose(runner.infer({"x": np.ones((2, 4), np.float32)})["y"], 1, atol=0.05)

@@ -119,7 +119,9 @@ def test_a_factory_that_builds_other_weights_each_time_is_told(tmp_path: Path) -
 def test_changed_code_is_noticed(tmp_path: Path) -> None:
     artifact = make(user_model(tmp_path), tmp_path)
     user_model(tmp_path, MODEL + "# changed\n")
-    with pytest.raises(ModelError, match=r"its code or weights have changed since model\.source\.json was made"):
+    with pytest.raises(
+        ModelError, match=r"its code or weights have changed since its outputs were found\. Run it again"
+    ):
         load_module(artifact)
 
 
@@ -163,3 +165,10 @@ def test_a_missing_artifact_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         open_artifact(tmp_path / "none.onnx")
     with pytest.raises(ArtifactError, match=r"is a directory; expected a model file"):
         open_artifact(tmp_path)
+
+
+def test_inputs_that_are_not_declared_are_asked_for_by_their_names(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r'its inputs are not declared, and forward takes input\. .*--input "input:float32'
+    ):
+        make_source(user_model(tmp_path), tmp_path / "out")

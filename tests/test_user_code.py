@@ -1,4 +1,5 @@
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_a_missing_module_is_told() -> None:
     with pytest.raises(ModelError, match=r"^no_such_module_here: "):
         user_code.load("no_such_module_here:build")
     with pytest.raises(
-        ModelError, match=r"^no_such_module_here: no such module; expected file\.py:function or package"
+        ModelError, match=r"^no_such_module_here: no such module, neither installed nor below .*; expected file\.py"
     ):
         user_code.code_sha256("no_such_module_here:build")
 
@@ -148,3 +149,44 @@ def test_an_error_is_told_by_the_users_last_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Expecting") as caught:
         build()
     assert re.match(r".*m\.py:4: JSONDecodeError: Expecting", user_code.describe(caught.value))
+
+
+def test_a_package_below_the_current_folder_is_found(tmp_path: Path) -> None:
+    """As with `python -m`; the console script has its own folder on the path and not the current one."""
+    (tmp_path / "pack_here").mkdir()
+    (tmp_path / "pack_here" / "__init__.py").touch()
+    (tmp_path / "pack_here" / "net.py").write_text("def build(): return 7\n")
+    code = (
+        "import os, sys; sys.path[:] = [p for p in sys.path if p not in ('', os.getcwd())]; "
+        "from optkit import user_code as u; print(u.target_fault('pack_here.net:build'), u.load('pack_here.net:build')())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "None 7\n", done.stderr
+
+
+@pytest.mark.parametrize("hides", ["onnx/__init__.py", "onnx.py"])
+def test_what_is_called_as_a_package_of_optkit_does_not_hide_it(hides: str, tmp_path: Path) -> None:
+    (tmp_path / hides).parent.mkdir(exist_ok=True)
+    (tmp_path / hides).write_text("raise RuntimeError('this is not ONNX')\n")
+    (tmp_path / "m.py").write_text("def build(): return 7\n")
+    code = (
+        "from optkit import user_code as u; print(u.load('m.py:build')()); import onnx; print(hasattr(onnx, 'checker'))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "7\nTrue\n", done.stderr
+
+
+def test_two_files_have_neighbours_of_the_same_name(tmp_path: Path) -> None:
+    body = "from neighbour import NUMBER\ndef build():\n    from neighbour import NUMBER as later\n    return NUMBER, later\n"
+    for folder, number in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "neighbour.py").write_text(f"NUMBER = {number}\n")
+        (tmp_path / folder / f"model_{folder}.py").write_text(body)
+    for folder, number in (("a", 1), ("b", 2), ("a", 1)):
+        assert user_code.load(f"{tmp_path}/{folder}/model_{folder}.py:build")() == (number, number)
+
+
+def test_a_file_without_a_name_is_answered_with_one_of_its_own(tmp_path: Path) -> None:
+    file = write(tmp_path, "net.py", "import os\nclass Net: ...\ndef build(): ...\n")
+    with pytest.raises(ModelError, match=rf"^'{re.escape(str(file))}': expected .*, as in {re.escape(str(file))}:Net$"):
+        user_code.split_target(str(file))

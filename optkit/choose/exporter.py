@@ -10,12 +10,13 @@ from optkit.bench import BenchSettings, measure, speed_ups
 from optkit.check import Prover
 from optkit.errors import StageError
 from optkit.findings import Parity
-from optkit.forward import BAKED_IN
 from optkit.stages import ExportOnnx
 from optkit.tensors import batch_dim
+from optkit.tracing import BAKED_IN
 
 _DECIDES_BY_VALUES = "GuardOnDataDependentSymNode"  # how dynamo says that forward branches on the values of a tensor
-_ORDER: tuple[Literal["dynamo", "torchscript"], ...] = ("dynamo", "torchscript")
+_Exporter = Literal["dynamo", "torchscript", "script"]
+_ORDER: tuple[_Exporter, ...] = ("dynamo", "torchscript", "script")
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class _Candidate:
 def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prover, filename: str) -> Artifact:
     """Run the exporters in turn; `auto` keeps the first right file, `best` the faster of the right ones in ONNX Runtime.
 
-    A file is right when it passes the stage's checks and parity at every corner. Notes say why others lost. When files were written but
-    none gives the model's answers, the first is returned, and its parity says so.
+    A file is right when it passes the stage's checks and parity at every corner. The model is scripted only when neither dynamo nor a
+    trace gave a right file: its loops run slower than those that they unroll. Notes say why others lost. When files were written but none
+    gives the model's answers, the first is returned, and its parity says so.
 
     Raises:
         StageError: no exporter wrote a file; holds every reason.
@@ -39,6 +41,9 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
     written: list[_Candidate] = []
     refused: list[str] = []
     for exporter in _ORDER:
+        right = [candidate for candidate in written if candidate.parity.passed]
+        if right and (stage.exporter == "auto" or exporter == "script"):
+            break
         attempt = stage.model_copy(update={"exporter": exporter})
         try:
             artifact = attempt.run(source, out_dir / f".{exporter}", filename)
@@ -55,14 +60,15 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
         candidate = _Candidate(exporter, artifact, prover.parity(artifact))
         written.append(candidate)
         if not candidate.parity.passed:
-            refused.append(f"the file of the {exporter} exporter is wrong: {candidate.parity.failure}")
-        elif stage.exporter == "auto":
-            break
+            because = f" ({'; '.join(baked)})" if baked else ""
+            refused.append(f"the file of the {exporter} exporter is wrong: {candidate.parity.failure}{because}")
     if not written:
         reasons = "\n".join(f"  - {reason}" for reason in refused)
         raise StageError(f"{stage.step}: no exporter could export the model.\n{reasons}")
     right = [candidate for candidate in written if candidate.parity.passed]
     chosen, why = _faster(right, prover) if len(right) > 1 else ((right or written)[0], [])
+    if chosen.exporter == "script" and any(_DECIDES_BY_VALUES in reason for reason in refused):
+        why = [*why, "forward branches on values: what was proven are the branches that the values of the proof took"]
     notes = (*chosen.artifact.notes, *why, *(f"not chosen: {reason}" for reason in refused))
     return _moved_up(chosen.artifact, out_dir).model_copy(update={"notes": notes})
 

@@ -54,8 +54,15 @@ def onnx(
     output: options.Output,
     opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
     exporter: Annotated[
-        str, typer.Option(help="auto (dynamo, then torchscript), best (the faster of both), dynamo or torchscript.")
+        str,
+        typer.Option(
+            help="auto (dynamo, then torchscript, then script), best (the faster of the first two), dynamo, torchscript "
+            "(traces), or script (keeps branches and loops)."
+        ),
     ] = "auto",
+    dynamo_limit_s: Annotated[
+        float, typer.Option(help="Stop the dynamo exporter after so many seconds of processor time.")
+    ] = 60.0,
     inputs: options.Inputs = None,
     example: options.Example = None,
     dims: options.Dims = None,
@@ -81,7 +88,7 @@ def onnx(
     from optkit.stages import ExportOnnx
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict)
+    stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
     model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
     _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
 

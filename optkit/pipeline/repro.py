@@ -10,11 +10,11 @@ from optkit import deps
 from optkit.artifact import Artifact
 from optkit.data import random_feed
 from optkit.errors import OutputError
-from optkit.forward import Call, forward_call
+from optkit.forward import Call, dynamic_axes, forward_call
 from optkit.origins import open_origin
 from optkit.source import ModelSource, load_module
 from optkit.stages import ExportOnnx, ExportTorchScript
-from optkit.tensors import TensorSpec, corners, example_sizes
+from optkit.tensors import corners, example_sizes
 
 SCRIPT = "repro.py"
 
@@ -27,15 +27,36 @@ import numpy as np
 import torch
 '''
 
-_COMPARE = '''
+_ANSWERS = '''
 
 def answers(outputs):
     """Return the tensors of an output as a flat list."""
-    if isinstance(outputs, torch.Tensor):
-        return [outputs]
+    if outputs is None or isinstance(outputs, torch.Tensor):
+        return [] if outputs is None else [outputs]
+    if hasattr(outputs, "__dataclass_fields__") and not isinstance(outputs, dict):
+        outputs = {{name: getattr(outputs, name) for name in outputs.__dataclass_fields__}}
     values = outputs.values() if hasattr(outputs, "values") else outputs
     return [tensor for value in values for tensor in answers(value)]
 
+'''
+
+_RETURNING_TUPLE = '''
+class ReturningTuple(torch.nn.Module):
+    """The model, with its output as one flat tuple: torch does not know the types that it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = model
+
+    def forward(self, {parameters}):
+        return tuple(answers(self.model({arguments})))
+
+
+model = ReturningTuple().eval()
+
+'''
+
+_COMPARE = """
 
 for name in {feeds}:
     feed = dict(np.load(name))
@@ -45,7 +66,7 @@ for name in {feeds}:
     found = {found}
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
         print(name, "output", i, a.shape, b.shape, "max abs", np.abs(a - b).max() if a.shape == b.shape else "other shape")
-'''
+"""
 
 
 def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder: Path) -> Path:
@@ -63,20 +84,20 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
         raise OutputError(f"{folder}: holds something already; expected a new or empty folder for the reproduction")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lines = _model_lines(source, folder)
         feeds = _write_feeds(source, folder)
         call = forward_call(load_module(source), source.inputs)
         if isinstance(stage, ExportOnnx):
-            lines += _onnx_lines(stage, call, source)
+            lines = _onnx_lines(stage, call, source)
             found = "session.run(None, feed)"
         else:
-            lines += _torchscript_lines(stage, call)
+            lines = _torchscript_lines(stage, call)
             positional = _call(Call(call.inputs), "tensors")
             found = f"[tensor.detach().numpy() for tensor in answers(exported({positional}))]"
         head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
+        model = "\n".join(_model_lines(source, folder)) + "\n" + _ANSWERS.format() + _returning_tuple(source, call)
         compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
         path = folder / SCRIPT
-        path.write_text(head + "\n".join(lines) + "\n" + compare, encoding="utf-8")
+        path.write_text(head + model + "\n".join(lines) + "\n" + compare, encoding="utf-8")
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
     return path
@@ -100,6 +121,18 @@ def _model_lines(source: Artifact, folder: Path) -> list[str]:
     if ".module()" not in lines[-1]:
         lines.append("model.eval()")
     return lines
+
+
+def _returning_tuple(source: Artifact, call: Call) -> str:
+    """Return the code that wraps the model, where its source was wrapped."""
+    if not ModelSource.read(source.path).flatten:
+        return ""
+    names = [spec.name for spec in call.positional]
+    keywords = [spec.name for spec in call.keyword]
+    parameters = ", ".join([*names, *(["*", *keywords] if keywords else [])])
+    return _RETURNING_TUPLE.format(
+        parameters=parameters, arguments=", ".join([*names, *(f"{name}={name}" for name in keywords)])
+    )
 
 
 def _write_feeds(source: Artifact, folder: Path) -> list[str]:
@@ -148,17 +181,18 @@ def _by_position(call: Call) -> list[str]:
 
 
 def _onnx_lines(stage: ExportOnnx, call: Call, source: Artifact) -> list[str]:
-    dynamo = stage.exporter != "torchscript"
+    dynamo = stage.exporter not in ("torchscript", "script")
     if dynamo:
-        shapes = {spec.name: _dynamic(spec) for spec in call.inputs}
+        shapes = {spec.name: dynamic_axes(spec) for spec in call.inputs}
         dynamic = f"dynamic_shapes={shapes if call.keyword else tuple(shapes.values())!r}"
     else:
-        dynamic = f"dynamic_axes={ ({s.name: _dynamic(s) for s in (*call.inputs, *source.outputs)})!r}"
+        dynamic = f"dynamic_axes={ ({s.name: dynamic_axes(s) for s in (*call.inputs, *source.outputs)})!r}"
     return [
         "import onnx",
         "import onnxruntime",
         "",
         *([*_example(call), "called = model"] if dynamo else _by_position(call)),
+        *(["called = torch.jit.script(model)"] if stage.exporter == "script" else []),
         "torch.onnx.export(",
         "    called,",
         "    args,",
@@ -179,7 +213,3 @@ def _torchscript_lines(stage: ExportTorchScript, call: Call) -> list[str]:
     if stage.method == "trace":
         return [*_by_position(call), "exported = torch.jit.trace(called, args, strict=False)"]
     return ["exported = torch.jit.script(model)"]
-
-
-def _dynamic(spec: TensorSpec) -> dict[int, str]:
-    return {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}

@@ -50,6 +50,11 @@ class Runner(abc.ABC):
         self._free()
 
     @property
+    def title(self) -> str:
+        """What messages call the artifact."""
+        return self.artifact.path.name
+
+    @property
     @abc.abstractmethod
     def provider(self) -> str:
         """What really runs the artifact, such as `CPUExecutionProvider`; known once it is loaded."""
@@ -73,7 +78,7 @@ class Runner(abc.ABC):
         except (FeedError, RunnerError):
             raise
         except Exception as e:  # every runtime raises types of its own
-            raise RunnerError(f"{self.artifact.path.name}: failed on {_shapes(feed)}: {first_line(e)}") from e
+            raise RunnerError(f"{self.title}: failed on {shapes_text(feed)}: {first_line(e)}") from e
         return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
     def bind(self, feed: Feed) -> Callable[[], None]:
@@ -90,7 +95,7 @@ class Runner(abc.ABC):
 
     def _check(self, feed: Feed) -> None:
         if not self._loaded:
-            raise RunnerError(f"{self.artifact.path.name}: the runner is not open; use it inside `with`")
+            raise RunnerError(f"{self.title}: the runner is not open; use it inside `with`")
         check_feed(feed, self.artifact.inputs)
 
     @abc.abstractmethod
@@ -106,5 +111,6 @@ class Runner(abc.ABC):
     def _bind(self, feed: Feed) -> Callable[[], None]: ...
 
 
-def _shapes(feed: Feed) -> str:
+def shapes_text(feed: Feed) -> str:
+    """Return the shapes of a feed as `x [2, 3], mask [2]`."""
     return ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())

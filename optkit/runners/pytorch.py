@@ -12,7 +12,7 @@ from optkit import user_code
 from optkit.engines import quantized_engine, supported_engines
 from optkit.errors import RunnerError, first_line
 from optkit.forward import flatten, forward_call, torchscript_notices_off
-from optkit.runners.base import Device, Runner
+from optkit.runners.base import Device, Runner, shapes_text
 from optkit.source import load_module
 from optkit.tensors import Feed
 
@@ -61,13 +61,11 @@ class _TorchRunner(Runner):
             try:
                 args, kwargs = self._placed(feed)
                 found = list(flatten(self._loaded_module(*args, **kwargs)))
-            except RuntimeError as e:
-                raise RunnerError(f"{self.artifact.path.name}: {user_code.describe(e)}") from e
+            except Exception as e:  # forward is the user's
+                raise RunnerError(f"{self.title}: failed on {shapes_text(feed)}: {user_code.describe(e)}") from e
             names = [spec.name for spec in self.artifact.outputs]
             if len(found) != len(names):
-                raise RunnerError(
-                    f"{self.artifact.path.name}: returned {len(found)} outputs; expected {', '.join(names)}"
-                )
+                raise RunnerError(f"{self.title}: returned {len(found)} outputs; expected {', '.join(names)}")
             # A copy: a module may return a view of its input or of a buffer.
             return {name: tensor.to("cpu", copy=True).numpy() for name, (_, tensor) in zip(names, found, strict=True)}
 
@@ -93,6 +91,11 @@ class _TorchRunner(Runner):
 
 class EagerRunner(_TorchRunner):
     """The source module, run as PyTorch runs it."""
+
+    @property
+    def title(self) -> str:
+        """What messages call it: its file is of optkit's own making."""
+        return "the model"
 
     def _module(self) -> "torch.nn.Module":
         module = load_module(self.artifact)  # shared by the process: what moves to a GPU is a copy

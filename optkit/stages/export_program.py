@@ -8,10 +8,11 @@ from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import by_position, forward_call
+from optkit.forward import forward_call
 from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.tensors import TensorSpec, example_sizes
+from optkit.tracing import by_position
 
 
 class ExportProgram(Stage):
@@ -31,13 +32,14 @@ class ExportProgram(Stage):
         call = forward_call(module, source.inputs)
         feed = random_feed(call.inputs, example_sizes(source.dims))
         shapes: tuple[object, ...] = tuple(_dynamic(spec) for spec in call.inputs)
+        called = by_position(module, call)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 program = torch.export.export(
-                    by_position(module, call),
+                    called,
                     tuple(torch.from_numpy(array) for array in feed.values()),
-                    dynamic_shapes=(shapes,) if call.keyword else shapes,
+                    dynamic_shapes=shapes if called is module else (shapes,),
                     strict=False,
                 )
                 torch.export.save(program, path)

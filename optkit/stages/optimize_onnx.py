@@ -53,8 +53,7 @@ class OptimizeOnnx(Stage):
         if self.tool == "onnxslim":
             slimmed: onnx.ModelProto = require("onnxslim").slim(onnx_file.load(path))
             return slimmed
-        import onnx_ir
         from onnxscript import optimizer
 
-        optimized: onnx_ir.Model = optimizer.optimize(onnx_ir.load(path))  # external data is read where needed
+        optimized: onnx_ir.Model = optimizer.optimize(onnx_file.load_lazily(path))
         return optimized

@@ -24,7 +24,7 @@ from optkit.progress import track
 from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.stages.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
-from optkit.stages.torchscript import save, to_torchscript
+from optkit.stages.torchscript import write_torchscript
 
 if TYPE_CHECKING:
     import torch
@@ -74,16 +74,13 @@ class QuantizeTorch(Stage):
             )
         with quantized_engine(engine), _quiet(), _fast_path_off():
             quantized, notes = self._quantized(module, source, engine, reduced)
-            scripted, how, baked_in = to_torchscript(quantized.eval(), source)  # FX gives new modules, in training mode
-            save(scripted, path)
-        # Scales are numbers, and the tracer says of each that it is a constant from now on.
-        baked_in = [note for note in baked_in if "/torch/_ops.py:" not in note]
+            written = write_torchscript(quantized.eval(), source, path)  # FX gives new modules, in training mode
         bits = 7 if reduced else 8
         notes += [
             f"{_mb(_weight_bytes(module))} of weights in FP32, {_mb(path.stat().st_size)} in this file",
             f"{self.mode}, {bits}-bit activations, engine {engine}{'' if reduced or engine == 'qnnpack' else ': for x86 with VNNI'}",
-            how,
-            *baked_in,
+            # Scales are numbers, and the tracer says of each that it is a constant from now on.
+            *(note for note in written if "/torch/_ops.py:" not in note),
         ]
         return self.artifact(source, path, Precision.INT8, notes=notes).model_copy(update={"engine": engine})
 

@@ -3,15 +3,17 @@
 import contextlib
 import ctypes
 import io
+import linecache
 import logging
 import os
 import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from optkit import user_code
+from optkit.errors import first_line
 from optkit.tensors import TensorSpec
 
 # What torch.export says when the model takes a dynamic dimension for a number.
@@ -21,8 +23,8 @@ _SPECIALIZED = re.compile(r"static shape of (\d+) for dimension inputs\['(\w+)'\
 _MENDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"GuardOnDataDependentSymNode|data-dependent|control flow"),
-        "The model decides by the values of a tensor: use torch.where or torch.cond there; or return torch.jit.script(model) from "
-        "the factory, which keeps branches, and use --exporter torchscript.",
+        "The model decides by the values of a tensor: use torch.where or torch.cond there; or use --exporter "
+        "script, which keeps branches.",
     ),
     (
         re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'|operator '([^']+)' to ONNX opset"),
@@ -39,13 +41,16 @@ _MENDS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def refusal(error: BaseException, inputs: Sequence[TensorSpec], log: str = "") -> str:
+def refusal(
+    error: BaseException, inputs: Sequence[TensorSpec], log: str = "", number_lines: Mapping[str, str] | None = None
+) -> str:
     """Return the cause of an exporter's error, the line of the user's model, and what usually mends it.
 
     Args:
         error: what the exporter raised; torch wraps the cause in its own errors.
         inputs: of the model.
         log: what the exporter printed, where the TorchScript exporter names the line.
+        number_lines: the lines of the model that made a number of a dimension, by its size.
     """
     chain = [error]
     while (inner := chain[-1].__cause__) is not None:
@@ -54,7 +59,7 @@ def refusal(error: BaseException, inputs: Sequence[TensorSpec], log: str = "") -
     found = _SPECIALIZED.search(str(cause))
     spec = next((spec for spec in inputs if found and spec.name == found[2]), None)
     if found and spec:
-        return lost_dimension("input", spec, int(found[3]), found[1])
+        return lost_dimension("input", spec, int(found[3]), found[1], (number_lines or {}).get(found[1]))
     told = user_code.describe(cause)
     line = user_code.last_line_in("\n".join([log, *(str(e) for e in chain), *map(_translated_node, chain)]))
     if line and not told.startswith(line.partition(":")[0]):
@@ -70,12 +75,30 @@ def _mend(told: str) -> str:
     return ""
 
 
-def lost_dimension(kind: str, spec: TensorSpec, axis: int, size: str) -> str:
-    """Return the sentence for a dynamic dimension that the exporter took for a number."""
-    return (
-        f"{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}. "
-        f"The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[{axis}] itself."
+def lost_dimension(kind: str, spec: TensorSpec, axis: int, size: str, line: str | None = None) -> str:
+    """Return the sentence for a dynamic dimension that the exporter took for a number, at a line of the model where it is known."""
+    where = f"{line}: " if line else ""
+    lost = (
+        f"{where}{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}."
     )
+    if line and _is_loop(line):
+        return (
+            f"{lost} The Python loop there was unrolled for that size: compute without it, or use --exporter script, which keeps "
+            f"loops."
+        )
+    return f"{lost} The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[{axis}] itself."
+
+
+def _is_loop(line: str) -> bool:
+    file, _, number = line.rpartition(":")
+    text = linecache.getline(file, int(number))
+    return "range(" in text and "for " in text
+
+
+def script_reason(error: BaseException) -> str:
+    """Return the cause and the user's line of an error of the TorchScript compiler."""
+    line = re.search(r'File "([^"]+)", line (\d+)', str(error))
+    return f"{first_line(error).rstrip(':')}{f' ({line[1]}:{line[2]})' if line else ''}"
 
 
 def _translated_node(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """What the two stages that write TorchScript share: scripting (keeps control flow) and tracing (records one run)."""
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,54 +10,71 @@ from optkit import user_code
 from optkit.artifact import Artifact
 from optkit.data import random_feed
 from optkit.errors import StageError, first_line
-from optkit.forward import baked_in_notes, by_position, forward_call
+from optkit.forward import forward_call
+from optkit.stages.refusal import script_reason
 from optkit.tensors import example_sizes
+from optkit.tracing import baked_in_notes, by_position, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
 
 
-def to_torchscript(
-    module: "torch.nn.Module", source: Artifact, method: Literal["auto", "script", "trace"] = "auto"
-) -> "tuple[torch.jit.ScriptModule, str, list[str]]":
-    """Return the module as TorchScript, how it was made, and a note for each value that a trace baked in.
+def write_torchscript(
+    module: "torch.nn.Module",
+    source: Artifact,
+    path: Path,
+    method: Literal["auto", "script", "trace"] = "auto",
+    *,
+    strict: bool = False,
+) -> list[str]:
+    """Save the scripted or the traced module, and return what is to be said of it.
 
     Args:
         module: in evaluation mode.
         source: gives the inputs and dimensions.
+        path: of the file.
         method: `auto` scripts, and traces when the module cannot be scripted.
+        strict: refuse a trace that turned a value of the example into a constant.
 
     Raises:
-        StageError: it cannot be scripted or traced.
+        StageError: it cannot be scripted, traced or saved.
     """
+    try:
+        return _write(module, source, path, method, strict)
+    except (RuntimeError, OSError) as e:
+        raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
+
+
+def _write(
+    module: "torch.nn.Module", source: Artifact, path: Path, method: Literal["auto", "script", "trace"], strict: bool
+) -> list[str]:
     import torch
 
+    if isinstance(module, torch.jit.ScriptModule):
+        module.save(str(path))
+        return ["the source is TorchScript already"]
     reason = ""
     if method != "trace":
         try:
-            if forward_call(module, source.inputs).keyword:
-                raise StageError("forward takes some inputs by keyword only, and a TorchScript file by position")
+            if why := why_not_scripted(module, forward_call(module, source.inputs)):
+                raise StageError(why)
             with _constants_in_order():
-                return torch.jit.script(module), "scripted: keeps control flow", []
-        except Exception as e:  # the frontend raises many types, user code in it any
-            reason = _script_reason(e)
+                torch.jit.script(module).save(str(path))
+            return ["scripted: keeps control flow"]
+        except OSError:
+            raise
+        except (
+            Exception
+        ) as e:  # the frontend raises many types, user code in it any; some is found out while saving only
+            reason = script_reason(e)
             if method == "script":
                 raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
-    traced, baked_in = _trace(module, source)
-    how = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
-    return traced, how, baked_in
-
-
-def save(scripted: "torch.jit.ScriptModule", path: Path) -> None:
-    """Write a TorchScript file.
-
-    Raises:
-        StageError: it could not be saved.
-    """
-    try:
-        scripted.save(str(path))
-    except (RuntimeError, OSError) as e:
-        raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
+    traced, notes = _trace(module, source)
+    if strict and notes:
+        raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
+    traced.save(str(path))
+    why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
+    return [why, *notes]
 
 
 class _InOrder(dict[str, None]):
@@ -93,7 +109,7 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
     feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+    with warnings.catch_warnings(record=True) as caught, loops_told(), torch.no_grad():
         warnings.simplefilter("always", torch.jit.TracerWarning)
         try:
             # check_trace would compare with this same input only; parity does it at every corner.
@@ -101,9 +117,3 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
         except Exception as e:
             raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e
     return traced, baked_in_notes(caught)
-
-
-def _script_reason(error: BaseException) -> str:
-    """Return the cause and the user's line of an error of the TorchScript compiler."""
-    line = re.search(r'File "([^"]+)", line (\d+)', str(error))
-    return f"{first_line(error).rstrip(':')}{f' ({line[1]}:{line[2]})' if line else ''}"

@@ -49,14 +49,14 @@ def test_auto_falls_back_to_the_torchscript_exporter_and_says_why(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.onnx"]
 
 
-def test_a_dimension_that_dynamo_loses_makes_it_fall_back(tmp_path: Path) -> None:
+def test_what_dynamo_and_a_trace_lose_is_kept_by_scripting(tmp_path: Path) -> None:
     artifact = run(ExportOnnx(opset=18), zoo.bad("loses_batch").source(tmp_path), tmp_path / "out")
-    assert artifact.notes[0].startswith("exported by the torchscript exporter")
-    assert any(
-        "not chosen: the dynamo exporter failed: input 'x' lost its dynamic dimension 'batch'" in note
-        for note in artifact.notes
-    )
-    assert "not chosen: the file of the torchscript exporter is wrong: output " in artifact.notes[-1]
+    assert artifact.notes[0].startswith("exported by the script exporter")
+    first, second = artifact.notes[1:]
+    assert "not chosen: the dynamo exporter failed: " in first
+    assert "input 'x' lost its dynamic dimension 'batch'" in first
+    assert "not chosen: the file of the torchscript exporter is wrong: output " in second
+    assert "the trace baked in a value: Converting a tensor to a Python integer" in second
 
 
 def wrong_by_one(*args: Any) -> None:
@@ -92,17 +92,17 @@ def test_best_measures_both_and_says_by_how_much(make: Make, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
 
 
-def test_every_reason_is_told_when_both_are_refused(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_reason_is_told_when_all_are_refused(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_onnx, "_dynamo", raises)
     monkeypatch.setattr(export_onnx, "_torchscript", raises)
+    monkeypatch.setattr(export_onnx, "_script", raises)
     with pytest.raises(StageError) as caught:
         run(ExportOnnx(name="mine", opset=17), make("linear"), tmp_path / "out")
-    head, first, second = str(caught.value).splitlines()
+    head, first, second, third = str(caught.value).splitlines()
     assert head == "mine: no exporter could export the model."
     assert first.startswith("  - the dynamo exporter failed: ")
     assert second.startswith("  - the torchscript exporter failed: ")
+    assert third.startswith("  - the script exporter failed: ")
     assert "ValueError: Cannot view a tensor" in first
     assert "ValueError: Cannot view a tensor" in second
     assert not list((tmp_path / "out").rglob("*.onnx"))

@@ -159,7 +159,7 @@ def export(*more: object) -> tuple[object, ...]:
 def test_a_source_that_is_not_there(refused: Refused, folder: Path) -> None:
     for target, says in (
         ("none.py:build", r"none\.py: no such file; expected a Python file\. Check the path before the colon\."),
-        ("model.py", r"'model\.py': expected file\.py:function or package\.module:function, as in model\.py:build"),
+        ("model.py", r"'model\.py': expected file\.py:function or package\.module:function, as in model\.py:Model"),
         ("model.py:none", r"model\.py: has no 'none'; it defines .*build"),
         (f"{folder}:build", r"expected file\.py:function or package\.module:function"),
     ):
@@ -402,7 +402,7 @@ def test_an_existing_package_is_not_replaced_without_force(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("export", "onnx", "model.py:build", "-o", "m.onnx"), r'its inputs are not declared, .* as in --input "image:float32'),
+        (("export", "onnx", "model.py:build", "-o", "m.onnx"), r'its inputs are not declared, .* as in --input "x:float32'),
         (export("--set", "n"), r"^error: --set n: expected name=value$"),
         (export("--set", "n=1", "--set", "n=2"), r"^error: --set n=2: 'n' is given twice$"),
         (export("--set", "n=[1]"), r"^error: --set n=\[1\]: is a list; expected a number, a text, true or false$"),

@@ -36,6 +36,9 @@ CODE = """
             if x.abs().max() > 10:
                 x = x / 10
             return x
+    class Unscriptable(nn.Module):
+        def forward(self, x):
+            return torch.cat([*x.split(1)]) if x.abs().max() > 10 else x
     class Integers(nn.Module):
         def forward(self, x): return x // 2
     class Mixes(nn.Module):
@@ -98,11 +101,25 @@ def test_names_of_a_torchscript_file_decide_over_the_order_of_declaration(code: 
 
 
 def test_auto_does_not_take_a_trace_where_dynamo_saw_a_branch_on_values(code: Path, tmp_path: Path) -> None:
+    _, artifact = auto(source(code, "Threshold"), tmp_path / "out")
+    assert artifact.notes[0].startswith("exported by the script exporter")
+    assert any("GuardOnDataDependentSymNode" in note for note in artifact.notes)
+    assert any("not chosen: the torchscript exporter kept one branch only: " in note for note in artifact.notes)
+    assert (
+        "forward branches on values: what was proven are the branches that the values of the proof took"
+        in artifact.notes
+    )
+    with open_runner(artifact) as runner:  # the branch that random values never take
+        loud = np.array([[20, 1, 1, 1]], np.float32)
+        assert np.allclose(runner.infer({"x": loud})["output"], loud / 10)
+
+
+def test_a_branch_that_can_be_neither_kept_nor_traced_is_refused(code: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
-        auto(source(code, "Threshold"), tmp_path / "out")
+        auto(source(code, "Unscriptable"), tmp_path / "out")
     assert "GuardOnDataDependentSymNode" in str(caught.value)
-    assert "the torchscript exporter kept one branch only: " in str(caught.value)
     assert "To take that, --exporter torchscript" in str(caught.value)
+    assert "the model cannot be scripted: " in str(caught.value)
 
 
 def test_integers_beyond_0_and_1_are_compared_where_the_model_takes_them(code: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"model": {"source": "no_such_package.models:build"}},
-            "model.source: no_such_package.models: no such module; expected file.py:function or package.module:function",
+            "model.source: no_such_package.models: no such module, neither installed nor below {cwd}; expected file.py:function or package.module:function",
             id="missing-module",
         ),
         pytest.param(
@@ -156,7 +156,7 @@ def test_what_cannot_be_carried_out_is_told_before_any_work(tmp_path: Path, keys
     (tmp_path / "broken.py").write_text("import torch\ndef build(:\n")
     with pytest.raises(RecipeError) as caught:
         plan_of(tmp_path, **keys)
-    assert str(caught.value) == says.format(folder=tmp_path)
+    assert str(caught.value) == says.format(folder=tmp_path, cwd=Path.cwd())
     assert not (tmp_path / "out").exists()
 
 

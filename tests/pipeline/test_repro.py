@@ -87,3 +87,18 @@ def test_a_folder_in_use_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds something already; expected a new or empty folder"):
         write_repro(make("linear"), ExportOnnx(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "script"])
+def test_it_repeats_what_returns_a_type_of_its_own_and_what_is_scripted(exporter: str, tmp_path: Path) -> None:
+    returned = "Estimate(x * scale, x)" if exporter == "torchscript" else "(x * scale, x)"
+    (tmp_path / "model.py").write_text(
+        "import dataclasses\nimport torch\n@dataclasses.dataclass\nclass Estimate:\n    mean: torch.Tensor\n"
+        "    spread: torch.Tensor\nclass Model(torch.nn.Module):\n    def forward(self, x, scale):\n"
+        f"        return {returned}\n"
+    )
+    inputs = zoo.specs("x:float32[batch,4]", "scale:float32[batch,1]")
+    source = make_source(f"{tmp_path / 'model.py'}:Model", tmp_path / "source", inputs, zoo.BATCH)
+    shown = run(write_repro(source, ExportOnnx(exporter=exporter, opset=17), tmp_path / "repro"))
+    assert len(shown) == 10
+    assert all(line.endswith("max abs 0.0") for line in shown)

@@ -8,6 +8,8 @@ import zoo
 from conftest import Make
 
 from optkit import onnx_file
+from optkit.check import Prover, Requirements
+from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, export_onnx
@@ -20,6 +22,19 @@ DYNAMO = ExportOnnx(exporter="dynamo")
 def test_auto_is_a_choice_made_elsewhere(make: Make, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"^export-onnx: exporter 'auto' is a choice, not an exporter"):
         ExportOnnx().run(make("linear"), tmp_path)
+
+
+def test_what_cannot_be_scripted_is_told_with_its_line(tmp_path: Path) -> None:
+    code = """
+        import torch
+        class Star(torch.nn.Module):
+            def forward(self, x):
+                return torch.cat([*x.unbind(0)])
+    """
+    (tmp_path / "m.py").write_text(textwrap.dedent(code))
+    source = make_source(f"{tmp_path / 'm.py'}:Star", tmp_path / "s", zoo.specs("x:float32[batch,4]"), zoo.BATCH)
+    with pytest.raises(StageError, match=r"^export-onnx: the model cannot be scripted: .*\(.*m\.py:5\)$"):
+        ExportOnnx(exporter="script").run(source, tmp_path / "out")
 
 
 def test_an_opset_that_dynamo_cannot_write_is_refused_and_not_replaced(make: Make, tmp_path: Path) -> None:
@@ -52,10 +67,53 @@ def test_dynamo_writes_one_file(make: Make) -> None:
 def test_a_dimension_that_dynamo_fixes_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         DYNAMO.run(zoo.bad("loses_batch").source(tmp_path), tmp_path)
+    line = next(n for n, text in enumerate(zoo.HERE.read_text().splitlines(), 1) if "in range(int(x.shape[0]))" in text)
     assert str(caught.value) == (
-        "export-onnx: the dynamo exporter failed: input 'x' lost its dynamic dimension 'batch': axis 0 is fixed to 2. "
-        "The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[0] itself."
+        f"export-onnx: the dynamo exporter failed: {zoo.HERE}:{line}: input 'x' lost its dynamic dimension 'batch': axis 0 is fixed "
+        "to 2. The Python loop there was unrolled for that size: compute without it, or use --exporter script, which keeps loops."
     )
+
+
+def test_a_size_that_becomes_a_number_is_named_with_its_line(tmp_path: Path) -> None:
+    code = """
+        import torch
+        class Baked(torch.nn.Module):
+            def forward(self, x):
+                n = int(x.shape[1])
+                if n == 3:
+                    return x
+                return x * 2
+    """
+    (tmp_path / "m.py").write_text(textwrap.dedent(code))
+    dims = zoo.BATCH | {"length": zoo.DimRange.parse("2:3:8")}
+    source = make_source(f"{tmp_path / 'm.py'}:Baked", tmp_path / "s", zoo.specs("x:float32[batch,length]"), dims)
+    with pytest.raises(StageError) as caught:
+        DYNAMO.run(source, tmp_path / "out")
+    assert f"{tmp_path / 'm.py'}:5: input 'x' lost its dynamic dimension 'length': axis 1 is fixed to 3." in str(
+        caught.value
+    )
+    assert "The model takes that size for a number" in str(caught.value)
+
+
+def test_a_loop_that_a_trace_unrolls_is_noted_with_its_line(tmp_path: Path) -> None:
+    code = """
+        import torch
+        class Steps(torch.nn.Module):
+            def forward(self, x):
+                total = x[:, :1] * 0
+                for i in range(x.shape[1]):
+                    total = total * 0.5 + x[:, : x.shape[1]][:, i : i + 1]
+                return total
+    """
+    (tmp_path / "m.py").write_text(textwrap.dedent(code))
+    dims = zoo.BATCH | {"length": zoo.DimRange.parse("2:3:8")}
+    source = make_source(f"{tmp_path / 'm.py'}:Steps", tmp_path / "s", zoo.specs("x:float32[batch,length]"), dims)
+    found = TORCHSCRIPT.run(source, tmp_path / "traced")
+    note = f"{tmp_path / 'm.py'}:6: the trace baked in a value: range() over a size of the example unrolls the loop"
+    assert found.notes[1:] == (note,)  # slices by a size are traced rightly, and not noted
+    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    assert not prover.parity(found).passed
+    assert prover.parity(ExportOnnx(exporter="script", opset=17).run(source, tmp_path / "scripted")).passed
 
 
 def test_a_dimension_that_the_file_has_lost_is_named(

@@ -4,14 +4,18 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zoo
 from conftest import Make
 
+from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.errors import ModelError, StageError
+from optkit.runners import open_runner
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.tensors import DimRange
 
 CODE = """
     import torch
@@ -51,9 +55,9 @@ def code(tmp_path: Path) -> Path:
     return path
 
 
-def source(code: Path, name: str, *more: str) -> Artifact:
+def source(code: Path, name: str, *more: str, dims: dict[str, DimRange] = zoo.BATCH) -> Artifact:
     inputs = zoo.specs("x:float32[batch,4]", *more)
-    return make_source(f"{code}:{name}", code.parent / f"source-{name}", inputs, zoo.BATCH)
+    return make_source(f"{code}:{name}", code.parent / f"source-{name}", inputs, dims)
 
 
 def test_a_branch_on_data(code: Path, tmp_path: Path) -> None:
@@ -95,12 +99,16 @@ def test_strict_lets_a_plain_model_through(make: Make, tmp_path: Path) -> None:
     ExportOnnx(exporter="torchscript", opset=17, strict=True).run(make("conv"), tmp_path)
 
 
-def test_an_input_that_no_output_depends_on_is_told(code: Path, tmp_path: Path) -> None:
-    ignores = source(code, "Ignores", "mask:float32[batch,4]")
-    kept = ExportOnnx(exporter="dynamo", opset=18).run(ignores, tmp_path / "kept")
-    assert "no output depends on input 'mask'" in kept.notes
-    with pytest.raises(StageError, match=r"the file has no input 'mask': no output depends on it\. Leave it out"):
-        ExportOnnx(exporter="torchscript", opset=18).run(ignores, tmp_path / "lost")
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript", "script"])
+def test_an_input_that_no_output_depends_on_is_kept_and_told(exporter: str, code: Path, tmp_path: Path) -> None:
+    """The TorchScript exporter leaves it out, and a client that sends it as forward takes it would be refused."""
+    source_ = source(code, "Ignores", "mask:int64[batch,length]", dims=zoo.BATCH | {"length": DimRange.parse("1:2:4")})
+    artifact = ExportOnnx(exporter=exporter, opset=18).run(source_, tmp_path / "kept")
+    assert "no output depends on input 'mask'" in artifact.notes
+    assert onnx_file.facts(artifact.path).inputs == source_.inputs
+    with open_runner(artifact) as runner:
+        feed = {"x": np.ones((3, 4), np.float32), "mask": np.ones((3, 2), np.int64)}
+        assert (runner.infer(feed)["output"] == 2).all()
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
@@ -118,10 +126,6 @@ def test_a_model_on_another_dtype_is_refused_with_both_dtypes(code: Path) -> Non
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 def test_a_model_that_writes_to_its_input_is_exported_right(exporter: str, code: Path, tmp_path: Path) -> None:
-    import numpy as np
-
-    from optkit.runners import open_runner
-
     artifact = ExportOnnx(exporter=exporter, opset=18).run(source(code, "InPlace"), tmp_path / "out")
     feed = {"x": np.zeros((3, 4), np.float32)}
     with open_runner(artifact) as runner:
