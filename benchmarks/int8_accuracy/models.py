@@ -6,6 +6,7 @@ channel make them the usual victims of INT8.
 """
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 CANVAS = 20
+RECIPES = Path(__file__).absolute().parents[2] / "recipes"
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -39,7 +41,8 @@ def diabetes() -> nn.Module:
 
 def resnet18() -> nn.Module:
     """Return ResNet-18 for 224x224 with seeded random weights: for speed and the size of the error alone."""
-    from resnet import ResNet18  # recipes/resnet.py
+    sys.path.append(str(RECIPES))
+    from resnet import ResNet18
 
     torch.manual_seed(0)
     return ResNet18(1000).eval()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from int8_accuracy import models
+from int8_accuracy.models import RECIPES
 
-RECIPES = Path(__file__).absolute().parents[2] / "recipes"
 MODELS = Path(models.__file__).absolute()
 sys.path.append(str(RECIPES))
 

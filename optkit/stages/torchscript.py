@@ -58,8 +58,7 @@ def _write(
         try:
             if why := why_not_scripted(module, forward_call(module, source.inputs)):
                 raise StageError(why)
-            with _constants_in_order():
-                torch.jit.script(module).save(str(path))
+            _script(module).save(str(path))
             return ["scripted: keeps control flow"]
         except OSError:
             raise
@@ -75,6 +74,16 @@ def _write(
     traced.save(str(path))
     why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
     return [why, *notes]
+
+
+def _script(module: "torch.nn.Module") -> "torch.jit.ScriptModule":
+    import torch
+
+    try:
+        with _constants_in_order():
+            return torch.jit.script(module)
+    except OSError as e:  # the source of a function cannot be read; an OSError of saving is another matter
+        raise StageError(str(e)) from e
 
 
 class _InOrder(dict[str, None]):
