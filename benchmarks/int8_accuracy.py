@@ -8,7 +8,7 @@
 
 Every tool gets the same FP32 ONNX file (of the TorchScript exporter) and the same calibration samples in a process of its own, with its
 defaults; `optkit` alone is optkit's default with calibration data. Its file is judged on other samples: the task's score, the share of decisions that FP32 makes too, cosine and SQNR. All files of a
-task are then measured together in alternating rounds, at 1 and 2 threads and batch 1 and 8.
+task are then measured together in alternating blocks, at 1 and 2 threads and batch 1 and 8.
 
 optkit's files are those of its commands, with the proof that these demand: a file that it refuses to write is reported so. Peers beside
 ONNX Runtime live in environments of their own, which must not take optkit's packages down to the versions that they pin:
@@ -176,8 +176,8 @@ def outputs(file: Path, task: Task, feeds: Sequence[Feed]) -> np.ndarray:
 
 
 def speed(task: Task, folder: Path, made: dict[str, Result], *, quick: bool) -> Result:
-    """Measure all files of a task in alternating rounds, and return the ratios to FP32."""
-    from optkit.bench import BenchSettings, load_average, measure, speed_ups
+    """Measure all files of a task in alternating blocks, and return the ratios to FP32."""
+    from optkit.bench import BenchSettings, load_average, measure
     from optkit.data import Feeds, Samples
 
     files = {"FP32": folder / "fp32.onnx"}
@@ -187,17 +187,19 @@ def speed(task: Task, folder: Path, made: dict[str, Result], *, quick: bool) -> 
     artifacts = {tool: _open(file, task) for tool, file in files.items()}
     reference = artifacts["FP32"]
     samples = Samples(reference.inputs, reference.dims, Feeds(str(folder / "calibration"), reference.inputs))
-    length = {"rounds": 2, "min_duration_s": 0.05, "min_calls": 3} if quick else {"rounds": 9, "min_duration_s": 0.4}
+    length = {"min_blocks": 2, "max_blocks": 2} if quick else {"time_limit_s": 300.0}
     found: Result = {"speed": [], "fp32_speed": [], "load_before": load_average()}
     for threads in (1, 2):
-        settings = BenchSettings(batches=(1, 8), threads=threads, warmup_calls=3, **{"min_calls": 10} | length)
-        measured = measure(artifacts, samples, settings)
+        measured = measure(artifacts, samples, BenchSettings(batches=(1, 8), threads=threads, **length), "FP32")
         found["fp32_speed"] += [
-            {"threads": threads, "batch": m.batch, "p50_ms": m.p50_ms} for m in measured if m.artifact == "FP32"
+            {"threads": threads, "batch": m.batch, "p50_ms": m.p50_ms}
+            for m in measured.measurements
+            if m.artifact == "FP32"
         ]
         found["speed"] += [
             {"tool": s.candidate, "threads": threads, "batch": s.batch, "ratio": s.ratio, "low": s.low, "high": s.high}
-            for s in speed_ups(measured, "FP32")
+            for s in measured.speed_ups
+            if s.low is not None
         ]
     return found
 

@@ -7,7 +7,7 @@ NO_DIFFERENCE_DB = 0.1  # of SQNR
 
 
 class Point(NamedTuple):
-    """A file of a tool: its SQNR, and the smallest and largest speed-up of any round."""
+    """A file of a tool: its SQNR, and the two ends of the interval of its speed-up."""
 
     tool: str
     sqnr_db: float

@@ -20,8 +20,8 @@ def markdown(results: Result) -> str:
         "Written by `benchmarks/int8_accuracy.py`. Every tool with its defaults, on the same FP32 file and the same calibration samples; judged on "
         "other samples against the FP32 file in ONNX Runtime. SQNR is the power of FP32's outputs over that of the error; agreement the "
         "share of samples for which the decision (class, nearest neighbour) is FP32's. Speed is the ratio to FP32 in ONNX Runtime, measured in "
-        "alternating rounds: the median of the rounds, and in brackets the smallest and largest. A tool is beaten by another that is better "
-        "in one of both, by more than 0.1 dB or than the spread of the rounds, and no worse in the other; by FP32 where INT8 is not faster.",
+        "alternating blocks, and in brackets its 95 % interval. A tool is beaten by another that is better "
+        "in one of both, by more than 0.1 dB or than the intervals, and no worse in the other; by FP32 where INT8 is not faster.",
         "",
         *_summary(tasks),
         *(line for name, task in tasks.items() for line in _task(name, task)),

@@ -1,7 +1,7 @@
 """Carrying out: the plan of a recipe, the run of a plan, and the single steps of the command line."""
 
 from optkit.pipeline.plan import Plan, make_plan
-from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
+from optkit.pipeline.records import BenchRecord, RunRecord, SelfTestRecord, StepResult
 from optkit.pipeline.run import run
 
-__all__ = ["BenchRecord", "Plan", "RunRecord", "StepResult", "make_plan", "run"]
+__all__ = ["BenchRecord", "Plan", "RunRecord", "SelfTestRecord", "StepResult", "make_plan", "run"]

@@ -28,7 +28,7 @@ def test_it_writes_a_proven_file_that_can_be_measured_and_packaged(
     assert passport["parity"]["tolerance"]["min_cosine"] == 0.98
     assert passport["batch_independence"]["failure"] is None
 
-    assert optkit("bench", output, "--batch", "2", "--rounds", "1").code == 0
+    assert optkit("bench", output, "--batch", "2", "--time-limit-s", "1").code == 0
     assert optkit("package", "torchserve", output, "-o", tmp_path / "store").code == 0
     assert optkit("package", "triton", output, "-o", tmp_path / "repository").code == 0
 
