@@ -55,6 +55,7 @@ class Artifact(Record):
     notes: tuple[str, ...] = ()
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
     quantization: Quantization | None = None  # what was tried and measured to make it
+    engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
     def all_files(self) -> tuple[Path, ...]:

@@ -1,19 +1,30 @@
 """What the commands that make one file have in common: make it, prove it, show it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from optkit.cli.output import Output
-from optkit.cli.values import requirements, samples_of, settings
+from optkit.cli.values import parse_args, parse_dims, parse_inputs, requirements, samples_of, settings
 from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
     from optkit.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="file.py:build, package.module:factory, a TorchScript or .pt2 file, or a Hugging Face folder.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,52 @@ class Proof:
     rtol: float | None = None
     device: str = "cpu"
     may_mix: bool = False
+
+
+class SourceModel:
+    """The options that say which model is taken out of PyTorch."""
+
+    def __init__(
+        self,
+        target: str,
+        inputs: list[str] | None,
+        example: str | None,
+        dims: list[str] | None,
+        output_names: list[str] | None,
+        weights: Path | None,
+        arguments: list[str] | None,
+    ) -> None:
+        from optkit.user_code import absolute_target
+
+        self.target = target
+        self.inputs = parse_inputs(inputs)
+        self.example = absolute_target(example, Path()) if example else None
+        self.dims = parse_dims(dims)
+        self.outputs = tuple(output_names) if output_names else None
+        self.weights = weights
+        self.args = parse_args(arguments)
+
+    def make(self, folder: Path) -> "Artifact":
+        """Build the model, write its source artifact to `folder`, and log what was found about it.
+
+        Raises:
+            ModelError: it cannot be built or run, or the options do not fit it.
+        """
+        from optkit.source import make_source
+
+        source = make_source(
+            self.target,
+            folder,
+            self.inputs,
+            self.dims,
+            weights=self.weights,
+            args=self.args,
+            outputs=self.outputs,
+            example=self.example,
+        )
+        for note in source.notes:
+            logger.info("%s", note)
+        return source
 
 
 def make_and_show(

@@ -15,7 +15,7 @@ from optkit.recipe import Recipe
 from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
 from optkit.source import is_onnx, source_fault
-from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, Stage
+from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, QuantizeTorch, Stage
 from optkit.tensors import batch_dim, dimension_faults
 from optkit.weights import weights_fault
 
@@ -139,7 +139,8 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
         if fault:
             yield f"data.{key}: {fault}"
     for i, stage in enumerate(recipe.steps):
-        if isinstance(stage, QuantizeStatic) and not stage.data:
+        static = isinstance(stage, QuantizeTorch) and stage.mode == "static"
+        if (static or isinstance(stage, QuantizeStatic)) and not stage.data:
             yield f"{_where(i, stage)}: no calibration data; name some as data.calibration: file.py:function"
         elif stage.data and stage.data != recipe.data.calibration and (fault := data_fault(stage.data)):
             yield f"{_where(i, stage)}: {fault}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optkit import user_code
+from optkit.engines import quantized_engine, supported_engines
 from optkit.errors import RunnerError, first_line
 from optkit.findings import CallParts
 from optkit.forward import flatten, forward_call, torchscript_notices_off
@@ -143,7 +144,25 @@ class EagerRunner(_TorchRunner):
 
 
 class TorchScriptRunner(_TorchRunner):
-    """A TorchScript file."""
+    """A TorchScript file; an INT8 one runs on the quantized engine that it was made for, which only CPUs have."""
+
+    def _load(self) -> None:
+        engine = self.artifact.engine
+        if engine and self.device is Device.CUDA:
+            raise RunnerError(f"{self.artifact.path.name}: INT8 TorchScript runs on CPUs only. Use --device cpu.")
+        if engine and engine not in supported_engines():
+            raise RunnerError(
+                f"{self.artifact.path.name}: was made for torch's quantized engine {engine!r}; torch has "
+                f"{', '.join(supported_engines()) or 'none'} here. Quantize it again with --backend auto."
+            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quantized_engine(engine))
+            super()._load()
+            self._engine = stack.pop_all()
+
+    def _free(self) -> None:
+        super()._free()
+        self._engine.close()
 
     def _module(self) -> "torch.nn.Module":
         import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from optkit.artifact import Artifact
+from optkit.errors import StageError
 from optkit.findings import BatchIndependence
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
@@ -56,6 +57,8 @@ def package_triton(
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "Triton")
+    if artifact.engine and settings.instances.kind == "gpu":
+        raise StageError(f"{artifact.path.name}: INT8 TorchScript runs on CPUs only. Set instances: {{kind: cpu}}.")
     contract = triton_contract(artifact, settings, independence)
     warmup = warmup_of(artifact, contract, sample) if settings.warmup else None
     config = model_config(name, artifact, settings, contract, warmup)

@@ -12,9 +12,17 @@ from optkit.stages.export_torchscript import ExportTorchScript
 from optkit.stages.optimize_onnx import OptimizeOnnx
 from optkit.stages.quantize_dynamic import QuantizeDynamic
 from optkit.stages.quantize_static import QuantizeStatic
+from optkit.stages.quantize_torch import QuantizeTorch
 
 AnyStage = Annotated[
-    ExportTorchScript | ExportProgram | ExportOnnx | OptimizeOnnx | ConvertFp16 | QuantizeDynamic | QuantizeStatic,
+    ExportTorchScript
+    | ExportProgram
+    | ExportOnnx
+    | OptimizeOnnx
+    | ConvertFp16
+    | QuantizeDynamic
+    | QuantizeStatic
+    | QuantizeTorch,
     Field(discriminator="stage"),
 ]
 
@@ -27,5 +35,6 @@ __all__ = [
     "OptimizeOnnx",
     "QuantizeDynamic",
     "QuantizeStatic",
+    "QuantizeTorch",
     "Stage",
 ]

@@ -126,6 +126,11 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
             id="limit-without-samples",
         ),
         pytest.param(
+            {"steps": [{"stage": "quantize-torch", "mode": "static"}]},
+            "steps.0 (quantize-torch): no calibration data; name some as data.calibration: file.py:function",
+            id="static-torch-without-calibration",
+        ),
+        pytest.param(
             {"gates": {"max_accuracy_drop": 0.01}},
             "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate",
             id="gate-without-evaluation",
