@@ -46,7 +46,7 @@ COMMANDS: dict[str, list[str]] = {
     "export onnx (torchscript)": [OPTKIT, *EXPORT, "--exporter", "torchscript", "-o", "traced.onnx"],
     "convert fp16": [OPTKIT, "convert", "fp16", "big.onnx", "-o", "half.onnx"],
     "check": [OPTKIT, "check", "big.onnx", "half.onnx"],
-    "bench": [OPTKIT, "bench", "big.onnx", "half.onnx", "--rounds", "1"],
+    "bench": [OPTKIT, "bench", "big.onnx", "half.onnx", "--time-limit-s", "0.001"],
 }
 
 

@@ -83,7 +83,7 @@ class Artifact(Record):
 class Passport(Document):
     """The sidecar of an artifact: what it is, how it was made, what was found about it."""
 
-    schema_id: ClassVar[str] = "optkit/passport/1"
+    schema_id: ClassVar[str] = "optkit/passport/2"
 
     artifact: Artifact
     stage: str | None = None

@@ -5,6 +5,7 @@ and the report keep them. A number that is not finite is None, because JSON has 
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from pydantic import Field
 
@@ -92,33 +93,133 @@ class Accuracy(Record):
     function: str
 
 
+class GpuConditions(Record):
+    """What a GPU did while one artifact was measured, sampled through NVML; None where it does not tell."""
+
+    sm_clock_mhz: float | None  # median of the samples
+    memory_clock_mhz: float | None
+    max_temperature_c: float | None
+    mean_power_w: float | None
+    energy_mj_per_inference: float | None  # of one call, not of one sample of its batch
+    throttle_reasons: tuple[str, ...]  # seen in any sample
+    throttled_calls: int
+    throttled_calls_kept: int  # of blocks in which every call was throttled; the others are left out of every number
+
+
+class CallParts(Record):
+    """Where the time of one call on a GPU goes: medians in ms. The parts overlap, so their sum is no latency."""
+
+    enqueue_ms: float
+    copy_in_ms: float
+    compute_ms: float
+    copy_out_ms: float
+
+
 class Measurement(Record):
-    """The latency of one artifact at one batch size; percentiles are derived from `times_ms`."""
+    """The latency of one artifact at one batch size, and all that the number includes.
+
+    A percentile is there only where at least five calls lie above it: p90 from 50 calls, p95 from 100, p99 from 500.
+    """
 
     artifact: str
+    precision: str | None  # of the file, as its graph says; None where it was not told
     device: str
     provider: str  # what really ran it, such as CPUExecutionProvider
     threads: int
+    affinity: tuple[int, ...] | None  # the processors that it could run on; None where the system does not say
     batch: int
     sizes: dict[str, int]
     includes_copies: bool  # whether a time holds copies between host and device
-    warmup_calls: int
-    times_ms: tuple[tuple[float, ...], ...]  # one tuple for each round; rounds of all artifacts alternate
+    cuda_graph: bool  # whether a call replayed a captured CUDA graph
+    load_ms: float | None  # cold start: from the file to a session that is ready, median over the blocks
+    first_call_ms: float | None  # cold start: the first call after loading, median over the blocks
+    calls: int  # that the numbers below are made of
+    dropped_calls: int  # made and left out: the first ones after every switch, and those of a throttled GPU
+    blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of all artifacts alternate
+    times_ms: tuple[tuple[float, ...], ...]  # of each block, some hundred of its calls spread evenly over it
     p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    mean_ms: float
+    min_ms: float
     samples_per_s: float
+    gpu: GpuConditions | None = None
+    parts: CallParts | None = None
+
+    @property
+    def tail(self) -> tuple[str, float]:
+        """The highest percentile that the number of calls supports, and its name."""
+        known = {"p99": self.p99_ms, "p95": self.p95_ms, "p90": self.p90_ms, "p50": self.p50_ms}
+        return next((name, value) for name, value in known.items() if value is not None)
+
+
+class Verdict(StrEnum):
+    """What a comparison says of the candidate."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    NO_DIFFERENCE = "no difference"
+    TOO_NOISY = "too noisy to say"
+
+
+class Stopped(StrEnum):
+    """Why a comparison took no more blocks."""
+
+    PRECISE = "the interval is narrow enough"
+    TIME = "the time limit was reached"
+    BLOCKS = "the largest number of blocks was reached"
+    INTERRUPTED = "it was interrupted"
 
 
 class SpeedUp(Record):
-    """How many times faster a candidate is than the reference: median and range over the rounds of the ratio of median latencies."""
+    """How many times faster a candidate is than the reference, at one batch size.
+
+    The unit is the log of the ratio of the two medians of one block; `ratio` is the exponential of the mean over the blocks without
+    the tenth at either end. An interval is None where there are too few blocks for it: two for `low` and `high`, six for the other.
+    """
 
     reference: str
     candidate: str
     batch: int
     ratio: float
-    low: float
-    high: float
+    low: float | None  # its 95 % interval by Student's t
+    high: float | None
+    free_low: float | None  # distribution-free interval of the median ratio, of at least 95 %, by order statistics
+    free_high: float | None
+    verdict: Verdict
+    blocks: int
+    stopped: Stopped
+
+
+class ConcurrentLoad(Record):
+    """One artifact called by several threads at once, each with a binding of its own: throughput against latency."""
+
+    artifact: str
+    batch: int
+    callers: int
+    calls: int
+    samples_per_s: float
+    p50_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class Knee(Record):
+    """The batch size after which larger ones bring little, and the rule by which it was found."""
+
+    artifact: str
+    batch: int
+    samples_per_s: float
+    rule: str
+
+
+class NotRun(Record):
+    """An artifact that was asked for and could not be measured here."""
+
+    artifact: str
+    reason: str
 
 
 def at(sizes: dict[str, int]) -> str:

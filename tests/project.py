@@ -52,7 +52,7 @@ TORCHSCRIPT = {"stage": "export-torchscript"}
 ONNX = {"stage": "export-onnx", "exporter": "torchscript", "opset": 17}
 DYNAMIC = {"stage": "quantize-dynamic", "after": "export-onnx"}
 STATIC = {"stage": "quantize-static", "after": "export-onnx"}
-BENCH = {"batches": [2], "rounds": 2, "warmup_calls": 1, "min_duration_s": 0, "min_calls": 2}
+BENCH = {"batches": [2], "block_s": 0, "block_calls": 2, "drop_s": 0, "drop_calls": 1, "min_blocks": 2, "max_blocks": 2}
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "model": {"source": "model.py:build"},

@@ -15,6 +15,7 @@ class Machine(Record):
     cores: int  # that this process may use
     memory_gib: float | None
     vnni: bool | None  # x86 integer dot products, which make INT8 fast; None where it cannot be told
+    governor: str | None  # of the first processor's frequency, such as performance; None where it cannot be read
     gpu: str | None
     system: str
     python: str
@@ -28,6 +29,7 @@ def this_machine() -> Machine:
         cores=usable_cores(),
         memory_gib=_memory_gib(),
         vnni=any("vnni" in flag for flag in flags.split()) if flags else None,
+        governor=_governor(),
         gpu=gpu_name(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
@@ -37,6 +39,11 @@ def this_machine() -> Machine:
 def load_average() -> float | None:
     """Return how many processes wanted to run in the last minute, on average; None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def affinity() -> tuple[int, ...] | None:
+    """Return the processors that this process may run on; None where the system does not say."""
+    return tuple(sorted(os.sched_getaffinity(0))) if sys.platform == "linux" else None
 
 
 def usable_cores() -> int:
@@ -62,6 +69,14 @@ def _cpuinfo(key: str) -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _governor() -> str | None:
+    """Return the frequency governor of Linux; virtual machines mostly have none."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
 
 
 def _memory_gib() -> float | None:

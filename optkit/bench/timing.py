@@ -1,41 +1,66 @@
 """The timing loop: it knows nothing of models, only of something to call."""
 
+import functools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from pydantic import Field
+import numpy as np
 
-from optkit.record import Record
-
-
-class StopRule(Record):
-    """When a block of calls ends: after both `min_duration_s` and `min_calls`, and at `max_duration_s` in any case."""
-
-    warmup_calls: int = Field(default=10, ge=0)
-    min_duration_s: float = Field(default=0.2, ge=0)
-    min_calls: int = Field(default=30, ge=1)
-    max_duration_s: float = Field(default=5.0, gt=0)
+from optkit.bench.settings import BenchSettings
 
 
-def time_calls(call: Callable[[], None], rule: StopRule) -> tuple[float, ...]:
-    """Call again and again and return the time of each call in ms; warm-up calls are left out.
+@dataclass(frozen=True)
+class GpuSample:
+    """What a GPU was doing at one moment, of the clock that calls are timed with; None where it does not tell."""
 
-    A warm-up is bounded by `max_duration_s` too. Nothing but the clock is read between two calls.
+    at_s: float
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    throttles: tuple[str, ...]  # why it ran slower than it could
+
+
+@dataclass(frozen=True)
+class Block:
+    """The times of the counted calls of one block, in ms, and how many calls before them were dropped."""
+
+    times_ms: np.ndarray  # (calls,)
+    dropped_calls: int
+    began_s: float = 0.0  # of the first counted call
+    samples: tuple[GpuSample, ...] = ()
+    throttled_calls: int = 0  # left out of `times_ms`, unless every call was throttled
+    all_throttled: bool = False
+
+    @functools.cached_property
+    def p50_ms(self) -> float:
+        """The median."""
+        return float(np.median(self.times_ms))
+
+
+def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
+    """Drop the first calls after a switch, then time one call after the other until the block is long enough.
+
+    Both the dropped and the counted calls go on until their shortest time and their fewest calls are reached. The counted ones follow
+    each other without a pause: the caches hold what the model itself leaves in them. Nothing but the clock is read between two calls.
     """
+    dropped = _calls(call, settings.drop_s, settings.drop_calls)
+    began_s = time.perf_counter_ns() / 1e9
+    counted = _calls(call, settings.block_s, settings.block_calls)
+    return Block(np.array(counted) / 1e6, len(dropped), began_s)
+
+
+def _calls(call: Callable[[], object], shortest_s: float, fewest: int) -> list[int]:
+    """Call until both limits are reached; return the time of each call in ns."""
     clock = time.perf_counter_ns
-    started = clock()
-    for _ in range(rule.warmup_calls):
-        call()
-        if clock() - started > rule.max_duration_s * 1e9:
-            break
     times: list[int] = []
-    started = clock()
-    earliest, latest = started + int(rule.min_duration_s * 1e9), started + int(rule.max_duration_s * 1e9)
-    before = started
-    while not (len(times) >= rule.min_calls and before >= earliest) and not (times and before >= latest):
+    before = clock()
+    end = before + int(shortest_s * 1e9)
+    while len(times) < fewest or before < end:
         before = clock()
         call()
         after = clock()
         times.append(after - before)
         before = after
-    return tuple(t / 1e6 for t in times)
+    return times

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, measure, speed_ups
+from optkit.bench import BenchSettings, measure
 from optkit.check import Prover
 from optkit.errors import StageError
 from optkit.findings import Parity
@@ -77,11 +77,16 @@ def _faster(right: list[_Candidate], prover: Prover) -> tuple[_Candidate, list[s
     """Return the candidate with the smaller latency at opt, and a note with the ratio."""
     dim = batch_dim(right[0].artifact.inputs)
     batches = (right[0].artifact.dims[dim].opt,) if dim else ()
-    settings = BenchSettings(batches=batches, rounds=5, device=prover.asked.device)
+    settings = BenchSettings(batches=batches, device=prover.asked.device)
     measured = measure({c.exporter: c.artifact for c in right}, prover.samples, settings)
-    found = speed_ups(measured, right[0].exporter)[0]
+    if measured.not_run:
+        missing = measured.not_run[0]
+        others = [c for c in right if c.exporter != missing.artifact]
+        return others[0], [f"not chosen: the {missing.artifact} exporter's file cannot be measured: {missing.reason}"]
+    (found,) = measured.speed_ups
     chosen = right[1] if found.ratio > 1 else right[0]
-    ratio = f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
+    interval = f" (95 % interval {found.low:.2f} to {found.high:.2f})" if found.low and found.high else ""
+    ratio = f"{found.ratio:.2f}x{interval}"
     return chosen, [f"the {found.candidate} exporter's file runs {ratio} as fast as the {found.reference} exporter's"]
 
 

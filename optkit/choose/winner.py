@@ -1,42 +1,166 @@
-"""Which artifact wins: the fastest of those that passed."""
+"""Which artifact wins, among those that passed every gate, and why each other one does not."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
+from optkit.bench.statistics import Intervals, intervals
 from optkit.findings import Measurement, SpeedUp
 from optkit.record import Record
 
+# Two artifacts whose interval holds 1 are told apart by accuracy and size, unless the measurement is so noisy that it holds anything:
+# more than this apart, the estimate decides.
+TIE_WITHIN = 1.05
 
-class Winner(Record):
-    """The artifact that is kept, and why."""
+
+class By(StrEnum):
+    """What the best artifact is best in."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+    SIZE = "size"
+
+
+class Choice(Record):
+    """The `choose` key of a recipe: what `artifact: fastest` stands for. Budgets are gates: what is over one cannot win."""
+
+    by: By = By.LATENCY
+    batch: int | None = None  # of the latency; None takes the geometric mean over all that were measured
+
+
+class Lost(Record):
+    """An artifact that was not kept, and why."""
 
     artifact: str
     reason: str
 
 
-def fastest(
-    measurements: Sequence[Measurement], speed_ups: Sequence[SpeedUp], passed: Collection[str]
+class Winner(Record):
+    """The artifact that is kept, and why; and why each other one was not."""
+
+    artifact: str
+    reason: str
+    lost: tuple[Lost, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An artifact that may win, or the reason why it may not."""
+
+    name: str
+    size_bytes: int = 0
+    accuracy: float | None = None
+    refused: str | None = None
+
+
+def choose_winner(
+    candidates: Sequence[Candidate],
+    measurements: Sequence[Measurement],
+    speed_ups: Sequence[SpeedUp],
+    choice: Choice,
 ) -> Winner | None:
-    """Return the artifact with the largest geometric mean of its speed-ups over all batch sizes; None where none passed.
+    """Return the best of the candidates that passed; None where none passed and was measured.
+
+    By latency or throughput, artifacts tie with the best where the 95 % interval of their ratio to it holds 1 (and the ratio is below
+    1.05); the more accurate one then wins, then the smaller one. By size, the smallest wins, then the more accurate one.
 
     Args:
-        measurements: of all artifacts, at the same batch sizes.
-        speed_ups: over one reference.
-        passed: the names of those that may win.
+        candidates: all that were made; those with `refused` cannot win.
+        measurements: of all artifacts, in the same blocks.
+        speed_ups: over one reference, for the words of the reason.
+        choice: what is best.
     """
-    means = {name: _mean(speed_ups, name) for name in passed if any(m.artifact == name for m in measurements)}
-    if not means:
+    times = {c.name: _log_times(measurements, c.name, choice) for c in candidates}
+    able = [c for c in candidates if not c.refused and times[c.name]]
+    if not able:
         return None
-    best, *others = sorted(means, key=lambda name: -means[name])
-    batches = sorted({m.batch for m in measurements})
-    over = f"batch {', '.join(map(str, batches))}"
-    reference = speed_ups[0].reference if speed_ups else ""
-    reason = f"the fastest of {len(means)} that passed every gate: {means[best]:.2f}x {reference} (geometric mean over {over})"
-    if others:
-        reason += f"; next is {others[0]} with {means[others[0]]:.2f}x"
-    return Winner(artifact=best, reason=reason)
+    ratios: Mapping[str, Intervals] = {}
+    if choice.by is By.SIZE:
+        best = min(able, key=lambda c: (c.size_bytes, -_known(c.accuracy)))
+    else:
+        quickest = min(able, key=lambda c: intervals(times[c.name]).ratio)
+        ratios = {c.name: _ratio(times[c.name], times[quickest.name]) for c in able}
+        tied = [c for c in able if c is quickest or _is_tie(ratios[c.name])]
+        best = min(tied, key=lambda c: (-_known(c.accuracy), c.size_bytes, ratios[c.name].ratio))
+        ratios = {c.name: _ratio(times[c.name], times[best.name]) for c in able}
+    lost = [Lost(artifact=c.name, reason=_why_not(c, best, choice, ratios)) for c in candidates if c is not best]
+    return Winner(artifact=best.name, reason=_why(best, able, measurements, speed_ups, choice), lost=tuple(lost))
 
 
-def _mean(speed_ups: Sequence[SpeedUp], name: str) -> float:
-    ratios = [s.ratio for s in speed_ups if s.candidate == name]
-    return math.exp(sum(math.log(ratio) for ratio in ratios) / len(ratios)) if ratios else 1.0
+def _log_times(measurements: Sequence[Measurement], name: str, choice: Choice) -> list[float]:
+    """Return for each block the log of the time that counts: of a call, or of a sample at the batch where that is shortest."""
+    mine = [m for m in measurements if m.artifact == name]
+    if choice.by is By.THROUGHPUT:
+        mine = sorted(mine, key=lambda m: m.p50_ms / m.batch)[:1]
+        return [math.log(ms / m.batch) for m in mine for ms in m.blocks_p50_ms]
+    if choice.batch is not None:
+        mine = [m for m in mine if m.batch == choice.batch]
+    blocks = zip(*(m.blocks_p50_ms for m in mine), strict=True)
+    return [sum(map(math.log, block)) / len(block) for block in blocks]
+
+
+def _ratio(log_times: Sequence[float], best: Sequence[float]) -> Intervals:
+    """Return how many times longer than the best one takes."""
+    return intervals([mine - other for mine, other in zip(log_times, best, strict=True)])
+
+
+def _is_tie(found: Intervals) -> bool:
+    holds_1 = found.low is None or found.high is None or found.low <= 1 <= found.high
+    return holds_1 and found.ratio <= TIE_WITHIN
+
+
+def _known(accuracy: float | None) -> float:
+    return -math.inf if accuracy is None else accuracy
+
+
+def _why(
+    best: Candidate,
+    able: Sequence[Candidate],
+    measurements: Sequence[Measurement],
+    speed_ups: Sequence[SpeedUp],
+    choice: Choice,
+) -> str:
+    of = f"of {len(able)} that passed every gate"
+    if choice.by is By.SIZE:
+        return f"the smallest {of}: {best.size_bytes:,} bytes"
+    if choice.by is By.THROUGHPUT:
+        most = max((m for m in measurements if m.artifact == best.name), key=lambda m: m.batch / m.p50_ms)
+        return f"the largest throughput {of}: {most.batch * 1000 / most.p50_ms:,.0f} samples/s at batch {most.batch} by its median"
+    ups = [s for s in speed_ups if s.candidate == best.name and choice.batch in (None, s.batch)]
+    if not ups:
+        return f"the fastest {of}"
+    ratio = math.exp(sum(math.log(s.ratio) for s in ups) / len(ups))
+    mean = "geometric mean over batch" if len(ups) > 1 else "at batch"
+    return f"the fastest {of}: {ratio:.2f}x {ups[0].reference} ({mean} {', '.join(str(s.batch) for s in ups)})"
+
+
+def _why_not(candidate: Candidate, best: Candidate, choice: Choice, ratios: Mapping[str, Intervals]) -> str:
+    if candidate.refused:
+        return candidate.refused
+    if choice.by is By.SIZE:
+        if candidate.size_bytes > best.size_bytes:
+            return f"larger: {candidate.size_bytes:,} bytes against {best.size_bytes:,}"
+        return _by_accuracy(candidate, best) or "the same in size and accuracy, and later in the recipe"
+    if candidate.name not in ratios:
+        return "not measured"
+    found = ratios[candidate.name]
+    interval = (
+        "" if found.low is None or found.high is None else f" (95 % interval {found.low:.3f} to {found.high:.3f})"
+    )
+    times = f"{found.ratio:.3f}x the time{interval}"
+    if not _is_tie(found) and found.ratio > 1:
+        return f"slower: {times}"
+    same = f"no difference in speed that was measured, {times}"
+    if reason := _by_accuracy(candidate, best):
+        return f"{same}; {reason}"
+    if candidate.size_bytes > best.size_bytes:
+        return f"{same}; as accurate, and larger: {candidate.size_bytes:,} bytes against {best.size_bytes:,}"
+    return f"{same}; the same in accuracy and size"
+
+
+def _by_accuracy(candidate: Candidate, best: Candidate) -> str | None:
+    if _known(candidate.accuracy) >= _known(best.accuracy):
+        return None
+    mine = "not known" if candidate.accuracy is None else f"{candidate.accuracy:.4f}"
+    return f"less accurate: {mine} against {best.accuracy:.4f}"

@@ -5,7 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from optkit.cli import check, export, inspect, package, quantize, run
+from optkit.cli import bench, check, export, inspect, migrate, package, quantize, run
 from optkit.cli.output import print_error
 from optkit.errors import OptkitError
 
@@ -41,10 +41,11 @@ app.add_typer(_export, name="export")
 app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
 app.command("check")(check.check)
-app.command("bench")(check.bench)
+app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
+app.command("migrate")(migrate.migrate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)
 

@@ -1,4 +1,4 @@
-"""`optkit check` and `optkit bench`."""
+"""`optkit check`."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import open_file, parse_device, parse_sizes, samples_of, settings, tolerance
+from optkit.cli.values import open_file, parse_device, samples_of, tolerance
 
 
 def check(
@@ -44,45 +44,3 @@ def check(
     out.answer(found, parity_table(found.parity))
     out.verdict(found.failures)
     raise typer.Exit(1 if found.failures else 0)
-
-
-def bench(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="The models; the first one is the reference.", show_default=False)
-    ],
-    batches: Annotated[
-        str | None, typer.Option("--batch", help="Batch sizes, as 1,8,64.", show_default="min, opt and max")
-    ] = None,
-    device: options.DeviceName = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Of each runtime.", show_default="all cores")] = None,
-    rounds: Annotated[int, typer.Option(help="How often each model takes its turn.")] = 3,
-    min_duration_s: Annotated[float, typer.Option(help="The shortest time of one turn, in seconds.")] = 0.2,
-    min_calls: Annotated[int, typer.Option(help="The fewest calls of one turn.")] = 30,
-    dims: options.Dims = None,
-    data: options.Data = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> None:
-    """Measure models in alternating turns: p50, p90, p99, throughput, speed-up over the first.
-
-    Example: optkit bench model.onnx model.int8.onnx --batch 1,8
-    """
-    from optkit.bench import BenchSettings
-    from optkit.pipeline.checking import bench_files
-    from optkit.report import bench_tables, busy_machine
-
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    asked = settings(
-        BenchSettings,
-        batches=parse_sizes("--batch", batches),
-        device=parse_device(device),
-        threads=threads,
-        rounds=rounds,
-        min_duration_s=min_duration_s,
-        min_calls=min_calls,
-    )
-    opened = [open_file(path, dims) for path in artifacts]
-    with out.working():
-        record = bench_files(opened, samples_of(opened[0], data), asked)
-    out.answer(record, *bench_tables(record), *busy_machine(record))

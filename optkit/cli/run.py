@@ -20,6 +20,7 @@ def run(
         list[str] | None, typer.Option("--set", help="A key of the recipe as key.key=value.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of every artifact why it won or lost.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -32,7 +33,7 @@ def run(
     from optkit.pipeline.plan import make_plan
     from optkit.pipeline.run import run as carry_out
     from optkit.recipe import load_recipe
-    from optkit.report import next_commands, plan_table, run_summary, run_tables
+    from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     read = load_recipe(recipe, pairs("--set", overrides))
@@ -42,7 +43,8 @@ def run(
         return
     with out.working():
         record = carry_out(plan, fresh=fresh, finish=step is None)
-    out.answer(record, *run_tables(record), run_summary(record, plan.out_dir))
+    shown = [choice_text(record)] if explain else []
+    out.answer(record, *run_tables(record), *shown, run_summary(record, plan.out_dir))
     out.verdict(record.failures)
     out.hint(*next_commands(record, plan.out_dir))
     raise typer.Exit(record.exit_code)

@@ -50,7 +50,13 @@ def settings(cls: "type[R]", **given: object) -> "R":
         return cls.model_validate(given)
     except ValidationError as e:
         lines = [line.removeprefix("document: ") for line in faults(e)]
-        raise RecipeError("; ".join(f"--{line.replace('_', '-', 1) if ':' in line else line}" for line in lines)) from e
+        raise RecipeError("; ".join(_as_option(line) for line in lines)) from e
+
+
+def _as_option(fault: str) -> str:
+    """Return a fault of a key as one of the option that gave it."""
+    key, colon, what = fault.partition(":")
+    return f"--{key.replace('_', '-')}{colon}{what}" if colon else f"--{fault}"
 
 
 def parse_sizes(option: str, text: str | None) -> tuple[int, ...]:

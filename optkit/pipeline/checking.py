@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, load_average, measure, speed_ups, this_machine
+from optkit.bench import BenchSettings, load_average, self_test, this_machine
 from optkit.check import check_batch_independence, check_parity
 from optkit.data import Samples
 from optkit.errors import FeedError
 from optkit.findings import BatchIndependence, Parity, Tolerance
-from optkit.pipeline.records import BenchRecord
+from optkit.pipeline.measuring import bench_record
+from optkit.pipeline.records import BenchRecord, SelfTestRecord
 from optkit.record import Document
 from optkit.runners import Device, open_runner
 from optkit.source import make_source
@@ -73,13 +74,20 @@ def bench_files(artifacts: Sequence[Artifact], samples: Samples, settings: Bench
     for artifact in artifacts[1:]:
         _same_inputs(artifacts[0], artifact)
     named = dict(zip(_names([a.path for a in artifacts]), artifacts, strict=True))
+    return bench_record(named, samples, settings, this_machine(), reference=next(iter(named)))
+
+
+def self_test_file(artifact: Artifact, samples: Samples, settings: BenchSettings, trials: int) -> SelfTestRecord:
+    """Compare a model with a copy of itself, and return how often the benchmark was right.
+
+    Raises:
+        FeedError: no trial is asked for, or a batch size lies outside the declared range.
+        RunnerError: it cannot be run on the device.
+    """
     load = load_average()
-    measurements = measure(named, samples, settings)
-    return BenchRecord(
-        machine=this_machine(),
-        load_before=load,
-        measurements=tuple(measurements),
-        speed_ups=tuple(speed_ups(measurements, next(iter(named)))),
+    found = self_test(artifact, samples, settings, trials)
+    return SelfTestRecord(
+        artifact=artifact.path.name, machine=this_machine(), settings=settings, load_before=load, found=found
     )
 
 

@@ -3,16 +3,18 @@
 import logging
 from collections.abc import Mapping
 
-from optkit.artifact import Passport, hash_of
-from optkit.bench import load_average, measure, speed_ups, this_machine
+from optkit.artifact import Artifact, Passport, hash_of
+from optkit.bench import BenchSettings, Machine, load_average, measure, this_machine
 from optkit.data import Samples
 from optkit.errors import ArtifactError
+from optkit.findings import NotRun
 from optkit.pipeline.plan import SOURCE, Plan
 from optkit.pipeline.records import BenchRecord
 
 logger = logging.getLogger(__name__)
 
 BENCH_FILE = "bench.json"
+WRONG = "its answers cannot be compared with the model's (parity), so its speed says nothing"
 
 
 def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) -> tuple[BenchRecord, bool]:
@@ -39,17 +41,41 @@ def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) 
         kept = None
     if kept and kept.key == key:
         return kept, True
-    load = load_average()
-    measurements = measure(runnable, samples, settings)
-    record = BenchRecord(
-        key=key,
-        machine=machine,
-        load_before=load,
-        measurements=tuple(measurements),
-        speed_ups=tuple(speed_ups(measurements, SOURCE)),
+    record = bench_record(runnable, samples, settings, machine, reference=SOURCE)
+    wrong = [NotRun(artifact=name, reason=WRONG) for name in passports if name not in runnable]
+    record = record.model_copy(
+        update={"key": None if record.interrupted else key, "not_run": (*record.not_run, *wrong)}
     )
     for name, passport in passports.items():
-        mine = tuple(m.model_copy(update={"times_ms": ()}) for m in measurements if m.artifact == name)
+        mine = tuple(m.model_copy(update={"times_ms": ()}) for m in record.measurements if m.artifact == name)
         passport.model_copy(update={"measurements": mine}).save()
     record.write(path)
+    if record.interrupted:
+        logger.warning("interrupted: %d blocks that were whole are kept in %s", len(record.order), path)
+        raise KeyboardInterrupt
     return record, False
+
+
+def bench_record(
+    artifacts: Mapping[str, Artifact], samples: Samples, settings: BenchSettings, machine: Machine, reference: str
+) -> BenchRecord:
+    """Measure artifacts against one of them, and return all that was found with the machine that it was found on.
+
+    Raises:
+        FeedError: a batch size lies outside the declared range.
+        RunnerError: no artifact can be run on the device.
+    """
+    load = load_average()
+    found = measure(artifacts, samples, settings, reference)
+    return BenchRecord(
+        machine=machine,
+        settings=settings,
+        load_before=load,
+        order=found.order,
+        measurements=found.measurements,
+        speed_ups=found.speed_ups,
+        concurrency=found.concurrency,
+        knees=found.knees,
+        not_run=found.not_run,
+        interrupted=found.interrupted,
+    )

@@ -137,6 +137,9 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
 def _batch_faults(recipe: Recipe) -> Iterator[str]:
     dim = batch_dim(recipe.inputs)
     allowed = recipe.dims.get(dim) if dim else None
+    measured = recipe.bench.batches or ((allowed.min, allowed.opt, allowed.max) if allowed else (1,))
+    if recipe.choose.batch is not None and recipe.choose.batch not in measured:
+        yield f"choose.batch: {recipe.choose.batch} is not measured; bench.batches are {', '.join(map(str, measured))}"
     for batch in recipe.bench.batches:
         if allowed and not allowed.min <= batch <= allowed.max:
             yield f"bench.batches: {batch}; {dim!r} is declared from {allowed.min} to {allowed.max}"

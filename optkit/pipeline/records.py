@@ -3,9 +3,18 @@
 from typing import ClassVar, Literal
 
 from optkit.artifact import Format, Passport, Precision
-from optkit.bench import Machine
+from optkit.bench import BenchSettings, Machine, SelfTest
 from optkit.choose import Winner
-from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, SpeedUp
+from optkit.findings import (
+    Accuracy,
+    BatchIndependence,
+    ConcurrentLoad,
+    Knee,
+    Measurement,
+    NotRun,
+    Parity,
+    SpeedUp,
+)
 from optkit.record import Document, Record
 from optkit.serving import Packaged
 
@@ -79,19 +88,37 @@ class StepResult(Record):
 class BenchRecord(Document):
     """Measurements of several artifacts, made together on one machine."""
 
-    schema_id: ClassVar[str] = "optkit/bench/1"
+    schema_id: ClassVar[str] = "optkit/bench/2"
 
-    key: str | None = None  # hash of what was measured and how; None outside a recipe
+    key: str | None = None  # hash of what was measured and how; None outside a recipe, and when it was interrupted
     machine: Machine
+    settings: BenchSettings
     load_before: float | None = None  # processes that wanted to run in the minute before
+    order: tuple[tuple[str, ...], ...] = ()  # the artifacts in the order of their turns, one row for each block
     measurements: tuple[Measurement, ...]
     speed_ups: tuple[SpeedUp, ...]
+    concurrency: tuple[ConcurrentLoad, ...] = ()
+    knees: tuple[Knee, ...] = ()
+    not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
+    interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
+
+
+class SelfTestRecord(Document):
+    """How a benchmark fared that compared a model with itself."""
+
+    schema_id: ClassVar[str] = "optkit/self-test/1"
+
+    artifact: str
+    machine: Machine
+    settings: BenchSettings
+    load_before: float | None
+    found: SelfTest
 
 
 class RunRecord(Document):
     """A whole run; `run.json`."""
 
-    schema_id: ClassVar[str] = "optkit/run/1"
+    schema_id: ClassVar[str] = "optkit/run/2"
 
     recipe: str
     optkit: str

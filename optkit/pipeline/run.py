@@ -10,14 +10,14 @@ from optkit._version import __version__
 from optkit.artifact import Artifact, Passport
 from optkit.bench import bench_points, this_machine
 from optkit.check import Prover, Requirements
-from optkit.choose import fastest
+from optkit.choose import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.measuring import BENCH_FILE, bench_step
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
-from optkit.pipeline.records import RunRecord, StepResult
+from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.recipe import Recipe
@@ -55,8 +55,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
     except OptkitError as e:
         bench_error = str(e)  # the artifacts are there all the same, and so is their record
-    passed = [name for name, result in results.items() if result.passed]
-    winner = fastest(bench.measurements, bench.speed_ups, passed) if bench else None
+    winner = _winner(results, bench, plan.recipe.choose)
     packaged: tuple[Packaged, ...] = ()
     refusals: tuple[str, ...] = ()
     if finish:
@@ -81,6 +80,29 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     )
     record.write(plan.out_dir / RUN_FILE)
     return record
+
+
+def _winner(results: Mapping[str, StepResult], bench: BenchRecord | None, choice: Choice) -> Winner | None:
+    """Choose among the steps; each that cannot win comes with its reason."""
+    if bench is None:
+        return None
+    not_run = {missing.artifact: f"not run: {missing.reason}" for missing in bench.not_run}
+    candidates = [
+        Candidate(
+            name=name,
+            size_bytes=result.size_bytes or 0,
+            accuracy=result.accuracy.value if result.accuracy else None,
+            refused=_refusal(result) or not_run.get(name),
+        )
+        for name, result in results.items()
+    ]
+    return choose_winner(candidates, bench.measurements, bench.speed_ups, choice)
+
+
+def _refusal(result: StepResult) -> str | None:
+    if not result.made:
+        return f"{result.status}: {result.reason}"
+    return None if result.passed else "; ".join(result.failures)
 
 
 def _samples(recipe: Recipe, source: Artifact) -> Samples:

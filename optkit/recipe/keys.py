@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.artifact import Precision
 from optkit.bench import BenchSettings
+from optkit.choose import Choice
 from optkit.data import absolute_data
 from optkit.findings import Tolerance
 from optkit.record import Record
@@ -68,6 +69,7 @@ class Recipe(Record):
     tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)
     gates: Gates = Gates()
     bench: BenchSettings = BenchSettings()
+    choose: Choice = Choice()
     serve: tuple[AnyServing, ...] = ()
 
     @model_validator(mode="after")

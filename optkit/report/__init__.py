@@ -1,8 +1,9 @@
 """The records of a run, shown to a person."""
 
-from optkit.report.table import bench_tables, parity_table, run_tables
+from optkit.report.choice import choice_text
+from optkit.report.measured import bench_notes, bench_tables, self_test_table
+from optkit.report.table import parity_table, run_tables
 from optkit.report.text import (
-    busy_machine,
     doctor_table,
     inspection_text,
     next_commands,
@@ -13,8 +14,9 @@ from optkit.report.text import (
 )
 
 __all__ = [
+    "bench_notes",
     "bench_tables",
-    "busy_machine",
+    "choice_text",
     "doctor_table",
     "inspection_text",
     "next_commands",
@@ -24,4 +26,5 @@ __all__ = [
     "plan_table",
     "run_summary",
     "run_tables",
+    "self_test_table",
 ]

@@ -37,23 +37,6 @@ def run_tables(record: "RunRecord") -> list[Table]:
     return [table, *(_by_batch(bench) if bench and len(batches) > 1 else [])]
 
 
-def bench_tables(record: "BenchRecord") -> list[Table]:
-    """Return one table for each batch size."""
-    tables = []
-    for batch in sorted({m.batch for m in record.measurements}):
-        table = plain_table(
-            f"batch {batch}", "artifact", "ran on", "calls", "p50 ms", "p90 ms", "p99 ms", "samples/s", "speed-up"
-        )
-        for m in record.measurements:
-            if m.batch == batch:
-                p50, p99, rate = _latency(m)
-                ratio = _ratio(_speed_up(record, m.artifact, batch))
-                calls = str(sum(len(times) for times in m.times_ms))
-                table.add_row(m.artifact, provider_text(m.provider), calls, p50, ms_text(m.p90_ms), p99, rate, ratio)
-        tables.append(table)
-    return tables
-
-
 def parity_table(parity: Parity) -> Table:
     """Return every output at every point: differences and verdict."""
     table = plain_table(
@@ -97,7 +80,15 @@ def plain_table(title: str, *columns: str) -> Table:
         "calls",
         "p50 ms",
         "p90 ms",
+        "p95 ms",
         "p99 ms",
+        "mean ms",
+        "min ms",
+        "load ms",
+        "first call ms",
+        "dropped",
+        "callers",
+        "batch",
         "samples/s",
         "/s",
         "faster",
@@ -115,9 +106,7 @@ def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
-    table = plain_table(
-        f"speed-up over {reference} (range over the rounds)", "artifact", *(f"batch {b}" for b in batches)
-    )
+    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f"batch {b}" for b in batches))
     for name in names:
         if name != reference:
             table.add_row(name, *(_ranged(_speed_up(bench, name, b)) for b in batches))
@@ -135,7 +124,8 @@ def _verdict(step: "StepResult") -> Text:
 def _latency(measured: Measurement | None) -> tuple[str, str, str]:
     if measured is None:
         return "", "", ""
-    return ms_text(measured.p50_ms), ms_text(measured.p99_ms), f"{measured.samples_per_s:,.0f}"
+    p99 = ms_text(measured.p99_ms) if measured.p99_ms is not None else ""
+    return ms_text(measured.p50_ms), p99, f"{measured.samples_per_s:,.0f}"
 
 
 def _ratio(found: SpeedUp | None) -> str:
@@ -143,7 +133,9 @@ def _ratio(found: SpeedUp | None) -> str:
 
 
 def _ranged(found: SpeedUp | None) -> str:
-    return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})" if found else ""
+    if found is None or found.low is None or found.high is None:
+        return _ratio(found)
+    return f"{found.ratio:.2f}x ({found.low:.2f}-{found.high:.2f})"
 
 
 def _find(bench: "BenchRecord | None", name: str, batch: int | None) -> Measurement | None:

@@ -44,6 +44,7 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         lines.append(
             f"measured: {where}, {first.threads} threads, {copies} copies between host and device, models warm"
         )
+        lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
     if record.winner:
         lines.append(f"winner: {record.winner.artifact}, {record.winner.reason}")

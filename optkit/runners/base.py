@@ -1,6 +1,7 @@
 """Runner: loads one artifact on one device and runs it. Parity, accuracy, benchmark and calibration all go through it."""
 
 import abc
+import contextlib
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Self
@@ -9,6 +10,7 @@ import numpy as np
 
 from optkit.artifact import Artifact
 from optkit.errors import FeedError, RunnerError, first_line
+from optkit.findings import CallParts
 from optkit.tensors import Feed, check_feed
 
 
@@ -81,10 +83,10 @@ class Runner(abc.ABC):
             raise RunnerError(f"{self.title}: failed on {shapes_text(feed)}: {first_line(e)}") from e
         return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
-    def bind(self, feed: Feed) -> Callable[[], None]:
-        """Place the inputs once; each call of what is returned is one inference, awaited to its end.
+    def bind(self, feed: Feed) -> Callable[[], object]:
+        """Place the inputs once; each call of what is returned is one inference, awaited to its end, in the runtime's cheapest form.
 
-        The outputs stay where the runtime leaves them. Valid until the runner is closed.
+        Call it inside `calling`. The outputs stay where the runtime leaves them. Valid until the runner is closed.
 
         Raises:
             FeedError: a name, dtype or shape does not fit.
@@ -92,6 +94,14 @@ class Runner(abc.ABC):
         """
         self._check(feed)
         return self._bind(feed)
+
+    def calling(self) -> contextlib.AbstractContextManager[object]:
+        """Return what a thread must be inside while it calls what `bind` gave; it stands outside the calls, which it would slow down."""
+        return contextlib.nullcontext()
+
+    def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
+        """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
+        return ()
 
     def _check(self, feed: Feed) -> None:
         if not self._loaded:
@@ -108,7 +118,7 @@ class Runner(abc.ABC):
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]: ...
 
     @abc.abstractmethod
-    def _bind(self, feed: Feed) -> Callable[[], None]: ...
+    def _bind(self, feed: Feed) -> Callable[[], object]: ...
 
 
 def shapes_text(feed: Feed) -> str:

@@ -1,6 +1,7 @@
 """ONNX Runtime, on the CPU or on CUDA; the provider that really runs the model is compared with the one asked for."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -49,30 +50,38 @@ class OnnxRuntimeRunner(Runner):
             written = ", ".join(o.name for o in self._session.get_outputs())
             raise RunnerError(f"{self.artifact.path}: has outputs {written}; expected {', '.join(names)}")
         self._names = names
+        self._bound: list[Any] = []
 
     def _free(self) -> None:
-        del self._session
+        del self._session, self._bound
 
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
         arrays = self._session.run(self._names, dict(feed))
         return dict(zip(self._names, arrays, strict=True))
 
-    def _bind(self, feed: Feed) -> Callable[[], None]:
+    def _bind(self, feed: Feed) -> Callable[[], object]:
         session, binding = self._session, self._session.io_binding()
         if self.device is Device.CUDA:
             import onnxruntime
 
-            kept = [onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0) for array in feed.values()]
-            for name, value in zip(feed, kept, strict=True):
+            placed = {n: onnxruntime.OrtValue.ortvalue_from_numpy(a, "cuda", 0) for n, a in feed.items()}
+            for name, value in placed.items():
                 binding.bind_ortvalue_input(name, value)
         else:
-            for name, array in feed.items():
-                binding.bind_cpu_input(name, np.asarray(array, order="C"))
+            placed = {name: np.asarray(array, order="C") for name, array in feed.items()}
+            for name, array in placed.items():
+                binding.bind_cpu_input(name, array)
         for name in self._names:
             binding.bind_output(name, str(self.device))
+        self._bound.append((binding, placed))  # what the call below reads must outlive it
 
-        def call() -> None:
-            session.run_with_iobinding(binding)
+        # The public run_with_iobinding wraps this one in a check and a try, 0.8 us a call; a tiny model takes 2 us.
+        run = functools.partial(session._sess.run_with_iobinding, binding._iobinding, None)
+        if self.device is Device.CPU:
+            return run
+
+        def run_and_wait() -> None:
+            run()
             binding.synchronize_outputs()
 
-        return call
+        return run_and_wait

@@ -55,6 +55,17 @@ def properties_text(path: Path, name: str, settings: TorchServeServing, *, force
     return _HEADER + "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
+def installed_models(path: Path) -> dict[str, dict[str, Any]]:
+    """Return file name of an archive -> its settings in a config.properties, of its default version; none where there is no file.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    versions = [entry for model in _models(_read(path)).values() if isinstance(model, dict) for entry in model.values()]
+    found = [entry for entry in versions if isinstance(entry, dict) and "marName" in entry]
+    return {entry["marName"]: entry for entry in sorted(found, key=lambda entry: bool(entry.get("defaultVersion")))}
+
+
 def _refuse_differing(
     path: Path, found: dict[str, str], models: dict[str, Any], name: str, entry: dict[str, Any]
 ) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from optkit.bench import timing
-from optkit.bench.timing import StopRule, time_calls
+from optkit.bench import BenchSettings, timing
+from optkit.bench.timing import Block, time_block
 
 
 class Clock:
@@ -23,38 +23,31 @@ class Clock:
         self.calls += 1
 
 
-def times(monkeypatch: pytest.MonkeyPatch, clock: Clock, **rule: float) -> tuple[float, ...]:
+def block(monkeypatch: pytest.MonkeyPatch, clock: Clock, **settings: float) -> Block:
     monkeypatch.setattr(timing, "time", clock)
-    return time_calls(clock.call, StopRule.model_validate({"warmup_calls": 0, "max_duration_s": 100} | rule))
+    short = {"block_s": 0, "block_calls": 1, "drop_s": 0, "drop_calls": 0}
+    return time_block(clock.call, BenchSettings.model_validate(short | settings))
 
 
-def test_it_goes_on_until_the_shortest_duration_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert times(monkeypatch, Clock(100), min_duration_s=1, min_calls=3) == (100.0,) * 10
+def test_it_goes_on_until_the_shortest_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert block(monkeypatch, Clock(100), block_s=1, block_calls=3).times_ms.tolist() == [100] * 10
 
 
 def test_it_goes_on_until_there_are_enough_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert times(monkeypatch, Clock(100), min_duration_s=0.2, min_calls=7) == (100.0,) * 7
+    assert block(monkeypatch, Clock(100), block_s=0.2, block_calls=7).times_ms.tolist() == [100] * 7
 
 
 def test_both_are_needed_when_the_calls_change_their_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert times(monkeypatch, Clock(1, 1, 1, 500), min_duration_s=1, min_calls=2) == (1.0, 1.0, 1.0, 500.0, 500.0)
+    found = block(monkeypatch, Clock(1, 1, 1, 500), block_s=1, block_calls=2)
+    assert found.times_ms.tolist() == [1, 1, 1, 500, 500]
 
 
-def test_the_longest_duration_wins_over_the_number_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert times(monkeypatch, Clock(400), min_duration_s=0, min_calls=30, max_duration_s=1) == (400.0,) * 3
+def test_the_first_calls_after_a_switch_are_dropped_by_number_and_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = block(monkeypatch, Clock(700, 500, 2), drop_calls=2, block_calls=3)
+    assert (found.times_ms.tolist(), found.dropped_calls) == ([2, 2, 2], 2)
+    found = block(monkeypatch, Clock(5, 5, 5, 5, 2), drop_s=0.02, drop_calls=1)
+    assert (found.times_ms.tolist(), found.dropped_calls) == ([2], 4)
 
 
-def test_one_call_is_measured_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert times(monkeypatch, Clock(9000), min_calls=30, max_duration_s=1) == (9000.0,)
-
-
-def test_the_warm_up_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(700, 500, 2)
-    assert times(monkeypatch, clock, warmup_calls=2, min_duration_s=0, min_calls=3) == (2.0,) * 3
-    assert clock.calls == 5
-
-
-def test_the_warm_up_is_bounded_by_the_longest_duration(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(600)
-    times(monkeypatch, clock, warmup_calls=100, min_duration_s=0, min_calls=1, max_duration_s=1)
-    assert clock.calls == 2 + 1
+def test_the_median_of_a_block_is_that_of_its_counted_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert block(monkeypatch, Clock(99, 1, 3, 50), drop_calls=1, block_calls=3).p50_ms == 3

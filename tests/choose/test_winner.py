@@ -1,45 +1,148 @@
-from optkit.choose import fastest
+"""Choosing: who wins by what, ties, and the reason that each other one is given."""
+
+from itertools import count
+
+import pytest
+from measured import measurement, speed_up
+
+from optkit.choose import Candidate, Choice, Winner, choose_winner
 from optkit.findings import Measurement, SpeedUp
 
-
-def measured(name: str, batch: int) -> Measurement:
-    return Measurement(
-        artifact=name, device="cpu", provider="fake", threads=1, batch=batch, sizes={}, includes_copies=False,
-        warmup_calls=0, times_ms=(), p50_ms=1, p90_ms=1, p99_ms=1, samples_per_s=1,
-    )  # fmt: skip
+BLOCKS = 8
+RATIOS = {"script": (1.0, 1.0), "onnx": (2.0, 2.0), "int8": (1.0, 9.0)}  # of the source, at batch 1 and 8
+SPEED_UPS = [speed_up(name, r, batch=b) for name, both in RATIOS.items() for b, r in zip((1, 8), both, strict=True)]
 
 
-def faster(name: str, batch: int, ratio: float) -> SpeedUp:
-    return SpeedUp(reference="source", candidate=name, batch=batch, ratio=ratio, low=ratio, high=ratio)
+def blocks(ms: float, wobble: float = 0.0, phase: int = 0) -> list[list[float]]:
+    """Return the blocks of an artifact that takes so long, more or less."""
+    return [[ms * (1 + wobble * ((i * 7 + phase * 3) % 5 - 2))] for i in range(BLOCKS)]
 
 
-MEASURED = [measured(name, batch) for batch in (1, 8) for name in ("source", "script", "onnx", "int8")]
-RATIOS = {"script": (1.0, 1.0), "onnx": (2.0, 2.0), "int8": (1.0, 9.0)}
-SPEED_UPS = [faster(name, batch, r) for name, ratios in RATIOS.items() for batch, r in zip((1, 8), ratios, strict=True)]
+def measured(**times_ms: tuple[float, float]) -> list[Measurement]:
+    """Return measurements at batch 1 and 8, with a wobble of up to 2 %."""
+    phase = count()
+    return [
+        measurement(name, *blocks(ms, 0.01, next(phase)), batch=batch)
+        for name, both in times_ms.items()
+        for batch, ms in zip((1, 8), both, strict=True)
+    ]
 
 
-def test_the_largest_geometric_mean_over_the_batches_wins() -> None:
-    winner = fastest(MEASURED, SPEED_UPS, ["script", "onnx", "int8"])
+MEASURED = measured(source=(9, 9), script=(9, 9), onnx=(4.5, 4.5), int8=(9, 1))
+
+
+def choose(
+    *candidates: Candidate, among: list[Measurement] = MEASURED, speed_ups: list[SpeedUp] = SPEED_UPS, **choice: object
+) -> Winner:
+    winner = choose_winner(candidates, among, speed_ups, Choice.model_validate(choice))
     assert winner is not None
+    return winner
+
+
+def reasons(winner: Winner) -> dict[str, str]:
+    return {lost.artifact: lost.reason for lost in winner.lost}
+
+
+def test_the_smallest_geometric_mean_of_the_latencies_wins() -> None:
+    winner = choose(Candidate("script"), Candidate("onnx"), Candidate("int8"))
     assert winner.artifact == "int8"
-    assert winner.reason == (
-        "the fastest of 3 that passed every gate: 3.00x source (geometric mean over batch 1, 8); next is onnx with 2.00x"
-    )
+    assert winner.reason == ("the fastest of 3 that passed every gate: 3.00x source (geometric mean over batch 1, 8)")
+    assert reasons(winner)["onnx"].startswith("slower: 1.5")
+    assert "(95 % interval 1.4" in reasons(winner)["onnx"]
 
 
-def test_one_that_did_not_pass_never_wins() -> None:
-    winner = fastest(MEASURED, SPEED_UPS, ["script", "onnx"])
-    assert winner is not None
+def test_the_latency_of_one_batch_can_be_what_counts() -> None:
+    winner = choose(Candidate("script"), Candidate("onnx"), Candidate("int8"), batch=1)
     assert winner.artifact == "onnx"
-    assert "int8" not in winner.reason
+    assert winner.reason == "the fastest of 3 that passed every gate: 2.00x source (at batch 1)"
 
 
-def test_the_only_one_wins_without_a_next() -> None:
-    winner = fastest(MEASURED, SPEED_UPS, ["script"])
-    assert winner is not None
-    assert winner.reason == "the fastest of 1 that passed every gate: 1.00x source (geometric mean over batch 1, 8)"
+def test_one_that_did_not_pass_never_wins_and_keeps_its_reason() -> None:
+    winner = choose(Candidate("script"), Candidate("onnx"), Candidate("int8", refused="parity: it differs"))
+    assert winner.artifact == "onnx"
+    assert "of 2 that passed" in winner.reason
+    assert reasons(winner)["int8"] == "parity: it differs"
+
+
+def test_one_that_was_not_measured_cannot_win() -> None:
+    assert reasons(choose(Candidate("onnx"), Candidate("other")))["other"] == "not measured"
 
 
 def test_nobody_wins_where_nobody_passed_or_was_measured() -> None:
-    assert fastest(MEASURED, SPEED_UPS, []) is None
-    assert fastest(MEASURED, SPEED_UPS, ["never-measured"]) is None
+    assert choose_winner([], MEASURED, SPEED_UPS, Choice()) is None
+    assert choose_winner([Candidate("onnx", refused="no")], MEASURED, SPEED_UPS, Choice()) is None
+    assert choose_winner([Candidate("never-measured")], MEASURED, SPEED_UPS, Choice()) is None
+
+
+TIED = measured(a=(1.0, 1.0), b=(1.001, 1.001), c=(1.2, 1.2))
+
+
+def test_a_tie_is_broken_by_accuracy() -> None:
+    winner = choose(
+        Candidate("a", accuracy=0.98), Candidate("b", accuracy=0.99), Candidate("c", accuracy=1.0), among=TIED
+    )
+    assert winner.artifact == "b"
+    assert reasons(winner)["a"].startswith("no difference in speed that was measured, ")
+    assert reasons(winner)["a"].endswith("; less accurate: 0.9800 against 0.9900")
+    assert reasons(winner)["c"].startswith("slower: ")
+
+
+def test_a_tie_of_equal_accuracy_is_broken_by_size() -> None:
+    winner = choose(
+        Candidate("a", size_bytes=2000, accuracy=0.9), Candidate("b", size_bytes=1000, accuracy=0.9), among=TIED
+    )
+    assert winner.artifact == "b"
+    assert reasons(winner)["a"].endswith("; as accurate, and larger: 2,000 bytes against 1,000")
+
+
+def test_a_known_accuracy_beats_an_unknown_one() -> None:
+    winner = choose(Candidate("a"), Candidate("b", accuracy=0.1), among=TIED)
+    assert winner.artifact == "b"
+    assert reasons(winner)["a"].endswith("less accurate: not known against 0.1000")
+
+
+def test_noise_is_no_tie_where_the_estimates_are_far_apart() -> None:
+    """Two blocks that say nothing must not let a smaller model win that looks twice as slow."""
+    noisy = [measurement("a", [1.0], [2.0]), measurement("b", [4.0], [2.0])]
+    winner = choose(Candidate("a", size_bytes=2), Candidate("b", size_bytes=1), among=noisy)
+    assert winner.artifact == "a"
+    assert reasons(winner)["b"].startswith("slower: 2.000x the time (95 % interval 0.0")
+
+
+def test_one_block_ties_only_what_is_close() -> None:
+    once = [measurement("a", [1.0]), measurement("b", [1.04]), measurement("c", [1.06])]
+    winner = choose(
+        Candidate("a", size_bytes=3), Candidate("b", size_bytes=2), Candidate("c", size_bytes=1), among=once
+    )
+    assert winner.artifact == "b"
+    assert reasons(winner)["a"].endswith("; as accurate, and larger: 3 bytes against 2")
+
+
+def test_the_largest_throughput_is_that_of_the_best_batch() -> None:
+    among = measured(a=(1.0, 9.0), b=(2.0, 4.0))  # a: 1000 and 889 samples/s, b: 500 and 2000
+    winner = choose(Candidate("a"), Candidate("b"), among=among, by="throughput")
+    assert winner.artifact == "b"
+    assert winner.reason == (
+        "the largest throughput of 2 that passed every gate: 1,990 samples/s at batch 8 by its median"
+    )
+    assert reasons(winner)["a"].startswith("slower: ")
+
+
+def test_the_smallest_wins_by_size_and_accuracy_breaks_the_tie() -> None:
+    winner = choose(
+        Candidate("script", size_bytes=500), Candidate("onnx", size_bytes=100, accuracy=0.9),
+        Candidate("int8", size_bytes=100, accuracy=0.8), by="size",
+    )  # fmt: skip
+    assert winner.artifact == "onnx"
+    assert winner.reason == "the smallest of 3 that passed every gate: 100 bytes"
+    assert reasons(winner) == {
+        "script": "larger: 500 bytes against 100", "int8": "less accurate: 0.8000 against 0.9000",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["latency", "throughput", "size"])
+def test_every_other_candidate_is_told_why(by: str) -> None:
+    names = ["script", "onnx", "int8"]
+    winner = choose(*(Candidate(name, size_bytes=i) for i, name in enumerate(names)), by=by)
+    assert {winner.artifact, *reasons(winner)} == set(names)
+    assert all(reasons(winner).values())

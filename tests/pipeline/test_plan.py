@@ -141,6 +141,16 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
             id="no-batch",
         ),
         pytest.param(
+            {"choose": {"batch": 3}, "bench": {"batches": [1, 8]}},
+            "choose.batch: 3 is not measured; bench.batches are 1, 8",
+            id="choice-of-an-unmeasured-batch",
+        ),
+        pytest.param(
+            {"choose": {"batch": 2}, "bench": None},
+            "choose.batch: 2 is not measured; bench.batches are 1, 4, 8",
+            id="choice-of-an-unmeasured-batch-by-default",
+        ),
+        pytest.param(
             {"serve": [{"target": "triton", "artifact": "export-onx"}]},
             "serve.0 (triton): artifact 'export-onx' is no step. Did you mean 'export-onnx'?",
             id="unknown-artifact",

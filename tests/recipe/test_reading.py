@@ -62,10 +62,10 @@ def line_of(text: str, part: str) -> int:
     ("old", "new", "says"),
     [
         ("gates:", "gate:", "gate: unknown key. Did you mean 'gates'?"),
-        ("gates:", "zebra:", r"zebra: unknown key; expected one of bench, data, dims, gates, inputs, model, name, outputs, serve, steps, tolerances"),
+        ("gates:", "zebra:", r"zebra: unknown key; expected one of bench, choose, data, dims, gates, inputs, model, name, outputs, serve, steps, tolerances"),
         ("  source: model.py:build", "  source: model.py:build\n  weight: w.pt", "model.weight: unknown key. Did you mean 'weights'?"),
         ("    opset: 17", "    ospet: 17", "steps.0.ospet: unknown key. Did you mean 'opset'?"),
-        ("    opset: 17", "    opset: 17\n    qqq: 1", "steps.0.qqq: unknown key; expected one of after, exporter, ir_version, name, opset, optional, stage, strict"),
+        ("    opset: 17", "    opset: 17\n    qqq: 1", "steps.0.qqq: unknown key; expected one of after, dynamo_limit_s, exporter, ir_version, name, opset, optional, stage, strict"),
         ("opt: 4", "opt: 4, op: 4", "dims.batch.op: unknown key. Did you mean 'opt'?"),
         ("  batches: [1, 8]", "  batch: [1, 8]", "bench.batch: unknown key. Did you mean 'batches'?"),
         ("  max_accuracy_drop: 0.01", "  max_acuracy_drop: 0.01", "gates.max_acuracy_drop: unknown key. Did you mean 'max_accuracy_drop'?"),
@@ -89,7 +89,7 @@ def line_of(text: str, part: str) -> int:
         ("  x: float32[batch, 4]", "  - float32[batch, 4]", "inputs: expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]"),
         ("opset: 17", "opset: seventeen", "steps.0.opset: Input should be a valid integer, unable to parse string as an integer (found 'seventeen')"),
         ("after: export-onnx", "method: mean", "steps.1.method: Input should be 'minmax', 'percentile' or 'entropy' (found 'mean')"),
-        ("batches: [1, 8]", "rounds: 0", "bench.rounds: Input should be greater than or equal to 1 (found 0)"),
+        ("batches: [1, 8]", "max_blocks: 0", "bench.max_blocks: Input should be greater than or equal to 1 (found 0)"),
         ("max_accuracy_drop: 0.01", "max_accuracy_drop: -1", "gates.max_accuracy_drop: Input should be greater than or equal to 0 (found -1)"),
         ("name: tiny", "name: tiny\noutputs: [a, a]", "outputs: a, a; every name must be there once"),
     ],
@@ -166,10 +166,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
     recipe = read(
-        tmp_path, GOOD, name="other", bench__rounds="5", model__args__width="2.5", gates__max_accuracy_drop="null"
+        tmp_path, GOOD, name="other", bench__max_blocks="50", model__args__width="2.5", gates__max_accuracy_drop="null"
     )
     assert recipe.name == "other"
-    assert recipe.bench.rounds == 5
+    assert recipe.bench.max_blocks == 50
     assert recipe.model.args == {"width": 2.5}
     assert recipe.gates.max_accuracy_drop is None
 
@@ -177,9 +177,9 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("bench.round", "5", r"bench\.round: unknown key\. Did you mean 'rounds'\?$"),
-        ("bench.rounds", "many", r"bench\.rounds: Input should be a valid integer.* \(found 'many'\)$"),
-        ("bench.rounds", "[1", r"^--set bench\.rounds=\[1: the value is no YAML$"),
+        ("bench.max_block", "5", r"bench\.max_block: unknown key\. Did you mean 'max_blocks'\?$"),
+        ("bench.max_blocks", "many", r"bench\.max_blocks: Input should be a valid integer.* \(found 'many'\)$"),
+        ("bench.max_blocks", "[1", r"^--set bench\.max_blocks=\[1: the value is no YAML$"),
         ("name.first", "x", r"^--set name\.first: 'name' holds a str and has no keys$"),
         ("steps.0.opset", "18", r"^--set steps\.0\.opset: 'steps' holds a list and has no keys$"),
     ],

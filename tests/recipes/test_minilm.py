@@ -136,7 +136,7 @@ def test_the_recipe_runs_whole(tmp_path: Path) -> None:
         "-o",
         str(tmp_path),
         "--set",
-        "bench.rounds=1",
+        "bench.time_limit_s=0.001",
         "--json",
     ]
     done = subprocess.run(command, capture_output=True, text=True)

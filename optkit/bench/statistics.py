@@ -1,0 +1,80 @@
+"""The statistics of a benchmark: percentiles that the number of calls supports, intervals of a ratio, and the verdict.
+
+A session carries a bias of its own (where its memory lies, what else the machine did), so calls of one session are no independent
+draws; blocks with fresh sessions are nearly so. The unit of every interval is therefore the block: the log of the ratio of the two
+medians of one block.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optkit.findings import Verdict
+
+CONFIDENCE = 0.95
+TRIMMED = 0.1  # of the blocks, at either end
+MIN_CALLS_ABOVE = 5  # a percentile with fewer calls above it is one or two outliers
+
+
+def percentile(times_ms: np.ndarray, percent: float) -> float | None:
+    """Return a percentile; None where fewer than five calls are expected above it (p90: 50 calls, p95: 100, p99: 500)."""
+    if round(len(times_ms) * (100 - percent) / 100, 9) < MIN_CALLS_ABOVE:
+        return None
+    return float(np.percentile(times_ms, percent))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """A ratio with both of its 95 % intervals; an end is None where the number of blocks does not support it."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    free_low: float | None
+    free_high: float | None
+
+
+def intervals(log_ratios: Sequence[float]) -> Intervals:
+    """Return the ratio and its intervals from the log ratio of each block.
+
+    `ratio` is that of the trimmed mean, without the tenth of the blocks at either end: one block in ten may meet a bad moment of the
+    machine. `low` and `high` are its interval by Student's t (Tukey and McLaughlin 1963: the variance is the winsorized one); below ten
+    blocks nothing is trimmed, and it is the plain t interval. `free_low` and `free_high` are the order statistics that hold the median in
+    at least 95 % of samples of any distribution (the sign test, inverted).
+    """
+    from scipy.special import bdtr, stdtrit
+
+    logs = np.sort(np.asarray(log_ratios, dtype=float))
+    n, tail = len(logs), (1 - CONFIDENCE) / 2
+    cut = int(TRIMMED * n)
+    kept = logs[cut : n - cut]
+    mean = float(np.mean(kept))
+    low = high = free_low = free_high = None
+    if n > 1:
+        winsorized = np.clip(logs, kept[0], kept[-1])
+        error = float(np.std(winsorized, ddof=1)) * n / (len(kept) * math.sqrt(n))
+        half = float(stdtrit(len(kept) - 1, 1 - tail)) * error
+        low, high = math.exp(mean - half), math.exp(mean + half)
+    # How many of n fair coins fall on one side with a probability of at most 2.5 %: so many values may lie outside at either end.
+    outside = sum(bdtr(k, n, 0.5) <= tail for k in range(n))
+    if outside:
+        free_low, free_high = math.exp(logs[outside - 1]), math.exp(logs[n - outside])
+    return Intervals(math.exp(mean), low, high, free_low, free_high)
+
+
+def verdict(found: Intervals, equal_within: float) -> Verdict:
+    """Return what an interval says.
+
+    `faster` or `slower` when the t interval leaves out 1; `no difference` when all of it lies within `equal_within` of 1;
+    otherwise, or without an interval, `too noisy to say`.
+    """
+    if found.low is None or found.high is None:
+        return Verdict.TOO_NOISY
+    if found.low > 1:
+        return Verdict.FASTER
+    if found.high < 1:
+        return Verdict.SLOWER
+    near = 1 / (1 + equal_within) <= found.low and found.high <= 1 + equal_within
+    return Verdict.NO_DIFFERENCE if near else Verdict.TOO_NOISY

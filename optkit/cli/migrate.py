@@ -1,0 +1,46 @@
+"""`optkit migrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.cli.values import parse_dims, parse_inputs
+
+
+def migrate(
+    archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
+    output: options.Output,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the archive")
+    ] = None,
+    inputs: options.Inputs = None,
+    dims: options.Dims = None,
+    batching: Annotated[bool, typer.Option(help="Let the server put requests together, where TorchServe did.")] = True,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Turn a TorchServe archive into a Triton model repository.
+
+    Example: optkit migrate model_store/digits.mar -o model_repository
+    """
+    from optkit.pipeline.migrating import migrate as turn
+    from optkit.report import packages_text
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    with out.working():
+        record = turn(
+            archive,
+            output,
+            name=name,
+            inputs=parse_inputs(inputs),
+            dims=parse_dims(dims),
+            batching=batching,
+            force=force,
+        )
+    out.answer(record, packages_text(record))
+    out.hint(*(f"next: {packaged.command}" for packaged in record.packages))

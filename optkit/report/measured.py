@@ -1,0 +1,137 @@
+"""A benchmark as tables for a terminal of 80 columns: what was measured, what the numbers include, and what they say."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
+from optkit.pipeline.records import BenchRecord, SelfTestRecord
+from optkit.report.table import ms_text, plain_table, provider_text
+from optkit.report.text import busy_machine
+
+_STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
+
+
+def bench_tables(record: BenchRecord) -> list[Table]:
+    """Return the latencies at each batch size, the comparisons, what the numbers include, and the throughput of several callers."""
+    batches = sorted({m.batch for m in record.measurements})
+    tables = [_latencies(batch, [m for m in record.measurements if m.batch == batch]) for batch in batches]
+    if record.speed_ups:
+        tables.append(_comparisons(record.speed_ups))
+    tables.append(_included(record.measurements))
+    return [*tables, *([_concurrency(record)] if record.concurrency else [])]
+
+
+def bench_notes(record: BenchRecord) -> list[str]:
+    """Return how it was measured, why it stopped, and what one should know before one believes it."""
+    first = record.measurements[0]
+    where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
+    copies = "with" if first.includes_copies else "without"
+    graph = "replayed from a CUDA graph, " if first.cuda_graph else ""
+    cores = f" (processors {_ranges(first.affinity)})" if first.affinity else ""
+    load = "" if record.load_before is None else f", a load of {record.load_before:.1f} before"
+    governor = f", governor {record.machine.governor}" if record.machine.governor else ""
+    lines = [
+        f"measured: {where}, {first.threads} threads{cores}{governor}{load}; {graph}{copies} copies between host and device, models warm",
+        f"{len(record.order)} blocks in random order (seed {record.settings.seed}), every model loaded anew for each",
+    ]
+    lines += [f"{reason}: {_of(record, reason)}" for reason in dict.fromkeys(s.stopped for s in record.speed_ups)]
+    lines += [f"{knee.artifact}: knee at batch {knee.batch}, {knee.rule}" for knee in record.knees]
+    lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.not_run]
+    if record.interrupted:
+        lines.append("interrupted: these are the blocks that were whole")
+    return ["\n".join([*lines, *busy_machine(record)])]
+
+
+def self_test_table(record: SelfTestRecord) -> Table:
+    """Return how often comparisons of a model with itself were right."""
+    found = record.found
+    table = plain_table(
+        f"{record.artifact} against a copy of itself, {len(found.trials)} comparisons", "", "found", "honest"
+    )
+    coverage = f"{found.coverage:.0%} ({found.coverage_low:.0%}-{found.coverage_high:.0%})"
+    table.add_row("95 % interval holds 1", Text(coverage, "green" if found.passed else "red"), "95 %")
+    free = "too few blocks" if found.free_coverage is None else f"{found.free_coverage:.0%}"
+    table.add_row("distribution-free interval holds 1", free, "at least 95 %")
+    table.add_row("says faster or slower", f"{found.false_verdicts:.0%}", "5 %")
+    table.add_row("sd of the log ratio", "" if found.sd_log_ratio is None else f"{found.sd_log_ratio:.4f}", "")
+    return table
+
+
+def _latencies(batch: int, measured: Sequence[Measurement]) -> Table:
+    columns = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", "mean ms", "min ms", "samples/s")
+    table = plain_table(f"batch {batch}", "artifact", *columns)
+    for m in measured:
+        times = (m.p50_ms, m.p90_ms, m.p95_ms, m.p99_ms, m.mean_ms, m.min_ms)
+        table.add_row(m.artifact, *("" if t is None else ms_text(t) for t in times), f"{m.samples_per_s:,.0f}")
+    return table
+
+
+def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
+    title = f"how many times faster than {speed_ups[0].reference}"
+    table = plain_table(title, "artifact", "batch", "speed-up", "95 %", "distribution-free", "verdict")
+    for s in speed_ups:
+        ratio, t, free = f"{s.ratio:.3f}x", _interval(s.low, s.high), _interval(s.free_low, s.free_high)
+        table.add_row(s.candidate, str(s.batch), ratio, t, free, Text(s.verdict, _STYLES[s.verdict]))
+    return table
+
+
+def _included(measured: Sequence[Measurement]) -> Table:
+    table = plain_table(
+        "what the numbers include",
+        "artifact",
+        "batch",
+        "ran on",
+        "type",
+        "calls",
+        "dropped",
+        "load ms",
+        "first call ms",
+    )
+    for m in measured:
+        cold = ("" if ms is None else ms_text(ms) for ms in (m.load_ms, m.first_call_ms))
+        table.add_row(
+            m.artifact,
+            str(m.batch),
+            provider_text(m.provider),
+            m.precision or "",
+            str(m.calls),
+            str(m.dropped_calls),
+            *cold,
+        )
+    return table
+
+
+def _concurrency(record: BenchRecord) -> Table:
+    table = plain_table(
+        "several callers at once", "artifact", "batch", "callers", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "samples/s"
+    )
+    for load in record.concurrency:
+        times = (load.p50_ms, load.p90_ms, load.p95_ms, load.p99_ms)
+        shown = ("" if t is None else ms_text(t) for t in times)
+        table.add_row(load.artifact, str(load.batch), str(load.callers), *shown, f"{load.samples_per_s:,.0f}")
+    return table
+
+
+def _of(record: BenchRecord, reason: Stopped) -> str:
+    """Return the comparisons that ended for this reason."""
+    mine = [s for s in record.speed_ups if s.stopped is reason]
+    if len(mine) == len(record.speed_ups):
+        return "every comparison"
+    return ", ".join(f"{s.candidate} at batch {s.batch}" for s in mine)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers in order as 0-3,6."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

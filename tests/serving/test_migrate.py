@@ -1,0 +1,259 @@
+"""From archives to model repositories: what is written and refused, and the same answers from both real servers."""
+
+import importlib.util
+import json
+import shutil
+import stat
+import zipfile
+
+import archives
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from needs import need
+from tritonclient.grpc import model_config_pb2 as schema
+
+from optkit.errors import ArtifactError, OutputError, StageError
+from optkit.findings import BatchIndependence
+from optkit.pipeline.migrating import migrate
+from optkit.preprocessing import ImagePreprocessing
+from optkit.serving import TorchServeServing, mar_reading, package_torchserve
+from optkit.serving.torchserve_server import serving
+from optkit.serving.triton_server import TritonServer, find_triton
+from optkit.tensors import DimRange, TensorSpec
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    return archives.make_all(tmp_path_factory.mktemp("archives"))
+
+
+def config(folder):
+    return text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
+
+
+def optkit_archive(artifact, store, **fields):
+    proven = BatchIndependence(dim="batch")
+    return package_torchserve(artifact, store, TorchServeServing(**fields), name="digits", independence=proven).path
+
+
+# What becomes a plain model.
+
+
+@pytest.mark.parametrize(("kind", "platform"), [("onnx", "onnxruntime_onnx"), ("torchscript", "pytorch_libtorch")])
+def test_an_archive_of_ours_becomes_a_plain_model_with_its_batching(request, tmp_path, kind, platform):
+    artifact = request.getfixturevalue(kind)
+    archive = optkit_archive(artifact, tmp_path / "store", batch_size=8, max_batch_delay_ms=20, workers=2)
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    written = config(packaged.path)
+    assert (written.platform, written.max_batch_size) == (platform, 8)
+    assert list(written.dynamic_batching.preferred_batch_size) == [8]
+    assert written.dynamic_batching.max_queue_delay_microseconds == 20_000
+    assert written.instance_group[0].count == 2
+    assert (packaged.path / "1" / artifact.path.name).read_bytes() == artifact.path.read_bytes()
+    assert "clients now send the tensors themselves" in packaged.notes[-1]
+
+
+def test_without_batching_there_is_none(torchscript, tmp_path):
+    archive = optkit_archive(torchscript, tmp_path / "store", batch_size=8)
+    [packaged] = migrate(archive, tmp_path / "repository", batching=False).packages
+    assert config(packaged.path).max_batch_size == 0
+
+
+@pytest.mark.parametrize("fields", [{"class_names": ("a", "b", "c")}, {"image": ImagePreprocessing(resize=(4, 4))}])
+def test_a_handler_that_does_more_is_kept(zoo, tmp_path, fields):
+    pictures = zoo.torchscript(zoo.source("pictures", ["image:float32[batch,3,4,4]"], batch="1:2:8"))
+    [packaged] = migrate(optkit_archive(pictures, tmp_path / "store", **fields), tmp_path / "repository").packages
+    assert config(packaged.path).backend == "python"
+    assert "1/mar/optkit_handler.py" in packaged.files
+
+
+def test_the_base_handler_over_onnx(onnx, tmp_path):
+    members = {"model.onnx": onnx.path.read_bytes()}
+    archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.onnx", "handler": "base_handler"}, members)
+    dims = {"batch": DimRange(min=1, opt=4, max=16)}
+    [packaged] = migrate(archive, tmp_path / "repository", dims=dims).packages
+    assert config(packaged.path).platform == "onnxruntime_onnx"
+
+
+def test_the_base_handler_over_torchscript_needs_to_be_told_the_inputs(torchscript, tmp_path):
+    members = {"model.pt": torchscript.path.read_bytes()}
+    archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.pt", "handler": "base_handler"}, members)
+    with pytest.raises(StageError, match=r"neither says what its inputs are\. Add --input"):
+        migrate(archive, tmp_path / "repository")
+    inputs = [TensorSpec.parse("image:float32[batch,2,3]")]
+    dims = {"batch": DimRange(min=1, opt=4, max=16)}
+    [packaged] = migrate(archive, tmp_path / "repository", inputs=inputs, dims=dims).packages
+    [output] = config(packaged.path).output
+    assert list(output.dims) == [-1, 3]  # found by running it; not batched, so dims are the whole shape
+
+
+def test_config_properties_beside_the_archive_are_read_and_those_inside_win(made, tmp_path):
+    for name in ("names", "base"):
+        shutil.copy(made[name].path, tmp_path)
+    entry = {"defaultVersion": True, "batchSize": 2, "maxBatchDelay": 5, "minWorkers": 3}
+    models = {name: {"1.0": {"marName": f"{name}.mar", **entry}} for name in ("names", "base")}
+    (tmp_path / "config.properties").write_text(f"models={json.dumps(models)}\n")
+    [base] = migrate(tmp_path / "base.mar", tmp_path / "repository").packages
+    [names] = migrate(tmp_path / "names.mar", tmp_path / "repository").packages
+    assert (config(base.path).max_batch_size, config(base.path).instance_group[0].count) == (2, 3)
+    assert (config(names.path).max_batch_size, config(names.path).instance_group[0].count) == (4, 1)
+
+
+def test_what_could_not_be_carried_over_is_said(made, tmp_path):
+    [own] = migrate(made["own"].path, tmp_path / "repository").packages
+    [base] = migrate(made["base"].path, tmp_path / "repository").packages
+    assert any("requirements.txt is in the model's folder; Triton installs nothing" in note for note in own.notes)
+    assert not any("torchserve's Python package" in note for note in own.notes)
+    assert any("torchserve's Python package" in note for note in base.notes)
+    assert any("not carried over: response headers" in note for note in own.notes)
+
+
+def test_a_model_that_is_there_already_is_kept(made, tmp_path):
+    migrate(made["own"].path, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match=r"is there already\. Set another --name, or use --force"):
+        migrate(made["own"].path, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    migrate(made["own"].path, tmp_path, force=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# Archives that are not opened.
+
+
+def zipped(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def link(name):
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+MANIFEST = json.dumps({"model": {"modelName": "m", "handler": "h.py", "serializedFile": "model.pt"}})
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"../evil.py": "x"}, r"'\.\./evil\.py', which leads out of the folder; nothing was unpacked"),
+        ({"/etc/evil": "x"}, "which leads out of the folder"),
+        ({"a/../../evil": "x"}, "which leads out of the folder"),
+        ({"..\\evil": "x"}, "which leads out of the folder"),
+        ({"C:evil": "x"}, "which leads out of the folder"),
+        ({link("model.pt"): "/etc/passwd"}, r"the link 'model\.pt'; expected files alone"),
+        ({"model.pt": "x"}, "has no MAR-INF/MANIFEST.json"),
+        ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json is no JSON"),
+        ({"MAR-INF/MANIFEST.json": "[]"}, r"does not say model\.modelName"),
+        ({"MAR-INF/MANIFEST.json": '{"model": {"modelName": "m"}}'}, r"does not say model\.modelName and model\.handler"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("h.py", "base_handler")}, "which the archive lacks"),
+    ],
+)  # fmt: skip
+def test_an_archive_that_cannot_be_trusted_or_used_is_refused(tmp_path, members, message):
+    archive = zipped(tmp_path / "m.mar", members)
+    with pytest.raises(ArtifactError, match=message):
+        migrate(archive, tmp_path / "repository")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.mar"]
+    assert not (tmp_path.parent / "evil.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"), [("MAX_BYTES", "holds 200 bytes unpacked"), ("MAX_FILES", "holds 2 files")]
+)
+def test_too_large_an_archive_is_refused(tmp_path, monkeypatch, limit, message):
+    monkeypatch.setattr(mar_reading, limit, 1)
+    archive = zipped(tmp_path / "m.mar", {"a": "x" * 100, "b": "x" * 100})
+    with pytest.raises(ArtifactError, match=message):
+        migrate(archive, tmp_path / "repository")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"PK no zip", "cannot be read as a TorchServe archive"), (None, "no such file")]
+)
+def test_what_is_no_archive_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "m.mar").write_bytes(content)
+    with pytest.raises(ArtifactError, match=message):
+        migrate(tmp_path / "m.mar", tmp_path / "repository")
+
+
+def test_a_setting_that_makes_no_sense_is_refused(tmp_path):
+    members = {"h.py": "", "model-config.yaml": "batchSize: none"}
+    archive = archives.write(tmp_path / "m.mar", {"handler": "h.py", "configFile": "model-config.yaml"}, members)
+    with pytest.raises(ArtifactError, match="batchSize is 'none'; expected a whole number from 1 on"):
+        migrate(archive, tmp_path / "repository")
+
+
+# The same answers from both servers.
+
+
+@pytest.fixture(scope="module")
+def torchserve(made):
+    need(importlib.util.find_spec("ts"), "torchserve is not installed")
+    need(shutil.which("java"), "TorchServe needs Java")
+    store = made["base"].path.parent
+    models = {name: {"1.0": {"defaultVersion": True, "marName": f"{name}.mar", "minWorkers": 1}} for name in made}
+    loaded = ",".join(f"{name}.mar" for name in made)
+    (store / "config.properties").write_text(f"load_models={loaded}\nmodels={json.dumps(models)}\n")
+    with serving(store, limit_s=120) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def triton(made, tmp_path_factory):
+    try:
+        install = find_triton()
+    except Exception as e:
+        need(False, str(e))
+    repository = tmp_path_factory.mktemp("repository")
+    for one in made.values():
+        migrate(one.path, repository)
+    with TritonServer(install, repository, limit_s=180) as running:
+        yield running
+
+
+def ask_triton(server, model, body, content_type):
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(server.grpc) as client:
+        batched = client.get_model_config(model).config.max_batch_size > 0
+        shape = [1, 1] if batched else [1]
+        inputs = []
+        for name, value in (("REQUEST", body), ("CONTENT_TYPE", content_type.encode())):
+            tensor = grpc.InferInput(name, shape, "BYTES")
+            tensor.set_data_from_numpy(np.array([value], dtype=np.object_).reshape(shape))
+            inputs.append(tensor)
+        return client.infer(model, inputs, client_timeout=30.0).as_numpy("RESPONSE").ravel()[0]
+
+
+@pytest.mark.parametrize("name", ["base", "names", "own", "function", "eager"])
+def test_triton_answers_as_torchserve_does(torchserve, triton, made, name):
+    one = made[name]
+    expected = torchserve.predict(name, one.body, one.content_type)
+    assert expected.status == 200, expected.text
+    assert ask_triton(triton, name, one.body, one.content_type).decode() == expected.text
+
+
+def test_a_bad_request_is_refused_by_both(torchserve, triton):
+    from tritonclient.utils import InferenceServerException
+
+    refused = torchserve.predict("own", b'{"a": 1}', "application/json")
+    assert (refused.status, refused.text) == (400, "expected text")
+    with pytest.raises(InferenceServerException, match="400 Bad Request: expected text"):
+        ask_triton(triton, "own", b'{"a": 1}', "application/json")
+
+
+def test_a_handler_that_raises_fails_the_request_alone(torchserve, triton, made):
+    from tritonclient.utils import InferenceServerException
+
+    assert torchserve.predict("function", b'{"a": 1}', "application/json").status == 503
+    with pytest.raises(InferenceServerException, match="503 Prediction failed"):
+        ask_triton(triton, "function", b'{"a": 1}', "application/json")
+    one = made["function"]
+    assert ask_triton(triton, "function", one.body, one.content_type)
