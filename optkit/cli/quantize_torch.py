@@ -64,5 +64,5 @@ def quantize_torch(
     hints = (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store")
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         with out.working():
-            source = model.make(Path(folder))
-        make_and_show(out, stage, source, output, proof, force, hints)
+            made = model.make(Path(folder))
+        make_and_show(out, stage, made, output, proof, force, hints)
