@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from optkit.deps import built_with
+from optkit.diagnosis import CalibrationResult, Shift
 from optkit.engine import EngineFacts, profile_dims
 from optkit.errors import ArtifactError
-from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity
+from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
 from optkit.record import Document, Record
 from optkit.tensors import DimRange, TensorSpec
 
@@ -40,7 +41,7 @@ class Artifact(Record):
     """A model file with its contract; `path` is absolute.
 
     `files` are the other files without which `path` is useless (external data), relative to its folder. `notes` say
-    what a person should know of how it was made.
+    what a person should know of how it was made, and `quantization` the figures behind them.
     """
 
     path: Path
@@ -55,6 +56,9 @@ class Artifact(Record):
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what
+    calibration: CalibrationResult | None = None  # the ranges that it was quantized with
+    quantization: Quantization | None = None  # what was tried and measured to make it
+    torch_engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
     def all_files(self) -> tuple[Path, ...]:
@@ -105,6 +109,7 @@ class Passport(Document):
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
+    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
     measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
 
     def save(self) -> Path:

@@ -1,8 +1,8 @@
-"""Where feeds come from: a folder of .npz files, the user's function, or seeded random values (never for calibration)."""
+"""Where feeds come from: .npz files, images, the user's function, or seeded random values (never for calibration)."""
 
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
 from optkit.errors import FeedError, OptkitError
+from optkit.image_folder import SUFFIXES, ImageFolder
 from optkit.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
 
 _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
@@ -24,11 +25,14 @@ class Feeds:
     def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
         self.target = target
         self.inputs = tuple(inputs)
+        self._count: int | None = None  # of the feeds, once they were read to the end
 
     def sha256(self) -> str:
         """Return the hash of the files, or of the code, that the feeds come from."""
         if _is_code(self.target):
             return user_code.code_sha256(self.target)
+        if _is_images(self.target):
+            return ImageFolder.from_file(Path(self.target)).sha256()
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
     def __iter__(self) -> Iterator[Feed]:
@@ -44,11 +48,26 @@ class Feeds:
             except FeedError as e:
                 raise FeedError(f"{self.target}: feed {number}: {e}") from e
             yield feed
+        expected = self._expected()
+        if expected and number + 1 != expected:
+            raise FeedError(
+                f"{self.target}: gave {number + 1} feeds; expected {expected}, which is its length or what it gave when it was "
+                f"read before. Return a list of feeds, or an object whose __iter__ starts anew."
+            )
         if number < 0:
             raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
+        self._count = number + 1
+
+    def _expected(self) -> int | None:
+        """Return how many feeds a whole reading must give: as many as the last one, or what the user's object says is its length."""
+        if self._count is None and _is_code(self.target) and isinstance(self._called, Sized):
+            return len(self._called)
+        return self._count
 
     def __length_hint__(self) -> int:
         """Return the number of feeds where it is known without reading them, else 0; `len` would make a truth value of it."""
+        if _is_images(self.target):
+            return len(ImageFolder.from_file(Path(self.target)).files())
         if not _is_code(self.target):
             return len(_npz_files(Path(self.target)))
         return operator.length_hint(self._called, 0)
@@ -71,6 +90,8 @@ class Feeds:
     def _read(self) -> Iterable[object]:
         if _is_code(self.target):
             return self._called
+        if _is_images(self.target):
+            return ImageFolder.from_file(Path(self.target)).feeds(self.inputs)
         return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
@@ -97,12 +118,19 @@ def _is_code(target: str) -> bool:
     return ":" in target and not Path(target).exists()
 
 
+def _is_images(target: str) -> bool:
+    return Path(target).suffix in SUFFIXES and Path(target).is_file()
+
+
 def data_fault(target: str) -> str | None:
     """Return what is wrong with a data source as far as can be told without running code; None when nothing is."""
     if _is_code(target):
         return user_code.target_fault(target)
     try:
-        _npz_files(Path(target))
+        if _is_images(target):
+            ImageFolder.from_file(Path(target))
+        else:
+            _npz_files(Path(target))
     except FeedError as e:
         return str(e)
     return None
@@ -118,7 +146,7 @@ def absolute_data(target: str, base: Path) -> str:
 def _npz_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not path.exists():
-        raise FeedError(f"{path}: no such file or folder; expected .npz files or file.py:function")
+        raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
     return files
@@ -136,7 +164,8 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
 
 def _check_finite(feed: Feed) -> None:
     for name, array in feed.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        # The extremes are NaN where any element is; unlike a mask of the elements they cost no memory.
+        if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
             raise FeedError(f"input {name!r}: holds NaN or infinity; expected finite numbers")
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from optkit.diagnosis import Moments
 from optkit.record import Record
 
 
@@ -16,26 +17,33 @@ class Tolerance(Record):
     """How far a candidate may be from the reference.
 
     With `atol` and `rtol` every element must satisfy |candidate - reference| <= atol + rtol * |reference|, as in
-    `numpy.allclose`; with `min_cosine` the cosine of each whole output must reach it. None leaves a rule out.
+    `numpy.allclose`; with `min_cosine` the cosine of each whole output must reach it, with `min_sqnr_db` its ratio of signal to quantization noise.
+    None leaves a rule out.
     """
 
     atol: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     rtol: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     min_cosine: float | None = Field(default=None, ge=-1, le=1)
+    min_sqnr_db: float | None = Field(default=None, allow_inf_nan=False)
 
     def __str__(self) -> str:
-        rules = {"atol": self.atol, "rtol": self.rtol, "cosine": self.min_cosine}
+        rules = {"atol": self.atol, "rtol": self.rtol, "cosine": self.min_cosine, "SQNR": self.min_sqnr_db}
         return ", ".join(f"{name} {value:g}" for name, value in rules.items() if value is not None)
 
 
 class OutputParity(Record):
-    """One output at one point: the largest absolute and relative difference, and the cosine over all elements."""
+    """One output at one point: the largest absolute and relative difference, and over all elements the cosine and the SQNR.
+
+    SQNR: the variance of the reference over the mean square of the difference, in decibels; None where one of them is zero. Unlike the
+    cosine it is not hidden by a large constant in the output.
+    """
 
     output: str
     sizes: dict[str, int]
     max_abs: float | None
     max_rel: float | None
     cosine: float | None
+    sqnr_db: float | None = None
     failure: str | None = None
 
 
@@ -68,6 +76,11 @@ class Parity(Record):
         return max(values) if values else None
 
     @property
+    def sqnr_db(self) -> float | None:
+        """The smallest ratio of signal to quantization noise; None where every output is equal or constant."""
+        return min((o.sqnr_db for o in self.outputs if o.sqnr_db is not None), default=None)
+
+    @property
     def cosine(self) -> float | None:
         """The smallest cosine; None when one of them is not finite."""
         values = _all_finite([o.cosine for o in self.outputs])
@@ -91,6 +104,7 @@ class Accuracy(Record):
 
     value: float
     function: str
+    inputs: tuple[Moments, ...] = ()  # of the data that it was measured on
 
 
 class GpuConditions(Record):
@@ -220,6 +234,57 @@ class NotRun(Record):
 
     artifact: str
     reason: str
+
+
+class TriedTypes(Record):
+    """One choice of INT8 types that was tried, and what became of it."""
+
+    name: str  # such as u8s8 qdq
+    p50_ms: float | None = None  # at opt, in a quick measurement
+    sqnr_db: float | None = None  # of the worst output, on the same samples as the others
+    verdict: str
+
+
+class LayerEffect(Record):
+    """What quantizing one layer alone does to the outputs, on samples that nothing is judged on."""
+
+    layer: str
+    op: str
+    sqnr_db: float | None  # of the worst output; the smaller, the more it harms; None where it changes nothing
+    size_bytes: int  # of its weight in FP32
+    kept: bool  # in float
+
+
+class FrontierPoint(Record):
+    """The accuracy with the most harmful layers left in float."""
+
+    kept: int  # layers in float
+    value: float
+    float_share: float  # of the time that all layers take in float, what those left in float take (0 to 1)
+    predicted_ms: float | None = None  # between the latencies of INT8 and FP32, by that share
+
+
+class Quantization(Record):
+    """What was tried and measured when a model was quantized."""
+
+    chosen: str
+    tried: tuple[TriedTypes, ...] = ()
+    judged_by: str | None = None  # the evaluation function, or the cosine
+    limit: float | None = None  # the value that had to be reached
+    value: float | None = None  # that was reached
+    failure: str | None = None  # why the limit could not be reached
+    layers: tuple[LayerEffect, ...] = ()  # most harmful first; none where no layer had to stay in float
+    frontier: tuple[FrontierPoint, ...] = ()
+    size_before_bytes: int
+    size_after_bytes: int
+    p50_before_ms: float | None = None  # at opt
+    p50_after_ms: float | None = None
+    speed_up: SpeedUp | None = None  # None for a model that is not for this processor
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """The layers that were left in float."""
+        return tuple(layer.layer for layer in self.layers if layer.kept)
 
 
 def at(sizes: dict[str, int]) -> str:

@@ -296,6 +296,17 @@ def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
     onnx.save_model(model, str(path))
 
 
+def has_fp16_weights(path: Path) -> bool:
+    """Whether a weight, or the scale of a quantized one, is in FP16.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    import onnx
+
+    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in load(path, weights=False).graph.initializer)
+
+
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     import onnx
 

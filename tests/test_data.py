@@ -44,6 +44,49 @@ def test_an_object_that_starts_anew_has_no_length(tmp_path: Path) -> None:
     assert operator.length_hint(feeds) == 0  # not known
 
 
+SHRINKING = """
+class Shrinking:
+    left = 6  # one reading is there to see whether there can be two
+    def __iter__(self):
+        self.left -= 1
+        return iter([{'x': np.zeros((1, 2), np.float32)}] * self.left)
+
+feeds = Shrinking()
+"""
+
+
+def test_data_that_is_less_when_read_again_is_refused(tmp_path: Path) -> None:
+    feeds = Feeds(code(tmp_path, SHRINKING), INPUTS)
+    assert len(list(feeds)) == 4
+    with pytest.raises(
+        FeedError, match=r"gave 3 feeds; expected 4, which is its length or what it gave when it was read bef"
+    ):
+        list(feeds)
+
+
+def test_data_that_is_less_than_its_length_is_refused(tmp_path: Path) -> None:
+    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\ntold = Short(feeds())\n"
+    target = code(tmp_path, body).replace(":feeds", ":told")
+    with pytest.raises(FeedError, match=r"gave 4 feeds; expected 9"):
+        list(Feeds(target, INPUTS))
+
+
+def test_a_part_of_the_data_may_be_read(tmp_path: Path) -> None:
+    feeds = Feeds(code(tmp_path, FEEDS), INPUTS)
+    next(iter(feeds))
+    assert len(list(feeds)) == 4
+
+
+def test_npz_files_are_read_one_at_a_time(tmp_path: Path) -> None:
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", **rows(1))
+    feeds = iter(Feeds(str(tmp_path), INPUTS))
+    next(feeds)
+    (tmp_path / "b.npz").write_bytes(b"no longer a feed")
+    with pytest.raises(FeedError, match=r"b\.npz: "):
+        next(feeds)
+
+
 def test_the_hash_of_a_function_is_that_of_its_code(tmp_path: Path) -> None:
     before = Feeds(code(tmp_path, FEEDS), INPUTS).sha256()
     assert Feeds(code(tmp_path, FEEDS), INPUTS).sha256() == before
@@ -101,7 +144,9 @@ def test_a_folder_without_npz_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FeedError, match=r"none: no such file or folder; expected \.npz files or file\.py:function"):
+    with pytest.raises(
+        FeedError, match=r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"
+    ):
         list(Feeds(str(tmp_path / "none"), INPUTS))
 
 

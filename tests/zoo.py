@@ -108,6 +108,32 @@ def conv() -> nn.Module:
     return module
 
 
+class Sensitive(nn.Module):
+    """Three ordinary convolutions, and one whose INT8 weights are useless.
+
+    The second convolution leaves channel 0 at zero, and the third has weights of 50 for it: they change nothing in float and give all
+    other weights of the layer a step that is larger than they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+                nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 3),
+            )  # fmt: skip
+        self.layers[2].bias.data[0] = -1000.0
+        self.layers[4].weight.data[:, 0] = 50.0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.layers(input)
+
+
+def sensitive() -> nn.Module:
+    return Sensitive()
+
+
 def dynamic_length() -> nn.Module:
     return DynamicLength()
 
@@ -207,6 +233,11 @@ def conv_feeds() -> list[dict[str, np.ndarray]]:
     """Calibration data for `conv`."""
     rng = np.random.default_rng(0)
     return [{"input": rng.standard_normal((4, 1, 6, 6)).astype(np.float32)} for _ in range(8)]
+
+
+def other_conv_feeds() -> list[dict[str, np.ndarray]]:
+    """Other calibration data for `conv`."""
+    return [{name: 2 * array for name, array in feed.items()} for feed in conv_feeds()]
 
 
 # Broken models: each breaks one thing that some part of optkit must notice.

@@ -1,135 +1,176 @@
-"""Streaming collection: the model runs on one feed at a time and only extremes and histograms are kept.
+"""Streaming collection: the model runs on a batch at a time, and of its activations only extremes and histograms are kept.
 
-Memory is bounded by the activations of one feed, whatever their number, and the result does not depend on how the data is cut
-into feeds: the first pass finds the extremes of every tensor, the second counts into bins that these fix.
+The data is read once. Memory is bounded by the activations of one batch whatever the number of samples, and the result does not depend
+on how the data is cut into feeds: the samples are put together anew, and both extremes and histograms are exact sums over them.
 """
 
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
-from optkit import onnx_file
-from optkit.calibration.methods import BINS, Histogram, Method, Range, entropy, observed, percentile
-from optkit.errors import FeedError, StageError, first_line
+from optkit.calibration.activations import Activations
+from optkit.calibration.batches import in_batches, rows_of
+from optkit.calibration.histogram import Histogram
+from optkit.calibration.inputs import InputStatistics
+from optkit.calibration.ranges import Method, Range, moving_average, observed, percentile
+from optkit.calibration.search import entropy, mse
+from optkit.errors import FeedError
 from optkit.progress import track
+from optkit.record import Record
 from optkit.tensors import Feed
 
-if TYPE_CHECKING:
-    import onnx
+
+class CalibrationSettings(Record):
+    """How ranges are chosen."""
+
+    method: Method = Method.MINMAX
+    percentile: float = Field(default=99.999, gt=50, le=100)  # what the percentile method keeps, of 100
+    sample: int = Field(default=1, ge=1)  # histograms count one element in so many; extremes are always exact
+    symmetric: bool = False  # ranges of equal ends and 255 levels, as TensorRT takes them
 
 
-def collect_ranges(
-    model: Path, ops: Sequence[str], feeds: Iterable[Feed], method: Method, percent: float = 99.999
-) -> dict[str, Range]:
-    """Run the model over the feeds and return the range of every float tensor that a node of `ops` reads or writes.
+@dataclass(frozen=True)
+class Statistics:
+    """What is kept of the data and of the activations.
+
+    Attributes:
+        lows: tensor -> the smallest value of each sample, (samples,); infinity where it had none.
+        highs: tensor -> the largest value of each sample, (samples,).
+        histograms: tensor -> its histogram; empty where none was asked for.
+        inputs: mean and deviation of the inputs.
+        digests: a number for each sample that only equal samples share.
+    """
+
+    lows: Mapping[str, np.ndarray]
+    highs: Mapping[str, np.ndarray]
+    histograms: Mapping[str, Histogram]
+    inputs: InputStatistics
+    digests: Sequence[int]
+
+
+class Calibration(NamedTuple):
+    """The ranges, and what they were made of."""
+
+    ranges: dict[str, Range]
+    statistics: Statistics
+
+
+def calibrate(
+    model: Path,
+    ops: Sequence[str],
+    feeds: Iterable[Feed],
+    settings: CalibrationSettings,
+    *,
+    excluded: Collection[str] = (),
+    histograms: bool = False,
+) -> Calibration:
+    """Run the model over the feeds and choose the range of every float tensor that a node of `ops` reads or writes.
 
     Args:
-        model: an ONNX file with its shapes inferred.
+        model: an ONNX file with its shapes inferred; a temporary file lies beside it while it is opened.
         ops: operators whose activations are wanted.
-        feeds: read once for min-max, twice for the other methods.
-        method: how ranges are chosen.
-        percent: what the percentile method keeps, of 100.
+        feeds: read once.
+        settings: how ranges are chosen.
+        excluded: names of nodes that stay in float.
+        histograms: collect them also where the method does not need them.
 
     Raises:
         StageError: the model cannot be run on a feed, or has no such node.
-        FeedError: a tensor is not finite.
+        FeedError: there are fewer than two samples, or a tensor is not finite.
     """
-    with _Activations(model, ops) as run:
-        low, high = _extremes(run, feeds)
-        if method is Method.MINMAX:
-            return {name: observed(low[name], high[name]) for name in low}
-        histograms = _histograms(run, feeds, low, high, zeros=method is not Method.ENTROPY)
-    if method is Method.PERCENTILE:
-        return {name: percentile(h, percent) for name, h in histograms.items()}
-    return {name: entropy(h) for name, h in track(histograms.items(), "search ranges", len(histograms))}
+    with Activations(model, ops, excluded=excluded, symmetric=settings.symmetric) as run:
+        wants_histograms = histograms or settings.method.needs_histogram
+        statistics = _collect(run, feeds, settings.sample if wants_histograms else None)
+    names = track(statistics.lows, "choose ranges", len(statistics.lows))
+    ranges = {name: _range(name, statistics, settings) for name in names}
+    ranges |= {name: ranges[other] for name, other in run.same_as.items() if other in ranges}
+    return Calibration(ranges, statistics)
 
 
-def _extremes(run: "_Activations", feeds: Iterable[Feed]) -> tuple[dict[str, float], dict[str, float]]:
-    low: dict[str, float] = {}
-    high: dict[str, float] = {}
-    for number, feed in enumerate(track(feeds, "calibrate: ranges", operator.length_hint(feeds) or None)):
-        for name, values in run(feed).items():
-            smallest, largest = float(values.min()), float(values.max())
-            if not (np.isfinite(smallest) and np.isfinite(largest)):
-                raise FeedError(f"feed {number}: tensor {name!r} is not finite there; a range needs finite numbers")
-            low[name] = min(low.get(name, smallest), smallest)
-            high[name] = max(high.get(name, largest), largest)
-    return low, high
+def _range(name: str, statistics: Statistics, settings: CalibrationSettings) -> Range:
+    lows, highs = statistics.lows[name], statistics.highs[name]
+    match settings.method:
+        case Method.MINMAX:
+            return observed(float(lows.min()), float(highs.max()), settings.symmetric)
+        case Method.MOVING_AVERAGE:
+            seen = np.isfinite(lows)
+            return moving_average(lows[seen], highs[seen], settings.symmetric)
+        case Method.PERCENTILE:
+            return percentile(statistics.histograms[name], settings.percentile, settings.symmetric)
+        case Method.ENTROPY:
+            return entropy(statistics.histograms[name], settings.symmetric)
+        case Method.MSE:
+            return mse(statistics.histograms[name], settings.symmetric)
 
 
-def _histograms(
-    run: "_Activations", feeds: Iterable[Feed], low: dict[str, float], high: dict[str, float], *, zeros: bool
-) -> dict[str, Histogram]:
-    counts = {name: np.zeros(BINS, np.int64) for name in low}
-    for feed in track(feeds, "calibrate: histograms", operator.length_hint(feeds) or None):
-        for name, values in run(feed).items():
-            width = (high[name] - low[name]) / BINS
-            if width > 0:
-                counted = values.ravel() if zeros else values[values != 0]
-                bins = ((counted - low[name]) / width).astype(np.int64)
-                counts[name] += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
-            else:
-                counts[name][0] += values.size  # a constant tensor
-    return {name: Histogram(low[name], high[name], counts[name]) for name in low}
+def _collect(run: Activations, feeds: Iterable[Feed], every: int | None) -> Statistics:
+    """Run the model over the feeds; histograms count one element in `every`, None leaves them out."""
+    collector = _Collector(run.names, every)
+    batches, total = in_batches(feeds, run) if run.has_batch else (iter(feeds), None)
+    for feed in track(batches, "calibrate", total):
+        collector.add(feed, run(feed))
+    if collector.samples < 2:
+        found = "one sample" if collector.samples else "no sample"
+        raise FeedError(f"calibration data: {found}; ranges need at least two, and 64 or more are usual")
+    return collector.statistics()
 
 
-class _Activations:
-    """A session that returns the wanted activations of a feed: tensor name -> array, empty ones left out."""
+class _Collector:
+    """Takes batches one by one."""
 
-    def __init__(self, model: Path, ops: Sequence[str]) -> None:
-        self._model = model
-        self._ops = frozenset(ops)
+    def __init__(self, names: Sequence[str], every: int | None) -> None:
+        self.samples = 0
+        self._names = names
+        self._every = every
+        self._lows: list[np.ndarray] = []  # each (rows, tensors)
+        self._highs: list[np.ndarray] = []
+        self._histograms = {name: Histogram() for name in names} if every else {}
+        self._inputs = InputStatistics()
+        self._digests: list[int] = []
 
-    def __enter__(self) -> "_Activations":
-        import onnxruntime
+    def add(self, feed: Feed, activations: Mapping[str, np.ndarray]) -> None:
+        """Keep what matters of one batch.
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # Fusion would do away with the very tensors that are asked for.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        graph, self._names, self._from_feed = self._with_outputs()
-        augmented = self._model.with_name("augmented.onnx")
-        onnx_file.save(graph, augmented)
-        try:
-            self._session = onnxruntime.InferenceSession(augmented, options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime's exceptions share no base but Exception
-            raise StageError(f"the model cannot be run for calibration: {first_line(e)}") from e
-        return self
+        Raises:
+            FeedError: a tensor is not finite.
+        """
+        rows = rows_of(feed)
+        lows = np.full((rows, len(self._names)), np.inf, np.float32)
+        highs = np.full((rows, len(self._names)), -np.inf, np.float32)
+        for column, name in enumerate(self._names):
+            values = activations.get(name)
+            if values is None:
+                continue
+            by_row = values.reshape(rows if len(values) == rows else 1, -1) if values.ndim else values.reshape(1, 1)
+            lows[:, column], highs[:, column] = by_row.min(axis=1), by_row.max(axis=1)
+            self._check_finite(name, np.isfinite(lows[:, column]) & np.isfinite(highs[:, column]))
+            if self._every:
+                low, high = float(lows[:, column].min()), float(highs[:, column].max())
+                self._histograms[name].add(values, low, high, self._every)
+        self._lows.append(lows)
+        self._highs.append(highs)
+        self._inputs.add(feed)
+        by_sample = [array.reshape(rows, -1) for array in feed.values()]
+        self._digests += [hash(tuple(array[row].tobytes() for array in by_sample)) for row in range(rows)]
+        self.samples += rows
 
-    def __exit__(self, *_: object) -> None:
-        del self._session
+    def _check_finite(self, name: str, finite: np.ndarray) -> None:
+        if not finite.all():
+            number = self.samples + int(np.argmin(finite))
+            raise FeedError(f"sample {number}: tensor {name!r} is not finite there; a range needs finite numbers")
 
-    def __call__(self, feed: Feed) -> dict[str, np.ndarray]:
-        try:
-            arrays = self._session.run(self._names, dict(feed))
-        except Exception as e:
-            raise StageError(f"the model cannot be run on the calibration data: {first_line(e)}") from e
-        found = {name: feed[name] for name in self._from_feed} | dict(zip(self._names, arrays, strict=True))
-        return {name: array for name, array in found.items() if array.size}
-
-    def _with_outputs(self) -> "tuple[onnx.ModelProto, list[str], list[str]]":
-        """Return the model with every wanted tensor as an output, their names, and the wanted inputs of the model."""
-        import onnx
-
-        model = onnx_file.load(self._model, weights=False)  # external data is beside it, and is read from there
-        graph = model.graph
-        floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
-        known = {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
-        weights = {tensor.name for tensor in graph.initializer}
-        # In the order of the graph, so that the first tensor of which an error speaks is the one where it begins.
-        wanted = dict.fromkeys(
-            name
-            for node in graph.node
-            if node.op_type in self._ops
-            for name in (*node.input, *node.output)
-            if name in known and name not in weights and known[name].type.tensor_type.elem_type in floats
+    def statistics(self) -> Statistics:
+        """Return all that was kept; tensors that never had a value are left out."""
+        lows, highs = np.concatenate(self._lows), np.concatenate(self._highs)
+        seen = {name: column for column, name in enumerate(self._names) if np.isfinite(lows[:, column]).any()}
+        return Statistics(
+            lows={name: lows[:, column] for name, column in seen.items()},
+            highs={name: highs[:, column] for name, column in seen.items()},
+            histograms={name: self._histograms[name] for name in seen} if self._every else {},
+            inputs=self._inputs,
+            digests=self._digests,
         )
-        if not wanted:
-            raise StageError("the model has no operator that can be quantized")
-        fed = {v.name for v in graph.input}
-        already = {v.name for v in graph.output}
-        graph.output.extend(known[name] for name in wanted if name not in fed | already)
-        return model, [name for name in wanted if name not in fed], [name for name in wanted if name in fed]

@@ -3,10 +3,14 @@
 import math
 import numbers
 
+import numpy as np
+
 from optkit import user_code
+from optkit.calibration import InputStatistics
 from optkit.errors import ModelError, OptkitError
 from optkit.findings import Accuracy
 from optkit.runners import Runner
+from optkit.tensors import Feed
 
 
 def evaluate(function: str, runner: Runner) -> Accuracy:
@@ -22,12 +26,19 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
     callee = user_code.load(function)
     if not callable(callee):
         raise ModelError(f"{function}: is a {type(callee).__name__}; expected a function of predict")
+    seen = InputStatistics()
+
+    def predict(feed: Feed) -> dict[str, np.ndarray]:
+        outputs = runner.infer(feed)  # which refuses what is no feed
+        seen.add(feed)
+        return outputs
+
     try:
-        value = callee(runner.infer)
+        value = callee(predict)
     except OptkitError:
         raise
     except (Exception, SystemExit) as e:
         raise ModelError(f"{function}: raised {user_code.describe(e)}") from e
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ModelError(f"{function}: returned {value!r}; expected a finite number, larger is better")
-    return Accuracy(value=float(value), function=function.rpartition("/")[2])
+    return Accuracy(value=float(value), function=function.rpartition("/")[2], inputs=seen.moments())

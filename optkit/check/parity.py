@@ -1,5 +1,6 @@
 """Parity: a candidate gives the reference's answers, at every corner of the declared dimensions."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,11 +14,12 @@ from optkit.runners import Runner
 from optkit.tensors import DimRange, corners
 
 # FP32: the rounding of another order of additions in a deep network. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so
-# single elements may be far off and only the direction of the whole output is held; accuracy decides there.
+# single elements may be far off and only the whole output is held: its direction, which shows little where all values share a large
+# offset, and its noise against the variance of the output, which shows that and a wrong scale. Accuracy decides there.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(atol=1e-4, rtol=1e-3, min_cosine=0.9999),
     Precision.FP16: Tolerance(atol=1e-2, rtol=1e-2, min_cosine=0.999),
-    Precision.INT8: Tolerance(min_cosine=0.98),
+    Precision.INT8: Tolerance(min_cosine=0.98, min_sqnr_db=10),
 }
 
 
@@ -120,20 +122,44 @@ def _compare(
     difference = np.abs(c - r)
     max_abs = float(difference.max(initial=0.0))
     max_rel = float((difference / np.maximum(np.abs(r), 1e-12)).max(initial=0.0))
-    cosine = _cosine(r, c)
-    failure = None
-    if tolerance.atol is not None or tolerance.rtol is not None:
-        allowed = (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * np.abs(r)
-        outside = int((~(difference <= allowed)).sum())
-        if outside:
-            failure = (
-                f"{outside} of {r.size} elements are outside {tolerance}: max abs {max_abs:.3g}, max rel {max_rel:.3g}"
-            )
+    cosine, sqnr = _cosine(r, c), sqnr_db(r, c)
+    failure = _outside(r, difference, tolerance)
     if failure is None and tolerance.min_cosine is not None and not cosine >= tolerance.min_cosine:
         failure = f"cosine {cosine:.5f} is below {tolerance.min_cosine:g}"
+    if failure is None and tolerance.min_sqnr_db is not None and max_abs:
+        found = (
+            -math.inf if sqnr is None else sqnr
+        )  # a zero output that became something else has no ratio, and is wrong
+        if not found >= tolerance.min_sqnr_db:
+            failure = f"SQNR {found:.1f} dB is below {tolerance.min_sqnr_db:g}"
     return OutputParity(
-        output=name, sizes=dict(sizes), max_abs=max_abs, max_rel=max_rel, cosine=cosine, failure=failure
+        output=name, sizes=dict(sizes), max_abs=max_abs, max_rel=max_rel, cosine=cosine, sqnr_db=sqnr, failure=failure
     )
+
+
+def _outside(reference: np.ndarray, difference: np.ndarray, tolerance: Tolerance) -> str | None:
+    """Return what is wrong by atol and rtol, where one of them is given."""
+    if tolerance.atol is None and tolerance.rtol is None:
+        return None
+    allowed = (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * np.abs(reference)
+    outside = int((~(difference <= allowed)).sum())
+    if not outside:
+        return None
+    relative = (difference / np.maximum(np.abs(reference), 1e-12)).max()
+    return f"{outside} of {reference.size} elements are outside {tolerance}: max abs {difference.max():.3g}, max rel {relative:.3g}"
+
+
+def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float | None:
+    """Return the variance of the reference over the mean square of the difference, in decibels: the signal to quantization noise ratio.
+
+    The mean of the reference is no signal: a large constant would hide any error. A reference that does not vary (one element) counts
+    as it is. None where there is no signal, or no difference.
+    """
+    r, c = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+    varies = r.size > 0 and float(np.ptp(r)) > 0
+    signal = float(np.square(r - r.mean()).sum() if varies else np.square(r).sum())
+    noise = float(np.square(c - r).sum())
+    return 10 * math.log10(signal / noise) if signal and noise else None
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

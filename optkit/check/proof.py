@@ -10,6 +10,7 @@ from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import check_parity
 from optkit.data import Samples
+from optkit.diagnosis import shifts
 from optkit.findings import BatchIndependence, Parity, Tolerance
 from optkit.record import Record
 from optkit.runners import Device, Runner, obstacle, open_runner
@@ -72,7 +73,7 @@ class Prover:
             FeedError: the real data does not fit the inputs.
             ModelError: the evaluation function fails.
         """
-        key = self._key()
+        key = self.key()
         if passport.proof_key == key:
             return passport, True
         artifact = passport.artifact
@@ -89,12 +90,15 @@ class Prover:
             with open_runner(artifact, self._device(artifact)) as candidate:
                 independence = independence or self._independence(candidate)
                 accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
+        calibration = artifact.calibration
+        unlike = shifts(calibration.diagnosis.moments, accuracy.inputs) if calibration and accuracy else ()
         found = {
             "proof_key": key,
             "unproven": None,
             "parity": parity,
             "batch_independence": independence,
             "accuracy": accuracy,
+            "shifts": unlike,
         }
         return passport.model_copy(update=found), False
 
@@ -106,7 +110,8 @@ class Prover:
         tolerance = self.asked.tolerances.get(candidate.artifact.precision)
         return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
 
-    def _key(self) -> str:
+    def key(self) -> str:
+        """Return the hash of what is asked, and of all that the answers depend on besides the artifact."""
         asked = self.asked
         return hash_of(
             {

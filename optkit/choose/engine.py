@@ -6,6 +6,7 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.check import Prover
+from optkit.choose.int8 import quantize
 from optkit.errors import StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
@@ -29,12 +30,19 @@ def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: 
         notes: list[str] = []
         for step in missing:
             try:
-                source = step.run(source, Path(folder) / step.stage)
+                source = _made(step, source, Path(folder) / step.stage, prover)
             except StageError as e:
                 raise StageError(f"{stage.step}: precision {stage.precision}: {e}") from e
             notes += [f"{step.stage}: {note}" for note in source.notes]
         engine = stage.run(source, out_dir, filename)
     return _looked_into(stage, engine.model_copy(update={"notes": (*notes, *engine.notes)}), prover)
+
+
+def _made(step: Stage, source: Artifact, folder: Path, prover: Prover) -> Artifact:
+    """Run a step on the way; what is quantized is held against TensorRT's rules."""
+    if isinstance(step, QuantizeStatic):
+        return quantize(step, source, folder, prover, step.filename)
+    return step.run(source, folder)
 
 
 def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:

@@ -6,7 +6,8 @@ from optkit.artifact import Artifact
 from optkit.check import Prover
 from optkit.choose.engine import build_engine
 from optkit.choose.exporter import export_onnx
-from optkit.stages import BuildTensorRt, ExportOnnx, Stage
+from optkit.choose.int8 import quantize
+from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 
 def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, filename: str | None = None) -> Artifact:
@@ -25,6 +26,8 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
     match stage:
         case ExportOnnx(exporter="auto" | "best"):
             return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
+        case QuantizeStatic() | QuantizeDynamic():
+            return quantize(stage, source, out_dir, prover, filename or stage.filename)
         case BuildTensorRt():
             return build_engine(stage, source, out_dir, prover, filename or stage.filename)
         case _:

@@ -16,6 +16,7 @@ from optkit.cli import (
     migrate,
     package,
     quantize,
+    quantize_torch,
     report,
     run,
     schema,
@@ -55,6 +56,7 @@ _convert.command("fp16")(quantize.fp16)
 app.add_typer(_export, name="export")
 app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
+app.command("quantize-torch")(quantize_torch.quantize_torch)
 app.command("build-engine")(build_engine.build_engine)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)

@@ -1,6 +1,5 @@
 """`optkit export`."""
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,22 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.making import Proof, make_and_show
+from optkit.cli.making import Proof, Source, SourceModel, make_and_show
 from optkit.cli.output import Output
-from optkit.cli.values import parse_args, parse_dims, parse_inputs, settings
+from optkit.cli.values import settings
 
 if TYPE_CHECKING:
     from optkit.stages import ExportOnnx, ExportTorchScript
-
-logger = logging.getLogger(__name__)
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        help="file.py:build, package.module:factory, a TorchScript or .pt2 file, or a Hugging Face folder.",
-        show_default=False,
-    ),
-]
 
 
 def torchscript(
@@ -56,7 +45,7 @@ def torchscript(
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportTorchScript, method=method, strict=strict)
-    model = _Model(source, inputs, example, dims, output_names, weights, arguments)
+    model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
     _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
 
 
@@ -100,38 +89,14 @@ def onnx(
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
-    model = _Model(source, inputs, example, dims, output_names, weights, arguments)
+    model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
     _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
-
-
-class _Model:
-    """The options that say which model is exported."""
-
-    def __init__(
-        self,
-        target: str,
-        inputs: list[str] | None,
-        example: str | None,
-        dims: list[str] | None,
-        output_names: list[str] | None,
-        weights: Path | None,
-        arguments: list[str] | None,
-    ) -> None:
-        from optkit.user_code import absolute_target
-
-        self.target = target
-        self.inputs = parse_inputs(inputs)
-        self.example = absolute_target(example, Path()) if example else None
-        self.dims = parse_dims(dims)
-        self.outputs = tuple(output_names) if output_names else None
-        self.weights = weights
-        self.args = parse_args(arguments)
 
 
 def _export(
     out: Output,
     stage: "ExportOnnx | ExportTorchScript",
-    model: _Model,
+    model: SourceModel,
     output: Path,
     proof: Proof,
     force: bool,
@@ -139,23 +104,11 @@ def _export(
 ) -> None:
     from optkit.pipeline.repro import write_repro
     from optkit.pipeline.single import check_output
-    from optkit.source import make_source
 
     check_output(output, force)
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         with out.working():
-            source = make_source(
-                model.target,
-                Path(folder),
-                model.inputs,
-                model.dims,
-                weights=model.weights,
-                args=model.args,
-                outputs=model.outputs,
-                example=model.example,
-            )
-            for note in source.notes:
-                logger.info("%s", note)
+            source = model.make(Path(folder))
             if repro:
                 script = write_repro(source, stage, repro)
                 out.hint(f"to repeat this without optkit: cd {repro} && python {script.name}")

@@ -89,7 +89,8 @@ class _Bars:
         self._tasks: list[TaskID] = []
 
     def begin(self, description: str, total: int | None) -> None:
-        self._tasks.append(self._progress.add_task(description, total=total, done=0, of=f"/{total}" if total else ""))
+        of, left = (f"/{total}", "left") if total else ("", "")
+        self._tasks.append(self._progress.add_task(description, total=total, done=0, of=of, left=left))
 
     def advance(self) -> None:
         fields = self._progress.tasks[-1].fields
@@ -100,7 +101,7 @@ class _Bars:
 
 
 def _bars(console: "Console") -> "Progress":
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
@@ -108,6 +109,8 @@ def _bars(console: "Console") -> "Progress":
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, transient=True)
 

@@ -17,6 +17,9 @@ def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) 
         return tuple(failures)
     if passport.parity and not passport.parity.passed:
         failures.append(f"parity: {passport.parity.failure}")
+    quantization = passport.artifact.quantization
+    if quantization and quantization.failure:
+        failures.append(quantization.failure)
     independence = passport.batch_independence
     declared = batch_dim(passport.artifact.inputs) is not None
     if gates.batch_independence and declared and independence and independence.dim and not independence.passed:

@@ -15,7 +15,7 @@ from optkit.recipe import Recipe
 from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
 from optkit.source import is_onnx, source_fault
-from optkit.stages import AnyStage, QuantizeStatic, Stage
+from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, QuantizeTorch, Stage
 from optkit.tensors import batch_dim, dimension_faults
 from optkit.weights import weights_fault
 
@@ -139,10 +139,13 @@ def _data_faults(recipe: Recipe) -> Iterator[str]:
         if fault:
             yield f"data.{key}: {fault}"
     for i, stage in enumerate(recipe.steps):
-        if isinstance(stage, QuantizeStatic) and not stage.data:
+        static = isinstance(stage, QuantizeTorch) and stage.mode == "static"
+        if (static or isinstance(stage, QuantizeStatic)) and not stage.data:
             yield f"{_where(i, stage)}: no calibration data; name some as data.calibration: file.py:function"
         elif stage.data and stage.data != recipe.data.calibration and (fault := data_fault(stage.data)):
             yield f"{_where(i, stage)}: {fault}"
+        if isinstance(stage, (QuantizeStatic, QuantizeDynamic)):
+            yield from (f"{_where(i, stage)}: {text}" for text in _limit_faults(stage, recipe))
     if recipe.gates.max_accuracy_drop is not None and not recipe.data.evaluation:
         yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
 
@@ -160,6 +163,13 @@ def _gate_faults(recipe: Recipe) -> Iterator[str]:
         missing = sorted(set(gates.max_latency_ms) - set(recipe.bench.batches))
         if missing:
             yield f"gates.max_latency_ms: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
+
+
+def _limit_faults(stage: QuantizeStatic | QuantizeDynamic, recipe: Recipe) -> Iterator[str]:
+    if stage.max_drop is not None and not recipe.data.evaluation:
+        yield "max_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+    if stage.min_cosine is not None and not recipe.data.calibration:
+        yield "min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function"
 
 
 def _batch_faults(recipe: Recipe) -> Iterator[str]:

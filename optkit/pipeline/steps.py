@@ -14,6 +14,7 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.recipe import Recipe
 from optkit.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.stages import Stage
+from optkit.stages.quantizing import Quantizing
 
 logger = logging.getLogger(__name__)
 
@@ -76,17 +77,18 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     """
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
-    key = hash_of(
-        {
-            "parent": parent.identity,
-            "settings": settings,
-            "data": data,
-            "versions": _versions() | dict(stage.versions()),
-        }
-    )
+    judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
+    made_of = {
+        "parent": parent.identity,
+        "settings": settings,
+        "data": data,
+        "versions": _versions() | dict(stage.versions()),
+    }
+    key = hash_of(made_of | ({"judged": judged} if judged else {}))
     kept = _kept(folder / stage.filename, key)
     if kept:
         return kept, True
+    stage = stage.with_earlier(folder / stage.filename)
     partial = folder.with_name(f".{folder.name}.partial")
     _remove(partial)
     _remove(folder)

@@ -1,7 +1,9 @@
 """The records of a run, shown to a person."""
 
+from optkit.report.calibration import calibration_tables
 from optkit.report.choice import choice_text
 from optkit.report.measured import bench_notes, bench_tables, self_test_table
+from optkit.report.quantization import quantization_parts
 from optkit.report.table import parity_table, run_tables
 from optkit.report.text import (
     doctor_table,
@@ -17,6 +19,7 @@ from optkit.report.text import (
 __all__ = [
     "bench_notes",
     "bench_tables",
+    "calibration_tables",
     "choice_text",
     "doctor_table",
     "engines_text",
@@ -26,6 +29,7 @@ __all__ = [
     "parity_table",
     "passport_text",
     "plan_table",
+    "quantization_parts",
     "run_summary",
     "run_tables",
     "self_test_table",

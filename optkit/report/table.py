@@ -41,7 +41,14 @@ def run_tables(record: "RunRecord") -> list[Table]:
 def parity_table(parity: Parity) -> Table:
     """Return every output at every point: differences and verdict."""
     table = plain_table(
-        f"{parity.reference} and {parity.candidate}", "output", "at", "max abs", "max rel", "cosine", "verdict"
+        f"{parity.reference} and {parity.candidate}",
+        "output",
+        "at",
+        "max abs",
+        "max rel",
+        "cosine",
+        "SQNR dB",
+        "verdict",
     )
     for found in parity.outputs:
         table.add_row(
@@ -49,6 +56,7 @@ def parity_table(parity: Parity) -> Table:
             " ".join(f"{name}={size}" for name, size in found.sizes.items()),
             *("" if value is None else f"{value:.3g}" for value in (found.max_abs, found.max_rel)),
             "" if found.cosine is None else f"{found.cosine:.6f}",
+            "" if found.sqnr_db is None else f"{found.sqnr_db:.1f}",
             Text(found.failure, "red") if found.failure else Text("equal", "green"),
         )
     return table
@@ -79,6 +87,10 @@ def plain_table(title: str, *columns: str) -> Table:
         "max abs",
         "max rel",
         "cosine",
+        "SQNR dB",
+        "in float",
+        "value",
+        "predicted ms",
     }
     for column in columns:
         table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")

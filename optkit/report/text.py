@@ -86,6 +86,8 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         parity = passport.parity
         points = len({tuple(o.sizes.items()) for o in parity.outputs})
         worst = "" if parity.max_abs is None else f", max abs {parity.max_abs:.3g}, cosine {parity.cosine or 0:.6f}"
+        if parity.sqnr_db is not None and parity.tolerance.min_sqnr_db is not None:
+            worst += f", SQNR {parity.sqnr_db:.1f} dB"
         verdict = "equal" if parity.passed else "not equal"
         lines.append(f"  parity: {verdict} at {points} points ({parity.values}; within {parity.tolerance}{worst})")
     if passport.batch_independence and passport.batch_independence.dim:
@@ -93,6 +95,12 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}{of}")
     if passport.accuracy:
         lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
+    for shift in passport.shifts:
+        mine, right = shift.calibration, shift.evaluation
+        lines.append(
+            f"  input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
+            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
+        )
     if passport.unproven:
         lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
     return "\n".join(lines)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from optkit import onnx_file
+from optkit.artifact import Precision
 from optkit.errors import RunnerError, first_line
 from optkit.runners.base import Device, Runner
 from optkit.tensors import Feed
@@ -35,8 +37,15 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = 4
         if self.threads:
             options.intra_op_num_threads = self.threads
+        # Of FP16 convolutions between Q/DQ nodes this optimizer makes garbage on CPUs: it computes the integers of a bias in FP16.
+        mixed = self.artifact.precision is Precision.INT8 and onnx_file.has_fp16_weights(self.artifact.path)
         try:
-            self._session: Any = onnxruntime.InferenceSession(self.artifact.path, options, providers=[wanted])
+            self._session: Any = onnxruntime.InferenceSession(
+                self.artifact.path,
+                options,
+                providers=[wanted],
+                disabled_optimizers=["WeightBiasQuantization"] if mixed else None,
+            )
         except Exception as e:  # onnxruntime's exceptions share no base but Exception
             raise RunnerError(f"{self.artifact.path}: ONNX Runtime cannot load it ({first_line(e)})") from e
         found = self._session.get_providers()

@@ -18,6 +18,7 @@ from optkit.forward import flatten, forward_call, torchscript_notices_off
 from optkit.runners.base import Device, Runner, shapes_text
 from optkit.source import load_module
 from optkit.tensors import Feed
+from optkit.torch_engines import quantized_engine, supported_engines
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +144,25 @@ class EagerRunner(_TorchRunner):
 
 
 class TorchScriptRunner(_TorchRunner):
-    """A TorchScript file."""
+    """A TorchScript file; an INT8 one runs on the quantized engine that it was made for, which only CPUs have."""
+
+    def _load(self) -> None:
+        engine = self.artifact.torch_engine
+        if engine and self.device is Device.CUDA:
+            raise RunnerError(f"{self.artifact.path.name}: INT8 TorchScript runs on CPUs only. Use --device cpu.")
+        if engine and engine not in supported_engines():
+            raise RunnerError(
+                f"{self.artifact.path.name}: was made for torch's quantized engine {engine!r}; torch has "
+                f"{', '.join(supported_engines()) or 'none'} here. Quantize it again with --backend auto."
+            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quantized_engine(engine))
+            super()._load()
+            self._engine = stack.pop_all()
+
+    def _free(self) -> None:
+        super()._free()
+        self._engine.close()
 
     def _module(self) -> "torch.nn.Module":
         import torch

@@ -33,6 +33,7 @@ def handler_contract(
         "batch": batch,
         "max_batch": settings.batch_size,
         "classes": _classes(artifact, settings, batch),
+        "engine": artifact.torch_engine,
         "image": _image(artifact, settings.image, batch) if settings.image else None,
     }
 

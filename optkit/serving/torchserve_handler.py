@@ -206,6 +206,8 @@ def load_torchscript(path: Path, gpu: int | None, contract: Mapping[str, Any]) -
     """Return what runs a TorchScript file: on the GPU that TorchServe gives the worker, else on the CPU."""
     import torch
 
+    if contract["engine"]:  # INT8, for which the weights are packed as they are loaded; GPUs have no such kernels
+        torch.backends.quantized.engine, gpu = contract["engine"], None
     device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
     module = torch.jit.load(str(path), map_location=device).eval()
     logger.info("%s runs on %s", path.name, device)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from optkit.artifact import Artifact, Format
+from optkit.errors import StageError
 from optkit.findings import BatchIndependence
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
@@ -60,6 +61,8 @@ def package_triton(
     name = model_name(settings.name, name)
     for one in (artifact, *others):
         check_packagable(one, "Triton")
+    if artifact.torch_engine and settings.instances.kind == "gpu":
+        raise StageError(f"{artifact.path.name}: INT8 TorchScript runs on CPUs only. Set instances: {{kind: cpu}}.")
     plans = [as_built(one) for one in (artifact, *others)] if artifact.format is Format.TENSORRT else []
     artifact = plans[0] if plans else artifact
     contract = triton_contract(artifact, settings, independence)

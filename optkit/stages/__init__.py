@@ -13,6 +13,7 @@ from optkit.stages.export_torchscript import ExportTorchScript
 from optkit.stages.optimize_onnx import OptimizeOnnx
 from optkit.stages.quantize_dynamic import QuantizeDynamic
 from optkit.stages.quantize_static import QuantizeStatic
+from optkit.stages.quantize_torch import QuantizeTorch
 
 AnyStage = Annotated[
     ExportTorchScript
@@ -22,6 +23,7 @@ AnyStage = Annotated[
     | ConvertFp16
     | QuantizeDynamic
     | QuantizeStatic
+    | QuantizeTorch
     | BuildTensorRt,
     Field(discriminator="stage"),
 ]
@@ -36,5 +38,6 @@ __all__ = [
     "OptimizeOnnx",
     "QuantizeDynamic",
     "QuantizeStatic",
+    "QuantizeTorch",
     "Stage",
 ]

@@ -48,6 +48,10 @@ class Stage(Record, abc.ABC):
         """Return the stage with its paths made absolute from `base`, and with a recipe's data where it has none of its own."""
         return self
 
+    def with_earlier(self, made: Path) -> Self:  # noqa: ARG002 - for the stages that calibrate
+        """Return the stage with what it can use of an artifact that it made before; `made` need not exist."""
+        return self
+
     @abc.abstractmethod
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Write the artifact to `path` and return it; use `self.artifact` to build it.

@@ -1,23 +1,13 @@
 """nn.Module -> TorchScript, by scripting (keeps control flow) or tracing (records one run)."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
-from optkit.data import random_feed
-from optkit.errors import StageError, first_line
-from optkit.forward import forward_call, torchscript_notices_off
+from optkit.forward import torchscript_notices_off
 from optkit.source import load_module
 from optkit.stages.base import Stage
-from optkit.stages.refusal import script_reason
-from optkit.tensors import example_sizes
-from optkit.tracing import baked_in_values, by_position, loops_told, why_not_scripted
-
-if TYPE_CHECKING:
-    import torch
+from optkit.stages.torchscript import write_torchscript
 
 
 class ExportTorchScript(Stage):
@@ -35,79 +25,5 @@ class ExportTorchScript(Stage):
         """Script or trace the module; warnings of the tracer that mean a baked-in value become notes."""
         module = load_module(source)
         with torchscript_notices_off():
-            try:
-                notes = self._write(module, source, path)
-            except (RuntimeError, OSError) as e:
-                raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
+            notes = write_torchscript(module, source, path, self.method, strict=self.strict)
         return self.artifact(source, path, Precision.FP32, notes=notes)
-
-    def _write(self, module: "torch.nn.Module", source: Artifact, path: Path) -> list[str]:
-        """Save the scripted or the traced module, and return what is to be said of it."""
-        import torch
-
-        if isinstance(module, torch.jit.ScriptModule):
-            module.save(str(path))
-            return ["the source is TorchScript already"]
-        reason = ""
-        if self.method != "trace":
-            try:
-                if why := why_not_scripted(module, forward_call(module, source.inputs)):
-                    raise StageError(why)
-                with _constants_in_order():
-                    torch.jit.script(module).save(str(path))
-                return ["scripted: keeps control flow"]
-            except OSError:
-                raise
-            except (
-                Exception
-            ) as e:  # the frontend raises many types, user code in it any; some is found out while saving only
-                reason = script_reason(e)
-                if self.method == "script":
-                    raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
-        traced, notes = _trace(module, source)
-        if self.strict and notes:
-            raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
-        traced.save(str(path))
-        why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
-        return [why, *notes]
-
-
-class _InOrder(dict[str, None]):
-    """A set that is iterated in the order in which its elements came."""
-
-    def __init__(self, elements: Iterable[str] = ()) -> None:
-        super().__init__(dict.fromkeys(elements))
-
-    def add(self, element: str) -> None:
-        self.setdefault(element)
-
-
-@contextlib.contextmanager
-def _constants_in_order() -> Iterator[None]:
-    """Let torch write the constants of a module in their own order.
-
-    It iterates a set of their names, whose order changes from process to process, so that the same model would never give the same
-    file twice. Where torch no longer does so, this does nothing.
-    """
-    from torch.jit import _recursive
-
-    _recursive.set = _InOrder  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        del _recursive.set  # type: ignore[attr-defined]
-
-
-def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
-    import torch
-
-    feed = random_feed(source.inputs, example_sizes(source.dims))
-    example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
-    module = by_position(module, forward_call(module, source.inputs))
-    with baked_in_values() as baked, loops_told(), torch.no_grad():
-        try:
-            # check_trace would compare with this same input only; parity does it at every corner.
-            traced = torch.jit.trace(module, example, check_trace=False, strict=False)
-        except Exception as e:
-            raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e
-    return traced, baked

@@ -32,7 +32,7 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
                 all_tensors_to_one_file=True,
                 external_data_location=onnx_file.data_name(prepared),
             )
-            _forget_shapes_of_weights(prepared)
+            _tidy(prepared)
             yield prepared
         except OptkitError:
             raise
@@ -40,12 +40,18 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
             raise StageError(f"the model cannot be quantized: {first_line(e)}") from e
 
 
-def _forget_shapes_of_weights(path: Path) -> None:
-    """Drop the shapes that the dynamo exporter states for weights too.
+def _tidy(path: Path) -> None:
+    """Give every node a name of its own, and drop the shapes that the dynamo exporter states for weights too.
 
-    The quantizer turns Gemm into MatMul by transposing the weight, and shape inference then refuses the stale shape.
+    Nodes are selected by name. The quantizer turns Gemm into MatMul by transposing the weight, and shape inference then refuses the
+    stale shape.
     """
     model = onnx_file.load(path, weights=False)
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}:{node.output[0]}"
+        seen.add(node.name)
     weights = {tensor.name for tensor in model.graph.initializer}
     kept = [value for value in model.graph.value_info if value.name not in weights]
     del model.graph.value_info[:]

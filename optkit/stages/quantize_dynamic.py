@@ -1,54 +1,73 @@
 """ONNX -> INT8 ONNX whose weights are quantized now and whose activations are quantized at each run (for CPUs)."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import field_validator
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
-from optkit.errors import StageError
-from optkit.stages.base import Stage
+from optkit.artifact import Artifact, Precision
 from optkit.stages.ort_quantizer import quantizing
+from optkit.stages.quantizing import Quantizing, float_ops
+
+if TYPE_CHECKING:
+    import onnx
+
+_OPS = ("MatMul", "Gemm", "Gather")
 
 
-class QuantizeDynamic(Stage):
-    """Quantize the weights of matrix products to INT8.
+class QuantizeDynamic(Quantizing):
+    """Quantize the weights of matrix products, and embeddings, to INT8.
 
     Convolutions stay in float: ONNX Runtime's dynamic form of them (ConvInteger) is slower than FP32.
     """
 
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    produces: ClassVar[Format] = Format.ONNX
-    filename: ClassVar[str] = "model.onnx"
-
     stage: Literal["quantize-dynamic"] = "quantize-dynamic"
-    per_channel: bool = True
-    reduce_range: bool = False  # 7-bit weights, for processors that add products in 16 bits (x86 without VNNI)
+    target: Literal["cpu", "tensorrt"] = "cpu"
+
+    @field_validator("target")
+    @classmethod
+    def _cpu_only(cls, target: str) -> str:
+        if target == "tensorrt":
+            raise ValueError(
+                "TensorRT has no dynamic INT8: it refuses DynamicQuantizeLinear and MatMulInteger, because it needs the ranges "
+                "of activations when it builds. Quantize statically, with calibration data"
+            )
+        return target
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Quantize with ONNX Runtime's quantizer, and refuse a file in which nothing became INT8."""
+        self.check_source(source)
+        with quantizing(source, path.parent) as prepared:
+            return self.write(prepared, source, path)
+
+    def nodes(self, graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
+        """Return the nodes to quantize."""
+        return self.select(graph, _OPS)
+
+    def write(self, prepared: Path, source: Artifact, path: Path) -> Artifact:
+        """Quantize a model as `quantizing` gives it, inside the block.
+
+        Raises:
+            StageError: it cannot be quantized.
+        """
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        if source.precision is not Precision.FP32:
-            raise StageError(
-                f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
-            )
-        with quantizing(source, path.parent) as prepared:
-            quantize_dynamic(
-                prepared,
-                path,
-                op_types_to_quantize=["MatMul", "Gather"],
-                per_channel=self.per_channel,
-                reduce_range=self.reduce_range,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=bool(source.files),
-            )
+        names = [node.name for node in self.nodes(onnx_file.load(prepared, weights=False).graph)]
+        quantize_dynamic(
+            prepared,
+            path,
+            op_types_to_quantize=["MatMul", "Gather"],
+            nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],  # what it makes of a Gemm
+            per_channel=self.per_channel,
+            reduce_range=bool(self.reduce_range),
+            weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,
+            use_external_data_format=bool(source.files),
+        )
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
-        done = facts.nodes.get("MatMulInteger", 0)
-        if not done:
-            raise StageError("nothing became INT8: the model has no matrix product with constant weights")
         onnx_file.check(path)
-        floats = {op: n for op, n in facts.nodes.items() if op in ("Conv", "MatMul", "Gemm", "LSTM", "GRU", "RNN")}
-        notes = [f"{done} matrix products in INT8"]
-        notes += [f"stays in float: {', '.join(f'{n} {op}' for op, n in floats.items())}"] if floats else []
+        floats = float_ops(path)
+        notes = [f"{facts.nodes.get('MatMulInteger', 0)} matrix products in INT8, activations quantized at each run"]
+        notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)

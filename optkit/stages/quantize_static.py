@@ -1,47 +1,65 @@
-"""ONNX -> INT8 ONNX with Q/DQ nodes, its activations' ranges found on calibration data."""
+"""ONNX -> INT8 ONNX, its activations' ranges found on calibration data."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
-from optkit.calibration import Method, Range, collect_ranges
+from optkit.artifact import Artifact, Precision, read_passport
+from optkit.calibration import CalibrationSettings, Method, calibrated
 from optkit.data import Feeds, absolute_data
-from optkit.errors import StageError
-from optkit.stages.base import Stage
+from optkit.diagnosis import CalibrationResult
+from optkit.errors import ArtifactError, StageError
 from optkit.stages.ort_quantizer import quantizing
+from optkit.stages.quantizing import Quantizing, float_ops, has_attention
 
-# Operators whose INT8 form ONNX Runtime computes in integers on CPUs, and those that pass INT8 through.
-_OPS = ("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat",
-        "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")  # fmt: skip
+if TYPE_CHECKING:
+    import onnx
 
-# What TensorRT takes: zero points of 0, Q/DQ on weights, no INT32 biases.
-_TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": True}
-
-# In a transformer the products with weights alone: the mask of its attention holds -infinity, which has no range.
-_PRODUCTS = ("MatMul", "Gemm")
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# What ONNX Runtime also computes in integers on CPUs, and what passes INT8 through.
+_BETWEEN = ("Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Reshape", "Transpose",
+            "Flatten", "Squeeze", "Unsqueeze")  # fmt: skip
 
 
-class QuantizeStatic(Stage):
-    """Quantize weights (per channel, symmetric) and activations (per tensor).
+class QuantizeStatic(Quantizing):
+    """Quantize weights (symmetric) and activations (per tensor).
 
-    The default types are those that are fast on x86 processors: unsigned activations, signed weights.
+    `target: tensorrt` writes what TensorRT takes: Q/DQ nodes, INT8, symmetric, on weights too, biases in float. For CPUs `auto` types are
+    a choice that `choose` measures; where nothing measures, they are those that are fast on x86 processors: unsigned activations in Q/DQ.
     """
 
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
-    produces: ClassVar[Format] = Format.ONNX
-    filename: ClassVar[str] = "model.onnx"
-
     stage: Literal["quantize-static"] = "quantize-static"
-    target: Literal["cpu", "tensorrt"] = "cpu"  # tensorrt: symmetric INT8 in Q/DQ, on weights too, biases in float
-    calibration: str | None = None  # file.py:function or a folder of .npz; a recipe's data.calibration where not given
+    target: Literal["cpu", "tensorrt"] = "cpu"
+    calibration: str | None = None  # file.py:function, .npz or images.yaml; a recipe's data.calibration where not given
     method: Method = Method.MINMAX
     percentile: float = Field(default=99.999, gt=50, le=100)
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    per_channel: bool = True
-    reduce_range: bool = False  # 7-bit weights, for processors that add products in 16 bits (x86 without VNNI)
+    sample: int = Field(default=1, ge=1)  # histograms count one element in so many
+    doctor: bool = False  # look at long tails too, whatever the method
+    activation_type: Literal["auto", "uint8", "int8"] = "auto"
+    format: Literal["auto", "qdq", "qoperator"] = "auto"
+    or_dynamic: bool = False  # keep a dynamically quantized model instead where that is measured to be faster and right
+
+    _earlier: CalibrationResult | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _fits_target(self) -> Self:
+        if self.target == "tensorrt":
+            other = {
+                "activation_type": self.activation_type == "uint8",
+                "weight_type": self.weight_type == "uint8",
+                "format": self.format == "qoperator",
+                "reduce_range": bool(self.reduce_range),
+                "or_dynamic": self.or_dynamic,
+            }
+            for key, refused in other.items():
+                if refused:
+                    raise ValueError(
+                        f"{key} is {getattr(self, key)}; target tensorrt takes symmetric int8 in Q/DQ format only. Leave {key} out"
+                    )
+        return self
 
     @property
     def data(self) -> str | None:
@@ -53,55 +71,168 @@ class QuantizeStatic(Stage):
         own = absolute_data(self.calibration, base) if self.calibration else calibration
         return self.model_copy(update={"calibration": own})
 
-    def make(self, source: Artifact, path: Path) -> Artifact:
-        """Collect the ranges, quantize with ONNX Runtime's quantizer, and refuse a file in which nothing became INT8."""
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    def resolved(self) -> Self:
+        """Return the stage with the types that `auto` stands for where nothing is measured."""
+        symmetric = self.target == "tensorrt"
+        auto = {"activation_type": "int8" if symmetric else "uint8", "format": "qdq"}
+        return self.model_copy(update={key: value for key, value in auto.items() if getattr(self, key) == "auto"})
 
-        if source.precision is not Precision.FP32:
-            raise StageError(
-                f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
-            )
+    def make(self, source: Artifact, path: Path) -> Artifact:
+        """Collect the ranges, and quantize with ONNX Runtime's quantizer."""
+        self.check_source(source)
+        with quantizing(source, path.parent) as prepared:
+            calibration = self.calibrated(prepared, source)
+            return self.described(self.write(prepared, calibration.ranges, source, path), calibration)
+
+    def with_earlier(self, made: Path) -> Self:
+        """Return the stage with the ranges that an artifact made before keeps; they serve where nothing has changed."""
+        try:
+            passport = read_passport(made) if made.is_file() else None
+        except ArtifactError:  # changed or foreign: nothing is known of it
+            return self
+        copy = self.model_copy()
+        copy._earlier = passport.artifact.calibration if passport else None
+        return copy
+
+    def calibrated(self, prepared: Path, source: Artifact) -> CalibrationResult:
+        """Return the range of every activation that is to be quantized; it depends on the target alone, not on the types.
+
+        Args:
+            prepared: the model as `quantizing` gives it.
+            source: the model that it was prepared from.
+
+        Raises:
+            StageError: there is no calibration data, or the model cannot be run on it.
+            FeedError: the data does not fit, or an activation is not finite.
+        """
         if not self.calibration:
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
-        feeds = Feeds(self.calibration, source.inputs)
-        symmetric = self.target == "tensorrt"
-        present = set(onnx_file.facts(source.path).nodes)
-        transformer = symmetric and {"Softmax", "MatMul"} <= present and "Conv" not in present
-        ops = _PRODUCTS if transformer else _OPS
-        with quantizing(source, path.parent) as prepared:
-            ranges = collect_ranges(prepared, ops, feeds, self.method, self.percentile)
-            quantize_static(
-                prepared,
-                path,
-                calibration_data_reader=None,
-                calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(ops),
-                per_channel=self.per_channel,
-                reduce_range=self.reduce_range,
-                activation_type=QuantType.QInt8 if symmetric or self.activation_type == "int8" else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=bool(source.files),
-                extra_options=_TENSORRT | {"MatMulConstBOnly": transformer} if symmetric else None,
-            )
+        graph = onnx_file.load(prepared, weights=False).graph
+        selected = {node.name: node.op_type for node in self.nodes(graph)}
+        return calibrated(
+            prepared,
+            source,
+            sorted(set(selected.values())),
+            Feeds(self.calibration, source.inputs),
+            CalibrationSettings(
+                method=self.method,
+                percentile=self.percentile,
+                sample=self.sample,
+                symmetric=self.target == "tensorrt",
+            ),
+            excluded={node.name for node in graph.node} - set(selected),
+            earlier=self._earlier,
+            doctor=self.doctor,
+        )
+
+    def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
+        """Return the artifact with its calibration, and with notes on what the data was like."""
+        notes = calibration.notes(reused=calibration is self._earlier)
+        return made.model_copy(update={"calibration": calibration, "notes": (*made.notes, *notes)})
+
+    def nodes(self, graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
+        """Return the nodes to quantize: in a transformer the products with weights alone, elsewhere also what lies between them.
+
+        The products of two activations stay in float: the attention's mask holds -infinity, which has no range.
+        """
+        return self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
+
+    def write(
+        self, prepared: Path, ranges: Mapping[str, tuple[float, float]], source: Artifact, path: Path
+    ) -> Artifact:
+        """Quantize with these ranges, and refuse a file in which nothing became INT8.
+
+        Args:
+            prepared: the model as `quantizing` gives it, inside the block.
+            ranges: tensor -> low and high as `calibrated` gives them, perhaps for another choice of types or of more nodes.
+            source: the model that it was prepared from.
+            path: the file to write.
+
+        Raises:
+            StageError: it cannot be quantized.
+        """
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+        stage = self.resolved()
+        graph = onnx_file.load(prepared, weights=False).graph
+        nodes = self.nodes(graph)
+        quantize_static(
+            prepared,
+            path,
+            calibration_data_reader=None,
+            calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
+            quant_format=QuantFormat.QDQ if stage.format == "qdq" else QuantFormat.QOperator,
+            op_types_to_quantize=sorted({node.op_type for node in nodes}),
+            nodes_to_quantize=[node.name for node in nodes],
+            per_channel=self.per_channel,
+            reduce_range=bool(self.reduce_range),
+            activation_type=QuantType.QUInt8 if stage.activation_type == "uint8" else QuantType.QInt8,
+            weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,
+            use_external_data_format=bool(source.files),
+            extra_options=self._extra_options(_float_outputs(graph)),
+        )
+        if self.target == "cpu":
+            _hold_in_float(path)
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
-        done = facts.nodes.get("DequantizeLinear", 0)
-        if not done:
+        if facts.precision is not Precision.INT8:
             raise StageError("nothing became INT8: the model has no operator that can be quantized")
         onnx_file.check(path)
         notes = [
-            f"{len(ranges)} ranges by {self.method}, {facts.nodes.get('QuantizeLinear', 0)} QuantizeLinear and "
-            f"{done} DequantizeLinear nodes, {'int8' if symmetric else self.activation_type} activations, int8 weights"
+            f"{len(ranges)} ranges by {self.method}, {len(nodes)} nodes in INT8 ({stage.format}), "
+            f"{stage.activation_type} activations, {self.weight_type} weights"
         ]
+        floats = float_ops(path)
+        notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 
+    def _extra_options(self, float_outputs: Sequence[str]) -> dict[str, Any]:
+        """Return the options of ONNX Runtime's quantizer that its own arguments do not have."""
+        options: dict[str, Any] = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(float_outputs)}
+        if self.target == "tensorrt":
+            options |= {
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "AddQDQPairToWeight": True,
+            }
+        return options
 
-def _ranges_file(ranges: dict[str, Range], path: Path) -> Path:
+
+def _float_outputs(graph: "onnx.GraphProto") -> Sequence[str]:
+    """Return the operators whose outputs stay in float: in a transformer a bias, GELU or LayerNorm follows, which computes in float."""
+    return ("MatMul", "Gemm") if has_attention(graph) else ()
+
+
+def _hold_in_float(path: Path) -> None:
+    """Put a Sum of one input before every convolution and Gemm with float weights that reads a dequantized activation.
+
+    It changes no value. Without it ONNX Runtime quantizes the layer once more when it loads the file, unseen and per tensor: its optimizer
+    WeightBiasQuantization takes the Q/DQ nodes of the neighbours for those of the layer. (It looks through an Identity.)
+    """
+    from onnx import helper
+
+    model = onnx_file.load(path, weights=False)
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    held = [
+        (i, node)
+        for i, node in enumerate(model.graph.node)
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        and node.input[0] in dequantized
+        and node.input[1] not in dequantized
+    ]
+    for i, node in reversed(held):
+        read, node.input[0] = node.input[0], f"{node.name}:held"
+        model.graph.node.insert(i, helper.make_node("Sum", [read], [f"{node.name}:held"], name=f"{node.name}:held"))
+    if held:
+        onnx_file.save(model, path)
+
+
+def _ranges_file(ranges: Mapping[str, tuple[float, float]], path: Path) -> Path:
     """Write the ranges as ONNX Runtime's own calibration cache, which its quantizer reads in place of calibrating."""
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData, save_tensors_data
 
-    data = {name: TensorData(lowest=np.float32(r.low), highest=np.float32(r.high)) for name, r in ranges.items()}
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, data), path)
     return path

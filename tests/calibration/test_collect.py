@@ -1,5 +1,5 @@
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,18 @@ import zoo
 from conftest import Make
 
 from optkit.artifact import Artifact
-from optkit.calibration import Method, collect_ranges
+from optkit.calibration import CalibrationSettings, Method, Range, calibrate
 from optkit.errors import FeedError, StageError
 from optkit.stages import ExportOnnx
 from optkit.tensors import Feed
 
 OPS = ("Gemm", "Conv")
+
+
+def collect_ranges(
+    model: Path, ops: Sequence[str], feeds: Iterable[Feed], method: Method, percent: float = 99.999
+) -> dict[str, Range]:
+    return calibrate(model, ops, feeds, CalibrationSettings(method=method, percentile=percent)).ranges
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +52,8 @@ def test_ranges_do_not_depend_on_how_the_data_is_cut(model: Artifact, feeds: lis
     whole = collect_ranges(model.path, OPS, cut(feeds, 128), method, 90)
     for size in (1, 7, 64):
         assert collect_ranges(model.path, OPS, cut(feeds, size), method, 90) == whole
-    assert collect_ranges(model.path, OPS, cut(feeds, 7)[::-1], method, 90) == whole
+    if method is not Method.MOVING_AVERAGE:  # which forgets
+        assert collect_ranges(model.path, OPS, cut(feeds, 7)[::-1], method, 90) == whole
 
 
 def test_the_methods_differ_where_there_is_an_outlier(model: Artifact) -> None:
@@ -72,10 +79,7 @@ def test_a_tensor_that_is_zero_throughout_has_a_range(model: Artifact, method: M
     assert found["output"] == (zoo.BIAS.min(), zoo.BIAS.max())
 
 
-def test_one_feed_at_a_time_is_held(model: Artifact) -> None:
-    class Rows(np.ndarray):
-        """An array that can be watched."""
-
+def test_one_batch_at_a_time_is_held(model: Artifact) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
     most = 0
 
@@ -84,16 +88,15 @@ def test_one_feed_at_a_time_is_held(model: Artifact) -> None:
             nonlocal most
             for seed in range(20):
                 most = max(most, sum(ref() is not None for ref in alive))
-                rows = np.random.default_rng(seed).standard_normal((8, 4)).astype(np.float32)
-                watched = rows.view(Rows)
-                alive.append(weakref.ref(watched))
-                feed = {"input": watched}
-                del rows, watched
+                rows = np.random.default_rng(seed).standard_normal((256, 4)).astype(np.float32)
+                alive.append(weakref.ref(rows))
+                feed = {"input": rows}
+                del rows
                 yield feed
                 del feed
 
     collect_ranges(model.path, OPS, Data(), Method.ENTROPY)
-    assert len(alive) == 40  # read twice
+    assert len(alive) == 20  # read once
     assert most <= 2  # the one just used and what the loop's name still holds
 
 
@@ -109,7 +112,9 @@ def test_a_feed_that_the_model_cannot_run_is_told(model: Artifact) -> None:
 
 def test_a_tensor_that_is_not_finite_is_named(model: Artifact, feeds: list[Feed]) -> None:
     bad = {"input": np.full((2, 4), np.inf, np.float32)}
-    with pytest.raises(FeedError, match=r"^feed 8: tensor 'input' is not finite there; a range needs finite numbers$"):
+    with pytest.raises(
+        FeedError, match=r"^sample 128: tensor 'input' is not finite there; a range needs finite numbers$"
+    ):
         collect_ranges(model.path, OPS, [*feeds, bad], Method.MINMAX)
 
 

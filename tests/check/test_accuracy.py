@@ -24,7 +24,9 @@ def accuracy(artifact: Artifact, folder: Path, body: str) -> Accuracy:
     ],
 )
 def test_the_users_number_is_kept(onnx_linear: Artifact, tmp_path: Path, body: str, value: float) -> None:
-    assert accuracy(onnx_linear, tmp_path, body) == Accuracy(value=value, function="accuracy.py:evaluate")
+    found = accuracy(onnx_linear, tmp_path, body)
+    assert found == Accuracy(value=value, function="accuracy.py:evaluate", inputs=found.inputs)
+    assert [moments.input for moments in found.inputs] == (["input"] if "predict" in body else [])
 
 
 @pytest.mark.parametrize(

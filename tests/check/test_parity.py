@@ -10,6 +10,7 @@ from zoo import specs
 
 from optkit.artifact import Artifact, Format, Precision
 from optkit.check import TOLERANCES, check_batch_independence, check_parity
+from optkit.check.parity import sqnr_db
 from optkit.data import Samples
 from optkit.errors import RunnerError
 from optkit.findings import OutputParity, Parity, Tolerance
@@ -121,6 +122,41 @@ def test_the_tolerance_is_that_of_the_candidates_precision(precision: Precision,
     found = parity(double, lambda x: {"y": 2 * x + error}, precision)
     assert found.passed is passes
     assert found.max_abs == pytest.approx(error, rel=1e-2)
+
+
+def test_an_offset_in_the_output_hides_no_int8_error() -> None:
+    def offset(x: np.ndarray) -> Mapping[str, np.ndarray]:
+        return {"y": 2 * x + 1000}
+
+    def useless(x: np.ndarray) -> Mapping[str, np.ndarray]:
+        return {"y": np.roll(2 * x, 1) + 1000}  # the values of others
+
+    found = parity(offset, useless, Precision.INT8)
+    assert not found.passed
+    assert found.cosine is not None
+    assert found.cosine > 0.99999  # which is all that was looked at once
+    assert found.sqnr_db is not None
+    assert found.sqnr_db < 3
+    assert found.failure is not None
+    assert "dB is below 10" in found.failure
+    assert parity(offset, lambda x: {"y": 2.02 * x + 1000}, Precision.INT8).passed
+
+
+def test_a_wrong_scale_is_found_though_it_keeps_the_direction() -> None:
+    found = parity(double, lambda x: {"y": 3 * x}, Precision.INT8)
+    assert found.cosine == pytest.approx(1)
+    assert found.failure is not None
+    assert "dB is below 10" in found.failure
+
+
+def test_the_sqnr_of_equal_zero_and_constant_outputs() -> None:
+    zeros, ones = np.zeros(4), np.ones(4)
+    assert sqnr_db(ones, ones) is None
+    assert sqnr_db(zeros, ones) is None
+    assert sqnr_db(ones, ones * 1.1) == pytest.approx(20)  # a constant counts as it is
+    assert sqnr_db(np.empty(0), np.empty(0)) is None
+    assert parity(lambda x: {"y": 0 * x}, lambda x: {"y": 0 * x}, Precision.INT8).passed
+    assert not parity(lambda x: {"y": 0 * x}, lambda x: {"y": 0 * x + 1}, Precision.INT8).passed
 
 
 def test_one_element_that_is_off_is_found_and_counted() -> None:

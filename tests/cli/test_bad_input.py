@@ -293,7 +293,7 @@ def test_calibration_data_of_a_recipe_that_does_not_fit(
 def test_calibration_data_that_is_not_there(refused: Refused, folder: Path, exported: str) -> None:
     (folder / "empty").mkdir()
     for data, says in (
-        ("none", r"none: no such file or folder; expected \.npz files or file\.py:function"),
+        ("none", r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"),
         ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed each"),
         ("none.py:feeds", r"none\.py: no such file; expected a Python file"),
         ("model.py:feeds", r"model\.py: has no 'feeds'; it defines"),
@@ -418,6 +418,17 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("run", "recipe.yaml", "--step", "export-onx"), r"^error: --step export-onx: no such step\. Did you mean 'export-onnx'\?$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "static8"), r"^error: --mode static8: expected auto, dynamic or static$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0.1"), r"^error: --max-drop 0\.1: nothing measures accuracy\. Give --evaluate file\.py:evaluate\.$"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--min-cosine", "2"), r"^error: --min-cosine: Input should be less than or equal to 1$"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--min-cosine", "0.9"), r"^error: quantize-dynamic: ranking the layers needs real samples\. Give --calibration DATA\.$"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--format", "qdq"), r"^error: --format: is for static quantization, which needs --calibration DATA; "),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "dynamic", "--calibration", "model.py:calibration"), r"^error: --calibration: is for static quantization"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--target", "gpu"), r"^error: --target: Input should be 'cpu' or 'tensorrt'$"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "dynamic", "--target", "tensorrt"), r"^error: --target: TensorRT has no dynamic INT8: it refuses DynamicQuantizeLinear"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--target", "tensorrt"), r"no calibration data: ranges of activations are never guessed"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--exclude", "/encoder/*"), r"^error: quantize-dynamic: exclude: no node is called '/encoder/\*'; near it are \S+"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--op", "Conv"), r"^error: quantize-dynamic: op_types: the model has no Conv node; it has \S+"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--exclude-op", "Gemm"), r"^error: quantize-dynamic: nothing would become INT8: .*, every one is excluded$"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"max_drop and min_cosine are both given"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--evaluate", "none.py:f"), r"none\.py: no such file; expected a Python file"),
         (("convert", "fp16", "m.onnx", "-o", "q.onnx", "--dim", "length=1:2:3"), r"^error: --dim length: no input of m\.onnx uses it; they use batch$"),
         (("bench", "m.onnx", "--batch", "1,x"), r"^error: --batch 1,x: expected numbers separated by commas, as in 1,8,64$"),
@@ -455,6 +466,21 @@ def test_models_that_do_not_take_the_same_inputs(
 def test_quantizing_what_is_quantized(refused: Refused, optkit: CommandLine, exported: str) -> None:
     assert optkit("quantize", exported, "-o", "q.onnx").code == 0
     refused("quantize", "q.onnx", "-o", "qq.onnx", says=r"q\.onnx is int8; expected an FP32 model\.")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise KeyError('label')", r"raised .*KeyError: 'label'"),
+        ("return float('nan')", r"returned nan; expected a finite"),
+    ],
+)
+def test_an_evaluation_that_fails_while_layers_are_chosen(
+    refused: Refused, folder: Path, exported: str, body: str, says: str
+) -> None:
+    (folder / "e.py").write_text(f"def evaluate(predict):\n    {body}\n")
+    held = ("--calibration", "model.py:calibration", "--evaluate", "e.py:evaluate", "--max-drop", "0.1")
+    refused("quantize", exported, "-o", "q.onnx", *held, says=rf"e\.py:evaluate: {says}")
 
 
 def test_a_recipe_tells_all_its_faults_at_once(refused: Refused, folder: Path) -> None:

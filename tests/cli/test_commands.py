@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from project import DYNAMIC, ONNX, TORCHSCRIPT, CommandLine, Result, files_below, write_project, write_recipe
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
@@ -108,10 +109,65 @@ def test_convert_and_quantize(optkit: CommandLine, exported: str) -> None:
         "quantize", exported, "-o", "s.onnx", "--calibration", "model.py:calibration", "--method", "entropy"
     )
     assert static.code == 0
-    assert "ranges by entropy" in static.out
+    assert "ranges by entropy" in static.out or "chosen: dynamic" in static.out
+    assert "chosen: " in static.out
+    assert "not chosen: " in static.out
+    assert "size 0.000" in static.out
     assert "(real samples; " in static.out
+    engine = optkit(
+        "quantize", exported, "-o", "t.onnx", "--calibration", "model.py:calibration", "--target", "tensorrt"
+    )
+    assert engine.code == 0
+    assert "become INT8 when TensorRT builds the engine" in engine.out
+    assert "next: optkit inspect t.onnx" in engine.err
     held = ("--evaluate", "model.py:evaluate", "--max-drop", "0")
     assert "accuracy: 1.0000" in optkit("quantize", exported, "-o", "e.onnx", *held).out
+
+
+def test_layers_stay_in_float_where_accuracy_asks_for_it(optkit: CommandLine, folder: Path) -> None:
+    (folder / "model.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    linear = torch.nn.Linear\n"
+        "    m = torch.nn.Sequential(linear(4, 16), torch.nn.ReLU(), linear(16, 16), torch.nn.ReLU(), linear(16, 3))\n"
+        "    m[0].bias.data[0] = 1000.0\n"
+        "    m[2].weight.data[:, 0] = 0\n"
+        "    return m\n"
+        "def calibration():\n"
+        "    return [{'input': torch.randn(8, 4, generator=torch.Generator().manual_seed(i)).numpy()} for i in range(6)]\n"
+    )
+    contract = (
+        "--input",
+        "input:float32[batch,4]",
+        "--dim",
+        "batch=1:4:8",
+        "--exporter",
+        "torchscript",
+        "--opset",
+        "17",
+    )
+    assert optkit("export", "onnx", "model.py:build", *contract, "-o", "m.onnx").code == 0
+    asked = ("quantize", "m.onnx", "--mode", "dynamic", "--calibration", "model.py:calibration")
+    assert optkit(*asked, "-o", "q.onnx", "--min-cosine", "0.5").code in (0, 1)
+    found = optkit(*asked, "-o", "q.onnx", "--force", "--min-cosine", "0.999")
+    assert found.code == 0, found.err
+    assert "layers, most harmful first" in found.out
+    assert "1 of 3 layers stay in float for it: " in found.out
+    recipe = found.out[found.out.index("for a recipe:") :].splitlines()
+    pasted = yaml.safe_load("\n".join(recipe[1:]))
+    again = optkit("quantize", "m.onnx", "-o", "r.onnx", "--exclude", pasted["exclude"][0])
+    assert again.code == 0
+    assert (folder / "r.onnx").read_bytes() == (folder / "q.onnx").read_bytes()
+    shown = document(optkit(*asked, "-o", "q.onnx", "--force", "--min-cosine", "0.999", "--json"))["artifact"][
+        "quantization"
+    ]
+    assert [layer["layer"] for layer in shown["layers"] if layer["kept"]] == pasted["exclude"]
+    assert [point["kept"] for point in shown["frontier"]] == sorted(point["kept"] for point in shown["frontier"])
+    beyond = optkit(*asked, "-o", "n.onnx", "--min-cosine", "1")
+    assert beyond.code == 1
+    assert "with every layer in float" in beyond.err
+    assert not (folder / "n.onnx").exists()
 
 
 def test_check_passes_equal_models_and_fails_others(optkit: CommandLine, exported: str) -> None:

@@ -97,7 +97,7 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
         ),
         pytest.param(
             {"data": {"calibration": "none"}},
-            "data.calibration: {folder}/none: no such file or folder; expected .npz files or file.py:function",
+            "data.calibration: {folder}/none: no such file or folder; expected .npz files, images.yaml or file.py:function",
             id="missing-calibration",
         ),
         pytest.param(
@@ -114,6 +114,21 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
             {"steps": [ONNX, STATIC]},
             "steps.1 (quantize-static): no calibration data; name some as data.calibration: file.py:function",
             id="static-without-calibration",
+        ),
+        pytest.param(
+            {"steps": [ONNX, DYNAMIC | {"max_drop": 0.01}]},
+            "steps.1 (quantize-dynamic): max_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate",
+            id="limit-without-evaluation",
+        ),
+        pytest.param(
+            {"steps": [ONNX, DYNAMIC | {"min_cosine": 0.99}]},
+            "steps.1 (quantize-dynamic): min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function",
+            id="limit-without-samples",
+        ),
+        pytest.param(
+            {"steps": [{"stage": "quantize-torch", "mode": "static"}]},
+            "steps.0 (quantize-torch): no calibration data; name some as data.calibration: file.py:function",
+            id="static-torch-without-calibration",
         ),
         pytest.param(
             {"gates": {"max_accuracy_drop": 0.01}},

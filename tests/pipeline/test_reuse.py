@@ -101,6 +101,15 @@ def test_other_calibration_data_makes_again_what_was_calibrated(tmp_path: Path) 
     assert rebuilt(recipe) == {"quantize-static"}
 
 
+def test_another_judge_makes_again_what_it_judged(tmp_path: Path) -> None:
+    limited = DYNAMIC | {"name": "limited", "max_drop": 0.5}
+    (tmp_path / "judge.py").write_text("def evaluate(predict):\n    return 1.0\n")
+    recipe = write_project(tmp_path, steps=[ONNX, DYNAMIC, limited], data={"evaluation": "judge.py:evaluate"})
+    carry_out(recipe)
+    (tmp_path / "judge.py").write_text("def evaluate(predict):\n    return 2.0\n")
+    assert rebuilt(recipe) == {"limited"}
+
+
 def test_a_changed_artifact_is_made_again(recipe: Path) -> None:
     path = recipe.parent / "out" / "export-onnx" / "model.onnx"
     whole = path.read_bytes()

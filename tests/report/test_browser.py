@@ -187,6 +187,6 @@ def test_the_report_of_a_recipe(name: str, browser: Browser, tmp_path: Path) -> 
     out = tmp_path / name
     command = [sys.executable, "-m", "optkit", "run", str(RECIPES / f"{name}.yaml"), "-o", str(out)]
     short = ["--set", "bench.time_limit_s=2", "--set", "bench.min_blocks=2"]
-    done = subprocess.run([*command, *short], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*command, *short], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     look(browser, out / "report.html", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from optkit.artifact import Artifact
 from optkit.source import make_source
-from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.stages import ExportOnnx, ExportTorchScript, QuantizeTorch
 from optkit.tensors import DimRange, TensorSpec
 
 MODELS = """
@@ -86,6 +86,14 @@ def onnx(zoo: Zoo, digits: Artifact) -> Artifact:
 @pytest.fixture(scope="session")
 def torchscript(zoo: Zoo, digits: Artifact) -> Artifact:
     return zoo.torchscript(digits)
+
+
+@pytest.fixture(scope="session")
+def int8(digits: Artifact, sample: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The same model as INT8 TorchScript."""
+    folder = tmp_path_factory.mktemp("int8")
+    np.savez(folder / "sample.npz", **sample)
+    return QuantizeTorch(mode="static", calibration=str(folder)).run(digits, folder / "made")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from optkit import images
 from optkit.findings import BatchIndependence
@@ -86,7 +87,7 @@ def test_what_is_archived_needs_nothing_of_optkit(served):
     assert "optkit" not in imported(served.module) | imported(images)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+@pytest.mark.parametrize("kind", ["onnx", "torchscript", "int8"])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_answers_are_those_of_the_artifact(kind, batch_size, sample, request, tmp_path):
     artifact = request.getfixturevalue(kind)
@@ -96,6 +97,24 @@ def test_answers_are_those_of_the_artifact(kind, batch_size, sample, request, tm
         expected = runner.infer(sample)["output"]
     np.testing.assert_allclose([a["output"] for a in answers], expected, rtol=1e-6)
     assert served.context.status == {}
+
+
+def test_int8_torchscript_runs_on_its_engine_and_on_the_cpu_whatever_gpu_is_given(int8, sample, tmp_path):
+    assert int8.torch_engine
+    served = Served(int8, tmp_path)
+    before = torch.backends.quantized.engine
+    other = next(e for e in torch.backends.quantized.supported_engines if e not in (int8.engine, "none"))
+    torch.backends.quantized.engine = other
+    try:
+        served.context.system_properties["gpu_id"] = 0
+        with torchscript_notices_off():
+            served.handler.initialize(served.context)
+        assert torch.backends.quantized.engine == int8.engine
+        [answer] = served(sample["image"][0].tolist())
+    finally:
+        torch.backends.quantized.engine = before
+    with open_runner(int8) as runner:
+        np.testing.assert_array_equal(answer["output"], runner.infer(sample)["output"][0])
 
 
 def test_external_data_is_found(external, sample, tmp_path):

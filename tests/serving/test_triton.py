@@ -359,3 +359,14 @@ def test_importing_the_package_brings_nothing_heavy():
     heavy = "torch onnx onnxruntime tritonclient google.protobuf"
     code = f"import sys, optkit.serving; print([m for m in {heavy.split()!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_int8_torchscript_is_served_by_libtorch_on_cpus_alone(int8, sample, tmp_path):
+    done = package(int8, tmp_path, sample=sample)
+    found = config(done.path)
+    assert (found.backend, found.max_batch_size) == ("pytorch", 16)
+    assert done.files == ("1/model.pt", "config.pbtxt", "warmup/INPUT__0")
+    with pytest.raises(
+        StageError, match=r"^model\.pt: INT8 TorchScript runs on CPUs only\. Set instances: \{kind: cpu\}\.$"
+    ):
+        package(int8, tmp_path / "gpu", instances=Instances(kind="gpu"))

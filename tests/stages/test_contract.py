@@ -23,6 +23,7 @@ from optkit.stages import (
     OptimizeOnnx,
     QuantizeDynamic,
     QuantizeStatic,
+    QuantizeTorch,
     Stage,
 )
 from optkit.tensors import corners
@@ -44,7 +45,9 @@ class Case:
 
     def __str__(self) -> str:
         options = [
-            str(v) for k, v in self.stage.model_dump(exclude_defaults=True).items() if k in ("exporter", "method")
+            str(v)
+            for k, v in self.stage.model_dump(exclude_defaults=True).items()
+            if k in ("exporter", "method", "mode", "activation_type", "weight_type", "format", "target")
         ]
         return "-".join([self.stage.stage, *options, self.sample])
 
@@ -71,6 +74,11 @@ CASES = [
     Case(QuantizeStatic(calibration=LINEAR_DATA), "linear", Precision.INT8, (ONNX,), atol=3.0),
     Case(QuantizeStatic(calibration=CONV_DATA, method="entropy"), "conv", Precision.INT8, (ONNX,), atol=0.1),
     Case(QuantizeStatic(calibration=CONV_DATA, activation_type="int8"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=CONV_DATA, format="qoperator"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=CONV_DATA, target="tensorrt"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=LINEAR_DATA, weight_type="uint8"), "linear", Precision.INT8, (ONNX,), atol=3.0),
+    Case(QuantizeTorch(), "linear", Precision.INT8, atol=0.2),
+    Case(QuantizeTorch(mode="static", calibration=CONV_DATA), "conv", Precision.INT8, atol=0.1),
     Case(BuildTensorRt(runtime="tensorrt-rtx"), "linear", Precision.FP32, (ONNX,)),
 ]
 

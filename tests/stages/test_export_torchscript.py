@@ -103,3 +103,13 @@ def test_the_same_model_gives_the_same_file_in_every_process(tmp_path: Path) -> 
         )  # fmt: skip
         digests.add(sha256_of(folder / "m.pt"))
     assert len(digests) == 1
+
+
+def test_a_function_whose_source_cannot_be_read_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module):
+        raise OSError("Failed to get source for <function f> using inspect.getsource")  # as torch says it
+
+    monkeypatch.setattr("torch.jit.script", refuse)
+    source = make_source(f"{zoo.HERE}:identity", tmp_path, zoo.specs("x:float32[batch,4]"), zoo.BATCH)
+    artifact = ExportTorchScript().run(source, tmp_path / "out")
+    assert artifact.notes[0].startswith("traced, because scripting failed: Failed to get source for <function f>")

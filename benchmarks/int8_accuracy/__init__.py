@@ -1,0 +1,1 @@
+"""What `benchmarks/int8_accuracy.py` is made of."""

@@ -1,0 +1,127 @@
+"""Is it worth it: size and latency before and after, measured in turns, and said plainly where INT8 is not faster."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from optkit.artifact import Artifact
+from optkit.bench import BenchSettings, measure
+from optkit.check import Prover
+from optkit.choose.keeping import Kept
+from optkit.errors import StageError
+from optkit.findings import FrontierPoint, Quantization, TriedTypes, Verdict
+from optkit.stages.quantizing import float_ops
+from optkit.tensors import batch_dim
+
+_MB = 1e6
+_NAMED = 4  # layers in a note; the record holds all
+
+
+def worth(kept: Kept, tried: Sequence[TriedTypes], source: Artifact, prover: Prover, *, for_cpu: bool) -> Artifact:
+    """Return the artifact with what was tried and measured, and notes that tell it.
+
+    Args:
+        kept: what was chosen.
+        tried: the types that were compared.
+        source: the FP32 model.
+        prover: gives the samples.
+        for_cpu: whether the artifact is to run on this processor, so that its latency here says something.
+    """
+    found = Quantization(
+        chosen=kept.name,
+        tried=tuple(tried),
+        judged_by=kept.judge.name if kept.judge else None,
+        limit=kept.judge.limit if kept.judge else None,
+        value=kept.value,
+        failure=kept.failure,
+        layers=kept.layers,
+        frontier=kept.frontier,
+        size_before_bytes=source.size_bytes,
+        size_after_bytes=kept.artifact.size_bytes,
+    )
+    if for_cpu:
+        found = _timed(found, source, kept.artifact, prover)
+    notes = [
+        *kept.artifact.notes,
+        *_types_notes(found),
+        *_layers_notes(found),
+        *_worth_notes(found, kept.artifact, for_cpu),
+    ]
+    return kept.artifact.model_copy(update={"quantization": found, "notes": tuple(notes)})
+
+
+def at_opt(artifact: Artifact) -> dict[str, Any]:
+    """Return the setting that measures a model at opt alone."""
+    dim = batch_dim(artifact.inputs)
+    return {"batches": (artifact.dims[dim].opt,) if dim and dim in artifact.dims else ()}
+
+
+def _timed(found: Quantization, source: Artifact, artifact: Artifact, prover: Prover) -> Quantization:
+    """Add the latencies, and from these what the points of the frontier would take."""
+    settings = BenchSettings(min_blocks=6, max_blocks=20, time_limit_s=15, device=prover.asked.device, **at_opt(source))
+    measured = measure({"fp32": source, "int8": artifact}, prover.samples, settings)
+    if measured.interrupted:
+        raise KeyboardInterrupt
+    if measured.not_run:
+        raise StageError(f"the model cannot be measured: {measured.not_run[0].reason}")
+    before, after = (m.p50_ms for m in measured.measurements)
+    share = next((p.float_share for p in found.frontier if p.kept == len(found.exclude)), 0.0)
+    all_int8 = (after - before * share) / (1 - share) if share < 1 else after
+    frontier = tuple(
+        FrontierPoint(
+            kept=p.kept,
+            value=p.value,
+            float_share=p.float_share,
+            predicted_ms=all_int8 + (before - all_int8) * p.float_share,
+        )
+        for p in found.frontier
+    )
+    times = {
+        "p50_before_ms": before,
+        "p50_after_ms": after,
+        "speed_up": measured.speed_ups[0],
+        "frontier": frontier,
+    }
+    return found.model_copy(update=times)
+
+
+def _types_notes(found: Quantization) -> list[str]:
+    if len(found.tried) < 2:
+        return []
+    lost = [f"{one.name} {one.verdict}" for one in found.tried if one.name != found.chosen]
+    return [f"chosen: {found.chosen}", *(f"not chosen: {text}" for text in lost)]
+
+
+def _layers_notes(found: Quantization) -> list[str]:
+    if found.judged_by is None:
+        return []
+    held = (
+        f"{found.judged_by}: {found.value:.6g}, at least {found.limit:.6g} was asked for"
+        if found.value is not None
+        else ""
+    )
+    if found.failure:
+        return [found.failure]
+    if not found.layers:
+        return [f"{held}; no layer had to stay in float"]
+    named = ", ".join(found.exclude[:_NAMED]) + (", ..." if len(found.exclude) > _NAMED else "")
+    return [f"{held}; {len(found.exclude)} of {len(found.layers)} layers stay in float for it: {named}"]
+
+
+def _worth_notes(found: Quantization, artifact: Artifact, for_cpu: bool) -> list[str]:
+    before, after = found.size_before_bytes, found.size_after_bytes
+    size = f"size {before / _MB:.3g} -> {after / _MB:.3g} MB"
+    if not for_cpu or found.speed_up is None:
+        return [f"{size}: the weights stay in FP32 in the file, and become INT8 when TensorRT builds the engine"]
+    speed = found.speed_up
+    interval = f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low and speed.high else ""
+    times = f"p50 at batch {speed.batch} {found.p50_before_ms:.3g} -> {found.p50_after_ms:.3g} ms: {speed.ratio:.2f}x{interval}"
+    match speed.verdict:
+        case Verdict.FASTER:
+            return [f"{size}, {times} as fast as FP32"]
+        case Verdict.TOO_NOISY:
+            plain = "Whether INT8 is faster here is too noisy to say"
+        case _:
+            plain = "INT8 is not faster here"
+    floats = float_ops(artifact.path)
+    why = f"{floats} stayed in float" if floats else "no heavy operator stayed in float"
+    return [f"{size}, {times}. {plain}; {why}"]

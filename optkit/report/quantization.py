@@ -1,0 +1,41 @@
+"""What kept an INT8 model accurate, shown to a person: the layers, the frontier, and lines to paste into a recipe."""
+
+from rich.table import Table
+from rich.text import Text
+
+from optkit.findings import Quantization
+from optkit.report.numbers import ms_text, size_text
+from optkit.report.table import plain_table
+
+
+def quantization_parts(found: Quantization | None) -> list[Table | str]:
+    """Return the tables of the layers and of the frontier, and the recipe lines; nothing where no layer was ranked."""
+    if found is None or not found.layers:
+        return []
+    parts: list[Table | str] = [_layers(found), _frontier(found)]
+    if found.exclude and not found.failure:
+        parts.append("\n".join(["for a recipe:", "  exclude:", *(f"    - {_quoted(name)}" for name in found.exclude)]))
+    return parts
+
+
+def _layers(found: Quantization) -> Table:
+    table = plain_table("layers, most harmful first", "layer", "op", "SQNR dB", "size", "kept in")
+    for layer in found.layers:
+        ratio = "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+        kept = Text("float", "yellow") if layer.kept else Text("INT8")
+        table.add_row(layer.layer, layer.op, ratio, size_text(layer.size_bytes), kept)
+    return table
+
+
+def _frontier(found: Quantization) -> Table:
+    table = plain_table("frontier", "in float", "value", "predicted ms", "")
+    for point in found.frontier:
+        predicted = "" if point.predicted_ms is None else ms_text(point.predicted_ms)
+        chosen = "chosen" if point.kept == len(found.exclude) and not found.failure else ""
+        table.add_row(str(point.kept), f"{point.value:.6g}", predicted, chosen)
+    return table
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a YAML string."""
+    return "'" + name.replace("'", "''") + "'"

@@ -1,0 +1,115 @@
+"""The judge of `benchmarks/int8_accuracy.py`: what it calls beaten, reached and right."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).absolute().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that imports a module of the benchmark."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(f"int8_accuracy.{name}")
+
+    before = set(sys.modules)
+    yield load
+    for name in set(sys.modules) - before:
+        if name.startswith("int8_accuracy"):
+            del sys.modules[name]
+
+
+def test_only_what_is_better_beyond_the_noise_beats(part) -> None:
+    frontier = part("frontier")
+    base = frontier.Point("base", 30.0, 2.0, 2.2)
+    for other, wins in {
+        ("same", 30.05, 2.1, 2.3): False,  # within the spread and within 0.1 dB
+        ("faster", 30.0, 2.3, 2.5): True,
+        ("faster and worse", 29.0, 2.3, 2.5): False,
+        ("better", 31.0, 2.0, 2.1): True,
+        ("better and slower", 31.0, 1.5, 1.9): False,
+    }.items():
+        assert frontier.beats(frontier.Point(*other), base) is wins, other
+    points = [base, frontier.Point("faster", 30.0, 2.3, 2.5), frontier.Point("exact", 60.0, 1.0, 1.0)]
+    assert frontier.beaten(points) == {"base": "faster"}
+
+
+def test_quality_is_that_of_the_formulas_and_nan_is_none(part) -> None:
+    tasks = part("tasks")
+    task = tasks.Task("t", "", "", (), {}, "y", list, list, "top-1", lambda rows: float(rows[0, 0]), tasks._classes)
+    expected = np.array([[1, 0], [0, 1], [1, 0], [3, 4]], np.float32)
+    found = np.array([[1, 0], [0, 1], [0, 1], [3, 4]], np.float32)
+    assert tasks.quality(task, expected, found) == {
+        "score": 1.0, "agreement": 0.75, "cosine": 0.75, "sqnr_db": pytest.approx(10 * np.log10(28 / 2)),
+    }  # fmt: skip
+    found[0, 0] = np.nan
+    assert set(tasks.quality(task, expected, found).values()) == {None}
+
+
+def results(**speeds: float) -> dict:
+    """Return results of ResNet-18 with these speeds, of tools that are all alike in accuracy."""
+    made = {
+        "exit": 0,
+        "seconds": 1.0,
+        "size_bytes": 1,
+        "message": "",
+        "score": None,
+        "agreement": 1.0,
+        "cosine": 0.999,
+        "sqnr_db": 30.0,
+    }
+    names = {"ours": "optkit static", "theirs": "ort-static"}
+    speed = [
+        {"tool": names[key], "threads": threads, "batch": batch, "ratio": ratio, "low": ratio, "high": ratio}
+        for key, ratio in speeds.items()
+        for threads in (1, 2)
+        for batch in (1, 8)
+    ]
+    task = {"what": "", "score_name": "", "made": {names[key]: made for key in speeds}, "speed": speed}
+    task |= {"fp32": {"score": None, "size_bytes": 4}, "fp32_speed": [], "load_before": 0.0}
+    failed = {"exit": 1, "seconds": 1.0, "message": "refused"}
+    task["made"]["modelopt"] = failed
+    return {"tasks": {"resnet18": task}, "machine": dict.fromkeys(("cpu", "cores", "memory_gib", "vnni", "system", "python")),
+            "versions": {"onnx": "1"}, "quick": False}  # fmt: skip
+
+
+def test_targets_are_reached_or_not(part) -> None:
+    report = part("report")
+    reached = {what: good for what, _, good in report.targets(results(ours=3.2, theirs=1.1)["tasks"])}
+    assert reached["ResNet-18 at 3x or more, 1 thread"]
+    assert all(reached.values())
+    missed = {what: good for what, _, good in report.targets(results(ours=1.1, theirs=3.2)["tasks"])}
+    assert len(missed) == 5
+    assert not any(missed.values())
+
+
+def test_the_report_names_who_is_beaten_and_who_wrote_nothing(part) -> None:
+    text = part("report").markdown(results(ours=3.2, theirs=1.1))
+    assert "| resnet18 | ort-static | 30.0 | 1.10x (1.10-1.10) | optkit static |" in text
+    assert "| resnet18 | optkit static | 30.0 | 3.20x (3.20-3.20) |  |" in text
+    assert "- modelopt wrote no file: refused" in text
+    slow = part("report").markdown(results(ours=0.9))
+    assert "| resnet18 | optkit static | 30.0 | 0.90x (0.90-0.90) | FP32 |" in slow
+
+
+def test_the_frontier_of_a_task_is_that_of_its_own_speeds(part) -> None:
+    text = part("report").markdown(results(ours=3.2, theirs=1.1))
+    assert "- frontier of SQNR against speed, 2 threads, batch 8: optkit static, FP32" in text
+
+
+def test_the_peers_that_are_here_quantize_what_they_are_given(part, onnx_linear, tmp_path: Path) -> None:
+    import onnx
+
+    attempt = part("attempt")
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "0.npz", input=np.eye(4, dtype=np.float32))
+    for tool, operator in ((attempt.ort_static, "QuantizeLinear"), (attempt.ort_dynamic, "DynamicQuantizeLinear")):
+        tool(onnx_linear.path, tmp_path / "data", tmp_path / "out.onnx")
+        assert operator in {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
