@@ -103,13 +103,13 @@ def test_int8_torchscript_runs_on_its_engine_and_on_the_cpu_whatever_gpu_is_give
     assert int8.torch_engine
     served = Served(int8, tmp_path)
     before = torch.backends.quantized.engine
-    other = next(e for e in torch.backends.quantized.supported_engines if e not in (int8.engine, "none"))
+    other = next(e for e in torch.backends.quantized.supported_engines if e not in (int8.torch_engine, "none"))
     torch.backends.quantized.engine = other
     try:
         served.context.system_properties["gpu_id"] = 0
         with torchscript_notices_off():
             served.handler.initialize(served.context)
-        assert torch.backends.quantized.engine == int8.engine
+        assert torch.backends.quantized.engine == int8.torch_engine
         [answer] = served(sample["image"][0].tolist())
     finally:
         torch.backends.quantized.engine = before
