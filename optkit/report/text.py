@@ -93,12 +93,7 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}")
     if passport.accuracy:
         lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
-    for shift in passport.shifts:
-        mine, right = shift.calibration, shift.evaluation
-        lines.append(
-            f"  input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
-            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
-        )
+    lines += [f"  {shift}" for shift in passport.shifts]
     return "\n".join(lines)
 
 
