@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
+from optkit.diagnosis import count
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine
@@ -44,7 +45,7 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         copies = "with" if first.includes_copies else "without"
         where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
         lines.append(
-            f"measured: {where}, {first.threads} threads, {copies} copies between host and device, models warm"
+            f"measured: {where}, {count(first.threads, 'thread')}, {copies} copies between host and device, models warm"
         )
         lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
