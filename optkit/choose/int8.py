@@ -4,6 +4,7 @@ The model is prepared and calibrated once, and the candidates share the ranges. 
 fastest are measured with care. Every one that lost is told with its reason.
 """
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Mapping
@@ -60,10 +61,9 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
             kept = accurate_enough(stage, {name: candidates[name] for name in made}, made, shop, prover)
             if stage.target == "tensorrt":
                 _check_rules(kept.artifact)
-            found = worth(kept, tried, source, prover, for_cpu=stage.target == "cpu")
             if isinstance(plain, QuantizeStatic) and calibration:
-                found = plain.described(found, calibration)
-            return _moved_up(found, out_dir)
+                kept = dataclasses.replace(kept, artifact=plain.described(kept.artifact, calibration))
+            return _moved_up(worth(kept, tried, source, prover, for_cpu=stage.target == "cpu"), out_dir)
     except StageError as e:
         raise StageError(f"{stage.step}: {e}") from e
 

@@ -204,7 +204,7 @@ def test_a_file_that_tensorrt_would_refuse_is_an_error(
     source = make("conv", ONNX)
     stage = QuantizeStatic(calibration=CONV, target="tensorrt")
     with pytest.raises(
-        StageError, match=r"(?s)^quantize-static: TensorRT would refuse the file:.*  - trt-zero-point: "
+        StageError, match=r"(?s)^quantize-static: TensorRT would refuse the file:.*  - trt-weight-pair: "
     ):
         run_stage(stage, source, tmp_path / "out", prover(source, CONV))
     assert list((tmp_path / "out").iterdir()) == []

@@ -88,7 +88,7 @@ def line_of(text: str, part: str) -> int:
         ("float32[batch, 4]", "float32(batch, 4)", "inputs: 'float32(batch, 4)' is no tensor specification; expected dtype[dim,...], as in float32[batch,3,224,224]"),
         ("  x: float32[batch, 4]", "  - float32[batch, 4]", "inputs: expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]"),
         ("opset: 17", "opset: seventeen", "steps.0.opset: Input should be a valid integer, unable to parse string as an integer (found 'seventeen')"),
-        ("after: export-onnx", "method: mean", "steps.1.method: Input should be 'minmax', 'percentile' or 'entropy' (found 'mean')"),
+        ("after: export-onnx", "method: mean", "steps.1.method: Input should be 'minmax', 'moving-average', 'percentile', 'entropy' or 'mse' (found 'mean')"),
         ("batches: [1, 8]", "max_blocks: 0", "bench.max_blocks: Input should be greater than or equal to 1 (found 0)"),
         ("max_accuracy_drop: 0.01", "max_accuracy_drop: -1", "gates.max_accuracy_drop: Input should be greater than or equal to 0 (found -1)"),
         ("name: tiny", "name: tiny\noutputs: [a, a]", "outputs: a, a; every name must be there once"),

@@ -90,7 +90,7 @@ def test_training_is_the_same_each_time_and_leaves_nothing_behind(
 def test_the_archive_answers_with_the_five_most_probable_classes(
     module: ModuleType, untrained: Path, tmp_path: Path
 ) -> None:
-    [settings] = [s for s in RECIPE.serve if isinstance(s, TorchServeServing)]
+    [settings] = [s for s in RECIPE.serve if isinstance(s, TorchServeServing) and s.image is None]
     assert settings.class_names == NAMES
     source = make_source(f"{untrained}:build", tmp_path / "s", RECIPE.inputs, RECIPE.dims, outputs=RECIPE.outputs)
     script = ExportTorchScript().run(source, tmp_path / "script")

@@ -7,7 +7,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 if [ ! -x "$folder/bin/python" ]; then
   # An environment of its own: the server's Python backend answers with empty tensors under numpy 2, which optkit uses.
   python3 -m venv "$folder"
-  "$folder/bin/pip" install --quiet "nvidia-pytriton==0.7.0" "onnxruntime>=1.20" "numpy<2"
+  # torch and torchserve are for the handlers of archives that `optkit migrate` turned.
+  "$folder/bin/pip" install --quiet "nvidia-pytriton==0.7.0" "onnxruntime>=1.20" "numpy<2" \
+    "torch==2.13.0" "torchserve==0.12.0" PyYAML
 fi
 folder=$(cd "$folder" && pwd)
 packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

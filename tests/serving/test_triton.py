@@ -365,7 +365,7 @@ def test_int8_torchscript_is_served_by_libtorch_on_cpus_alone(int8, sample, tmp_
     done = package(int8, tmp_path, sample=sample)
     found = config(done.path)
     assert (found.backend, found.max_batch_size) == ("pytorch", 16)
-    assert done.files == ("1/model.pt", "config.pbtxt", "warmup/INPUT__0")
+    assert done.files == ("1/model.pt", "config.pbtxt", "optkit.json", "warmup/INPUT__0")
     with pytest.raises(
         StageError, match=r"^model\.pt: INT8 TorchScript runs on CPUs only\. Set instances: \{kind: cpu\}\.$"
     ):
