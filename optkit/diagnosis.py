@@ -21,6 +21,13 @@ class Shift(Record):
     calibration: Moments
     evaluation: Moments
 
+    def __str__(self) -> str:
+        mine, right = self.calibration, self.evaluation
+        return (
+            f"input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
+            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
+        )
+
 
 class Growth(Record):
     """How much of their final width the ranges had after some samples, on average over the tensors."""

@@ -7,7 +7,17 @@ from measured import measurement, speed_up
 from optkit.artifact import Format
 from optkit.bench import BenchSettings, Machine
 from optkit.choose import Winner
-from optkit.findings import Accuracy, BatchIndependence, OutputParity, Parity, Tolerance
+from optkit.diagnosis import Diagnosis, Growth, LongTail, Moments, Outlier, Shift
+from optkit.findings import (
+    Accuracy,
+    BatchIndependence,
+    FrontierPoint,
+    LayerEffect,
+    OutputParity,
+    Parity,
+    Quantization,
+    Tolerance,
+)
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import BenchRecord, Contract, MeasuredFile, RunRecord, StepResult
 from optkit.tensors import DimRange
@@ -44,6 +54,41 @@ def parity(*, passed: bool = True, corners: Sequence[int] = (4, 1, 8)) -> Parity
         values="seeded random",
         outputs=outputs,
     )
+
+
+def quantization(worst: str = "/conv1/Conv", **changes: object) -> Quantization:
+    """Return a search in which the worst of three layers had to stay in float."""
+    found = Quantization(
+        chosen="u8s8 qdq", judged_by="m.py:evaluate", limit=0.94, value=0.95, size_before_bytes=4_000_000,
+        size_after_bytes=1_500_000,
+        layers=(
+            LayerEffect(layer=worst, op="Conv", sqnr_db=9.5, size_bytes=300_000, kept=True),
+            LayerEffect(layer="/fc/Gemm", op="Gemm", sqnr_db=31.25, size_bytes=2_000_000, kept=False),
+            LayerEffect(layer="/unused/MatMul", op="MatMul", sqnr_db=None, size_bytes=0, kept=False),
+        ),
+        frontier=(
+            FrontierPoint(kept=0, value=0.5, float_share=0.0, predicted_ms=0.25),
+            FrontierPoint(kept=1, value=0.95, float_share=0.2, predicted_ms=0.3),
+            FrontierPoint(kept=3, value=0.96, float_share=1.0),
+        ),
+    )  # fmt: skip
+    return found.model_copy(update=changes)
+
+
+def diagnosis(tensor: str = "/relu/out", **changes: object) -> Diagnosis:
+    """Return what the doctor says of data with one fault of each kind."""
+    found = Diagnosis(
+        samples=64, growth=(Growth(samples=32, share=0.8),), settled_after=64, suggested_samples=128,
+        outliers=(Outlier(sample=7, tensors=3, worst=tensor, stretch=4.5),), duplicates=((1, 5, 9),),
+        constants={"x": (3, 4)}, moments=(), long_tails=(LongTail(tensor=tensor, inner_share=0.02, clipped_share=0.0),),
+    )  # fmt: skip
+    return found.model_copy(update=changes)
+
+
+def shift(name: str = "x") -> Shift:
+    """Return an input whose calibration data is off."""
+    mine, right = (Moments(input=name, samples=64, mean=m, deviation=1.0, mean_error=0.1) for m in (3.0, 0.0))
+    return Shift(calibration=mine, evaluation=right)
 
 
 def step(name: str, **changes: object) -> StepResult:

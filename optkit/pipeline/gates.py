@@ -59,26 +59,39 @@ def over_budget(name: str, size_bytes: int, bench: BenchRecord | None, gates: Ga
     size_mb = size_bytes / 1e6
     if gates.max_size_mb is not None and not size_mb <= gates.max_size_mb:
         found.append(f"size: {size_mb:.3g} MB; at most {gates.max_size_mb:g} MB is allowed")
-    if bench is None or (gates.max_latency_ms is None and gates.min_speedup is None):
+    if bench is None or (gates.max_latency_ms, gates.min_samples_per_s, gates.min_speedup) == (None, None, None):
         return tuple(found)
     mine = [m for m in bench.measurements if m.artifact == name]
     if not mine:
         return (*found, "latency: not measured")
-    found += _too_slow(mine, gates)
+    found += [*_too_slow(mine, gates), *_too_few(mine, gates)]
     found += _too_little([s for s in bench.speed_ups if s.candidate == name], gates)
     return tuple(found)
 
 
 def _too_slow(measured: Sequence[Measurement], gates: Gates) -> list[str]:
-    limit = gates.max_latency_ms
-    limits = limit if isinstance(limit, dict) else {m.batch: limit for m in measured if limit is not None}
     p50_ms = {m.batch: m.p50_ms for m in measured}
     return [
         f"latency at batch {batch}: "
         + (f"p50 {p50_ms[batch]:.3g} ms; at most {most:g} ms is allowed" if batch in p50_ms else "not measured")
-        for batch, most in limits.items()
+        for batch, most in _by_batch(gates.max_latency_ms, measured).items()
         if batch not in p50_ms or not p50_ms[batch] <= most
     ]
+
+
+def _too_few(measured: Sequence[Measurement], gates: Gates) -> list[str]:
+    rates = {m.batch: m.samples_per_s for m in measured}
+    return [
+        f"throughput at batch {batch}: "
+        + (f"{rates[batch]:,.1f} samples/s; at least {least:g} is asked" if batch in rates else "not measured")
+        for batch, least in _by_batch(gates.min_samples_per_s, measured).items()
+        if batch not in rates or not rates[batch] >= least
+    ]
+
+
+def _by_batch(limit: float | dict[int, float] | None, measured: Sequence[Measurement]) -> dict[int, float]:
+    """Return the limit of each batch that has one: of those named, or the same for every one that was measured."""
+    return limit if isinstance(limit, dict) else {m.batch: limit for m in measured if limit is not None}
 
 
 def _too_little(speed_ups: Sequence[SpeedUp], gates: Gates) -> list[str]:

@@ -159,10 +159,12 @@ def _gate_faults(recipe: Recipe) -> Iterator[str]:
             yield "gates.baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
         if not Path(gates.baseline).is_file():
             yield f"gates.baseline: {gates.baseline}: no such file. Keep the run.json of a good run there."
-    if isinstance(gates.max_latency_ms, dict) and recipe.bench.batches:
-        missing = sorted(set(gates.max_latency_ms) - set(recipe.bench.batches))
-        if missing:
-            yield f"gates.max_latency_ms: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
+    by_batch = {"max_latency_ms": gates.max_latency_ms, "min_samples_per_s": gates.min_samples_per_s}
+    for key, limits in by_batch.items():
+        if isinstance(limits, dict) and recipe.bench.batches:
+            missing = sorted(set(limits) - set(recipe.bench.batches))
+            if missing:
+                yield f"gates.{key}: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
 
 
 def _limit_faults(stage: QuantizeStatic | QuantizeDynamic, recipe: Recipe) -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from optkit.artifact import Artifact, Format, Passport, Precision
 from optkit.bench import BenchSettings, Machine, SelfTest
 from optkit.choose import Winner
+from optkit.diagnosis import Diagnosis, Shift
 from optkit.findings import (
     Accuracy,
     BatchIndependence,
@@ -13,6 +14,7 @@ from optkit.findings import (
     Measurement,
     NotRun,
     Parity,
+    Quantization,
     SpeedUp,
 )
 from optkit.pipeline.changes import Comparison
@@ -42,6 +44,9 @@ class StepResult(Record):
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
     unproven: str | None = None  # why nothing could be found out by running it here
+    calibration: Diagnosis | None = None  # of the data that its ranges were taken from
+    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
+    quantization: Quantization | None = None
     failures: tuple[str, ...] = ()
     over_budget: tuple[str, ...] = ()  # right, but too slow or too large to be chosen
 
@@ -87,6 +92,9 @@ class StepResult(Record):
             batch_independence=passport.batch_independence,
             accuracy=passport.accuracy,
             unproven=passport.unproven,
+            calibration=artifact.calibration.diagnosis if artifact.calibration else None,
+            shifts=passport.shifts,
+            quantization=artifact.quantization,
             failures=failures,
         )
 

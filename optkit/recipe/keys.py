@@ -70,13 +70,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Gates(Record):
     """What an artifact must hold to win and be packaged, besides parity.
 
-    Accuracy and batch independence are about being right: an artifact that fails them fails the run. Latency, speed-up and size are a
-    budget: what is over it cannot win, and the run fails when nothing is left that can. The regression is against an earlier run.
+    Accuracy and batch independence are about being right: an artifact that fails them fails the run. Latency, throughput, speed-up and size
+    are a budget: what is over it cannot win, and the run fails when nothing is left that can. The regression is against an earlier run.
     """
 
     max_accuracy_drop: float | None = Field(default=None, ge=0)  # of the source model's accuracy, in its own unit
     batch_independence: bool = True
     max_latency_ms: Positive | dict[int, Positive] | None = None  # median, at every batch or at those named
+    min_samples_per_s: Positive | dict[int, Positive] | None = None  # of one caller, likewise
     min_speedup: Positive | None = None  # over the source, at every batch size
     max_size_mb: Positive | None = None
     max_regression: Share | None = None  # as 0.05 or 5%, of latency, throughput and size, against `baseline`

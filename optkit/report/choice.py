@@ -8,7 +8,7 @@ def choice_text(record: RunRecord) -> str:
     winner = record.winner
     if winner is None:
         made = [step for step in record.steps if step.made]
-        lines = [f"  {step.name}: {'; '.join(step.failures) or 'not measured'}" for step in made]
+        lines = [f"  {step.name}: {'; '.join((*step.failures, *step.over_budget)) or 'not measured'}" for step in made]
         return "\n".join(["nobody won", *lines])
     lost = [f"  {other.artifact}: {other.reason}" for other in winner.lost]
     return "\n".join([f"{winner.artifact} won: {winner.reason}", *lost])

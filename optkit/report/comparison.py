@@ -37,8 +37,8 @@ def comparison_text(comparison: Comparison) -> str:
     """Return how the comparison was made, and what was in one of the two runs only."""
     lines = [f"compared: {comparison.method}"]
     lines += [f"differs: {fact}" for fact in comparison.differing]
-    lines += [f"only before: {name}" for name in comparison.only_old]
-    lines += [f"only now: {name}" for name in comparison.only_new]
+    lines += [f"only before: {', '.join(comparison.only_old)}"] if comparison.only_old else []
+    lines += [f"only now: {', '.join(comparison.only_new)}"] if comparison.only_new else []
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from optkit.pipeline.records import RunRecord
 from optkit.record import atomic_path
 from optkit.report import numbers, pictures
 from optkit.report.comparison import cells, verdict_text
+from optkit.report.int8 import draw_frontier
 from optkit.report.view import View, view_of
 
 REPORT_FILE = "report.html"
@@ -100,4 +101,7 @@ def _pictures(record: RunRecord, view: View) -> dict[str, str]:
         found["trade_off"] = pictures.trade_off(view.points, view.batch, view.quality, view.smaller_is_better)
     if len(view.history) > 1:
         found["over_time"] = pictures.over_time(view.history_lines, view.places, [run.when for run in view.history])
+    found |= {
+        f"frontier {search.step}": draw_frontier(search, i) for i, search in enumerate(view.searches) if search.frontier
+    }
     return found

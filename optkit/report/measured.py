@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from optkit.diagnosis import count
 from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
 from optkit.pipeline.records import BenchRecord, SelfTestRecord
 from optkit.report.numbers import ms_text, provider_text
@@ -34,7 +35,7 @@ def bench_notes(record: BenchRecord) -> list[str]:
     load = "" if record.load_before is None else f", a load of {record.load_before:.1f} before"
     governor = f", governor {record.machine.governor}" if record.machine.governor else ""
     lines = [
-        f"measured: {where}, {first.threads} threads{cores}{governor}{load}; {graph}{copies} copies between host and device, models warm",
+        f"measured: {where}, {count(first.threads, 'thread')}{cores}{governor}{load}; {graph}{copies} copies between host and device, models warm",
         f"{len(record.order)} blocks in random order (seed {record.settings.seed}), every model loaded anew for each",
     ]
     lines += [f"{reason}: {_of(record, reason)}" for reason in dict.fromkeys(s.stopped for s in record.speed_ups)]

@@ -25,8 +25,10 @@ def provider_text(provider: str) -> str:
 
 
 def ratio_text(ratio: float, low: float | None, high: float | None) -> str:
-    """Return a ratio, and its interval where there is one."""
-    return f"{ratio:.2f}x" + (f" ({low:.2f}-{high:.2f})" if low is not None and high is not None else "")
+    """Return a ratio, and its interval where there is one; from 100 on without decimals, so that tables keep within their width."""
+    digits = 2 if ratio < 100 else 0
+    interval = f" ({low:.{digits}f}-{high:.{digits}f})" if low is not None and high is not None else ""
+    return f"{ratio:.{digits}f}x{interval}"
 
 
 def change_text(change: float) -> str:

@@ -13,9 +13,16 @@ def quantization_parts(found: Quantization | None) -> list[Table | str]:
     if found is None or not found.layers:
         return []
     parts: list[Table | str] = [_layers(found), _frontier(found)]
-    if found.exclude and not found.failure:
-        parts.append("\n".join(["for a recipe:", "  exclude:", *(f"    - {_quoted(name)}" for name in found.exclude)]))
+    if lines := recipe_lines(found):
+        parts.append("\n".join(["for a recipe:", *(f"  {line}" for line in lines)]))
     return parts
+
+
+def recipe_lines(found: Quantization) -> list[str]:
+    """Return what makes a recipe leave the same layers in float without another search; nothing where none were found to stay."""
+    return (
+        ["exclude:", *(f"  - {_quoted(name)}" for name in found.exclude)] if found.exclude and not found.failure else []
+    )
 
 
 def _layers(found: Quantization) -> Table:

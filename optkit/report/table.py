@@ -128,7 +128,7 @@ def _latency(measured: Measurement | None) -> tuple[str, str, str]:
 
 
 def _ratio(found: SpeedUp | None) -> str:
-    return f"{found.ratio:.2f}x" if found else ""
+    return ratio_text(found.ratio, None, None) if found else ""
 
 
 def _ranged(found: SpeedUp | None) -> str:

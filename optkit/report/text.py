@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
+from optkit.diagnosis import count
 from optkit.engine import TITLES, sm_text
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
@@ -45,7 +46,7 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         copies = "with" if first.includes_copies else "without"
         where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
         lines.append(
-            f"measured: {where}, {first.threads} threads, {copies} copies between host and device, models warm"
+            f"measured: {where}, {count(first.threads, 'thread')}, {copies} copies between host and device, models warm"
         )
         lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
@@ -95,12 +96,7 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}{of}")
     if passport.accuracy:
         lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
-    for shift in passport.shifts:
-        mine, right = shift.calibration, shift.evaluation
-        lines.append(
-            f"  input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
-            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
-        )
+    lines += [f"  {shift}" for shift in passport.shifts]
     if passport.unproven:
         lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
     return "\n".join(lines)

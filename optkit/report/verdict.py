@@ -2,6 +2,7 @@
 
 import math
 
+from optkit.diagnosis import count
 from optkit.pipeline.records import BenchRecord, RunRecord
 from optkit.report.numbers import size_text
 
@@ -42,7 +43,7 @@ def conditions(record: RunRecord) -> str:
     first = bench.measurements[0]
     where = bench.machine.cpu if first.device == "cpu" else bench.machine.gpu
     copies = "with" if first.includes_copies else "without"
-    text = f"Measured on {where} with {first.threads} threads, {copies} copies between host and device, models warm."
+    text = f"Measured on {where} with {count(first.threads, 'thread')}, {copies} copies between host and device, models warm."
     if record.bench_reused:
         text += " The measurements are those of an earlier run of these same artifacts on this machine."
     return text

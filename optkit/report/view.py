@@ -8,6 +8,7 @@ from optkit.findings import Measurement, SpeedUp
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.report.heat import Heat, heat_of
+from optkit.report.int8 import Calibrated, Search, calibrations, searches
 from optkit.report.numbers import ms_text, ratio_text, size_text
 from optkit.report.pictures import Point, dominated
 from optkit.report.provenance import PastRun, commands, facts_of, past_runs
@@ -61,6 +62,8 @@ class View:
     reused: tuple[str, ...]
     heat: Heat | None
     proven: tuple[StepResult, ...]
+    searches: tuple[Search, ...]
+    calibrations: tuple[Calibrated, ...]
     notes: tuple[StepResult, ...]
     not_run: tuple[tuple[str, str, str], ...]  # name, status, reason
     history: tuple[PastRun, ...]
@@ -87,6 +90,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
     rows = tuple(row_of(record, step, batch) for step in steps)
     points, quality, smaller = _points(record, steps, places, batch)
     heat = heat_of(steps)
+    searched, calibrated = searches(steps), calibrations(steps)
     past, names, history_note = past_runs(record, history, batch)
     notes = tuple(step for step in steps if step.notes)
     not_run = tuple(_not_run(record, steps))
@@ -98,6 +102,8 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         "throughput": "Throughput" if record.bench and len({m.batch for m in record.bench.measurements}) > 1 else "",
         "time": "Time",
         "parity": "Parity" if heat else "",
+        "layers": "Layers" if searched else "",
+        "calibration": "Calibration" if calibrated else "",
         "notes": "Notes" if notes else "",
         "not-run": "Not run" if not_run else "",
         "history": "Over time" if len(past) > 1 else "",
@@ -121,6 +127,8 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         reused=tuple(step.name for step in steps if step.status == "reused"),
         heat=heat,
         proven=tuple(step for step in steps if step.parity),
+        searches=searched,
+        calibrations=calibrated,
         notes=notes,
         not_run=not_run,
         history=past,

@@ -69,7 +69,7 @@ def test_the_tables_hold_percentiles_comparison_and_what_is_included(
     assert latencies == ["h.onnx", "2.000", "2.000", "2.000", "2.000", "1,000"]  # no p95 and p99 of 60 calls
     assert compared == ["h.onnx", "2", "1.000x", "too", "noisy", "to", "say"]
     assert included[:6] == ["h.onnx", "2", "CPU", "fp16", "60", "3"]
-    assert "1 threads (processors " in found.out
+    assert "1 thread (processors " in found.out
     assert "without copies between host and device, models warm" in found.out
     assert "1 blocks in random order (seed 7), every model loaded anew for each" in found.out
     assert "the time limit was reached: every comparison" in found.out
@@ -202,3 +202,12 @@ def test_explain_tells_of_every_artifact_why_it_won_or_lost(
     assert "  export-torchscript: slower: 2.000x the time (95 % interval 2.000 to 2.000)" in found.out
     record = json.loads((folder / "build" / "tiny" / "run.json").read_text())
     assert [lost["artifact"] for lost in record["winner"]["lost"]] == ["export-torchscript"]
+
+    budget = ("run", "recipe.yaml", "--explain", "--set")
+    over = optkit(*budget, "gates.min_samples_per_s={2: 1500}")  # 2 samples in 1 or 2 ms
+    assert over.code == 0, over.err
+    assert "  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 1500 is asked" in over.out
+    neither = optkit(*budget, "gates.min_samples_per_s=3000")
+    assert neither.code == 1
+    assert "nobody won\n  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 3000" in neither.out
+    assert "  export-onnx: throughput at batch 2: 2,000.0 samples/s; at least 3000 is asked" in neither.out

@@ -187,3 +187,51 @@ def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folde
     nothing = optkit("report", "nowhere")
     assert nothing.code == 2
     assert "nowhere: holds no run.json; expected the folder of a run" in nothing.err
+
+
+STACK = """
+import torch
+
+WIDTH = 96
+
+
+def build(layers=20, seed=0):
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(
+        *(module for _ in range(layers) for module in (torch.nn.Linear(WIDTH, WIDTH, bias=False), torch.nn.ReLU()))
+    )
+    for parameter in model.parameters():
+        torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    return model
+"""
+
+
+@pytest.mark.slow
+def test_a_fifth_more_work_is_found_and_other_weights_are_not(
+    optkit: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made up: equal layers, of which there are a fifth more, or as many with other weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text(STACK)
+    write_project(
+        tmp_path,
+        inputs={"x": "float32[batch, 96]"},
+        dims={"batch": "1:32:64"},
+        steps=[ONNX],
+        bench={"batches": [32], "threads": 1, "time_limit_s": 20},
+    )
+    gates = ("--set", "gates.baseline=baseline/run.json", "--set", "gates.max_regression=5%", "--junit", "junit.xml")
+    assert optkit("run", "recipe.yaml", "-o", "baseline").code == 0
+
+    other = optkit("run", "recipe.yaml", "-o", "other", *gates, "--set", "model.args.seed=1")
+    assert other.code == 0, other.err
+    assert "measure 1 files of the baseline again beside the new ones" in other.err
+    assert "<failure" not in (tmp_path / "junit.xml").read_text()
+
+    longer = optkit("run", "recipe.yaml", "-o", "longer", *gates, "--set", "model.args.layers=24")
+    assert longer.code == 1, longer.err
+    assert "failed: export-onnx: latency at batch 32: worse by +" in longer.err
+    assert '<failure message="latency at batch 32: worse by +' in (tmp_path / "junit.xml").read_text()
+    changes = json.loads((tmp_path / "longer" / "run.json").read_text())["comparison"]["changes"]
+    latency = next(c for c in changes if c["artifact"] == "export-onnx" and c["metric"] == "latency")
+    assert latency["worse_by"] == pytest.approx(0.2, abs=0.1)

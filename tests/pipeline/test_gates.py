@@ -28,6 +28,16 @@ BENCH = bench({"source": 1.0, "fast": 0.25})  # at batch 8 2.828 times as long
         (Gates(max_latency_ms={1: 0.3}), ()),
         (Gates(max_latency_ms={1: 0.2, 8: 0.8}), ("latency at batch 1: p50 0.25 ms; at most 0.2 ms is allowed",)),
         (Gates(max_latency_ms={2: 1.0}), ("latency at batch 2: not measured",)),
+        (Gates(min_samples_per_s=4000), ()),
+        (Gates(min_samples_per_s=5000), ("throughput at batch 1: 4,000.0 samples/s; at least 5000 is asked",)),
+        (Gates(min_samples_per_s={8: 11000}), ()),
+        (
+            Gates(min_samples_per_s={2: 1, 8: 12000}),
+            (
+                "throughput at batch 2: not measured",
+                "throughput at batch 8: 11,313.7 samples/s; at least 12000 is asked",
+            ),
+        ),
         (Gates(min_speedup=3.9), ()),
         (
             Gates(min_speedup=5),
@@ -41,6 +51,7 @@ def test_a_budget_is_held(gates: Gates, found: tuple[str, ...]) -> None:
 
 def test_what_was_not_measured_is_over_a_budget_of_time() -> None:
     assert over_budget("other", 1, BENCH, Gates(max_latency_ms=1)) == ("latency: not measured",)
+    assert over_budget("other", 1, BENCH, Gates(min_samples_per_s=1)) == ("latency: not measured",)
     assert over_budget("other", 1, BENCH, Gates()) == ()
     assert over_budget("other", 2_000_000, None, Gates(max_latency_ms=1, max_size_mb=1)) == (
         "size: 2 MB; at most 1 MB is allowed",
@@ -56,6 +67,8 @@ def test_a_share_is_written_as_per_cent_or_as_a_number() -> None:
     for bad in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValidationError):
             Gates(max_size_mb=bad)
+        with pytest.raises(ValidationError):
+            Gates(min_samples_per_s={1: bad})
 
 
 def test_a_run_in_which_nothing_is_within_the_budget_fails_and_says_why(tmp_path: Path) -> None:
@@ -98,6 +111,7 @@ def test_what_is_over_the_budget_does_not_win_and_does_not_fail_the_run(tmp_path
         ({"baseline": "run.json", "max_regression": "5%"}, "run.json: no such file. Keep the run.json of a good run"),
         ({"baseline": "model.py"}, "gates.baseline: no gate uses it"),
         ({"max_latency_ms": {3: 1.0}}, "gates.max_latency_ms: batch 3 is not among bench.batches"),
+        ({"min_samples_per_s": {3: 1.0}}, "gates.min_samples_per_s: batch 3 is not among bench.batches"),
     ],
 )
 def test_gates_that_cannot_be_held_are_told_before_the_work(

@@ -18,6 +18,7 @@ from project import (
 )
 
 from optkit.pipeline.records import RunRecord
+from optkit.report.html import page
 from optkit.stages import ExportTorchScript
 
 FAILS = ONNX | {"opset": 99}
@@ -171,3 +172,42 @@ def test_an_artifact_that_cannot_be_compared_is_not_measured(tmp_path: Path) -> 
     assert record.bench is not None
     assert {m.artifact for m in record.bench.measurements} == {"source", "export-torchscript"}
     assert record.exit_code == 1
+
+
+SENSITIVE = """
+import torch
+
+
+def build():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear
+    model = torch.nn.Sequential(linear(4, 16), torch.nn.ReLU(), linear(16, 16), torch.nn.ReLU(), linear(16, 3))
+    model[0].bias.data[0] = 1000.0  # leaves few of the 256 steps to what the second layer uses
+    model[2].weight.data[:, 0] = 0
+    return model
+
+
+def calibration():
+    return [{"input": torch.randn(8, 4, generator=torch.Generator().manual_seed(i)).numpy()} for i in range(6)]
+"""
+
+
+def test_the_record_and_the_report_tell_of_the_layers_and_of_the_calibration_data(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(SENSITIVE)
+    recipe = write_project(
+        tmp_path,
+        inputs={"input": "float32[batch, 4]"},
+        data={"calibration": "model.py:calibration"},
+        steps=[ONNX, DYNAMIC | {"min_cosine": 0.999}, STATIC],
+    )
+    record = carry_out(recipe)
+    _, dynamic, static = record.steps
+    assert dynamic.quantization is not None
+    (kept,) = dynamic.quantization.exclude
+    assert static.calibration is not None
+    assert static.calibration.samples == 48
+    assert RunRecord.model_validate_json(record.model_dump_json()) == record
+    text = page(record, tmp_path)
+    assert "1 of 3 layers stay in float" in text
+    assert f"- &#39;{kept}&#39;" in text
+    assert "48: " in text[text.index('<section id="calibration"') :]

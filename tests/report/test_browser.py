@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from needs import need
 from playwright.sync_api import Browser, Page, sync_playwright
-from runs import bench, parity, run_record, step
+from runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
 from optkit.findings import NotRun
 from optkit.pipeline.baseline import of_run
@@ -63,7 +63,8 @@ def full_record() -> RunRecord:
         steps=(
             step("export-onnx", status="reused"),
             wrong,
-            step("quantize-static"),
+            step("quantize-static", quantization=quantization(), calibration=diagnosis(), shifts=(shift(),)),
+            step("quantize-entropy", quantization=quantization(HOSTILE), calibration=diagnosis(HOSTILE)),
             step("engine", status="skipped", reason=HOSTILE),
         ),
         bench=bench(p50_ms, not_run=(NotRun(artifact=HOSTILE, reason=HOSTILE),), load_before=20.0),

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from runs import bench, parity, run_record, step
+from runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
 from optkit.findings import CallParts, Knee, NotRun
 from optkit.pipeline.history import HistoryEntry
@@ -96,7 +96,10 @@ def test_colours_of_the_pictures_come_from_the_theme() -> None:
 
 
 def test_hostile_text_is_only_text() -> None:
-    evil = step(HOSTILE, notes=(HOSTILE,), parity=parity(passed=False), failures=(HOSTILE,))
+    evil = step(
+        HOSTILE, notes=(HOSTILE,), parity=parity(passed=False), failures=(HOSTILE,), quantization=quantization(HOSTILE),
+        calibration=diagnosis(HOSTILE), shifts=(shift(HOSTILE),),
+    )  # fmt: skip
     record = run_record(
         recipe=HOSTILE,
         steps=(evil, step("lost", status="failed", reason=HOSTILE, parity=None)),
@@ -176,6 +179,67 @@ def test_the_history_is_drawn_for_this_machine_alone() -> None:
     assert "Median latency at batch 8 in 2 runs of this recipe on this machine" in text
     assert "1 runs on other machines are in the history too and are not drawn" in text
     assert "01-01 00:00 abcdef1" in text
+
+
+def text_of(html: str) -> str:
+    """Return the words of a part of the page, one space between two."""
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_the_layers_of_a_search_are_shown_with_the_frontier_and_what_keeps_them() -> None:
+    text, found = outline(
+        run_record(bench=None, winner=None, steps=(step("export-onnx"), step("int8", quantization=quantization())))
+    )
+    words = text_of(text[text.index('<section id="layers"') : text.index('<section id="notes"')])
+    assert "1 of 3 layers stay in float and reach 0.95, judged by m.py:evaluate; the limit is 0.94." in words
+    assert "/conv1/Conv Conv 9.5 300.0 kB float" in words
+    assert "/fc/Gemm Gemm 31.2 2.0 MB INT8" in words
+    assert "/unused/MatMul MatMul 0 B INT8" in words  # no effect
+    assert "0 0.5 0.250 1 0.95 0.300 chosen 3 0.96 " in words
+    assert "exclude: - &#39;/conv1/Conv&#39;" in words
+    labels = [label for label in found.labels if label.startswith("Frontier of int8, by m.py:evaluate")]
+    assert len(labels) == 2
+    assert labels[0].endswith("0.5 with 0 layers in float, 0.96 with 3. Chosen: 1, with 0.95.")
+
+
+def test_a_search_that_reached_nothing_chooses_nothing() -> None:
+    failed = quantization(failure="0.9 with every layer in float", value=None)
+    text, found = outline(run_record(bench=None, winner=None, steps=(step("int8", quantization=failed),)))
+    assert "The limit was not reached, judged by m.py:evaluate: 0.9 with every layer in float." in text
+    assert "To leave the same layers" not in text
+    assert any(label.endswith("None was enough.") for label in found.labels)
+
+
+def test_many_layers_lie_folded() -> None:
+    layers = quantization().layers * 7
+    for shown, is_open in ((layers[:20], True), (layers, False)):
+        text, _ = outline(
+            run_record(bench=None, winner=None, steps=(step("int8", quantization=quantization(layers=shown)),))
+        )
+        assert (f"<details open><summary>{len(shown)} layers" in text) is is_open
+
+
+def test_no_section_without_a_search_or_a_calibration() -> None:
+    _, found = outline(
+        run_record(bench=None, winner=None, steps=(step("int8", quantization=quantization(layers=(), frontier=())),))
+    )
+    assert not {"layers", "calibration"} & set(found.ids)
+
+
+def test_what_the_calibration_data_was_like_is_shown() -> None:
+    ill = step("int8", calibration=diagnosis(), shifts=(shift(),))
+    well = step(
+        "entropy",
+        calibration=diagnosis(suggested_samples=64, outliers=(), duplicates=(), constants={}, long_tails=None),
+    )
+    text, _ = outline(run_record(bench=None, winner=None, steps=(ill, well)))
+    words = text_of(text[text.index('<section id="calibration"') : text.index('<section id="notes"')])
+    assert (
+        "int8 64: too few, try 128 1, worst sample 7 (/relu/out 4.5x) 2 x in 2 samples /relu/out: 99.9 % lie in 2.0%"
+        in words
+    )
+    assert "entropy 64: enough, 64 suffice none none none none" in words
+    assert "int8: input &#39;x&#39;: 3 ± 1 in the calibration data and 0 ± 1 in the evaluation data" in words
 
 
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""The page's sections on INT8: the layers that a search ranked, the frontier that it walked, and what the calibration data was like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optkit.diagnosis import Diagnosis, count
+from optkit.findings import Quantization
+from optkit.pipeline.records import StepResult
+from optkit.report.numbers import ms_text, size_text
+from optkit.report.quantization import recipe_lines
+from optkit.report.svg import GOOD, INK, MUTED, draw, series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_OPEN = 20  # layers that are shown without a click
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer, and what INT8 does to the outputs when it alone is quantized."""
+
+    name: str
+    op: str
+    effect: str
+    size: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class FrontierRow:
+    """What the model is worth with some layers in float."""
+
+    kept: int
+    value: str
+    predicted: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search of one step."""
+
+    step: str
+    found: Quantization
+    sentence: str
+    layers: tuple[LayerRow, ...]
+    frontier: tuple[FrontierRow, ...]
+    recipe: str
+
+    @property
+    def short(self) -> bool:
+        """Whether the table of the layers is short enough to lie open."""
+        return len(self.layers) <= _MOST_OPEN
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What the calibration doctor found in the data of one step; findings that are none are empty."""
+
+    step: str
+    samples: str
+    outliers: str
+    duplicates: str
+    constants: str
+    long_tail: str
+    shifts: tuple[str, ...]
+
+
+def searches(steps: Sequence[StepResult]) -> tuple[Search, ...]:
+    """Return the searches for the layers that stay in float, one for each step that needed one."""
+    found = [(step.name, step.quantization) for step in steps if step.quantization and step.quantization.layers]
+    return tuple(_search(name, quantization) for name, quantization in found)
+
+
+def calibrations(steps: Sequence[StepResult]) -> tuple[Calibrated, ...]:
+    """Return what the calibration data was like, one row for each step that was calibrated."""
+    return tuple(_calibrated(step, step.calibration) for step in steps if step.calibration)
+
+
+def draw_frontier(search: Search, i: int) -> str:
+    """Draw the value against the number of layers in float, the limit as a line, a ring around what was chosen.
+
+    Args:
+        search: with a frontier.
+        i: which search of the page it is.
+    """
+    found, points = search.found, search.found.frontier
+    judge = found.judged_by or "value"
+
+    def paint(figure: "Figure") -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        axes = figure.subplots()
+        axes.plot([p.kept for p in points], [p.value for p in points], color=series(1), marker="o", linewidth=1.8)
+        if found.limit is not None:
+            axes.axhline(found.limit, color=MUTED, linestyle="--", linewidth=1.2)
+            axes.annotate(
+                "limit", (0, found.limit), xycoords=("axes fraction", "data"), xytext=(2, 4),
+                textcoords="offset points", ha="left", color=MUTED,
+            )  # fmt: skip
+        for p in points:
+            if _is_chosen(p.kept, found):
+                axes.plot(
+                    p.kept, p.value, marker="o", markersize=13, markerfacecolor="none", markeredgecolor=GOOD,
+                    markeredgewidth=2,
+                )  # fmt: skip
+                axes.annotate(
+                    "chosen", (p.kept, p.value), xytext=(0, -20), textcoords="offset points", ha="center", color=INK
+                )
+        axes.margins(0.08, 0.25)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+        axes.set_xlabel("layers in float")
+        axes.set_title("value, larger is better")
+
+    chosen = next((p for p in points if _is_chosen(p.kept, found)), None)
+    alt = (
+        f"Frontier of {search.step}, by {judge}: {points[0].value:.6g} with {points[0].kept} layers in float, {points[-1].value:.6g} with "
+        f"{points[-1].kept}. " + (f"Chosen: {chosen.kept}, with {chosen.value:.6g}." if chosen else "None was enough.")
+    )
+    return draw(f"frontier-{i}", alt, 260, paint)
+
+
+def _search(name: str, found: Quantization) -> Search:
+    layers = [
+        LayerRow(
+            name=layer.layer,
+            op=layer.op,
+            effect="" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+            size=size_text(layer.size_bytes),
+            kept=layer.kept,
+        )
+        for layer in found.layers
+    ]
+    frontier = [
+        FrontierRow(
+            kept=point.kept,
+            value=f"{point.value:.6g}",
+            predicted="" if point.predicted_ms is None else ms_text(point.predicted_ms),
+            chosen=_is_chosen(point.kept, found),
+        )
+        for point in found.frontier
+    ]
+    return Search(
+        step=name,
+        found=found,
+        sentence=_sentence(found),
+        layers=tuple(layers),
+        frontier=tuple(frontier),
+        recipe="\n".join(recipe_lines(found)),
+    )
+
+
+def _sentence(found: Quantization) -> str:
+    of = f"{len(found.exclude)} of {count(len(found.layers), 'layer')}"
+    judged = f", judged by {found.judged_by}" if found.judged_by else ""
+    limit = f"; the limit is {found.limit:.6g}" if found.limit is not None else ""
+    if found.failure:
+        return f"The limit was not reached{judged}: {found.failure}."
+    reached = f" and reach {found.value:.6g}" if found.value is not None else ""
+    return f"{of} stay in float{reached}{judged}{limit}."
+
+
+def _is_chosen(kept: int, found: Quantization) -> bool:
+    return not found.failure and kept == len(found.exclude)
+
+
+def _calibrated(step: StepResult, found: Diagnosis) -> Calibrated:
+    growing = found.suggested_samples > found.samples
+    worst = found.outliers[0] if found.outliers else None
+    tail = found.long_tails[0] if found.long_tails else None
+    return Calibrated(
+        step=step.name,
+        samples=f"{found.samples}: "
+        + (f"too few, try {found.suggested_samples}" if growing else f"enough, {found.suggested_samples} suffice"),
+        outliers=f"{len(found.outliers)}, worst sample {worst.sample} ({worst.worst} {worst.stretch:.1f}x)"
+        if worst
+        else "",
+        duplicates=str(sum(len(group) - 1 for group in found.duplicates) or ""),
+        constants=", ".join(f"{name} in {count(len(samples), 'sample')}" for name, samples in found.constants.items()),
+        long_tail=f"{tail.tensor}: 99.9 % lie in {tail.inner_share:.1%}" if tail else "",
+        shifts=tuple(map(str, step.shifts)),
+    )
