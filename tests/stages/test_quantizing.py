@@ -63,7 +63,7 @@ SELECTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "expected"), SELECTIONS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("keys", "expected"), SELECTIONS, ids=[str(keys) for keys, _ in SELECTIONS])
 @pytest.mark.parametrize("dynamic", [True, False], ids=["dynamic", "static"])
 def test_nodes_are_left_out_by_name_and_place(
     dynamic: bool, keys: dict[str, object], expected: set[str], tmp_path: Path
