@@ -16,14 +16,13 @@ from optkit.runners import open_runner
 from optkit.stages import QuantizeDynamic, QuantizeStatic, Stage
 from optkit.stages.quantizing import float_ops, has_attention
 
-RNG = np.random.default_rng(0)
-
 
 def chain(path: Path, names: tuple[str, ...] = ("a/first", "a/second", "b/last")) -> Artifact:
     """Write x (batch, 8) through matrix products of these names, each followed by a Relu."""
+    rng = np.random.default_rng(0)
     nodes, weights, read = [], [], "x"
     for i, name in enumerate(names):
-        weights.append(numpy_helper.from_array(RNG.standard_normal((8, 8)).astype(np.float32), f"w{i}"))
+        weights.append(numpy_helper.from_array(rng.standard_normal((8, 8)).astype(np.float32), f"w{i}"))
         nodes.append(helper.make_node("MatMul", [read, f"w{i}"], [f"h{i}"], name=name))
         nodes.append(helper.make_node("Relu", [f"h{i}"], [f"r{i}" if i < len(names) - 1 else "y"], name=f"relu{i}"))
         read = f"r{i}"
@@ -158,8 +157,9 @@ def test_the_qoperator_format_has_integer_operators(tmp_path: Path) -> None:
 
 def attention(path: Path) -> Artifact:
     """Write a model whose mask puts -infinity into the product of two activations."""
-    weight = numpy_helper.from_array(RNG.standard_normal((8, 8)).astype(np.float32), "w")
-    last = numpy_helper.from_array(RNG.standard_normal((8, 8)).astype(np.float32), "v")
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((8, 8)).astype(np.float32), "w")
+    last = numpy_helper.from_array(rng.standard_normal((8, 8)).astype(np.float32), "v")
     mask = numpy_helper.from_array(np.array([[0] * 4 + [-np.inf] * 4], np.float32), "mask")
     shape = numpy_helper.from_array(np.array([-1, 8, 1], np.int64), "shape")
     flat = numpy_helper.from_array(np.array([-1, 8], np.int64), "flat")
@@ -183,7 +183,7 @@ def test_a_mask_of_infinity_has_no_range_and_needs_none(tmp_path: Path) -> None:
     made = static(tmp_path).run(source, tmp_path / "out")
     assert in_float(made) == {"scores", "mix"}
     assert float_ops(made.path) == "2 MatMul of two activations"
-    feed = {"x": RNG.standard_normal((4, 8)).astype(np.float32)}
+    feed = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
     with open_runner(source) as right, open_runner(made) as found:
         np.testing.assert_allclose(found.infer(feed)["y"], right.infer(feed)["y"], atol=1.0)
 
