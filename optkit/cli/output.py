@@ -57,9 +57,13 @@ class Output:
                 self._show(shown)
             self._stdout.flush()
         except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
+            self._drop_the_rest()
         except OSError as e:
+            self._drop_the_rest()  # else Python tries once more at its end, fails, and exits with 120
             raise OutputError(f"standard output: cannot be written ({e.strerror or e})") from e
+
+    def _drop_the_rest(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
 
     def _show(self, items: "Sequence[RenderableType]") -> None:
         for i, item in enumerate(items):
