@@ -4,9 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import RunnerError
+from optkit.serving.local_server import HOST, ServerProcess, free_ports
 
-_LOOPBACK = "127.0.0.1"
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
-_STOP_LIMIT_S = 10.0
 _POLL_S = 0.2
 
 
@@ -50,9 +46,8 @@ class TorchServe:
 
     inference_url: str
     management_url: str
-    log: Path
     _keys: Path
-    _process: "subprocess.Popen[bytes]"
+    _process: ServerProcess
 
     def predict(self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0) -> Answer:
         """Send one request to a model."""
@@ -78,8 +73,8 @@ class TorchServe:
         """
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RunnerError(f"TorchServe ended with code {self._process.returncode}.{self._end_of_log()}")
+            if self._process.code is not None:
+                raise RunnerError(f"TorchServe ended with code {self._process.code}.{self._end_of_log()}")
             with contextlib.suppress(RunnerError):  # not listening yet
                 if self.ready_workers(model) >= workers:
                     return
@@ -107,8 +102,7 @@ class TorchServe:
         return {"Authorization": f"Bearer {token}"}
 
     def _end_of_log(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.is_file() else []
-        return "".join(f"\n  {line}" for line in lines[-15:])
+        return "".join(f"\n  {line}" for line in self._process.log.splitlines()[-15:])
 
 
 @contextlib.contextmanager
@@ -127,26 +121,19 @@ def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
         raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
     with tempfile.TemporaryDirectory(prefix="optkit-torchserve-") as name:
         folder = Path(name)
-        ports = _free_ports(len(_PORTS))
+        ports = free_ports(len(_PORTS))
         own = folder / "config.properties"
         own.write_text(_with_ports(config.read_text(encoding="utf-8"), ports), encoding="utf-8")
-        log = folder / "torchserve.log"
         arguments = ["--start", "--foreground", "--ncs", "--model-store", str(model_store.absolute())]
-        with log.open("wb") as written:
-            process = subprocess.Popen(
-                [*command, *arguments, "--ts-config", str(own)],
-                cwd=folder,  # it writes key_file.json and logs where it is started
-                env=_environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that its workers can be ended with it
-            )
+        process = ServerProcess(
+            [*command, *arguments, "--ts-config", str(own)],
+            environment=_environment(folder),
+            folder=folder,  # it writes key_file.json and logs where it is started
+        )
         try:
             server = TorchServe(
-                inference_url=f"http://{_LOOPBACK}:{ports[0]}",
-                management_url=f"http://{_LOOPBACK}:{ports[1]}",
-                log=log,
+                inference_url=f"http://{HOST}:{ports[0]}",
+                management_url=f"http://{HOST}:{ports[1]}",
                 _keys=folder / "key_file.json",
                 _process=process,
             )
@@ -154,7 +141,7 @@ def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
                 server.wait_for(model, limit_s=limit_s)
             yield server
         finally:
-            _end(process)
+            process.stop()
 
 
 def _command() -> list[str]:
@@ -177,7 +164,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _with_ports(text: str, ports: list[int]) -> str:
     kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in _PORTS]
     values = [
-        f"http://{_LOOPBACK}:{port}" if key.endswith("_address") else str(port)
+        f"http://{HOST}:{port}" if key.endswith("_address") else str(port)
         for key, port in zip(_PORTS, ports, strict=True)
     ]
     return "\n".join([*kept, *(f"{key}={value}" for key, value in zip(_PORTS, values, strict=True))]) + "\n"
@@ -187,31 +174,3 @@ def _models(config: Path) -> list[str]:
     lines = config.read_text(encoding="utf-8").splitlines()
     loaded = next((line.partition("=")[2] for line in lines if line.startswith("load_models=")), "")
     return [Path(name.strip()).stem for name in loaded.split(",") if name.strip()]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the server and its workers: asked first, and killed when that takes too long."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        deadline = time.monotonic() + _STOP_LIMIT_S
-        while _any_left(process) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-
-
-def _any_left(process: "subprocess.Popen[bytes]") -> bool:
-    """Say whether a process of the server's group is alive: Java and the workers outlive what started them."""
-    process.poll()  # reaps it; what is not reaped counts as there
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

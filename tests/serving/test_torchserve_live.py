@@ -163,7 +163,7 @@ def test_describe_scale_unregister_and_register(server):
 
 
 def test_a_request_without_the_key_is_refused(server):
-    keyless = type(server)(server.inference_url, server.management_url, server.log, server.log, server._process)
+    keyless = type(server)(server.inference_url, server.management_url, server._keys / "none", server._process)
     assert ask(keyless, "script", [[1, 2, 3], [4, 5, 6]]).status == 400
     assert keyless.manage("GET", "/models").status == 400
 
