@@ -111,6 +111,24 @@ def staging(folder: Path) -> Iterator[Path]:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
 
 
+def move_in(moves: Iterable[tuple[Path, Path]], old: Path) -> None:
+    """Move staged files and folders to their places, in order and all of them or none; what stood there goes to the folder `old`.
+
+    Raises:
+        OSError: one could not be moved; everything stands where it stood.
+    """
+    with contextlib.ExitStack() as undo:
+        for i, (staged, target) in enumerate(moves):
+            if target.exists():
+                old.mkdir(exist_ok=True)
+                before = old / str(i)
+                target.rename(before)
+                undo.callback(before.rename, target)
+            staged.rename(target)
+            undo.callback(target.rename, staged)
+        undo.pop_all()
+
+
 def files_below(folder: Path) -> tuple[str, ...]:
     """Return every file below a folder, relative to it, sorted."""
     return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()))
