@@ -104,6 +104,7 @@ def torchserve(
     batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
     max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
     dims: options.Dims = None,
+    data: options.Data = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -132,7 +133,7 @@ def torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
     )
     with out.working():
-        record = package_files([open_file(artifact, dims)], output, serving, None, force)
+        record = package_files([open_file(artifact, dims)], output, serving, data, force)
     out.answer(record, packages_text(record))
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
 

@@ -18,6 +18,7 @@ from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.runners import obstacle, open_runner
 from optkit.serving import AnyServing, Packaged, TritonServing, make_golden, package_torchserve, package_triton
+from optkit.serving.torchserve_golden import archive_golden, golden_files
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,15 @@ def package(
             force=force,
             others=others,
         )
-    return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
+    return package_torchserve(
+        artifact,
+        folder,
+        serving,
+        name=name,
+        independence=independence,
+        golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        force=force,
+    )
 
 
 def _kept(path: Path) -> tuple[KeptPackage, ...]:
@@ -208,7 +217,8 @@ def _kept(path: Path) -> tuple[KeptPackage, ...]:
 def _files(packaged: Packaged) -> list[Path]:
     if packaged.path.is_dir():
         return sorted(p for p in packaged.path.rglob("*") if p.is_file())
-    return [packaged.path, packaged.path.with_name("config.properties")]
+    golden = [file for file in golden_files(packaged.path) if file.is_file()]
+    return [packaged.path, packaged.path.with_name("config.properties"), *golden]
 
 
 def _sha256(packaged: Packaged) -> str:
