@@ -16,7 +16,7 @@ from optkit.serving.packaged import (
     model_files,
     model_name,
 )
-from optkit.serving.settings import TritonServing
+from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import model_config, warmup_files, warmup_of
 from optkit.serving.triton_contract import TritonContract, triton_contract
@@ -69,7 +69,7 @@ def package_triton(
         version=str(settings.version),
         path=folder.absolute(),
         files=written,
-        notes=(*notes, *merging, *_unloaded_note(folder, settings)),
+        notes=(*notes, *merging, *unloaded_note(folder, settings)),
         command=serve_command(
             repository,
             on_gpu=artifact.format is Format.TENSORRT or settings.instances.kind == "gpu",
@@ -151,7 +151,7 @@ def _shown(
     return found
 
 
-def _unloaded_note(folder: Path, settings: TritonServing) -> list[str]:
+def unloaded_note(folder: Path, settings: TritonModelSettings) -> list[str]:
     """Say so when the version policy will not load what was written."""
     versions = {int(part.name) for part in folder.iterdir() if part.name.isdigit() and not part.name.startswith("0")}
     if settings.version_policy.loads(settings.version, versions):

@@ -83,12 +83,12 @@ def _merged(repository: Path, model: TritonModel, *, force: bool) -> Merged:
 def _stage(staged: Path, folder: Path, model: TritonModel, merged: Merged) -> None:
     """Write the model to a folder of its own, with the golden samples of the other versions that lie in `folder`."""
     version = str(model.version)
-    _write_files(staged / version, model.files)
+    write_files(staged / version, model.files)
     (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
     if merged.original is not None:
         (staged / f"{_CONFIG}.orig").write_bytes(merged.original)
     if model.warmup:
-        _write_files(staged / "warmup", model.warmup)
+        write_files(staged / "warmup", model.warmup)
     before = record_or_none(folder)
     kept = {name: entry for name, entry in before.golden.items() if name != version} if before else {}
     if model.golden is not None:
@@ -99,7 +99,8 @@ def _stage(staged: Path, folder: Path, model: TritonModel, merged: Merged) -> No
     TritonRecord(config=config_text(model.config), golden=kept).write(staged / FILE)
 
 
-def _write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:
+    """Write files by their name relative to a folder, which is made if need be."""
     for name, content in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
