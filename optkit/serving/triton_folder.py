@@ -69,6 +69,10 @@ def write_models(
 def _merged(repository: Path, model: TritonModel, *, force: bool) -> Merged:
     """Return the configuration as it is to be written, with what a person edited in that which is there."""
     folder = repository / model.name
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"{folder}: is a file; expected a place for the folder of a model. Move it, or set another name."
+        )
     if not force and (folder / str(model.version)).exists():
         raise OutputError(
             f"{folder / str(model.version)}: is there already; expected a new version. Set another version, or use --force "
