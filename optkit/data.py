@@ -35,6 +35,10 @@ class Feeds:
             return ImageFolder.from_file(Path(self.target)).sha256()
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
+    def first_image(self) -> Path | None:
+        """Return the first image file, where the feeds are read from images."""
+        return ImageFolder.from_file(Path(self.target)).files()[0] if _is_images(self.target) else None
+
     def __iter__(self) -> Iterator[Feed]:
         number = -1
         for number, feed in enumerate(self._guarded()):

@@ -1,6 +1,6 @@
 """Batch independence: f([a, b]) = [f(a), f(b)], which every batching server takes for granted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from optkit.check.parity import TOLERANCES, compare_outputs
 from optkit.data import Samples, random_feed
 from optkit.findings import BatchIndependence, Tolerance
 from optkit.runners import Runner
-from optkit.tensors import DimRange, Feed, Sizes, batch_dim
+from optkit.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim
 
 
 def check_batch_independence(
@@ -25,10 +25,22 @@ def check_batch_independence(
     Raises:
         RunnerError: the artifact cannot be run on a feed inside its range.
     """
-    dim = batch_dim(runner.artifact.inputs)
+    artifact = runner.artifact
+    tolerance = tolerance or TOLERANCES[artifact.precision]
+    return compare_batches(runner.infer, samples, artifact.outputs, dims, tolerance)
+
+
+def compare_batches(
+    infer: Callable[[Feed], Mapping[str, np.ndarray]],
+    samples: Samples,
+    outputs: Sequence[TensorSpec],
+    dims: Mapping[str, DimRange],
+    tolerance: Tolerance,
+) -> BatchIndependence:
+    """Run two feeds alone and put together through any function of a feed, and compare; as `check_batch_independence`."""
+    dim = batch_dim(samples.inputs)
     if dim is None or dim not in dims:
         return BatchIndependence(dim=None, failure="the inputs do not share a first dimension that varies")
-    tolerance = tolerance or TOLERANCES[runner.artifact.precision]
     sizes = {name: r.opt for name, r in dims.items()}
     first = dims[dim].min
     second = min(
@@ -37,7 +49,7 @@ def check_batch_independence(
     if second < first:
         why = f"not checked: no two sizes of {dim!r} in {dims[dim].min} to {dims[dim].max} add up to a third"
         return BatchIndependence(dim=None, failure=why)
-    elsewhere = [s.name for s in runner.artifact.outputs if dim in s.shape[1:]]
+    elsewhere = [s.name for s in outputs if dim in s.shape[1:]]
     if elsewhere:
         why = (
             f"not checked: output {elsewhere[0]!r} does not have {dim!r} first, so no server can put its rows together"
@@ -45,7 +57,7 @@ def check_batch_independence(
         return BatchIndependence(dim=None, failure=why)
     a, b = _two_feeds(samples, sizes | {dim: first}, sizes | {dim: second})
     both = {name: np.concatenate([a[name], b[name]]) for name in a}
-    together = runner.infer(both)
+    together = infer(both)
     for name, array in together.items():
         if array.ndim == 0 or len(array) != first + second:
             return BatchIndependence(
@@ -54,7 +66,7 @@ def check_batch_independence(
                 f"into another dimension, so a server that batches would give wrong answers",
             )
     for feed, rows in ((a, slice(0, first)), (b, slice(first, None))):
-        alone = runner.infer(feed)
+        alone = infer(feed)
         for found in compare_outputs(alone, {n: x[rows] for n, x in together.items()}, {}, tolerance):
             if found.failure:
                 failure = f"output {found.output!r} of a sample changes with the others in its batch: {found.failure}"

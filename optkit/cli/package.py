@@ -7,10 +7,19 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import open_file, parse_image, parse_sizes, settings
+from optkit.cli.values import open_file, parse_dims, parse_image, parse_inputs, parse_sizes, settings
 from optkit.errors import RecipeError
 
 Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
+
+Version = Annotated[int, typer.Option(help="The version folder.")]
+Batching = Annotated[bool, typer.Option(help="Let the server put requests together.")]
+PreferredBatchSizes = Annotated[
+    str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="opt and max")
+]
+MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for others.")]
+MaxBatchSize = Annotated[int | None, typer.Option(help="The largest batch.", show_default="largest declared")]
+Warmup = Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")]
 
 
 def triton(
@@ -22,24 +31,20 @@ def triton(
     ],
     output: options.Output,
     name: Name = None,
-    version: Annotated[int, typer.Option(help="The version folder.")] = 1,
-    batching: Annotated[bool, typer.Option(help="Let the server put requests together.")] = True,
-    preferred_batch_sizes: Annotated[
-        str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="opt and max")
-    ] = None,
-    max_queue_delay_us: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    version: Version = 1,
+    batching: Batching = True,
+    preferred_batch_sizes: PreferredBatchSizes = None,
+    max_queue_delay_us: MaxQueueDelayUs = 100,
     instances: Annotated[int, typer.Option(help="Copies of the model on each device.")] = 1,
     gpus: Annotated[str | None, typer.Option(help="GPUs to run on, as 0,1.", show_default="CPU")] = None,
     keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served; 0 serves all.")] = 1,
-    max_batch_size: Annotated[
-        int | None, typer.Option(help="The largest batch.", show_default="largest declared")
-    ] = None,
+    max_batch_size: MaxBatchSize = None,
     max_queue_size: Annotated[int | None, typer.Option(help="How many requests may wait.", show_default="any")] = None,
     queue_timeout_us: Annotated[
         int | None, typer.Option(help="How long a request may wait before it is refused.", show_default="any")
     ] = None,
     response_cache: Annotated[bool, typer.Option(help="Let the server answer equal requests from its cache.")] = False,
-    warmup: Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")] = True,
+    warmup: Warmup = True,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -81,6 +86,74 @@ def triton(
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))
 
 
+def triton_python(
+    function: Annotated[
+        str,
+        typer.Argument(help="file.py:function that takes and gives a mapping of name to array.", show_default=False),
+    ],
+    output: options.Output,
+    inputs: options.Inputs = None,
+    returns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--returns", help='One output as "name:dtype[dim,...]"; give it once for each.', show_default=False
+        ),
+    ] = None,
+    dims: options.Dims = None,
+    data: options.Data = None,
+    extra_files: Annotated[
+        list[Path] | None,
+        typer.Option("--extra-file", help="A file that the function reads beside its code.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the function")
+    ] = None,
+    version: Version = 1,
+    batching: Batching = True,
+    max_batch_size: MaxBatchSize = None,
+    preferred_batch_sizes: PreferredBatchSizes = None,
+    max_queue_delay_us: MaxQueueDelayUs = 100,
+    instances: Annotated[int, typer.Option(help="Copies of the model.")] = 1,
+    warmup: Warmup = True,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Write a Python function as a model of a Triton repository, after proving that it keeps what is declared.
+
+    Example: optkit package triton-python steps.py:scale --input "pixels:uint8[batch,8,8]" --returns "image:float32[batch,1,8,8]"
+    --dim batch=1:8:64 -o model_repository
+    """
+    from optkit.pipeline.packages import package_python
+    from optkit.report import packages_text
+    from optkit.serving import Instances, TritonPythonServing
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    if not inputs or not returns:
+        raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
+    serving = settings(
+        TritonPythonServing,
+        function=function,
+        inputs={spec.name: spec.type_text for spec in parse_inputs(inputs)},
+        outputs={spec.name: spec.type_text for spec in parse_inputs(returns, "--returns")},
+        data=data,
+        extra_files=tuple(map(str, extra_files or ())),
+        name=name,
+        version=version,
+        batching=batching,
+        max_batch_size=max_batch_size,
+        preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
+        max_queue_delay_us=max_queue_delay_us,
+        instances=settings(Instances, count=instances),
+        warmup=warmup,
+    ).with_absolute_paths(Path())
+    with out.working():
+        record = package_python(serving, output, parse_dims(dims), force)
+    out.answer(record, packages_text(record))
+    out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
+
+
 def torchserve(
     artifact: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
     output: options.Output,
@@ -104,6 +177,7 @@ def torchserve(
     batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
     max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
     dims: options.Dims = None,
+    data: options.Data = None,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -132,7 +206,7 @@ def torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
     )
     with out.working():
-        record = package_files([open_file(artifact, dims)], output, serving, None, force)
+        record = package_files([open_file(artifact, dims)], output, serving, data, force)
     out.answer(record, packages_text(record))
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
 

@@ -15,10 +15,23 @@ LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a st
 
 
 def smoke(
-    repository: Repository,
+    repository: Annotated[
+        Path,
+        typer.Argument(
+            help="A Triton model repository, a TorchServe archive (.mar), or a folder of these.", show_default=False
+        ),
+    ],
     urls: Annotated[
         list[str] | None,
-        typer.Option("--url", help="http://host:port or grpc://host:port; may be repeated.", show_default=False),
+        typer.Option(
+            "--url",
+            help="http://host:port, or grpc://host:port of Triton; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start a local server, ask it, and end it.")] = False,
     limit_s: LimitS = 60.0,
@@ -26,18 +39,18 @@ def smoke(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Replay the golden samples of a repository against a running server; exits with 1 when an answer differs.
+    """Replay golden samples against a running server; exits with 1 when an answer differs.
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
+    from optkit.pipeline.smoking import smoke as replay
     from optkit.report.smoke import smoke_text
-    from optkit.serving.triton_smoke import smoke_triton, start_and_smoke
 
     if bool(urls) == start:
         raise RecipeError("smoke: expected either --url of a running server, or --start")
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
-        record = start_and_smoke(repository, limit_s) if start else smoke_triton(repository, urls or (), limit_s)
+        record = replay(repository, urls or (), limit_s, token)
     out.answer(record, smoke_text(record))
     raise typer.Exit(0 if record.passed else 1)
 

@@ -116,8 +116,8 @@ def parse_image(items: Sequence[str] | None) -> "ImagePreprocessing | None":
         ) from e
 
 
-def parse_inputs(items: Sequence[str] | None) -> "tuple[TensorSpec, ...]":
-    """Read --input options; none means that they are read off example inputs.
+def parse_inputs(items: Sequence[str] | None, option: str = "--input") -> "tuple[TensorSpec, ...]":
+    """Read --input options, or others of their form; none means that they are read off example inputs.
 
     Raises:
         RecipeError: one does not follow the grammar.
@@ -127,7 +127,7 @@ def parse_inputs(items: Sequence[str] | None) -> "tuple[TensorSpec, ...]":
     try:
         return tuple(TensorSpec.parse(item) for item in items or ())
     except ValueError as e:
-        raise RecipeError(f"--input: {e}") from e
+        raise RecipeError(f"{option}: {e}") from e
 
 
 def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":

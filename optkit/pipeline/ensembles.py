@@ -9,7 +9,7 @@ from optkit.check import Prover, Requirements
 from optkit.choose import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError, StageError
-from optkit.pipeline.packages import FOLDERS
+from optkit.pipeline.packages import FOLDERS, used_dims
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.pipeline.steps import stage_step
@@ -53,7 +53,7 @@ def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
     nodes = [_node(part, folder / part.name, dims, passed) for part in settings.parts]
     read |= {tensor for node in nodes for tensor in node.takes.values()}
     nodes = [_giving(node, part, read) for node, part in zip(nodes, settings.parts, strict=True)]
-    ensemble = connect(settings.name, settings.inputs, settings.outputs, nodes, _used(settings.inputs, dims))
+    ensemble = connect(settings.name, settings.inputs, settings.outputs, nodes, used_dims(settings.inputs, dims))
     samples = Samples(ensemble.inputs, ensemble.dims, Feeds(settings.data, ensemble.inputs) if settings.data else None)
     golden, proof = _prove(ensemble, settings, samples)
     repository = plan.out_dir / FOLDERS["triton"]
@@ -109,7 +109,7 @@ def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) ->
         StageError: no exporter writes a file that is right.
     """
     source = make_source(
-        part.module or "", folder / "source", part.inputs, _used(part.inputs, dims), outputs=part.output_names
+        part.module or "", folder / "source", part.inputs, used_dims(part.inputs, dims), outputs=part.output_names
     )
     prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
     passport, known = stage_step(ExportOnnx(), source, folder / "onnx", prover)
@@ -139,8 +139,3 @@ def _giving(node: Node, part: EnsemblePart, read: set[str]) -> Node:
         independence=node.independence,
         function=node.function,
     )
-
-
-def _used(inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
-    names = {dim for spec in inputs for dim in spec.shape}
-    return {name: allowed for name, allowed in dims.items() if name in names}

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,18 +11,31 @@ from optkit.artifact import Artifact, Format, Passport, hash_of, read_passport, 
 from optkit.check import check_batch_independence
 from optkit.choose import Winner
 from optkit.data import Feeds, Samples
-from optkit.errors import ArtifactError, OptkitError, OutputError
+from optkit.errors import ArtifactError, OptkitError, OutputError, StageError
 from optkit.findings import BatchIndependence
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.runners import obstacle, open_runner
-from optkit.serving import AnyServing, Packaged, TritonServing, make_golden, package_torchserve, package_triton
+from optkit.serving import (
+    AnyServing,
+    ArtifactServing,
+    Packaged,
+    TritonPythonServing,
+    TritonServing,
+    make_golden,
+    package_function,
+    package_torchserve,
+    package_triton,
+)
+from optkit.serving.torchserve_golden import archive_golden, golden_files
+from optkit.tensors import DimRange, TensorSpec
+from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)
 
 PACKAGES_FILE = "packages.json"
-FOLDERS = {"triton": "model_repository", "torchserve": "model_store"}
+FOLDERS = {"triton": "model_repository", "triton-python": "model_repository", "torchserve": "model_store"}
 
 
 class KeptPackage(Record):
@@ -67,21 +80,34 @@ def package_all(
     refusals: list[str] = []
     for i, serving in enumerate(plan.recipe.serve):
         where = f"serve.{i} ({serving.target})"
-        name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
-        if name is None or not results[name].passed:
-            why = f"{name!r} did not pass its gates" if name else "no artifact passed its gates"
-            refusals.append(f"{where}: not packaged: {why}")
-            continue
         try:
-            kept = _package_or_reuse(plan, passports[name], serving, samples, before)
+            if isinstance(serving, TritonPythonServing):
+                what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
+            else:
+                what = _passed(serving, results, winner)
+                kept = _package_or_reuse(plan, passports[what], serving, samples, before)
         except OptkitError as e:
             refusals.append(f"{where}: {e}")
             continue
         done.append(kept)
-        how = "reused" if kept.key in before else f"packaged {name} as"
+        how = "reused" if kept.key in before else f"packaged {what} as"
         logger.info("%s: %s %s", where, how, kept.packaged.path)
     KeptPackages(packages=tuple(done)).write(path)
     return tuple(kept.packaged for kept in done), tuple(refusals)
+
+
+def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> str:
+    """Return the name of the step whose artifact is packaged.
+
+    Raises:
+        StageError: it did not pass its gates.
+    """
+    name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
+    if name is None or not results[name].passed:
+        raise StageError(
+            f"not packaged: {f'{name!r} did not pass its gates' if name else 'no artifact passed its gates'}"
+        )
+    return name
 
 
 def _clear(out_dir: Path) -> None:
@@ -92,38 +118,77 @@ def _clear(out_dir: Path) -> None:
 
 
 def _package_or_reuse(
-    plan: Plan, passport: Passport, serving: AnyServing, samples: Samples, before: dict[str, KeptPackage]
+    plan: Plan, passport: Passport, serving: ArtifactServing, samples: Samples, before: dict[str, KeptPackage]
 ) -> KeptPackage:
-    artifact = passport.artifact
+    independence = passport.batch_independence
+    made_of = {
+        "artifact": passport.artifact.identity,
+        "independent": independence.passed if independence else None,
+        "samples": samples.real.sha256() if samples.real else None,
+        "recipe": plan.recipe.name,
+    }
+
+    def make() -> Packaged:
+        return package(
+            passport.artifact,
+            plan.out_dir / FOLDERS[serving.target],
+            serving,
+            name=plan.recipe.name,
+            independence=independence,
+            samples=samples,
+            force=True,  # the folder is the run's own
+        )
+
+    return _kept_or_made(plan, serving, made_of, before, make)
+
+
+def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[str, KeptPackage]) -> KeptPackage:
+    dims = used_dims(serving.inputs, plan.recipe.dims)
+    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    made_of = {
+        "code": code_sha256(serving.function),
+        "samples": samples.real.sha256() if samples.real else None,
+        "dims": {name: allowed.model_dump() for name, allowed in dims.items()},
+    }
+
+    def make() -> Packaged:
+        return package_function(serving, plan.out_dir / FOLDERS[serving.target], dims, samples, force=True)
+
+    return _kept_or_made(plan, serving, made_of, before, make)
+
+
+def _kept_or_made(
+    plan: Plan,
+    serving: AnyServing,
+    made_of: Mapping[str, object],
+    before: dict[str, KeptPackage],
+    make: Callable[[], Packaged],
+) -> KeptPackage:
+    """Return the package of before where all that it was made of is the same and it is whole, else make it."""
     key = hash_of(
         {
-            "artifact": artifact.identity,
+            **made_of,
             "folder": str(plan.out_dir),  # the package's record names it
-            "independent": passport.batch_independence.passed if passport.batch_independence else None,
-            "samples": samples.real.sha256() if samples.real else None,
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
-            "recipe": plan.recipe.name,
             "optkit": __version__,
         }
     )
     if key in before and _intact(before[key]):
         return before[key]
     before.pop(key, None)
-    packaged = package(
-        artifact,
-        plan.out_dir / FOLDERS[serving.target],
-        serving,
-        name=plan.recipe.name,
-        independence=passport.batch_independence,
-        samples=samples,
-        force=True,  # the folder is the run's own
-    )
+    packaged = make()
     return KeptPackage(key=key, sha256=_sha256(packaged), packaged=packaged)
 
 
+def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
+    """Return the ranges of the dimensions that inputs name."""
+    names = {dim for spec in inputs for dim in spec.shape}
+    return {name: allowed for name, allowed in dims.items() if name in names}
+
+
 def package_files(
-    artifacts: Sequence[Artifact], folder: Path, serving: AnyServing, data: str | None, force: bool
+    artifacts: Sequence[Artifact], folder: Path, serving: ArtifactServing, data: str | None, force: bool
 ) -> PackageRecord:
     """Package files that somebody has, each under the name of its file where the settings give none.
 
@@ -165,10 +230,22 @@ def package_files(
     return PackageRecord(packages=tuple(done))
 
 
+def package_python(
+    serving: TritonPythonServing, folder: Path, dims: Mapping[str, DimRange], force: bool
+) -> PackageRecord:
+    """Prove a function and package it as a Python model.
+
+    Raises:
+        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+    """
+    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    return PackageRecord(packages=(package_function(serving, folder, dims, samples, force=force),))
+
+
 def package(
     artifact: Artifact,
     folder: Path,
-    serving: AnyServing,
+    serving: ArtifactServing,
     *,
     name: str,
     independence: BatchIndependence | None,
@@ -194,7 +271,15 @@ def package(
             force=force,
             others=others,
         )
-    return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
+    return package_torchserve(
+        artifact,
+        folder,
+        serving,
+        name=name,
+        independence=independence,
+        golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        force=force,
+    )
 
 
 def _kept(path: Path) -> tuple[KeptPackage, ...]:
@@ -208,7 +293,8 @@ def _kept(path: Path) -> tuple[KeptPackage, ...]:
 def _files(packaged: Packaged) -> list[Path]:
     if packaged.path.is_dir():
         return sorted(p for p in packaged.path.rglob("*") if p.is_file())
-    return [packaged.path, packaged.path.with_name("config.properties")]
+    golden = [file for file in golden_files(packaged.path) if file.is_file()]
+    return [packaged.path, packaged.path.with_name("config.properties"), *golden]
 
 
 def _sha256(packaged: Packaged) -> str:

@@ -14,6 +14,7 @@ from optkit.errors import OutputError, RecipeError
 from optkit.recipe import Recipe
 from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
+from optkit.serving import AnyServing, TritonPythonServing
 from optkit.source import is_onnx, source_fault
 from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, QuantizeTorch, Stage
 from optkit.tensors import batch_dim, dimension_faults
@@ -190,22 +191,40 @@ def _batch_faults(recipe: Recipe) -> Iterator[str]:
 def _serve_faults(recipe: Recipe) -> Iterator[str]:
     names = [stage.step for stage in recipe.steps]
     for i, serving in enumerate(recipe.serve):
-        if serving.artifact != FASTEST and serving.artifact not in names:
+        where = f"serve.{i} ({serving.target})"
+        if isinstance(serving, TritonPythonServing):
+            yield from (f"{where}: {fault}" for fault in _function_faults(serving, recipe))
+        elif serving.artifact != FASTEST and serving.artifact not in names:
             near = did_you_mean(serving.artifact, [FASTEST, *names])
-            yield f"serve.{i} ({serving.target}): artifact {serving.artifact!r} is no step{near}"
-        yield from (
-            f"serve.{i} ({serving.target}): {file}: no such file"
-            for file in serving.files_read
-            if not Path(file).is_file()
-        )
-    packages = [(serving.target, serving.name or recipe.name, serving.version) for serving in recipe.serve]
+            yield f"{where}: artifact {serving.artifact!r} is no step{near}"
+        yield from (f"{where}: {file}: no such file" for file in serving.files_read if not Path(file).is_file())
+    packages = [(_server(serving), _served_name(serving, recipe), serving.version) for serving in recipe.serve]
     for target, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
         yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
 
 
+def _server(serving: AnyServing) -> str:
+    return serving.target.partition("-")[0]  # a Python model lies in the repository of the others
+
+
+def _served_name(serving: AnyServing, recipe: Recipe) -> str:
+    if isinstance(serving, TritonPythonServing):
+        return serving.name or user_code.split_target(serving.function)[1]
+    return serving.name or recipe.name
+
+
+def _function_faults(serving: TritonPythonServing, recipe: Recipe) -> Iterator[str]:
+    if fault := user_code.target_fault(serving.function):
+        yield fault
+    if serving.data and (fault := data_fault(serving.data)):
+        yield f"data: {fault}"
+    used = {dim for spec in serving.inputs for dim in spec.shape if isinstance(dim, str)}
+    yield from (f"dimension {dim!r} has no range in dims" for dim in sorted(used - set(recipe.dims)))
+
+
 def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
     """Find two models that would lie in one folder of the Triton repository, and an ensemble in the folder of a step."""
-    served = [s.name or recipe.name for s in recipe.serve if s.target == "triton"]
+    served = [_served_name(serving, recipe) for serving in recipe.serve if _server(serving) == "triton"]
     models = list(dict.fromkeys(served))
     for ensemble in recipe.ensembles:
         models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]

@@ -2,9 +2,10 @@
 
 from optkit.serving.golden import Golden, make_golden
 from optkit.serving.packaged import Packaged
-from optkit.serving.settings import AnyServing, TorchServeServing, TritonServing
+from optkit.serving.settings import AnyServing, ArtifactServing, TorchServeServing, TritonPythonServing, TritonServing
 from optkit.serving.torchserve import package_torchserve
 from optkit.serving.triton import package_triton
+from optkit.serving.triton_function import package_function
 from optkit.serving.triton_settings import (
     Accelerator,
     Instances,
@@ -17,6 +18,7 @@ from optkit.serving.triton_settings import (
 __all__ = [
     "Accelerator",
     "AnyServing",
+    "ArtifactServing",
     "Golden",
     "Instances",
     "Optimization",
@@ -24,9 +26,11 @@ __all__ = [
     "Priorities",
     "QueuePolicy",
     "TorchServeServing",
+    "TritonPythonServing",
     "TritonServing",
     "VersionPolicy",
     "make_golden",
+    "package_function",
     "package_torchserve",
     "package_triton",
 ]

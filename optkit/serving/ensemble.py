@@ -3,28 +3,19 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from optkit.artifact import Artifact
 from optkit.data import absolute_data
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
 from optkit.record import Record
-from optkit.serving.settings import Name
+from optkit.serving.settings import Name, Specs
 from optkit.serving.triton_settings import Count, Instances
 from optkit.tensors import DimRange, TensorSpec
 from optkit.user_code import absolute_target
-
-
-def _specs(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
-    return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
-
-
-Specs = Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)]
 
 
 class EnsemblePart(Record):

@@ -10,12 +10,12 @@ from optkit import user_code
 from optkit.artifact import Precision
 from optkit.check import TOLERANCES, compare_outputs
 from optkit.data import Samples
-from optkit.errors import RunnerError
 from optkit.findings import OutputParity, Parity, Tolerance
 from optkit.progress import track
 from optkit.runners import Runner, open_runner
 from optkit.serving.ensemble import Ensemble, Node
-from optkit.tensors import Feed, TensorSpec, check_feed, corners
+from optkit.serving.functions import called
+from optkit.tensors import Feed, check_feed, corners
 
 _LOOSENESS = (Precision.FP32, Precision.FP16, Precision.INT8)
 
@@ -65,29 +65,7 @@ class LocalEnsemble:
     def _run(self, node: Node, feed: Feed) -> Mapping[str, np.ndarray]:
         if node.name in self._runners:
             return self._runners[node.name].infer(feed)
-        return _called(self._functions[node.name], f"part {node.name!r} ({node.function})", feed, node.outputs)
-
-
-def _called(function: Callable[[Feed], Any], where: str, feed: Feed, outputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
-    """Call the user's function and check what it gives against what it declares."""
-    try:
-        given = function(feed)
-    except (Exception, SystemExit) as e:
-        raise RunnerError(f"{where}: raised {user_code.describe(e)}") from e
-    if not isinstance(given, Mapping):
-        raise RunnerError(f"{where}: gave a {type(given).__name__}; expected a mapping of output name to array")
-    for spec in outputs:
-        array = given.get(spec.name)
-        found = f"{array.dtype}[{','.join(map(str, array.shape))}]" if isinstance(array, np.ndarray) else repr(array)
-        fits = (
-            isinstance(array, np.ndarray)
-            and array.dtype == spec.dtype.numpy
-            and array.ndim == len(spec.shape)
-            and all(isinstance(dim, str) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True))
-        )
-        if not fits:
-            raise RunnerError(f"{where}: output {spec.name!r} is {found}; declared {spec.type_text}")
-    return {spec.name: given[spec.name] for spec in outputs}
+        return called(self._functions[node.name], f"part {node.name!r} ({node.function})", feed, node.outputs)
 
 
 def ensemble_tolerance(ensemble: Ensemble) -> Tolerance:
@@ -109,7 +87,7 @@ def prove_ensemble(local: LocalEnsemble, reference: str, samples: Samples) -> Pa
     found: list[OutputParity] = []
     for sizes in track(points, f"prove {local.ensemble.name}", len(points)):
         feed = samples.at(sizes)
-        expected = _called(function, f"reference ({reference})", feed, local.ensemble.outputs)
+        expected = called(function, f"reference ({reference})", feed, local.ensemble.outputs)
         found += compare_outputs(expected, local.infer(feed), sizes, tolerance)
     return Parity(
         reference=reference.rpartition("/")[2],

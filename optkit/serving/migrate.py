@@ -13,7 +13,7 @@ from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.forward import torchscript_notices_off
 from optkit.serving.mar_reading import OpenedMar
-from optkit.serving.packaged import Packaged, files_below, model_name, staging
+from optkit.serving.packaged import Packaged, files_below, model_name, move_in, staging
 from optkit.serving.settings import TritonServing
 from optkit.serving.torchserve_config import installed_models
 from optkit.serving.triton_command import serve_command
@@ -136,9 +136,7 @@ def package_handler(
         (staged / "1" / "model.py").write_bytes(code)
         (staged / "config.pbtxt").write_text(config_text(_handler_config(name, batching)), encoding="utf-8")
         written = files_below(staged)
-        if folder.exists():
-            folder.rename(temporary / "replaced")
-        staged.rename(folder)
+        move_in([(staged, folder)], temporary / ".replaced")
     return Packaged(
         target="triton",
         name=name,

@@ -2,14 +2,15 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.record import Record
 from optkit.serving.settings import name_fault
-from optkit.tensors import batch_dim, dimension_faults
+from optkit.tensors import DimRange, TensorSpec, batch_dim, dimension_faults
 
 _MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.TENSORRT: "model.plan"}
 
@@ -83,12 +84,31 @@ def model_files(artifact: Artifact) -> dict[str, Path]:
     return found
 
 
-def shared_batch(artifact: Artifact) -> tuple[str | None, str | None]:
+class Described(Protocol):
+    """What has a contract: an artifact, or a function."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it gives."""
+        ...
+
+    @property
+    def dims(self) -> Mapping[str, DimRange]:
+        """The ranges of the named dimensions."""
+        ...
+
+
+def shared_batch(model: Described) -> tuple[str | None, str | None]:
     """Return the dimension along which requests can be put together, or None and the reason why there is none."""
-    batch = batch_dim(artifact.inputs)
+    batch = batch_dim(model.inputs)
     if batch is None:
         return None, "the inputs share no batch dimension"
-    for spec in artifact.outputs:
+    for spec in model.outputs:
         if spec.shape[:1] != (batch,):
             return None, f"output {spec.name!r} is {spec.type_text}, which does not start with {batch!r}"
     return batch, None
@@ -109,6 +129,24 @@ def staging(folder: Path) -> Iterator[Path]:
             yield Path(name)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
+
+
+def move_in(moves: Iterable[tuple[Path, Path]], old: Path) -> None:
+    """Move staged files and folders to their places, in order and all of them or none; what stood there goes to the folder `old`.
+
+    Raises:
+        OSError: one could not be moved; everything stands where it stood.
+    """
+    with contextlib.ExitStack() as undo:
+        for i, (staged, target) in enumerate(moves):
+            if target.exists():
+                old.mkdir(exist_ok=True)
+                before = old / str(i)
+                target.rename(before)
+                undo.callback(before.rename, target)
+            staged.rename(target)
+            undo.callback(target.rename, staged)
+        undo.pop_all()
 
 
 def files_below(folder: Path) -> tuple[str, ...]:

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from optkit.data import absolute_data
 from optkit.preprocessing import ImagePreprocessing
 from optkit.record import Record
 from optkit.serving.triton_settings import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
+from optkit.tensors import TensorSpec
+from optkit.user_code import absolute_target
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -31,15 +34,22 @@ def _checked_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_checked_name)]
 
 
-class TritonServing(Record):
-    """A model in a Triton repository.
+def _specs(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
+    return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
+
+
+Specs = Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)]
+
+
+class TritonModelSettings(Record):
+    """What is said of any model of a Triton repository.
 
     `max_batch_size` None takes the largest declared size of the batch dimension; no `preferred_batch_sizes` takes its
-    usual and its largest one. `artifact` is the name of a step, or `fastest`: the fastest that passes every gate.
+    usual and its largest one.
     """
 
-    target: Literal["triton"] = "triton"
-    artifact: str = "fastest"
     name: Name | None = None
     version: Count = 1
     batching: bool = True
@@ -52,7 +62,6 @@ class TritonServing(Record):
     queue: QueuePolicy | None = None
     priorities: Priorities | None = None
     response_cache: bool = False
-    optimization: Optimization = Optimization()
 
     @model_validator(mode="before")
     @classmethod
@@ -71,19 +80,6 @@ class TritonServing(Record):
             raise ValueError(
                 f"{given[0]}: given with batching: false; only Triton's dynamic batcher has a queue to rule"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _accelerators_fit_their_instances(self) -> Self:
-        names = [accelerator.name for accelerator in self.optimization.accelerators]
-        if len(set(names)) < len(names):
-            raise ValueError(f"optimization.accelerators: {', '.join(names)}; name each once")
-        for accelerator in self.optimization.accelerators:
-            if accelerator.kind != self.instances.kind:
-                raise ValueError(
-                    f"optimization.accelerators: {accelerator.name} runs on instances of kind {accelerator.kind}, and they "
-                    f"are of kind {self.instances.kind}; set instances.kind: {accelerator.kind}, or leave it out"
-                )
         return self
 
     @model_validator(mode="after")
@@ -112,6 +108,27 @@ class TritonServing(Record):
         """Whether the server is asked to put requests together."""
         return self.batching
 
+
+class TritonServing(TritonModelSettings):
+    """An artifact in a Triton repository. `artifact` is the name of a step, or `fastest`: the fastest that passes every gate."""
+
+    target: Literal["triton"] = "triton"
+    artifact: str = "fastest"
+    optimization: Optimization = Optimization()
+
+    @model_validator(mode="after")
+    def _accelerators_fit_their_instances(self) -> Self:
+        names = [accelerator.name for accelerator in self.optimization.accelerators]
+        if len(set(names)) < len(names):
+            raise ValueError(f"optimization.accelerators: {', '.join(names)}; name each once")
+        for accelerator in self.optimization.accelerators:
+            if accelerator.kind != self.instances.kind:
+                raise ValueError(
+                    f"optimization.accelerators: {accelerator.name} runs on instances of kind {accelerator.kind}, and they "
+                    f"are of kind {self.instances.kind}; set instances.kind: {accelerator.kind}, or leave it out"
+                )
+        return self
+
     @property
     def files_read(self) -> tuple[str, ...]:
         """The user's files that go into the package besides the model."""
@@ -120,6 +137,40 @@ class TritonServing(Record):
     def with_absolute_paths(self, _base: Path) -> Self:
         """Return the settings as they are: they name no path."""
         return self
+
+
+class TritonPythonServing(TritonModelSettings):
+    """A Python function as a model of a Triton repository: it takes and gives input and output name -> array.
+
+    Its code is carried with all that it imports from its own folder, and `extra_files` lie beside it. Dimensions are those of the
+    recipe. `data` are real feeds of the function.
+    """
+
+    target: Literal["triton-python"] = "triton-python"
+    function: str
+    inputs: Specs
+    outputs: Specs
+    data: str | None = None
+    extra_files: tuple[str, ...] = ()
+
+    @property
+    def files_read(self) -> tuple[str, ...]:
+        """The user's files that go into the package besides the code."""
+        return self.extra_files
+
+    def with_absolute_paths(self, base: Path) -> Self:
+        """Return the settings with every path made absolute; a relative one starts at `base`.
+
+        Raises:
+            ModelError: the target names no function.
+        """
+        return self.model_copy(
+            update={
+                "function": absolute_target(self.function, base),
+                "data": absolute_data(self.data, base) if self.data else None,
+                "extra_files": tuple(str((base / file).absolute()) for file in self.extra_files),
+            }
+        )
 
 
 class TorchServeServing(Record):
@@ -172,4 +223,5 @@ class TorchServeServing(Record):
         )
 
 
-AnyServing = Annotated[TritonServing | TorchServeServing, Field(discriminator="target")]
+ArtifactServing = TritonServing | TorchServeServing
+AnyServing = Annotated[TritonServing | TritonPythonServing | TorchServeServing, Field(discriminator="target")]

@@ -3,23 +3,26 @@
 import filecmp
 import importlib.resources
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import OutputError, StageError
 from optkit.findings import BatchIndependence
-from optkit.record import atomic_path
+from optkit.serving.golden import Golden
 from optkit.serving.mar import MANIFEST, as_json, manifest, write_mar
 from optkit.serving.packaged import (
     Packaged,
     check_packagable,
     model_files,
     model_name,
+    move_in,
     staging,
 )
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve_config import model_settings, properties_text
 from optkit.serving.torchserve_contract import handler_contract
+from optkit.serving.torchserve_golden import golden_files, write_archive_golden
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -37,6 +40,7 @@ def package_torchserve(
     *,
     name: str,
     independence: BatchIndependence | None = None,
+    golden: Golden | None = None,
     force: bool = False,
 ) -> Packaged:
     """Write NAME.mar and config.properties to a model store; the models that it has already are kept.
@@ -49,6 +53,7 @@ def package_torchserve(
         settings: the serve entry.
         name: of the model, where the settings give none.
         independence: what the check found on putting requests together; a batch size above 1 needs that it passed.
+        golden: what `archive_golden` gave, kept beside the archive for `optkit smoke`.
         force: replace an archive or configuration that is there and differs.
 
     Raises:
@@ -58,22 +63,29 @@ def package_torchserve(
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "TorchServe")
-    members = _members(artifact, settings, name, independence)
+    contract = handler_contract(artifact, settings, independence)
+    members = _members(artifact, settings, name, contract)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
+    text = properties_text(config, name, settings, force=force)
     with staging(model_store) as temporary:
         staged = temporary / archive.name
         write_mar(staged, members)
-        text = properties_text(config, name, settings, force=force)
         if archive.exists() and not force and not filecmp.cmp(staged, archive, shallow=False):
             raise OutputError(
                 f"{archive}: is there already with other content. Set another name, or use --force to replace it."
             )
-        staged.replace(archive)
-        with atomic_path(config) as written:
-            written.write_text(text, encoding="utf-8")
+        if golden is not None:
+            write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
+        (temporary / _CONFIG).write_text(text, encoding="utf-8")
+        made = sorted(file for file in temporary.iterdir() if file.is_file())
+        move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
+        for stale in golden_files(archive) if golden is None else ():
+            stale.unlink(missing_ok=True)
     notes = [_ARCHIVED, _TOKEN]
     if artifact.format is Format.ONNX:
         notes.append("the Python that runs TorchServe needs onnxruntime: install it there, or name it in requirements")
+    if settings.handler:
+        notes.append("holds no golden samples for optkit smoke: what your own handler takes and gives is not known")
     store = shlex.quote(str(model_store.absolute()))
     return Packaged(
         target="torchserve",
@@ -87,7 +99,7 @@ def package_torchserve(
 
 
 def _members(
-    artifact: Artifact, settings: TorchServeServing, name: str, independence: BatchIndependence | None
+    artifact: Artifact, settings: TorchServeServing, name: str, contract: Mapping[str, object]
 ) -> dict[str, Path | bytes]:
     """Return name in the archive -> content."""
     import yaml
@@ -100,7 +112,7 @@ def _members(
         described["requirementsFile"] = "requirements.txt"
     members: dict[str, Path | bytes] = dict(model)
     _add(members, MANIFEST, manifest(described), "manifest")
-    _add(members, "contract.json", as_json(handler_contract(artifact, settings, independence)), "contract")
+    _add(members, "contract.json", as_json(contract), "contract")
     _add(members, "model-config.yaml", yaml.safe_dump(model_settings(settings)).encode(), "model configuration")
     if settings.class_names is not None:
         names = {str(i): text for i, text in enumerate(settings.class_names)}

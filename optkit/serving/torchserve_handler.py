@@ -192,12 +192,18 @@ def groups(samples: Mapping[int, Arrays], largest: int) -> list[list[int]]:
     return [same[i : i + largest] for same in by_shape.values() for i in range(0, len(same), largest)]
 
 
-def top_classes(scores: np.ndarray, names: Sequence[str], kind: str) -> list[dict[str, Any]]:
-    """Return the most probable classes first; `kind` says whether the scores are logits or probabilities."""
+def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
+    """Return the probability of every class of a sample; `kind` says whether the scores are logits or probabilities."""
     values = scores.astype(np.float64)
     if kind == "logits":
         exponents = np.exp(values - values.max())
         values = exponents / exponents.sum()
+    return values
+
+
+def top_classes(scores: np.ndarray, names: Sequence[str], kind: str) -> list[dict[str, Any]]:
+    """Return the most probable classes first."""
+    values = probabilities(scores, kind)
     best = np.argsort(-values, kind="stable")[:TOP]
     return [{"class": names[i], "probability": float(values[i])} for i in best]
 

@@ -4,44 +4,19 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optkit.errors import RunnerError
+from optkit.serving.http import Answer, ask
+from optkit.serving.local_server import HOST, ServerProcess, free_ports
 
-_LOOPBACK = "127.0.0.1"
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
-_STOP_LIMIT_S = 10.0
 _POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the server said: the status, and the body as text."""
-
-    status: int
-    text: str
-
-    def json(self) -> Any:
-        """Return the body as JSON.
-
-        Raises:
-            RunnerError: it is none.
-        """
-        try:
-            return json.loads(self.text)
-        except ValueError as e:
-            raise RunnerError(f"TorchServe: got status {self.status} and {self.text[:200]!r}; expected JSON") from e
 
 
 @dataclass(frozen=True)
@@ -50,22 +25,22 @@ class TorchServe:
 
     inference_url: str
     management_url: str
-    log: Path
     _keys: Path
-    _process: "subprocess.Popen[bytes]"
+    _process: ServerProcess
 
     def predict(self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0) -> Answer:
         """Send one request to a model."""
         url = f"{self.inference_url}/predictions/{model}"
-        return self._ask("POST", url, "inference", body, {"Content-Type": content_type}, limit_s)
+        headers = {"Content-Type": content_type, **self._authorization("inference")}
+        return ask("POST", url, limit_s, body=body, headers=headers)
 
     def manage(self, method: str, path: str, limit_s: float = 60.0) -> Answer:
         """Use the management API, as in `manage("PUT", "/models/digits?min_worker=2")`."""
-        return self._ask(method, f"{self.management_url}{path}", "management", None, {}, limit_s)
+        return ask(method, f"{self.management_url}{path}", limit_s, headers=self._authorization("management"))
 
-    def ready_workers(self, model: str) -> int:
+    def ready_workers(self, model: str, limit_s: float = 60.0) -> int:
         """Return how many workers of a model are ready; `/ping` says Healthy even when none can start."""
-        answer = self.manage("GET", f"/models/{model}")
+        answer = self.manage("GET", f"/models/{model}", limit_s)
         if answer.status != 200:
             return 0
         return sum(worker["status"] == "READY" for worker in answer.json()[0]["workers"])
@@ -78,48 +53,51 @@ class TorchServe:
         """
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RunnerError(f"TorchServe ended with code {self._process.returncode}.{self._end_of_log()}")
+            if self._process.code is not None:
+                raise RunnerError(f"TorchServe ended with code {self._process.code}.{self._end_of_log()}")
             with contextlib.suppress(RunnerError):  # not listening yet
-                if self.ready_workers(model) >= workers:
+                if self.ready_workers(model, max(0.1, deadline - time.monotonic())) >= workers:
                     return
             time.sleep(_POLL_S)
         raise RunnerError(f"TorchServe: no worker of {model!r} was ready within {limit_s:g} s.{self._end_of_log()}")
 
-    def _ask(
-        self, method: str, url: str, key: str, body: bytes | None, headers: Mapping[str, str], limit_s: float
-    ) -> Answer:
-        request = urllib.request.Request(url, data=body, method=method, headers={**headers, **self._authorization(key)})
-        try:
-            with urllib.request.urlopen(request, timeout=limit_s) as response:
-                return Answer(response.status, response.read().decode(errors="replace"))
-        except urllib.error.HTTPError as e:
-            with e:
-                return Answer(e.code, e.read().decode(errors="replace"))
-        except OSError as e:
-            raise RunnerError(f"{url}: no answer ({e}) within {limit_s:g} s") from e
+    @property
+    def token(self) -> str | None:
+        """The key of its inference API; None while it has written none."""
+        return self._token("inference")
 
-    def _authorization(self, key: str) -> dict[str, str]:
+    def _token(self, api: str) -> str | None:
         try:
-            token = json.loads(self._keys.read_text(encoding="utf-8"))[key]["key"]
+            return str(json.loads(self._keys.read_text(encoding="utf-8"))[api]["key"])
         except (OSError, ValueError, KeyError):
-            return {}  # not written yet
-        return {"Authorization": f"Bearer {token}"}
+            return None
+
+    def _authorization(self, api: str) -> dict[str, str]:
+        return authorization(self._token(api))
 
     def _end_of_log(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.is_file() else []
-        return "".join(f"\n  {line}" for line in lines[-15:])
+        return "".join(f"\n  {line}" for line in self._process.log.splitlines()[-15:])
+
+
+def authorization(token: str | None) -> dict[str, str]:
+    """Return the header that shows a key of TorchServe."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @contextlib.contextmanager
-def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
+def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | None = None) -> Iterator[TorchServe]:
     """Start the TorchServe of this Python's environment over a model store with its config.properties, and end it after the block.
 
     Only addresses and ports differ from the configuration: free ones on loopback, so that a server that runs already is not
     disturbed. All that it writes lies in a temporary folder.
 
+    Args:
+        model_store: the folder of archives.
+        limit_s: how long the server and each model may take until they are ready.
+        archives: the files to load; None loads those that the configuration names.
+
     Raises:
-        RunnerError: TorchServe or Java is not there, or no model of the store is ready within the limit.
+        RunnerError: TorchServe or Java is not there, or a model is not ready within the limit.
     """
     command = _command()
     config = model_store / "config.properties"
@@ -127,26 +105,19 @@ def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
         raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
     with tempfile.TemporaryDirectory(prefix="optkit-torchserve-") as name:
         folder = Path(name)
-        ports = _free_ports(len(_PORTS))
+        ports = free_ports(len(_PORTS))
         own = folder / "config.properties"
-        own.write_text(_with_ports(config.read_text(encoding="utf-8"), ports), encoding="utf-8")
-        log = folder / "torchserve.log"
+        own.write_text(_own_config(config.read_text(encoding="utf-8"), ports, archives), encoding="utf-8")
         arguments = ["--start", "--foreground", "--ncs", "--model-store", str(model_store.absolute())]
-        with log.open("wb") as written:
-            process = subprocess.Popen(
-                [*command, *arguments, "--ts-config", str(own)],
-                cwd=folder,  # it writes key_file.json and logs where it is started
-                env=_environment(folder),
-                stdin=subprocess.DEVNULL,
-                stdout=written,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that its workers can be ended with it
-            )
+        process = ServerProcess(
+            [*command, *arguments, "--ts-config", str(own)],
+            environment=_environment(folder),
+            folder=folder,  # it writes key_file.json and logs where it is started
+        )
         try:
             server = TorchServe(
-                inference_url=f"http://{_LOOPBACK}:{ports[0]}",
-                management_url=f"http://{_LOOPBACK}:{ports[1]}",
-                log=log,
+                inference_url=f"http://{HOST}:{ports[0]}",
+                management_url=f"http://{HOST}:{ports[1]}",
                 _keys=folder / "key_file.json",
                 _process=process,
             )
@@ -154,7 +125,7 @@ def serving(model_store: Path, limit_s: float = 60.0) -> Iterator[TorchServe]:
                 server.wait_for(model, limit_s=limit_s)
             yield server
         finally:
-            _end(process)
+            process.stop()
 
 
 def _command() -> list[str]:
@@ -174,44 +145,19 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, **own, "PATH": path}
 
 
-def _with_ports(text: str, ports: list[int]) -> str:
-    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in _PORTS]
-    values = [
-        f"http://{_LOOPBACK}:{port}" if key.endswith("_address") else str(port)
+def _own_config(text: str, ports: Sequence[int], archives: Sequence[str] | None) -> str:
+    """Return a configuration with other ports, and with other archives to load where some are named."""
+    values = {
+        key: f"http://{HOST}:{port}" if key.endswith("_address") else str(port)
         for key, port in zip(_PORTS, ports, strict=True)
-    ]
-    return "\n".join([*kept, *(f"{key}={value}" for key, value in zip(_PORTS, values, strict=True))]) + "\n"
+    }
+    if archives is not None:
+        values["load_models"] = ",".join(archives)
+    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in values]
+    return "\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n"
 
 
 def _models(config: Path) -> list[str]:
     lines = config.read_text(encoding="utf-8").splitlines()
     loaded = next((line.partition("=")[2] for line in lines if line.startswith("load_models=")), "")
     return [Path(name.strip()).stem for name in loaded.split(",") if name.strip()]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the server and its workers: asked first, and killed when that takes too long."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        deadline = time.monotonic() + _STOP_LIMIT_S
-        while _any_left(process) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-
-
-def _any_left(process: "subprocess.Popen[bytes]") -> bool:
-    """Say whether a process of the server's group is alive: Java and the workers outlive what started them."""
-    process.poll()  # reaps it; what is not reaped counts as there
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

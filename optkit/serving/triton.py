@@ -16,7 +16,7 @@ from optkit.serving.packaged import (
     model_files,
     model_name,
 )
-from optkit.serving.settings import TritonServing
+from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import model_config, warmup_files, warmup_of
 from optkit.serving.triton_contract import TritonContract, triton_contract
@@ -58,6 +58,41 @@ def package_triton(
         OutputError: the version is there already, the configuration there differs or was edited by hand where it would
             change, or the folder cannot be written. What was there is unchanged.
     """
+    model, notes = triton_model(
+        artifact, settings, name=name, independence=independence, sample=sample, golden=golden, others=others
+    )
+    written, merging = write_model(repository, model, force=force)
+    folder = repository / model.name
+    return Packaged(
+        target="triton",
+        name=model.name,
+        version=str(settings.version),
+        path=folder.absolute(),
+        files=written,
+        notes=(*notes, *merging, *unloaded_note(folder, settings)),
+        command=serve_command(
+            repository,
+            on_gpu=artifact.format is Format.TENSORRT or settings.instances.kind == "gpu",
+            cached=settings.response_cache,
+        ),
+    )
+
+
+def triton_model(
+    artifact: Artifact,
+    settings: TritonServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None,
+    sample: Feed | None,
+    golden: Golden | None = None,
+    others: Sequence[Artifact] = (),
+) -> tuple[TritonModel, list[str]]:
+    """Return one version of a model as it is to lie in a repository, and what should be said of it; nothing is written.
+
+    Raises:
+        OptkitError: as `package_triton`.
+    """
     name = model_name(settings.name, name)
     for one in (artifact, *others):
         check_packagable(one, "Triton")
@@ -78,26 +113,12 @@ def package_triton(
         warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
         golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
     )
-    written, merging = write_model(repository, model, force=force)
-    folder = repository / name
-    notes = [*contract.notes, *merging, *_unloaded_note(folder, settings)]
+    notes = list(contract.notes)
     if warmup and not warmup.files:
         notes.append("the warm-up sends zeros, because no sample was given")
     if plans and golden is None:
         notes.append("holds no golden samples for optkit smoke, because the engine was not run here")
-    return Packaged(
-        target="triton",
-        name=name,
-        version=str(settings.version),
-        path=folder.absolute(),
-        files=written,
-        notes=tuple(notes),
-        command=serve_command(
-            repository,
-            on_gpu=bool(plans) or settings.instances.kind == "gpu",
-            cached=settings.response_cache,
-        ),
-    )
+    return model, notes
 
 
 def _version_files(files: dict[str, Path]) -> dict[str, Path]:
@@ -130,7 +151,7 @@ def _shown(
     return found
 
 
-def _unloaded_note(folder: Path, settings: TritonServing) -> list[str]:
+def unloaded_note(folder: Path, settings: TritonModelSettings) -> list[str]:
     """Say so when the version policy will not load what was written."""
     versions = {int(part.name) for part in folder.iterdir() if part.name.isdigit() and not part.name.startswith("0")}
     if settings.version_policy.loads(settings.version, versions):

@@ -88,8 +88,20 @@ class TritonClient:
     @contextlib.contextmanager
     def _faults(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with self._limited():
+                yield
         except RunnerError:
             raise
         except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
             raise RunnerError(f"{self.url}: {what}: {first_line(e)}") from e
+
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Hold a whole exchange by HTTP to the limit: the time-out of a connection starts anew at each byte that comes."""
+        if self._scheme != "http":
+            yield  # its calls have a deadline
+            return
+        gevent = require("gevent", "serving")
+        over = TimeoutError(f"no whole answer within {self._limit_s:g} s")
+        with gevent.Timeout(self._limit_s, over):
+            yield

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import ArtifactError, first_line
-from optkit.serving.settings import TritonServing
+from optkit.serving.packaged import Described
+from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton_contract import TritonContract
 from optkit.serving.triton_settings import Instances, Optimization, QueuePolicy, VersionPolicy
 from optkit.tensors import DType, Feed, TensorSpec, check_feed
@@ -44,18 +45,18 @@ class Warmup:
     files: dict[str, bytes]  # input -> raw values
 
 
-def warmup_of(artifact: Artifact, contract: TritonContract, sample: Feed | None) -> Warmup:
+def warmup_of(model: Described, contract: TritonContract, sample: Feed | None) -> Warmup:
     """Return the warm-up request that a sample gives; without one, zeros of the usual sizes.
 
     Raises:
-        FeedError: the sample does not fit the artifact's inputs.
+        FeedError: the sample does not fit the model's inputs.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, bytes] = {}
     if sample is not None:
-        check_feed(sample, artifact.inputs, artifact.dims)
-    usual = {name: r.opt for name, r in artifact.dims.items()}
-    for own, spec in zip(artifact.inputs, contract.inputs, strict=True):
+        check_feed(sample, model.inputs, model.dims)
+    usual = {name: r.opt for name, r in model.dims.items()}
+    for own, spec in zip(model.inputs, contract.inputs, strict=True):
         shape = own.shape_at(usual) if sample is None else sample[own.name].shape
         shapes[spec.name] = shape[1:] if contract.max_batch_size else shape
         if sample is not None:
@@ -71,29 +72,43 @@ def warmup_files(warmup: Warmup) -> dict[str, str]:
 def model_config(
     name: str, artifact: Artifact, settings: TritonServing, contract: TritonContract, warmup: Warmup | None
 ) -> "schema.ModelConfig":
-    """Return the configuration as a message of Triton's schema, with fields that release 24.10 knew already."""
+    """Return the configuration of an artifact as a message of Triton's schema, with fields that release 24.10 knew already."""
+    platform, backend = _PLATFORM[artifact.format]
+    config = backend_config(name, backend, settings, contract, warmup, reshape=True)
+    config.platform = platform
+    _add_optimization(config, settings.optimization)
+    return config
+
+
+def backend_config(
+    name: str,
+    backend: str,
+    settings: TritonModelSettings,
+    contract: TritonContract,
+    warmup: Warmup | None,
+    *,
+    reshape: bool,
+) -> "schema.ModelConfig":
+    """Return the configuration of a model of any backend; `reshape` as in `describe_tensor`."""
     from tritonclient.grpc import model_config_pb2 as schema
 
-    platform, backend = _PLATFORM[artifact.format]
     config = schema.ModelConfig(
         name=name,
-        platform=platform,
         backend=backend,
         max_batch_size=contract.max_batch_size,
         version_policy=_version_policy(settings.version_policy),
         instance_group=[instance_group(settings.instances)],
     )
     for spec in contract.inputs:
-        describe_tensor(config.input.add(), spec, contract)
+        describe_tensor(config.input.add(), spec, contract, reshape=reshape)
     for spec in contract.outputs:
-        describe_tensor(config.output.add(), spec, contract)
+        describe_tensor(config.output.add(), spec, contract, reshape=reshape)
     if contract.max_batch_size:
         config.dynamic_batching.preferred_batch_size.extend(contract.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
         _add_queues(config.dynamic_batching, settings)
     if settings.response_cache:
         config.response_cache.enable = True
-    _add_optimization(config, settings.optimization)
     if warmup:
         _add_warmup(config, contract, warmup)
     return config
@@ -176,7 +191,7 @@ def instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
     return group(count=instances.count, kind=kind, gpus=instances.gpus)
 
 
-def _add_queues(batching: "schema.ModelDynamicBatching", settings: TritonServing) -> None:
+def _add_queues(batching: "schema.ModelDynamicBatching", settings: TritonModelSettings) -> None:
     if settings.queue:
         batching.default_queue_policy.CopyFrom(_queue_policy(settings.queue))
     if settings.priorities:

@@ -5,10 +5,10 @@ import dataclasses
 from optkit.artifact import Artifact, Format
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
-from optkit.serving.packaged import shared_batch
-from optkit.serving.settings import TritonServing
+from optkit.serving.packaged import Described, shared_batch
+from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton_libtorch import libtorch_names
-from optkit.tensors import TensorSpec
+from optkit.tensors import DimRange, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,30 +35,50 @@ def triton_contract(
         StageError: batching is asked for and not proven, its sizes do not fit, or Triton cannot serve this model.
         ArtifactError: a TorchScript file cannot be loaded.
     """
-    inputs, outputs, notes = artifact.inputs, artifact.outputs, []
     _check_backend_options(artifact, settings)
-    batch, why_not = shared_batch(artifact)
+    contract = described_contract(artifact.path.name, artifact, settings, independence)
+    if artifact.format is not Format.TORCHSCRIPT:
+        return contract
+    inputs, outputs = libtorch_names(artifact)
+    renamed = [
+        f"{new.name} is {old.name}"
+        for new, old in zip((*inputs, *outputs), (*artifact.inputs, *artifact.outputs), strict=True)
+        if new.name != old.name
+    ]
+    note = f"names as Triton's PyTorch backend needs them: {', '.join(renamed)}"
+    return dataclasses.replace(contract, inputs=inputs, outputs=outputs, notes=(*contract.notes, note))
+
+
+def described_contract(
+    where: str, model: Described, settings: TritonModelSettings, independence: BatchIndependence | None
+) -> TritonContract:
+    """Return what Triton is told of a model that has its own names there.
+
+    Args:
+        where: what messages call it.
+        model: its contract.
+        settings: the serve entry.
+        independence: what was found on putting requests together.
+
+    Raises:
+        StageError: batching is asked for and not proven, or its sizes do not fit.
+    """
+    notes = []
+    batch, why_not = shared_batch(model)
     if batch is None and (settings.preferred_batch_sizes or settings.max_batch_size):
         raise StageError(
-            f"{artifact.path.name}: batch sizes are asked for, but {why_not}. "
-            f"Leave max_batch_size and preferred_batch_sizes out."
+            f"{where}: batch sizes are asked for, but {why_not}. Leave max_batch_size and preferred_batch_sizes out."
         )
     if batch is None and (settings.queue or settings.priorities):
         key = "queue" if settings.queue else "priorities"
-        raise StageError(f"{artifact.path.name}: {key} is given, but {why_not}, so Triton has no queue. Leave it out.")
+        raise StageError(f"{where}: {key} is given, but {why_not}, so Triton has no queue. Leave it out.")
     if batch is None and settings.batching:
         notes.append(f"no batching (max_batch_size: 0): {why_not}")
-    largest = _proven_largest(artifact, settings, batch, independence) if batch and settings.batching else 0
-    preferred = _preferred(artifact, settings, batch, largest) if batch and largest else ()
-    if artifact.format is Format.TORCHSCRIPT:
-        inputs, outputs = libtorch_names(artifact)
-        renamed = [
-            f"{new.name} is {old.name}"
-            for new, old in zip((*inputs, *outputs), (*artifact.inputs, *artifact.outputs), strict=True)
-            if new.name != old.name
-        ]
-        notes.append(f"names as Triton's PyTorch backend needs them: {', '.join(renamed)}")
-    return TritonContract(inputs, outputs, largest, preferred, tuple(notes))
+    if not (batch and settings.batching):
+        return TritonContract(model.inputs, model.outputs, 0, (), tuple(notes))
+    largest = _proven_largest(where, batch, model.dims[batch], settings, independence)
+    preferred = _preferred(where, batch, model.dims[batch], settings, largest)
+    return TritonContract(model.inputs, model.outputs, largest, preferred, tuple(notes))
 
 
 def _check_backend_options(artifact: Artifact, settings: TritonServing) -> None:
@@ -76,10 +96,9 @@ def _check_backend_options(artifact: Artifact, settings: TritonServing) -> None:
 
 
 def _proven_largest(
-    artifact: Artifact, settings: TritonServing, batch: str, independence: BatchIndependence | None
+    where: str, batch: str, sizes: DimRange, settings: TritonModelSettings, independence: BatchIndependence | None
 ) -> int:
     """Return the largest batch, where requests may be put together."""
-    where = artifact.path.name
     if independence is not None and independence.failure:
         raise StageError(
             f"{where}: batching would give wrong answers: {independence.failure}. "
@@ -90,7 +109,6 @@ def _proven_largest(
             f"{where}: it is not proven that requests may be put together along {batch!r}. "
             f"Run optkit check first, or set batching: false."
         )
-    sizes = artifact.dims[batch]
     if sizes.min > 1:
         raise StageError(
             f"{where}: dimension {batch!r} is declared from {sizes.min} on, but a server that batches also runs single "
@@ -104,12 +122,12 @@ def _proven_largest(
     return settings.max_batch_size or sizes.max
 
 
-def _preferred(artifact: Artifact, settings: TritonServing, batch: str, largest: int) -> tuple[int, ...]:
+def _preferred(where: str, batch: str, sizes: DimRange, settings: TritonModelSettings, largest: int) -> tuple[int, ...]:
     """Return the preferred batch sizes: those asked for, else the usual and the largest size."""
     asked = settings.preferred_batch_sizes
     if asked and max(asked) > largest:
         raise StageError(
-            f"{artifact.path.name}: preferred_batch_sizes {list(asked)}: {max(asked)} is above max_batch_size {largest}, "
+            f"{where}: preferred_batch_sizes {list(asked)}: {max(asked)} is above max_batch_size {largest}, "
             f"which comes from dimension {batch!r}. Lower it."
         )
-    return tuple(sorted(set(asked or (min(artifact.dims[batch].opt, largest), largest))))
+    return tuple(sorted(set(asked or (min(sizes.opt, largest), largest))))

@@ -8,11 +8,11 @@ from optkit.serving.ensemble import Ensemble, EnsembleSettings, Node
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
-from optkit.serving.triton import package_triton, seen_by_clients
+from optkit.serving.triton import seen_by_clients, triton_model
 from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import describe_tensor
 from optkit.serving.triton_contract import TritonContract, triton_contract
-from optkit.serving.triton_folder import TritonModel, write_model
+from optkit.serving.triton_folder import TritonModel, write_models
 from optkit.serving.triton_python import python_config, python_files
 from optkit.serving.triton_settings import VersionPolicy
 from optkit.tensors import batch_dim
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def package_ensemble(
     ensemble: Ensemble, settings: EnsembleSettings, repository: Path, golden: Golden, *, force: bool
 ) -> Packaged:
-    """Write the parts, each as a model called after the ensemble and itself, and then the ensemble.
+    """Write the parts, each as a model called after the ensemble and itself, and the ensemble: all of them or none.
 
     Raises:
         StageError: a part cannot be served, or batches are asked for that a part does not take.
@@ -42,8 +42,7 @@ def package_ensemble(
         warmup=False,
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
-    for node in ensemble.nodes:
-        _write_part(ensemble, node, contracts[node.name], serving, repository, force=force)
+    parts = [_part(ensemble, node, contracts[node.name], serving) for node in ensemble.nodes]
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())
     model = TritonModel(
         name=ensemble.name,
@@ -53,15 +52,18 @@ def package_ensemble(
         warmup={},
         golden=seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract),
     )
-    written, notes = write_model(repository, model, force=force)
-    parts = ", ".join(_model_name(ensemble, node) for node in ensemble.nodes)
+    written, notes = write_models(repository, (*parts, model), force=force)[-1]
     return Packaged(
         target="triton",
         name=ensemble.name,
         version=str(settings.version),
         path=(repository / ensemble.name).absolute(),
         files=written,
-        notes=(f"its parts are {parts}", *([] if largest else [f"no batching: {why_not}"]), *notes),
+        notes=(
+            f"its parts are {', '.join(part.name for part in parts)}",
+            *([] if largest else [f"no batching: {why_not}"]),
+            *notes,
+        ),
         command=serve_command(repository, on_gpu=settings.instances.kind == "gpu"),
     )
 
@@ -93,31 +95,18 @@ def _contract(node: Node, serving: TritonServing) -> TritonContract:
     return TritonContract(node.inputs, node.outputs, serving.max_batch_size or 0, (), ())
 
 
-def _write_part(
-    ensemble: Ensemble,
-    node: Node,
-    contract: TritonContract,
-    serving: TritonServing,
-    repository: Path,
-    *,
-    force: bool,
-) -> None:
+def _part(ensemble: Ensemble, node: Node, contract: TritonContract, serving: TritonServing) -> TritonModel:
     name = _model_name(ensemble, node)
     if node.artifact is not None:
-        package_triton(
-            node.artifact, repository, serving, name=name, independence=node.independence, sample=None, force=force
-        )
-        return
-    function = node.function or ""
-    model = TritonModel(
+        return triton_model(node.artifact, serving, name=name, independence=node.independence, sample=None)[0]
+    return TritonModel(
         name=name,
         version=serving.version,
         config=python_config(name, contract, serving.instances.model_copy(update={"kind": "cpu", "gpus": ()})),
-        files=python_files(function, node.inputs, node.outputs, batched=bool(contract.max_batch_size)),
+        files=python_files(node.function or "", node.inputs, node.outputs, batched=bool(contract.max_batch_size)),
         warmup={},
         golden=None,
     )
-    write_model(repository, model, force=force)
 
 
 def _config(ensemble: Ensemble, contract: TritonContract, contracts: dict[str, TritonContract]) -> "schema.ModelConfig":

@@ -2,13 +2,13 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
 from optkit.serving.golden import Golden, write_golden
-from optkit.serving.packaged import files_below, staging
+from optkit.serving.packaged import files_below, move_in, staging
 from optkit.serving.triton_config import config_text
 from optkit.serving.triton_merge import Merged, merge_config
 from optkit.serving.triton_record import FILE, GoldenFile, TritonRecord, record_or_none
@@ -39,39 +39,72 @@ def write_model(repository: Path, model: TritonModel, *, force: bool) -> tuple[t
     """Add the version; other models and versions are not touched. Return the files written, and notes.
 
     Raises:
-        OutputError: the version is there already, the configuration there differs or was edited by hand where it would
+        OutputError: as `write_models`.
+    """
+    return write_models(repository, (model,), force=force)[0]
+
+
+def write_models(
+    repository: Path, models: Sequence[TritonModel], *, force: bool
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Add a version of each model, all of them or none; the last one takes its place last. Return the files written and notes of each.
+
+    Raises:
+        OutputError: a version is there already, a configuration there differs or was edited by hand where it would
             change, or the folder cannot be written. What was there is unchanged.
     """
-    folder = repository / model.name
-    version = str(model.version)
-    if not force and (folder / version).exists():
-        raise OutputError(
-            f"{folder / version}: is there already; expected a new version. Set another version, or use --force to replace it."
-        )
-    before = record_or_none(folder)
-    merged = Merged(config_text(model.config))
-    if (folder / _CONFIG).exists():
-        merged = merge_config(folder / _CONFIG, model.config, before.config if before else None, force=force)
+    written, moves = [], []
+    merged = [_merged(repository, model, force=force) for model in models]
     with staging(repository) as temporary:
-        staged = temporary / model.name
-        _write_files(staged / version, model.files)
-        (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
-        if merged.original is not None:
-            (staged / f"{_CONFIG}.orig").write_bytes(merged.original)
-        if model.warmup:
-            _write_files(staged / "warmup", model.warmup)
-        kept = {name: entry for name, entry in before.golden.items() if name != version} if before else {}
-        if model.golden is not None:
-            file = f"golden/{version}.npz"
-            write_golden(model.golden, staged / file)
-            kept[version] = GoldenFile(file=file, tolerance=model.golden.tolerance)
-        TritonRecord(config=config_text(model.config), golden=kept).write(staged / FILE)
-        written = files_below(staged)
-        _move_in(staged, folder, temporary / "replaced", keep=set() if force else {"warmup"})
-    return written, merged.notes
+        for model, config in zip(models, merged, strict=True):
+            staged, folder = temporary / model.name, repository / model.name
+            _stage(staged, folder, model, config)
+            written.append((files_below(staged), config.notes))
+            # Unforced, the configuration is the same, and with it the size of the warm-up data.
+            moves += list(_moves(staged, folder, keep=set() if force else {"warmup"}))
+        move_in(moves, temporary / ".replaced")
+    return written
 
 
-def _write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:
+def _merged(repository: Path, model: TritonModel, *, force: bool) -> Merged:
+    """Return the configuration as it is to be written, with what a person edited in that which is there."""
+    folder = repository / model.name
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(
+            f"{folder}: is a file; expected a place for the folder of a model. Move it, or set another name."
+        )
+    if not force and (folder / str(model.version)).exists():
+        raise OutputError(
+            f"{folder / str(model.version)}: is there already; expected a new version. Set another version, or use --force "
+            f"to replace it."
+        )
+    if not (folder / _CONFIG).exists():
+        return Merged(config_text(model.config))
+    before = record_or_none(folder)
+    return merge_config(folder / _CONFIG, model.config, before.config if before else None, force=force)
+
+
+def _stage(staged: Path, folder: Path, model: TritonModel, merged: Merged) -> None:
+    """Write the model to a folder of its own, with the golden samples of the other versions that lie in `folder`."""
+    version = str(model.version)
+    write_files(staged / version, model.files)
+    (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
+    if merged.original is not None:
+        (staged / f"{_CONFIG}.orig").write_bytes(merged.original)
+    if model.warmup:
+        write_files(staged / "warmup", model.warmup)
+    before = record_or_none(folder)
+    kept = {name: entry for name, entry in before.golden.items() if name != version} if before else {}
+    if model.golden is not None:
+        file = f"golden/{version}.npz"
+        write_golden(model.golden, staged / file)
+        kept[version] = GoldenFile(file=file, tolerance=model.golden.tolerance)
+        _merge_folder(staged / "golden", folder / "golden")
+    TritonRecord(config=config_text(model.config), golden=kept).write(staged / FILE)
+
+
+def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:
+    """Write files by their name relative to a folder, which is made if need be."""
     for name, content in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,30 +114,18 @@ def _write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, 
             shutil.copyfile(content, target)
 
 
-def _move_in(staged: Path, folder: Path, old: Path, keep: set[str]) -> None:
-    """Move a staged model to its place: whole where it is new, else part by part, the version last; `keep` stays as it is."""
+def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, Path]]:
+    """Return what takes which place: the whole model where it is new, else each part, the version last; `keep` stays as it is."""
     if not folder.exists():
-        staged.rename(folder)
+        yield staged, folder
         return
-    old.mkdir()
-    _merge_folder(staged / "golden", folder / "golden")
-    parts = sorted(staged.iterdir(), key=lambda part: part.name.isdigit())
-    for part in parts:
-        target = folder / part.name
-        if target.exists():
-            if part.name in keep:
-                continue  # the configuration is the same, and with it the size of the warm-up data
-            target.rename(old / part.name)
-        try:
-            part.rename(target)
-        except OSError:
-            if (old / part.name).exists():
-                (old / part.name).rename(target)
-            raise
+    for part in sorted(staged.iterdir(), key=lambda part: part.name.isdigit()):
+        if part.name not in keep or not (folder / part.name).exists():
+            yield part, folder / part.name
 
 
 def _merge_folder(staged: Path, folder: Path) -> None:
     """Copy what lies in a folder and not in the staged one into that, which is going to take its place."""
-    for file in folder.iterdir() if folder.is_dir() and staged.is_dir() else ():
+    for file in folder.iterdir() if folder.is_dir() else ():
         if not (staged / file.name).exists():
             shutil.copyfile(file, staged / file.name)

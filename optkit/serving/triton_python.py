@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optkit.errors import StageError
 from optkit.serving.mar import as_json
 from optkit.serving.triton_config import describe_tensor, instance_group
 from optkit.serving.triton_contract import TritonContract
@@ -17,23 +18,46 @@ if TYPE_CHECKING:
 
 
 def python_files(
-    function: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, batched: bool
+    function: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    batched: bool,
+    together: bool = False,
+    extra_files: Sequence[str] = (),
 ) -> dict[str, Path | bytes]:
     """Return the files of a version: model.py, what it must know, and the function's own code with all that it imports beside it.
 
+    Args:
+        function: its target.
+        inputs: what it takes.
+        outputs: what it gives.
+        batched: whether Triton's shapes leave out the batch.
+        together: whether requests that Triton hands over at once may be put into one call.
+        extra_files: what else lies beside the code.
+
     Raises:
         ModelError: there is no such code.
+        StageError: an extra file is missing, or bears the name of another.
     """
     where, name = split_target(function)
     settings = {
         "module": Path(where).stem if where.endswith(".py") else where,
         "function": name,
         "batched": batched,
+        "together": together,
         "inputs": [_described(spec) for spec in inputs],
         "outputs": [_described(spec) for spec in outputs],
     }
     template = importlib.resources.files("optkit.serving").joinpath("triton_python_model.py").read_bytes()
-    code = {f"code/{relative}": path for relative, path in code_files(where).items()}
+    code: dict[str, Path | bytes] = {f"code/{relative}": path for relative, path in code_files(where).items()}
+    for extra in map(Path, extra_files):
+        if not extra.is_file() or f"code/{extra.name}" in code:
+            what = "is there twice" if extra.is_file() else "no such file"
+            raise StageError(
+                f"extra_files: {extra}: {what}; expected files that lie beside the code under their own names"
+            )
+        code[f"code/{extra.name}"] = extra
     return {"model.py": template, "optkit_model.json": as_json(settings), **code}
 
 

@@ -1,25 +1,20 @@
 """A local Triton server: found where it is installed, started with a limit on free loopback ports, and ended for certain."""
 
-import contextlib
 import dataclasses
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import NoReturn, Self
 
 from optkit.errors import MissingDependency, RunnerError
+from optkit.serving.local_server import HOST, ServerProcess, free_ports
 
 ENVIRONMENT = "OPTKIT_TRITON"
-_HOST = "127.0.0.1"
-_STOP_TIMEOUT_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +90,7 @@ class TritonServer:
         self._limit_s = limit_s
         self._ports = ports
         self._options = tuple(options)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
+        self._process: ServerProcess | None = None
         self.http = self.grpc = ""  # host:port
 
     def __enter__(self) -> Self:
@@ -105,42 +99,29 @@ class TritonServer:
         Raises:
             RunnerError: it ended, or was not ready within the limit; holds what it said.
         """
-        ports = self._ports or _free_ports(3)
-        self.http, self.grpc = f"{_HOST}:{ports[0]}", f"{_HOST}:{ports[1]}"
-        self._log = tempfile.TemporaryFile()
+        ports = self._ports or free_ports(3)
+        self.http, self.grpc = f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}"
+        self._process = ServerProcess(self._command(ports), environment=self._install.environment)
         try:
-            self._process = subprocess.Popen(
-                self._command(ports),
-                env=self._install.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group of its own, which the backends' children join
-            )
-            self._wait()
-        except OSError as e:
-            self._stop()
-            raise RunnerError(f"{self._install.binary}: cannot be started ({e.strerror or e})") from e
+            self._wait(self._process)
         except BaseException:
-            self._stop()
+            self._process.stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        if self._process is not None:
+            self._process.stop()
 
     @property
     def log(self) -> str:
         """What the server has said so far."""
-        if self._log is None or self._log.closed:
-            return ""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+        return self._process.log if self._process else ""
 
     @property
     def running(self) -> bool:
         """Whether it has not ended by itself."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.code is None
 
     def wait(self) -> None:
         """Wait until the server ends by itself.
@@ -149,27 +130,24 @@ class TritonServer:
             RunnerError: it ended, which a server does not do unasked; holds what it said.
         """
         assert self._process is not None
-        code = self._process.wait()
-        raise RunnerError(f"{self._repository}: the Triton server ended with code {code}: {self._complaint()}")
+        self._ended(self._process.wait())
 
     def _command(self, ports: Sequence[int]) -> list[str]:
         command = [str(self._install.binary), f"--model-repository={self._repository}"]
         if self._install.backends:
             command.append(f"--backend-directory={self._install.backends}")
         for service, port in zip(("http", "grpc", "metrics"), ports, strict=True):
-            command += [f"--{service}-address={_HOST}", f"--{service}-port={port}"]
+            command += [f"--{service}-address={HOST}", f"--{service}-port={port}"]
         command += ["--allow-gpu-metrics=false", "--disable-auto-complete-config", "--exit-timeout-secs=2"]
         if self._models is not None:
             command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self._models)]
         return [*command, *self._options]
 
-    def _wait(self) -> None:
-        assert self._process is not None
+    def _wait(self, process: ServerProcess) -> None:
         end = time.monotonic() + self._limit_s
         while time.monotonic() < end:
-            code = self._process.poll()
-            if code is not None:
-                raise RunnerError(f"{self._repository}: the Triton server ended with code {code}: {self._complaint()}")
+            if process.code is not None:
+                self._ended(process.code)
             if _is_ready(self.http):
                 return
             time.sleep(0.05)
@@ -178,38 +156,14 @@ class TritonServer:
             f"{self._complaint()}"
         )
 
+    def _ended(self, code: int) -> NoReturn:
+        raise RunnerError(f"{self._repository}: the Triton server ended with code {code}: {self._complaint()}")
+
     def _complaint(self) -> str:
         """Return the server's own last words: its errors, or the end of its log where it named none."""
         lines = self.log.splitlines()
         failures = [line for line in lines if line[:1] == "E" or "UNAVAILABLE" in line or line.startswith("error:")]
         return " | ".join(line.strip() for line in (failures or lines)[-5:]) or "it said nothing"
-
-    def _stop(self) -> None:
-        """Ask the server to end, then kill what is left of its process group."""
-        process, self._process = self._process, None
-        if process is not None:
-            if process.poll() is None:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_TIMEOUT_S)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if self._log is not None:
-            self._log.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; held all together, so that they differ."""
-    with contextlib.ExitStack() as held:
-        return list(_bound(held, count))
-
-
-def _bound(held: contextlib.ExitStack, count: int) -> Iterator[int]:
-    for _ in range(count):
-        listener = held.enter_context(socket.socket())
-        listener.bind((_HOST, 0))
-        yield listener.getsockname()[1]
 
 
 def _is_ready(address: str) -> bool:

@@ -13,7 +13,8 @@ from repositories import Repository, write_good
 
 from optkit.data import Samples
 from optkit.findings import BatchIndependence
-from optkit.serving import TritonServing, make_golden, package_triton
+from optkit.serving import TorchServeServing, TritonServing, make_golden, package_torchserve, package_triton
+from optkit.serving.torchserve_golden import archive_golden
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def repository(onnx_linear, tmp_path):
 
 
 @contextlib.contextmanager
-def answering(reply):
-    """A server that says the same bytes to everybody, or nothing."""
+def answering(reply, trickle=None):
+    """A server that says the same bytes to everybody, or nothing; `trickle` it sends again and again after that."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
         ended = threading.Event()
@@ -46,6 +47,8 @@ def answering(reply):
                     held.append(connection)
                     if reply is not None:
                         connection.sendall(reply)
+                        while trickle and not ended.wait(0.05):
+                            connection.sendall(trickle)
                         connection.close()
 
         thread = threading.Thread(target=talk)
@@ -59,24 +62,48 @@ def answering(reply):
                 connection.close()
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-@pytest.mark.parametrize("reply", [b"no server of models\r\n\r\n", None], ids=["garbage", "hangs"])
-def test_a_server_that_talks_garbage_or_hangs(cli, repository, scheme, reply):
-    with answering(reply) as address:
+REPLIES = {
+    "garbage": (b"no server of models\r\n\r\n", None),
+    "hangs": (None, None),
+    "closes": (b"", None),
+    "trickles headers": (b"HTTP/1.1 200 OK\r\n", b"a"),
+    "trickles a body": (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
+    "an endless page": (b"HTTP/1.1 200 OK\r\n\r\n", b"<p>" * 10_000),
+    "another status": (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n{}", None),
+}
+
+
+@pytest.fixture
+def archive(onnx_linear, tmp_path):
+    """The same model in a TorchServe archive."""
+    samples = Samples(onnx_linear.inputs, onnx_linear.dims)
+    golden = archive_golden(onnx_linear, samples, None)
+    return package_torchserve(onnx_linear, tmp_path / "store", TorchServeServing(), name="linear", golden=golden).path
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("server", ["http", "grpc", "torchserve"])
+def test_a_server_that_talks_garbage_hangs_or_closes(cli, repository, archive, server, reply):
+    path, scheme = (archive, "http") if server == "torchserve" else (repository, server)
+    with answering(*REPLIES[reply]) as address:
         started = time.monotonic()
-        done = cli("smoke", repository, "--url", f"{scheme}://{address}", "--limit-s", 1)
+        done = cli("smoke", path, "--url", f"{scheme}://{address}", "--limit-s", 1)
+        took = time.monotonic() - started
     assert done.code == 2, done
-    assert f"{scheme}://{address}: is no Triton server that answers" in done.err
-    assert time.monotonic() - started < 15
+    named = "is no TorchServe" if server == "torchserve" else "is no Triton server that answers"
+    assert f"{scheme}://{address}" in done.err
+    assert named in done.err or "not alive" in done.err, done.err
+    assert took < 15  # of an endless answer, which has no end otherwise
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_a_dead_server(cli, repository, scheme):
+@pytest.mark.parametrize("server", ["http", "grpc", "torchserve"])
+def test_a_dead_server(cli, repository, archive, server):
+    path, scheme = (archive, "http") if server == "torchserve" else (repository, server)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-    done = cli("smoke", repository, "--url", f"{scheme}://{address}", "--limit-s", 2)
+    done = cli("smoke", path, "--url", f"{scheme}://{address}", "--limit-s", 2)
     assert done.code == 2
-    assert "is no Triton server that answers" in done.err
+    assert "server that answers" in done.err or "is no TorchServe that answers" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The graph of a pipeline: what its maps come to, what is refused, and running it without a server."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from optkit.data import Samples
-from optkit.errors import FeedError, RunnerError, StageError
+from optkit.errors import FeedError, OutputError, RunnerError, StageError
 from optkit.findings import BatchIndependence
 from optkit.serving.ensemble import EnsemblePart, EnsembleSettings, Node, connect
 from optkit.serving.ensemble_local import LocalEnsemble, prove_ensemble
@@ -16,6 +18,8 @@ from optkit.tensors import DimRange, TensorSpec
 DIMS = {"batch": DimRange(min=1, opt=4, max=16)}
 PROVEN = BatchIndependence(dim="batch")
 CODE = """
+from pathlib import Path
+
 import numpy as np
 
 def double(feed):
@@ -245,3 +249,46 @@ def test_a_python_model_answers_a_request_that_fails_with_the_error(triton, node
 def test_parts_that_say_too_little_or_too_much_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         EnsemblePart(name="p", **fields)
+
+
+def listing(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("last", [1, 3], ids=["the second move fails", "the last move fails"])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "a new version"])
+def test_a_write_that_fails_midway_leaves_nothing_of_it(nodes, tmp_path, monkeypatch, last, before):
+    graph = ensemble(nodes)
+    with LocalEnsemble(graph) as local:
+        answers = golden(local)
+    models = tmp_path / "models"
+    models.mkdir()
+    if before:
+        package_ensemble(graph, settings(), models, answers, force=False)
+    whole = listing(models)
+    moved = []
+    rename = Path.rename
+
+    def failing(self, target):
+        if ".replaced" not in str(target) and ".optkit-" in str(self) and ".replaced" not in str(self):
+            moved.append(target)
+            if len(moved) == last + 1:
+                raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match=r"models: cannot be written .No space left on device"):
+        package_ensemble(graph, settings(version=2), models, answers, force=False)
+    assert len(moved) > last
+    assert listing(models) == whole
+    assert [path for path in models.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_part_that_is_there_already_keeps_the_others_from_being_written(nodes, tmp_path):
+    graph = ensemble(nodes)
+    with LocalEnsemble(graph) as local:
+        answers = golden(local)
+    (tmp_path / "pipeline_total/1").mkdir(parents=True)
+    with pytest.raises(OutputError, match="pipeline_total/1: is there already"):
+        package_ensemble(graph, settings(), tmp_path, answers, force=False)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("pipeline")] == ["pipeline_total"]

@@ -4,18 +4,23 @@ import base64
 import importlib.util
 import io
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from needs import need
+from project import command_line
 
-from optkit.errors import RunnerError
+from optkit.data import Samples
+from optkit.errors import RecipeError, RunnerError
 from optkit.findings import BatchIndependence
+from optkit.pipeline.smoking import smoke
 from optkit.preprocessing import ImagePreprocessing
 from optkit.runners import open_runner
-from optkit.serving import TorchServeServing, package_torchserve
+from optkit.serving import TorchServeServing, local_server, package_torchserve
+from optkit.serving.torchserve_golden import archive_golden, golden_files
 from optkit.serving.torchserve_server import serving
 
 PROVEN = BatchIndependence(dim="batch")
@@ -29,29 +34,44 @@ class Mine(BaseHandler):
         return torch.tensor([row["body"]["values"] for row in data]).reshape(len(data), 2, 3)
 
     def postprocess(self, outputs):
-        return [{"best": int(row.argmax())} for row in outputs]
+        return [{"best": int(row.argmax()), "together": len(outputs)} for row in outputs]
 """
 
 
 def package(artifact, store, name, **fields):
-    return package_torchserve(artifact, store, TorchServeServing(**fields), name=name, independence=PROVEN)
+    settings = TorchServeServing(**fields)
+    golden = archive_golden(artifact, Samples(artifact.inputs, artifact.dims), settings.image)
+    return package_torchserve(
+        artifact,
+        store,
+        settings,
+        name=name,
+        independence=PROVEN,
+        golden=None if settings.handler else golden,
+    )
 
 
 @pytest.fixture(scope="module")
-def server(zoo, onnx, torchscript, two, tmp_path_factory):
+def store(zoo, onnx, torchscript, int8, two, tmp_path_factory):
     need(importlib.util.find_spec("ts"), "torchserve is not installed")
     need(shutil.which("java"), "TorchServe needs Java")
     store = tmp_path_factory.mktemp("store")
     package(torchscript, store, "script", class_names=NAMES)
     package(onnx, store, "graph", batch_size=4, max_batch_delay_ms=2000)
     package(zoo.torchscript(two), store, "two")
+    package(int8, store, "small", batch_size=2, max_batch_delay_ms=100)
     pictures = zoo.torchscript(zoo.source("pictures", ["image:float32[batch,3,4,4]"], batch="1:2:8"))
     package(pictures, store, "pictures", image=ImagePreprocessing(resize=4, crop=4), class_names=NAMES)
     own = tmp_path_factory.mktemp("own") / "mine.py"
     own.write_text(OWN)
-    package(torchscript, store, "own", handler=str(own))
+    package(torchscript, store, "own", handler=str(own), batch_size=4, max_batch_delay_ms=1000)
     config = store / "config.properties"  # models can be registered only where the owner of the server allows it
     config.write_text(config.read_text().replace("enable_model_api=false", "enable_model_api=true"))
+    return store
+
+
+@pytest.fixture(scope="module")
+def server(store):
     with serving(store, limit_s=120) as running:
         yield running
 
@@ -81,6 +101,19 @@ def test_requests_at_once_are_put_together_and_each_gets_its_own_answer(server, 
     with open_runner(onnx) as runner:
         expected = runner.infer({"image": images})[onnx.outputs[0].name]
     np.testing.assert_allclose([answer.json()[onnx.outputs[0].name] for answer in answers], expected, rtol=1e-5)
+
+
+def test_int8_torchscript_answers_as_the_artifact_itself(server, int8, torchscript):
+    """What `optkit quantize-torch` writes, with its INT8 kernels in the server's worker."""
+    images = np.random.default_rng(3).random((5, 2, 3), np.float32)
+    answers = [ask(server, "small", {"image": image.tolist()}) for image in images]
+    assert [answer.status for answer in answers] == [200] * 5
+    with open_runner(int8) as runner, open_runner(torchscript) as float_runner:
+        expected = runner.infer({"image": images})["output"]
+        exact = float_runner.infer({"image": images})["output"]
+    served = np.array([answer.json()["output"] for answer in answers], np.float32)
+    np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(served, exact, rtol=1e-5, atol=1e-6), "the answers are those of the float model"
 
 
 def test_several_inputs_and_outputs(server):
@@ -148,7 +181,16 @@ def test_a_handler_of_the_users_own(server, torchscript, sample):
     answer = ask(server, "own", {"values": image.tolist()})
     with open_runner(torchscript) as runner:
         logits = runner.infer({"image": image[None]})[torchscript.outputs[0].name][0]
-    assert answer.json() == {"best": int(logits.argmax())}
+    assert answer.json() == {"best": int(logits.argmax()), "together": 1}
+
+
+def test_the_server_forms_batches_as_model_config_says(server):
+    """The handler says how many requests it got at once: more than one, and never more than the batch size."""
+    body = {"values": np.zeros((2, 3)).tolist()}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(server, "own", body).json(), range(24)))
+    together = [answer["together"] for answer in answers]
+    assert 1 < max(together) <= 4
 
 
 def test_describe_scale_unregister_and_register(server):
@@ -163,9 +205,55 @@ def test_describe_scale_unregister_and_register(server):
 
 
 def test_a_request_without_the_key_is_refused(server):
-    keyless = type(server)(server.inference_url, server.management_url, server.log, server.log, server._process)
+    keyless = type(server)(server.inference_url, server.management_url, server._keys / "none", server._process)
     assert ask(keyless, "script", [[1, 2, 3], [4, 5, 6]]).status == 400
     assert keyless.manage("GET", "/models").status == 400
+
+
+def test_golden_samples_of_every_kind_pass(server, store):
+    record = smoke(store, [server.inference_url], 60, server.token)
+    assert record.passed, [replay.fault for replay in record.replays]
+    assert [replay.model for replay in record.replays] == ["graph", "pictures", "script", "small", "two"]
+    assert record.notes == ("own.mar: not asked, it has no golden samples",)
+
+
+def test_golden_samples_of_another_model_fail(server, store, tmp_path):
+    """The same archives, and golden answers that are not theirs: both kinds of handlers are found out."""
+    for name, output in (("graph", "output"), ("pictures", None)):
+        shutil.copy(store / f"{name}.mar", tmp_path)
+        record, arrays = golden_files(store / f"{name}.mar")
+        shutil.copy(record, tmp_path)
+        golden = dict(np.load(arrays))
+        output = output or next(key.removeprefix("output/") for key in golden if key.startswith("output/"))
+        golden[f"output/{output}"] = golden[f"output/{output}"][:, ::-1]
+        np.savez(tmp_path / arrays.name, **golden)
+    record = smoke(tmp_path, [server.inference_url], 60, server.token)
+    assert [(replay.model, replay.fault is None) for replay in record.replays] == [
+        ("graph", False),
+        ("pictures", False),
+    ]
+
+
+def test_smoke_without_the_key_says_where_it_is(server, store):
+    with pytest.raises(RecipeError, match=r"wants a key: expected the inference key of the key_file\.json"):
+        smoke(store / "graph.mar", [server.inference_url], 60)
+
+
+def test_smoke_starts_a_server_for_one_archive_and_ends_it(store, monkeypatch, capsys):
+    started = []
+    original = local_server.ServerProcess.__init__
+
+    def remember(self, *arguments, **named):
+        original(self, *arguments, **named)
+        started.append(self.group)
+
+    monkeypatch.setattr(local_server.ServerProcess, "__init__", remember)
+    for cli in command_line(monkeypatch, capsys):
+        done = cli("smoke", store / "small.mar", "--start", "--limit-s", 120)
+    assert done.code == 0, done
+    assert done.out.endswith("1 asked, 0 wrong\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(started[0], 0)
 
 
 def test_a_model_that_cannot_start_ends_the_server_within_the_limit(torchscript, tmp_path):

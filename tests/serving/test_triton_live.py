@@ -22,6 +22,7 @@ from optkit.findings import BatchIndependence
 from optkit.recipe import load_recipe
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, VersionPolicy, make_golden, package_triton
+from optkit.serving.local_server import free_ports
 from optkit.serving.triton_client import TritonClient
 from optkit.serving.triton_lint import lint
 from optkit.serving.triton_server import TritonServer, find_triton
@@ -280,7 +281,7 @@ def test_a_server_that_is_not_ready_in_time_is_killed_with_its_children(triton, 
 
 def test_nothing_of_a_server_is_left(triton, repository):
     with TritonServer(triton, repository, limit_s=120) as server:
-        group = server._process.pid
+        group = server._process.group
         os.killpg(group, 0)
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
@@ -300,9 +301,7 @@ def test_no_server_installed(monkeypatch, tmp_path):
 
 
 def test_ctrl_c_ends_optkit_serve_and_its_server(triton, repository):
-    from optkit.serving.triton_server import _free_ports
-
-    ports = _free_ports(3)
+    ports = free_ports(3)
     names = ("--http-port", "--grpc-port", "--metrics-port")
     options = [part for pair in zip(names, map(str, ports), strict=True) for part in pair]
     command = [sys.executable, "-m", "optkit", "serve", str(repository), "--start", *options]

@@ -1,0 +1,94 @@
+"""One HTTP request to a server: the whole of it within a limit, whatever the server does."""
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from optkit.errors import RecipeError, RunnerError
+
+_MAX_BYTES = 1 << 30  # of an answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said: the status, and the body as text."""
+
+    status: int
+    text: str
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            RunnerError: it is none.
+        """
+        try:
+            return json.loads(self.text)
+        except ValueError as e:
+            raise RunnerError(f"got status {self.status} and {self.text[:200]!r}; expected JSON") from e
+
+
+def check_url(url: str) -> None:
+    """Check that a URL is of the form http://host:port.
+
+    Raises:
+        RecipeError: it is of another form.
+    """
+    parts = urlsplit(url)
+    with contextlib.suppress(ValueError):  # a port that is no number
+        if parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and parts.port != 0:
+            return
+    raise RecipeError(f"--url {url}: expected http://host:port, without a path")
+
+
+def ask(
+    method: str, url: str, limit_s: float, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Send one request and return the answer, whatever its status. No proxy of the environment is used.
+
+    Raises:
+        RunnerError: nobody answers, what comes is no HTTP, or it is not whole within the limit.
+    """
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=limit_s)
+    over = threading.Event()
+    try:
+        connection.connect()
+        with _cut_after(limit_s, connection.sock, over):
+            path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            content = response.read(_MAX_BYTES + 1)
+        if over.is_set():
+            raise TimeoutError("it was still answering")
+    except (OSError, ValueError, http.client.HTTPException) as e:  # ValueError: how http.client meets odd header lines
+        raise RunnerError(f"{url}: no answer within {limit_s:g} s ({e or type(e).__name__})") from e
+    finally:
+        connection.close()
+    if len(content) > _MAX_BYTES:
+        raise RunnerError(f"{url}: the answer is longer than {_MAX_BYTES} bytes")
+    return Answer(response.status, content.decode(errors="replace"))
+
+
+@contextlib.contextmanager
+def _cut_after(limit_s: float, connected: socket.socket, over: threading.Event) -> Iterator[None]:
+    """Cut a connection when the limit is over; the time-out of a socket starts anew at each byte that comes."""
+
+    def cut() -> None:
+        over.set()
+        with contextlib.suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, cut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
