@@ -75,20 +75,27 @@ def _median_parts(parts: Sequence[CallParts]) -> CallParts | None:
     )
 
 
-def log_ratios(reference: Measurement, candidate: Measurement) -> list[float]:
-    """Return the log of how many times faster the candidate was, block by block."""
-    both = zip(reference.blocks_p50_ms, candidate.blocks_p50_ms, strict=True)
+def log_ratios(reference: Sequence[float], candidate: Sequence[float]) -> list[float]:
+    """Return the log of how many times faster the candidate was, block by block, from the medians of the blocks."""
+    both = zip(reference, candidate, strict=True)
     return [math.log(theirs / mine) for theirs, mine in both]
 
 
 def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSettings, stopped: Stopped) -> SpeedUp:
     """Return the comparison of two artifacts that were measured in the same blocks."""
-    logs = log_ratios(reference, candidate)
+    logs = log_ratios(reference.blocks_p50_ms, candidate.blocks_p50_ms)
+    return compared(reference.artifact, candidate.artifact, candidate.batch, logs, settings, stopped)
+
+
+def compared(
+    reference: str, candidate: str, batch: int, logs: Sequence[float], settings: BenchSettings, stopped: Stopped
+) -> SpeedUp:
+    """Return the comparison that the log ratios of the blocks give."""
     found = intervals(logs)
     return SpeedUp(
-        reference=reference.artifact,
-        candidate=candidate.artifact,
-        batch=candidate.batch,
+        reference=reference,
+        candidate=candidate,
+        batch=batch,
         ratio=found.ratio,
         low=found.low,
         high=found.high,
