@@ -12,6 +12,8 @@ from optkit.errors import RecipeError
 
 Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
 
+Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
+
 
 def triton(
     artifacts: Annotated[
@@ -40,6 +42,7 @@ def triton(
     ] = None,
     response_cache: Annotated[bool, typer.Option(help="Let the server answer equal requests from its cache.")] = False,
     warmup: Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")] = True,
+    client: Client = True,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -74,6 +77,7 @@ def triton(
         else None,
         response_cache=response_cache,
         warmup=warmup,
+        client=client,
     )
     with out.working():
         record = package_files([open_file(path, dims) for path in artifacts], output, serving, data, force)
@@ -103,6 +107,7 @@ def torchserve(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
     max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    client: Client = True,
     dims: options.Dims = None,
     force: options.Force = False,
     as_json: options.Json = False,
@@ -130,6 +135,7 @@ def torchserve(
         workers=workers,
         batch_size=batch_size,
         max_batch_delay_ms=max_batch_delay_ms,
+        client=client,
     )
     with out.working():
         record = package_files([open_file(artifact, dims)], output, serving, None, force)

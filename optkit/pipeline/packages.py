@@ -18,6 +18,8 @@ from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.runners import obstacle, open_runner
 from optkit.serving import AnyServing, Packaged, TritonServing, make_golden, package_torchserve, package_triton
+from optkit.serving.clients.folder import code_sha256
+from optkit.serving.golden import golden_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ def _package_or_reuse(
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
             "recipe": plan.recipe.name,
             "optkit": __version__,
+            "client": code_sha256() if serving.client else None,
         }
     )
     if key in before and _intact(before[key]):
@@ -194,7 +197,10 @@ def package(
             force=force,
             others=others,
         )
-    return package_torchserve(artifact, folder, serving, name=name, independence=independence, force=force)
+    tried = samples.at(golden_sizes(artifact.inputs, artifact.dims)) if serving.client else None
+    return package_torchserve(
+        artifact, folder, serving, name=name, independence=independence, force=force, sample=tried
+    )
 
 
 def _kept(path: Path) -> tuple[KeptPackage, ...]:
@@ -218,6 +224,7 @@ def _sha256(packaged: Packaged) -> str:
 def _intact(kept: KeptPackage) -> bool:
     return (
         kept.packaged.path.exists()
+        and (kept.packaged.client is None or (kept.packaged.client / "client.py").is_file())
         and all(p.is_file() for p in _files(kept.packaged))
         and _sha256(kept.packaged) == kept.sha256
     )

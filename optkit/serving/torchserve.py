@@ -3,12 +3,15 @@
 import filecmp
 import importlib.resources
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from optkit.artifact import Artifact, Format
 from optkit.errors import OutputError, StageError
 from optkit.findings import BatchIndependence
 from optkit.record import atomic_path
+from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.for_torchserve import write_torchserve_client
 from optkit.serving.mar import MANIFEST, as_json, manifest, write_mar
 from optkit.serving.packaged import (
     Packaged,
@@ -20,6 +23,7 @@ from optkit.serving.packaged import (
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve_config import model_settings, properties_text
 from optkit.serving.torchserve_contract import handler_contract
+from optkit.tensors import Feed
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -38,6 +42,7 @@ def package_torchserve(
     name: str,
     independence: BatchIndependence | None = None,
     force: bool = False,
+    sample: Feed | None = None,
 ) -> Packaged:
     """Write NAME.mar and config.properties to a model store; the models that it has already are kept.
 
@@ -50,6 +55,7 @@ def package_torchserve(
         name: of the model, where the settings give none.
         independence: what the check found on putting requests together; a batch size above 1 needs that it passed.
         force: replace an archive or configuration that is there and differs.
+        sample: a feed, for the client to be tried with; None for zeros.
 
     Raises:
         StageError: the model cannot be served as asked, or a file of the user is missing or collides; says why.
@@ -58,7 +64,10 @@ def package_torchserve(
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "TorchServe")
-    members = _members(artifact, settings, name, independence)
+    contract = handler_contract(artifact, settings, independence)
+    members = _members(artifact, settings, name, contract)
+    if settings.client:
+        check_writable(client_folder(model_store, name))
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
     with staging(model_store) as temporary:
         staged = temporary / archive.name
@@ -72,6 +81,11 @@ def package_torchserve(
         with atomic_path(config) as written:
             written.write_text(text, encoding="utf-8")
     notes = [_ARCHIVED, _TOKEN]
+    client = None
+    if settings.client:
+        told = None if settings.handler else contract
+        client, left = write_torchserve_client(model_store, name, told, sample)
+        notes += [left] if left else []
     if artifact.format is Format.ONNX:
         notes.append("the Python that runs TorchServe needs onnxruntime: install it there, or name it in requirements")
     store = shlex.quote(str(model_store.absolute()))
@@ -83,11 +97,12 @@ def package_torchserve(
         files=tuple(sorted(members)),
         notes=tuple(notes),
         command=f"torchserve --start --foreground --ncs --model-store {store} --ts-config {shlex.quote(str(config.absolute()))}",
+        client=client,
     )
 
 
 def _members(
-    artifact: Artifact, settings: TorchServeServing, name: str, independence: BatchIndependence | None
+    artifact: Artifact, settings: TorchServeServing, name: str, contract: Mapping[str, object]
 ) -> dict[str, Path | bytes]:
     """Return name in the archive -> content."""
     import yaml
@@ -100,7 +115,7 @@ def _members(
         described["requirementsFile"] = "requirements.txt"
     members: dict[str, Path | bytes] = dict(model)
     _add(members, MANIFEST, manifest(described), "manifest")
-    _add(members, "contract.json", as_json(handler_contract(artifact, settings, independence)), "contract")
+    _add(members, "contract.json", as_json(contract), "contract")
     _add(members, "model-config.yaml", yaml.safe_dump(model_settings(settings)).encode(), "model configuration")
     if settings.class_names is not None:
         names = {str(i): text for i, text in enumerate(settings.class_names)}

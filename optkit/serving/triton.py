@@ -8,6 +8,8 @@ import numpy as np
 from optkit.artifact import Artifact, Format
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
+from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
     Packaged,
@@ -78,9 +80,16 @@ def package_triton(
         warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
         golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
     )
+    if settings.client:
+        check_writable(client_folder(repository, name))
     written, merging = write_model(repository, model, force=force)
     folder = repository / name
     notes = [*contract.notes, *merging, *_unloaded_note(folder, settings)]
+    client = None
+    if settings.client:
+        shown = model.golden.inputs if model.golden else None
+        client, left = write_triton_client(repository, name, contract, artifact.dims, shown)
+        notes += [left] if left else []
     if warmup and not warmup.files:
         notes.append("the warm-up sends zeros, because no sample was given")
     if plans and golden is None:
@@ -97,6 +106,7 @@ def package_triton(
             on_gpu=bool(plans) or settings.instances.kind == "gpu",
             cached=settings.response_cache,
         ),
+        client=client,
     )
 
 

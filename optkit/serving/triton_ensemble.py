@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import StageError
+from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.ensemble import Ensemble, EnsembleSettings, Node
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import Packaged
@@ -40,20 +42,27 @@ def package_ensemble(
         instances=settings.instances,
         version_policy=VersionPolicy(latest=1),
         warmup=False,
+        client=False,  # its parts are asked through the whole
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
+    if settings.client:
+        check_writable(client_folder(repository, ensemble.name))
     for node in ensemble.nodes:
         _write_part(ensemble, node, contracts[node.name], serving, repository, force=force)
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())
+    shown = seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract)
     model = TritonModel(
         name=ensemble.name,
         version=settings.version,
         config=_config(ensemble, contract, contracts),
         files={".keep": b""},  # git and archives drop an empty folder, and the server needs it
         warmup={},
-        golden=seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract),
+        golden=shown,
     )
     written, notes = write_model(repository, model, force=force)
+    client, left = None, None
+    if settings.client:
+        client, left = write_triton_client(repository, ensemble.name, contract, ensemble.dims, shown.inputs)
     parts = ", ".join(_model_name(ensemble, node) for node in ensemble.nodes)
     return Packaged(
         target="triton",
@@ -61,8 +70,14 @@ def package_ensemble(
         version=str(settings.version),
         path=(repository / ensemble.name).absolute(),
         files=written,
-        notes=(f"its parts are {parts}", *([] if largest else [f"no batching: {why_not}"]), *notes),
+        notes=(
+            f"its parts are {parts}",
+            *([] if largest else [f"no batching: {why_not}"]),
+            *notes,
+            *([left] if left else []),
+        ),
         command=serve_command(repository, on_gpu=settings.instances.kind == "gpu"),
+        client=client,
     )
 
 

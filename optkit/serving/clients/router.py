@@ -109,7 +109,7 @@ class Router(Generic[P, R]):
                 return self._call(name, place > 0, *args, **kwargs)
             except ValueError:
                 raise
-            except Exception:  # noqa: S112, PERF203 - counted, and the next variant is asked, as was wished
+            except Exception:  # counted, and the next variant is asked, as was wished
                 continue
         return self._call(names[last], last > 0, *args, **kwargs)
 
