@@ -1,6 +1,10 @@
-"""Small real artifacts, made once by optkit's own stages."""
+"""Small real artifacts, made once by optkit's own stages; generated clients as modules, and servers that answer badly."""
 
+import importlib
+import socket
+import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +122,72 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
     model = library.load(str(onnx.path))
     library.save_model(model, str(path), save_as_external_data=True, location="digits.onnx.data", size_threshold=0)
     return onnx_file.describe(path, onnx.dims)
+
+
+@pytest.fixture
+def load():
+    """Return load(folder): the package of a client, imported anew."""
+    loaded = []
+
+    def loading(folder):
+        name = folder.name
+        sys.path.insert(0, str(folder.parent))
+        try:
+            for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+                del sys.modules[known]
+            loaded.append(name)
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(str(folder.parent))
+
+    yield loading
+    for name in loaded:
+        for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+            del sys.modules[known]
+
+
+@pytest.fixture
+def speaks():
+    """Return speaks(bytes): the address of a server that answers every connection with them and closes it; None says nothing."""
+    stop = threading.Event()
+    threads = []
+
+    def starting(answer):
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.1)
+
+        def serve():
+            held = []
+            while not stop.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                if answer is None:
+                    held.append(connection)
+                    continue
+                with connection:
+                    connection.settimeout(5)
+                    connection.recv(1 << 16)
+                    connection.sendall(answer)
+            for connection in [*held, listener]:
+                connection.close()
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield starting
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def nobody():
+    """An address on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
