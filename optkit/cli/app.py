@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from optkit.cli import (
+    ab,
     bench,
     build_engine,
     check,
@@ -63,6 +64,7 @@ app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
+app.command("ab")(ab.ab)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)

@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -65,6 +65,12 @@ class TritonClient:
         Raises:
             RunnerError: the server refuses, answers something else than the outputs, or does not answer within the limit.
         """
+        return self.prepared(model, version, feed, outputs)()
+
+    def prepared(
+        self, model: str, version: str, feed: Feed, outputs: Sequence[str]
+    ) -> Callable[[], dict[str, np.ndarray]]:
+        """Return what `infer` does as a call that can be made again and again; the request is encoded once."""
         from tritonclient.utils import np_to_triton_dtype
 
         inputs = []
@@ -73,13 +79,32 @@ class TritonClient:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
         wanted = [self._library.InferRequestedOutput(name) for name in outputs]
-        with self._faults(f"model {model!r} version {version}"):
-            answer = self._client.infer(model, inputs, model_version=version, outputs=wanted, **self._deadline)
-            arrays = {name: answer.as_numpy(name) for name in outputs}
-        missing = [name for name, array in arrays.items() if array is None]
-        if missing:
-            raise RunnerError(f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}")
-        return arrays
+
+        def ask() -> dict[str, np.ndarray]:
+            with self._faults(f"model {model!r} version {version}"):
+                answer = self._client.infer(model, inputs, model_version=version, outputs=wanted, **self._deadline)
+                arrays = {name: answer.as_numpy(name) for name in outputs}
+            missing = [name for name, array in arrays.items() if array is None]
+            if missing:
+                raise RunnerError(
+                    f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}"
+                )
+            return arrays
+
+        return ask
+
+    def metadata(self, model: str, version: str) -> dict[str, Any]:
+        """Return what the server says of a model: `inputs` and `outputs`, each with name, datatype and shape.
+
+        Raises:
+            RunnerError: there is no such model, or the server does not answer so within the limit.
+        """
+        with self._faults(f"model {model!r} version {version or 'any'}"):
+            as_json = {"as_json": True, **self._deadline} if self._scheme == "grpc" else {}
+            found = self._client.get_model_metadata(model, version, **as_json)
+            for tensor in (*found["inputs"], *found["outputs"]):
+                tensor["name"], tensor["datatype"], [int(dim) for dim in tensor["shape"]]
+            return dict(found)
 
     @property
     def _deadline(self) -> dict[str, float]:
