@@ -1,10 +1,8 @@
-"""Small real artifacts, made once by optkit's own stages; generated clients as modules, and servers that answer badly."""
+"""Small real artifacts, made once by optkit's own stages; generated clients as modules."""
 
 import importlib
-import socket
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +36,23 @@ MODELS = """
         def forward(self, x):
             return x.sum()
 
+    class Heavy(nn.Module):
+        # takes and gives what Digits does, with some hundred times the work
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(6, 128 * 512), nn.Linear(512, 512), nn.Linear(512, 3)
+        def forward(self, x):
+            rows = self.first(x.flatten(1)).reshape(-1, 128, 512)
+            for _ in range(4):
+                rows = torch.tanh(self.middle(rows))
+            return self.last(rows.mean(1))
+
     class Pictures(nn.Module):
         def forward(self, image):
             return image.float().mean((2, 3))
 
     def digits(): return Digits()
+    def heavy(): return Heavy()
     def pictures(): return Pictures()
     def two(): return Two()
     def named(): return Named()
@@ -144,50 +154,3 @@ def load():
     for name in loaded:
         for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
             del sys.modules[known]
-
-
-@pytest.fixture
-def speaks():
-    """Return speaks(bytes): the address of a server that answers every connection with them and closes it; None says nothing."""
-    stop = threading.Event()
-    threads = []
-
-    def starting(answer):
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.settimeout(0.1)
-
-        def serve():
-            held = []
-            while not stop.is_set():
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    continue
-                if answer is None:
-                    held.append(connection)
-                    continue
-                with connection:
-                    connection.settimeout(5)
-                    connection.recv(1 << 16)
-                    connection.sendall(answer)
-            for connection in [*held, listener]:
-                connection.close()
-
-        threads.append(threading.Thread(target=serve))
-        threads[-1].start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield starting
-    stop.set()
-    for thread in threads:
-        thread.join()
-
-
-@pytest.fixture
-def nobody():
-    """An address on which nobody listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{held.getsockname()[1]}"

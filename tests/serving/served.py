@@ -24,10 +24,9 @@ def scaled(artifact, factor, folder):
     return onnx_file.describe(path, artifact.dims)
 
 
-def two_versions(artifact, repository):
-    """Package a model and one whose answers are twice as large as versions 1 and 2 of `model`, both loaded; return them by version."""
-    versions = {1: artifact, 2: scaled(artifact, 2.0, repository.parent)}
-    for version, one in versions.items():
-        settings = TritonServing(version=version, version_policy=VersionPolicy(all=True), warmup=False)
-        package_triton(one, repository, settings, name="model", independence=PROVEN, sample=None)
-    return {str(version): one for version, one in versions.items()}
+def package_versions(versions, repository):
+    """Package artifacts of one contract as the versions of `model`, all loaded."""
+    for version, artifact in versions.items():
+        settings = TritonServing(version=int(version), version_policy=VersionPolicy(all=True), warmup=False)
+        package_triton(artifact, repository, settings, name="model", independence=PROVEN, sample=None)
+    return versions

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import project
 import pytest
 from needs import need
 from program import program
@@ -85,3 +86,24 @@ def test_a_client_needs_nothing_but_the_standard_library(served, key_file):
     command = [sys.executable, "-I", "-S", str(served[1] / "two" / "client.py"), "--url", served[0].inference_url]
     found = subprocess.run([*command, "--key-file", str(key_file)], capture_output=True, text=True, timeout=120)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_optkit_ab_compares_what_torchserve_serves(served, key_file, optkit, monkeypatch):
+    """A model and its version by name are one; the request is the sample of its client."""
+    url = f"{served[0].inference_url}/predictions/graph"
+    sample = str(served[1] / "graph" / "sample.json")
+    options = ("--data", sample, "--time-limit-s", "2", "--same-answers", "--json")
+    refused = optkit("ab", url, f"{url}/1.0", *options)
+    assert (refused.code, refused.out) == (2, "")
+    assert "refused with status 400" in refused.err
+    monkeypatch.setenv("OPTKIT_TOKEN", json.loads(key_file.read_text())["inference"]["key"])
+    found = optkit("ab", url, f"{url}/1.0", *options)
+    assert found.code == 0, found.err
+    record = json.loads(found.out)
+    assert [output["failure"] for output in record["answers"]] == [None]
+    assert record["speed_up"]["blocks"] >= 1
+
+
+@pytest.fixture
+def optkit(monkeypatch, capsys):
+    yield from project.command_line(monkeypatch, capsys)

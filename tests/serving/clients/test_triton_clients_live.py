@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from program import program
-from served import PROVEN, two_versions
+from served import PROVEN, package_versions, scaled
 
 from optkit.data import Samples
 from optkit.runners import open_runner
@@ -17,7 +17,7 @@ from optkit.serving.triton_server import TritonServer
 def served(triton, zoo, onnx, tmp_path_factory):
     """A server with two versions of `model`, whose answers differ by a factor of 2, and a model of two inputs."""
     folder = tmp_path_factory.mktemp("served")
-    versions = two_versions(onnx, folder / "models")
+    versions = package_versions({"1": onnx, "2": scaled(onnx, 2.0, folder)}, folder / "models")
     both = zoo.onnx(zoo.source("two", ["ids:int64[batch,seq]", "mask:bool[batch]"], batch="1:2:8", seq="1:5:9"))
     golden = make_golden(both, Samples(both.inputs, both.dims))
     two = package_triton(
