@@ -1,6 +1,7 @@
 """One inference on a Triton server by HTTP or gRPC, within a limit."""
 
 import contextlib
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -9,9 +10,19 @@ import numpy as np
 
 from optkit.deps import require
 from optkit.errors import RecipeError, RunnerError, first_line
+from optkit.serving.clients.triton import connected, encoded
 from optkit.tensors import Feed
 
 _SCHEMES = ("http", "grpc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """An input or output as the server tells it: Triton's name of the type, and -1 for a size that varies."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
 
 
 class TritonClient:
@@ -42,11 +53,7 @@ class TritonClient:
         Raises:
             RunnerError: no Triton server answers there within the limit.
         """
-        if self._scheme == "http":
-            limits = {"connection_timeout": self._limit_s, "network_timeout": self._limit_s}
-            self._client = self._library.InferenceServerClient(self._address, **limits)
-        else:
-            self._client = self._library.InferenceServerClient(self._address)
+        self._client = connected(self._library, self._scheme, self._address, self._limit_s)
         try:
             with self._faults("is no Triton server that answers"):
                 if not self._client.is_server_live(**self._deadline):
@@ -71,13 +78,7 @@ class TritonClient:
         self, model: str, version: str, feed: Feed, outputs: Sequence[str]
     ) -> Callable[[], dict[str, np.ndarray]]:
         """Return what `infer` does as a call that can be made again and again; the request is encoded once."""
-        from tritonclient.utils import np_to_triton_dtype
-
-        inputs = []
-        for name, array in feed.items():
-            tensor = self._library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            inputs.append(tensor)
+        inputs = encoded(self._library, feed)
         wanted = [self._library.InferRequestedOutput(name) for name in outputs]
 
         def ask() -> dict[str, np.ndarray]:
@@ -93,8 +94,8 @@ class TritonClient:
 
         return ask
 
-    def metadata(self, model: str, version: str) -> dict[str, Any]:
-        """Return what the server says of a model: `inputs` and `outputs`, each with name, datatype and shape.
+    def metadata(self, model: str, version: str) -> dict[str, list[Described]]:
+        """Return what the server says of a model: `inputs` and `outputs`.
 
         Raises:
             RunnerError: there is no such model, or the server does not answer so within the limit.
@@ -102,9 +103,7 @@ class TritonClient:
         with self._faults(f"model {model!r} version {version or 'any'}"):
             as_json = {"as_json": True, **self._deadline} if self._scheme == "grpc" else {}
             found = self._client.get_model_metadata(model, version, **as_json)
-            for tensor in (*found["inputs"], *found["outputs"]):
-                tensor["name"], tensor["datatype"], [int(dim) for dim in tensor["shape"]]
-            return dict(found)
+            return {kind: [_described(tensor) for tensor in found[kind]] for kind in ("inputs", "outputs")}
 
     @property
     def _deadline(self) -> dict[str, float]:
@@ -118,3 +117,8 @@ class TritonClient:
             raise
         except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
             raise RunnerError(f"{self.url}: {what}: {first_line(e)}") from e
+
+
+def _described(tensor: Any) -> Described:
+    shape = tuple(int(dim) for dim in tensor["shape"])  # texts, by gRPC
+    return Described(str(tensor["name"]), str(tensor["datatype"]), shape)

@@ -17,7 +17,7 @@ from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.findings import Tolerance
 from optkit.serving.clients.torchserve import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
-from optkit.serving.triton_client import TritonClient
+from optkit.serving.triton_client import Described, TritonClient
 from optkit.tensors import DType, Feed, TensorSpec
 
 MAX_REQUESTS = 32  # whose answers are compared; the first one is timed
@@ -95,7 +95,7 @@ class TritonVariant(Variant):
     def session(self, limit_s: float) -> Iterator[Prepare]:
         """Open a connection."""
         with TritonClient(self.server, limit_s) as client:
-            outputs = [output["name"] for output in client.metadata(self.model, self.version)["outputs"]]
+            outputs = [output.name for output in client.metadata(self.model, self.version)["outputs"]]
 
             def prepare(request: Request) -> Ask:
                 if isinstance(request, Body):
@@ -118,16 +118,14 @@ class TritonVariant(Variant):
         feeds = Feeds(absolute_data(data, Path()), specs)
         return [feed for _, feed in zip(range(MAX_REQUESTS), feeds, strict=False)], "real samples"
 
-    def _spec(self, tensor: Any) -> TensorSpec:
-        name, dtype = str(tensor["name"]), _DTYPES.get(str(tensor["datatype"]))
+    def _spec(self, tensor: Described) -> TensorSpec:
+        name, dtype = tensor.name, _DTYPES.get(tensor.datatype)
         if dtype is None:
             raise FeedError(
-                f"{self.url}: input {name!r} is {tensor['datatype']}; expected numbers, which alone can be compared"
+                f"{self.url}: input {name!r} is {tensor.datatype}; expected numbers, which alone can be compared"
             )
-        shape = (int(dim) for dim in tensor["shape"])
-        return TensorSpec(
-            name=name, dtype=dtype, shape=tuple(f"{name}_{i}" if d < 0 else d for i, d in enumerate(shape))
-        )
+        shape = tuple(f"{name}_{i}" if dim < 0 else dim for i, dim in enumerate(tensor.shape))
+        return TensorSpec(name=name, dtype=dtype, shape=shape)
 
     def _drawn(self, specs: list[TensorSpec], seed: int) -> Feed:
         free = [spec for spec in specs if any(isinstance(dim, str) for dim in spec.shape[1:])]

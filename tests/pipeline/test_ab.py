@@ -18,6 +18,7 @@ from optkit.findings import Stopped, Tolerance, Verdict
 from optkit.pipeline import ab
 from optkit.pipeline.ab import AbRecord, Gates, compare_variants, difference
 from optkit.serving.golden import Golden, write_golden
+from optkit.serving.triton_client import Described
 from optkit.serving.variants import Answer, Body, TorchServeVariant, TritonVariant, Variant, _answer, parse_variant
 
 NEAR = Tolerance(atol=1e-3)
@@ -240,10 +241,7 @@ def described(monkeypatch):
 
             def __exit__(self, *_): ...
             def metadata(self, *_):
-                return {
-                    "inputs": [dict(zip(("name", "datatype", "shape"), i, strict=True)) for i in inputs],
-                    "outputs": [],
-                }
+                return {"inputs": [Described(*given) for given in inputs], "outputs": []}
 
         monkeypatch.setattr(variants, "TritonClient", Client)
         return parse_variant("grpc://h:1/models/m")
@@ -252,7 +250,7 @@ def described(monkeypatch):
 
 
 def test_what_triton_is_asked(described, tmp_path):
-    variant = described(("x", "FP32", [-1, 3]), ("ids", "INT64", ["-1", "2"]))
+    variant = described(("x", "FP32", [-1, 3]), ("ids", "INT64", [-1, 2]))
     [drawn], origin = variant.requests(None, 1, 1)
     assert ({name: (array.dtype, array.shape) for name, array in drawn.items()}, origin) == (
         {"x": (np.float32, (1, 3)), "ids": (np.int64, (1, 2))}, "seeded random",

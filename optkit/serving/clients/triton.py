@@ -145,26 +145,14 @@ class TritonModel:
             wanted = [self._library.InferRequestedOutput(tensor.name) for tensor in self.outputs]
             limit = {"client_timeout": self.limit_s} if self._scheme == "grpc" else {}
             answer = self._connection().infer(
-                self.name, self._request(feed), model_version=self.version, outputs=wanted, **limit
+                self.name, encoded(self._library, feed), model_version=self.version, outputs=wanted, **limit
             )
             return {tensor.name: self._output(answer.as_numpy(tensor.name), tensor) for tensor in self.outputs}
 
     def _connection(self) -> Any:
         if "connection" not in self._mine.__dict__:
-            limits = {"connection_timeout": self.limit_s, "network_timeout": self.limit_s}
-            client = self._library.InferenceServerClient(self._address, **(limits if self._scheme == "http" else {}))
-            self._mine.connection = client
+            self._mine.connection = connected(self._library, self._scheme, self._address, self.limit_s)
         return self._mine.connection
-
-    def _request(self, feed: Mapping[str, np.ndarray]) -> list[Any]:
-        from tritonclient.utils import np_to_triton_dtype
-
-        tensors = []
-        for name, array in feed.items():
-            tensor = self._library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            tensors.append(tensor)
-        return tensors
 
     def _output(self, array: np.ndarray | None, tensor: Tensor) -> np.ndarray:
         if array is None:
@@ -184,6 +172,24 @@ class TritonModel:
             self.close()
             reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
             raise ServerError(f"{self.url}: {self.name}: no answer within {self.limit_s:g} s: {reason}") from e
+
+
+def connected(library: Any, scheme: str, address: str, limit_s: float) -> Any:
+    """Return a connection of `tritonclient.http` or `tritonclient.grpc`."""
+    limits = {"connection_timeout": limit_s, "network_timeout": limit_s}  # gRPC has one for each call
+    return library.InferenceServerClient(address, **(limits if scheme == "http" else {}))
+
+
+def encoded(library: Any, feed: Mapping[str, np.ndarray]) -> list[Any]:
+    """Return arrays as the inputs of a request."""
+    from tritonclient.utils import np_to_triton_dtype
+
+    tensors = []
+    for name, array in feed.items():
+        tensor = library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors.append(tensor)
+    return tensors
 
 
 def main(model: type[TritonModel], arguments: Sequence[str] | None = None) -> int:
