@@ -10,7 +10,7 @@ from optkit.artifact import Artifact, Format
 from optkit.errors import OutputError, StageError
 from optkit.findings import BatchIndependence
 from optkit.record import atomic_path
-from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.folder import check_writable
 from optkit.serving.clients.for_torchserve import write_torchserve_client
 from optkit.serving.mar import MANIFEST, as_json, manifest, write_mar
 from optkit.serving.packaged import (
@@ -67,7 +67,7 @@ def package_torchserve(
     contract = handler_contract(artifact, settings, independence)
     members = _members(artifact, settings, name, contract)
     if settings.client:
-        check_writable(client_folder(model_store, name))
+        check_writable(model_store, name)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
     with staging(model_store) as temporary:
         staged = temporary / archive.name

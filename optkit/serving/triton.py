@@ -8,7 +8,7 @@ import numpy as np
 from optkit.artifact import Artifact, Format
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
-from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.folder import check_writable
 from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
@@ -81,7 +81,7 @@ def package_triton(
         golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
     )
     if settings.client:
-        check_writable(client_folder(repository, name))
+        check_writable(repository, name)
     written, merging = write_model(repository, model, force=force)
     folder = repository / name
     notes = [*contract.notes, *merging, *_unloaded_note(folder, settings)]

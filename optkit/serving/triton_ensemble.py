@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import StageError
-from optkit.serving.clients.folder import check_writable, client_folder
+from optkit.serving.clients.folder import check_writable
 from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.ensemble import Ensemble, EnsembleSettings, Node
 from optkit.serving.golden import Golden
@@ -46,7 +46,7 @@ def package_ensemble(
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
     if settings.client:
-        check_writable(client_folder(repository, ensemble.name))
+        check_writable(repository, ensemble.name)
     for node in ensemble.nodes:
         _write_part(ensemble, node, contracts[node.name], serving, repository, force=force)
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())

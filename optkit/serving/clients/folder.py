@@ -1,6 +1,7 @@
 """The folder of a generated client: beside the repository or model store, because a server takes every folder in those for a model."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -34,15 +35,18 @@ def client_folder(package: Path, model: str) -> Path:
     return package.with_name(f"{package.name}_clients") / identifier(model)
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder of a client if need be.
+def check_writable(package: Path, model: str) -> None:
+    """Make the folder of a client if need be, before the package is written.
 
     Raises:
         OutputError: that cannot be done.
     """
+    folder, above = client_folder(package, model), package.absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
+        if not package.is_dir() and not (above.is_dir() and os.access(above, os.W_OK)):
+            return  # nor can the package be written, whose own error comes next
         raise OutputError(
             f"{folder}: the client cannot be written ({e.strerror or e}). "
             f"Use --no-client, or client: false in the serve entry, to leave it out."
