@@ -129,11 +129,32 @@ class CallParts(Record):
     copy_out_ms: float
 
 
-class Measurement(Record):
-    """The latency of one artifact at one batch size, and all that the number includes.
+class Latencies(Record):
+    """The times of the counted calls, of all blocks.
 
     A percentile is there only where at least five calls lie above it: p90 from 50 calls, p95 from 100, p99 from 500.
     """
+
+    calls: int  # that the numbers below are made of
+    dropped_calls: int  # made and left out: the first ones after every switch, and those of a throttled GPU
+    blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of all that is compared alternate
+    times_ms: tuple[tuple[float, ...], ...]  # of each block, some hundred of its calls spread evenly over it
+    p50_ms: float
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    mean_ms: float
+    min_ms: float
+
+    @property
+    def tail(self) -> tuple[str, float]:
+        """The highest percentile that the number of calls supports, and its name."""
+        known = {"p99": self.p99_ms, "p95": self.p95_ms, "p90": self.p90_ms, "p50": self.p50_ms}
+        return next((name, value) for name, value in known.items() if value is not None)
+
+
+class Measurement(Latencies):
+    """The latency of one artifact at one batch size, and all that the number includes."""
 
     artifact: str
     precision: str | None  # of the file, as its graph says; None where it was not told
@@ -147,25 +168,9 @@ class Measurement(Record):
     cuda_graph: bool  # whether a call replayed a captured CUDA graph
     load_ms: float | None  # cold start: from the file to a session that is ready, median over the blocks
     first_call_ms: float | None  # cold start: the first call after loading, median over the blocks
-    calls: int  # that the numbers below are made of
-    dropped_calls: int  # made and left out: the first ones after every switch, and those of a throttled GPU
-    blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of all artifacts alternate
-    times_ms: tuple[tuple[float, ...], ...]  # of each block, some hundred of its calls spread evenly over it
-    p50_ms: float
-    p90_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    mean_ms: float
-    min_ms: float
     samples_per_s: float
     gpu: GpuConditions | None = None
     parts: CallParts | None = None
-
-    @property
-    def tail(self) -> tuple[str, float]:
-        """The highest percentile that the number of calls supports, and its name."""
-        known = {"p99": self.p99_ms, "p95": self.p95_ms, "p90": self.p90_ms, "p50": self.p50_ms}
-        return next((name, value) for name, value in known.items() if value is not None)
 
 
 class Verdict(StrEnum):

@@ -1,7 +1,9 @@
 """What all tests share: artifacts of the zoo, made once a session, and the reason why a GPU test is skipped."""
 
 import os
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,50 @@ def triton() -> TritonInstall:
         "no Triton server: run tests/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
     )
     return find_triton()
+
+
+@pytest.fixture
+def speaks() -> Iterator[Callable[[bytes | None], str]]:
+    """Return speaks(bytes): the address of a server that answers every connection with them and closes it; None says nothing."""
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def starting(answer: bytes | None) -> str:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.1)
+
+        def serve() -> None:
+            held: list[socket.socket] = []
+            while not stop.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                if answer is None:
+                    held.append(connection)
+                    continue
+                with connection:
+                    connection.settimeout(5)
+                    connection.recv(1 << 16)
+                    connection.sendall(answer)
+            for connection in [*held, listener]:
+                connection.close()
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    yield starting
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address on which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"

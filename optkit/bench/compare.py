@@ -1,7 +1,7 @@
 """The benchmark: several artifacts at several batch sizes, measured in blocks that alternate in random order."""
 
 import contextlib
-import math
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,13 @@ import numpy as np
 from optkit.artifact import Artifact
 from optkit.bench.concurrency import concurrent_load
 from optkit.bench.gpu import watching
+from optkit.bench.series import Series
 from optkit.bench.settings import BenchSettings, bench_points
-from optkit.bench.statistics import intervals
-from optkit.bench.summary import Turn, is_precise, knees, measurement, speed_up
+from optkit.bench.summary import Turn, knees, measurement, speed_up
 from optkit.bench.timing import Block, time_block
 from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
-from optkit.progress import track
 from optkit.runners import CallPlan, Runner, open_runner
 from optkit.runners.base import shapes_text
 from optkit.tensors import Feed, batch_dim
@@ -62,102 +61,43 @@ def measure(
     """
     reference = reference or next(iter(artifacts))
     points = bench_points(artifacts[reference], settings.batches)
-    series = _Series(artifacts, reference, points, [samples.at(sizes) for sizes in points], settings)
+    feeds = [samples.at(sizes) for sizes in points]
+    turns = {name: functools.partial(_turn, artifact, feeds, settings) for name, artifact in artifacts.items()}
+    series = Series(turns, reference, settings)
     concurrency: list[ConcurrentLoad] = []
     stopped = series.run()
     if stopped is not Stopped.INTERRUPTED:
         try:
             for name in series.names if settings.concurrency else ():
-                concurrency += _concurrency(name, artifacts[name], series, settings)
+                concurrency += _concurrency(name, artifacts[name], points, feeds, settings)
         except KeyboardInterrupt:
             stopped = Stopped.INTERRUPTED
-    return series.measured(stopped, concurrency)
+    return _measured(series, artifacts, points, stopped, concurrency)
 
 
-class _Series:
-    """The blocks of one benchmark, as far as they have come."""
-
-    def __init__(
-        self,
-        artifacts: Mapping[str, Artifact],
-        reference: str,
-        points: Sequence[dict[str, int]],
-        feeds: Sequence[Feed],
-        settings: BenchSettings,
-    ) -> None:
-        self.artifacts = artifacts
-        self.reference = reference
-        self.points = points
-        self.feeds = feeds
-        self.settings = settings
-        self.rows: list[dict[str, Turn]] = []
-        self.not_run: dict[str, str] = {}
-
-    @property
-    def names(self) -> list[str]:
-        """The artifacts that run here."""
-        return [name for name in self.artifacts if name not in self.not_run]
-
-    def run(self) -> Stopped:
-        """Add blocks until there are enough, and return why no more were added."""
-        random = np.random.default_rng(self.settings.seed)
-        started = time.monotonic()
-        try:
-            for _ in track(range(self.settings.max_blocks), "bench", self.settings.max_blocks):
-                self._add_row([str(name) for name in random.permutation(self.names)])
-                if len(self.rows) >= self.settings.min_blocks and self._is_precise():
-                    return Stopped.PRECISE
-                if time.monotonic() - started >= self.settings.time_limit_s:
-                    return Stopped.TIME
-        except KeyboardInterrupt:
-            if not self.rows:
-                raise
-            return Stopped.INTERRUPTED
-        return Stopped.BLOCKS
-
-    def _add_row(self, order: Sequence[str]) -> None:
-        row = {}
-        for name in order:
-            try:
-                row[name] = _turn(self.artifacts[name], self.feeds, self.settings)
-            except OptkitError as e:
-                self.not_run[name] = str(e)
-        if not row:
-            raise RunnerError("\n".join(dict.fromkeys(self.not_run.values())))
-        self.rows.append(row)
-
-    def _is_precise(self) -> bool:
-        """Whether every comparison has an interval as narrow as was asked; one without a reference never gets narrower."""
-        if self.reference in self.not_run:
-            return True
-        candidates = [name for name in self.names if name != self.reference]
-        return all(
-            is_precise(intervals(self._log_ratios(name, i)), self.settings)
-            for name in candidates
-            for i in range(len(self.points))
-        )
-
-    def _log_ratios(self, name: str, point: int) -> list[float]:
-        return [
-            math.log(row[self.reference].blocks[point].p50_ms / row[name].blocks[point].p50_ms) for row in self.rows
-        ]
-
-    def measured(self, stopped: Stopped, concurrency: Sequence[ConcurrentLoad]) -> Measured:
-        """Return the records of what was found."""
-        measurements = [
-            measurement(name, self.artifacts[name], [row[name] for row in self.rows], i, sizes, self.settings)
-            for i, sizes in enumerate(self.points)
-            for name in self.names
-        ]
-        return Measured(
-            order=tuple(tuple(row) for row in self.rows),
-            measurements=tuple(measurements),
-            speed_ups=tuple(speed_up(a, b, self.settings, stopped) for a, b in _pairs(measurements, self.reference)),
-            concurrency=tuple(concurrency),
-            knees=tuple(knees(measurements)),
-            not_run=tuple(NotRun(artifact=name, reason=reason) for name, reason in self.not_run.items()),
-            interrupted=stopped is Stopped.INTERRUPTED,
-        )
+def _measured(
+    series: Series,
+    artifacts: Mapping[str, Artifact],
+    points: Sequence[dict[str, int]],
+    stopped: Stopped,
+    concurrency: Sequence[ConcurrentLoad],
+) -> Measured:
+    """Return the records of what was found."""
+    measurements = [
+        measurement(name, artifacts[name], [row[name] for row in series.rows], i, sizes, series.settings)
+        for i, sizes in enumerate(points)
+        for name in series.names
+    ]
+    pairs = _pairs(measurements, series.reference)
+    return Measured(
+        order=tuple(tuple(row) for row in series.rows),
+        measurements=tuple(measurements),
+        speed_ups=tuple(speed_up(a, b, series.settings, stopped) for a, b in pairs),
+        concurrency=tuple(concurrency),
+        knees=tuple(knees(measurements)),
+        not_run=tuple(NotRun(artifact=name, reason=reason) for name, reason in series.not_run.items()),
+        interrupted=stopped is Stopped.INTERRUPTED,
+    )
 
 
 def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tuple[Measurement, Measurement]]:
@@ -197,10 +137,16 @@ def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | N
     return Block(times, own.dropped_calls, began_s=time.perf_counter() - float(times.sum()) / 1000)
 
 
-def _concurrency(name: str, artifact: Artifact, series: _Series, settings: BenchSettings) -> Iterator[ConcurrentLoad]:
+def _concurrency(
+    name: str,
+    artifact: Artifact,
+    points: Sequence[dict[str, int]],
+    feeds: Sequence[Feed],
+    settings: BenchSettings,
+) -> Iterator[ConcurrentLoad]:
     """Load an artifact once more, and call it at each point with each number of callers."""
     with open_runner(artifact, settings.device, settings.threads_used) as runner:
-        for sizes, feed in zip(series.points, series.feeds, strict=True):
+        for sizes, feed in zip(points, feeds, strict=True):
             batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
             for callers in settings.concurrency:
                 with _telling(runner, feed):

@@ -12,7 +12,7 @@ from optkit.bench.machine import affinity
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import Intervals, intervals, percentile, verdict
 from optkit.bench.timing import Block
-from optkit.findings import CallParts, Knee, Measurement, SpeedUp, Stopped
+from optkit.findings import CallParts, Knee, Latencies, Measurement, SpeedUp, Stopped
 from optkit.tensors import batch_dim
 
 KEPT_CALLS = 200  # of each block in the record; percentiles are computed from all
@@ -35,7 +35,7 @@ def measurement(
 ) -> Measurement:
     """Return the numbers of one artifact at one point, over all its sessions."""
     blocks = [turn.blocks[point] for turn in turns]
-    every = np.concatenate([block.times_ms for block in blocks])  # (calls,) ms
+    found = latencies(blocks)
     batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
     shared = artifact.format is Format.PYTORCH  # built once a process, so that a session only takes it up
     return Measurement(
@@ -51,6 +51,17 @@ def measurement(
         cuda_graph=False,
         load_ms=None if shared else float(np.median([turn.load_ms for turn in turns])),
         first_call_ms=float(np.median([turn.first_call_ms for turn in turns])),
+        samples_per_s=float(batch * 1000 / found.mean_ms),
+        gpu=conditions(blocks),
+        parts=_median_parts([turn.parts[point] for turn in turns if turn.parts]),
+        **dict(found),
+    )
+
+
+def latencies(blocks: Sequence[Block]) -> Latencies:
+    """Return the numbers of all calls of the blocks."""
+    every = np.concatenate([block.times_ms for block in blocks])  # (calls,) ms
+    return Latencies(
         calls=len(every),
         dropped_calls=sum(block.dropped_calls + block.throttled_calls * (not block.all_throttled) for block in blocks),
         blocks_p50_ms=tuple(block.p50_ms for block in blocks),
@@ -61,9 +72,6 @@ def measurement(
         p99_ms=percentile(every, 99),
         mean_ms=float(every.mean()),
         min_ms=float(every.min()),
-        samples_per_s=float(batch * 1000 / every.mean()),
-        gpu=conditions(blocks),
-        parts=_median_parts([turn.parts[point] for turn in turns if turn.parts]),
     )
 
 
@@ -75,20 +83,27 @@ def _median_parts(parts: Sequence[CallParts]) -> CallParts | None:
     )
 
 
-def log_ratios(reference: Measurement, candidate: Measurement) -> list[float]:
-    """Return the log of how many times faster the candidate was, block by block."""
-    both = zip(reference.blocks_p50_ms, candidate.blocks_p50_ms, strict=True)
+def log_ratios(reference: Sequence[float], candidate: Sequence[float]) -> list[float]:
+    """Return the log of how many times faster the candidate was, block by block, from the medians of the blocks."""
+    both = zip(reference, candidate, strict=True)
     return [math.log(theirs / mine) for theirs, mine in both]
 
 
 def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSettings, stopped: Stopped) -> SpeedUp:
     """Return the comparison of two artifacts that were measured in the same blocks."""
-    logs = log_ratios(reference, candidate)
+    logs = log_ratios(reference.blocks_p50_ms, candidate.blocks_p50_ms)
+    return compared(reference.artifact, candidate.artifact, candidate.batch, logs, settings, stopped)
+
+
+def compared(
+    reference: str, candidate: str, batch: int, logs: Sequence[float], settings: BenchSettings, stopped: Stopped
+) -> SpeedUp:
+    """Return the comparison that the log ratios of the blocks give."""
     found = intervals(logs)
     return SpeedUp(
-        reference=reference.artifact,
-        candidate=candidate.artifact,
-        batch=candidate.batch,
+        reference=reference,
+        candidate=candidate,
+        batch=batch,
         ratio=found.ratio,
         low=found.low,
         high=found.high,

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from optkit.cli import (
+    ab,
     bench,
     build_engine,
     check,
@@ -64,6 +65,7 @@ _package.command("triton")(package.triton)
 _package.command("triton-python")(package.triton_python)
 _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
+app.command("ab")(ab.ab)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)

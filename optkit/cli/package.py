@@ -20,6 +20,7 @@ PreferredBatchSizes = Annotated[
 MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for others.")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="The largest batch.", show_default="largest declared")]
 Warmup = Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")]
+Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
 
 
 def triton(
@@ -45,6 +46,7 @@ def triton(
     ] = None,
     response_cache: Annotated[bool, typer.Option(help="Let the server answer equal requests from its cache.")] = False,
     warmup: Warmup = True,
+    client: Client = True,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -79,6 +81,7 @@ def triton(
         else None,
         response_cache=response_cache,
         warmup=warmup,
+        client=client,
     )
     with out.working():
         record = package_files([open_file(path, dims) for path in artifacts], output, serving, data, force)
@@ -115,6 +118,7 @@ def triton_python(
     max_queue_delay_us: MaxQueueDelayUs = 100,
     instances: Annotated[int, typer.Option(help="Copies of the model.")] = 1,
     warmup: Warmup = True,
+    client: Client = True,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -147,6 +151,7 @@ def triton_python(
         max_queue_delay_us=max_queue_delay_us,
         instances=settings(Instances, count=instances),
         warmup=warmup,
+        client=client,
     ).with_absolute_paths(Path())
     with out.working():
         record = package_python(serving, output, parse_dims(dims), force)
@@ -176,6 +181,7 @@ def torchserve(
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
     max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    client: Client = True,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -204,6 +210,7 @@ def torchserve(
         workers=workers,
         batch_size=batch_size,
         max_batch_delay_ms=max_batch_delay_ms,
+        client=client,
     )
     with out.working():
         record = package_files([open_file(artifact, dims)], output, serving, data, force)

@@ -9,13 +9,14 @@ from optkit.errors import RecipeError
 
 
 def schema(
-    name: Annotated[str, typer.Argument(help="run, bench, comparison, history or passport.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="run, bench, comparison, ab, history or passport.", show_default=False)],
 ) -> None:
     """Print the JSON schema of a file that optkit writes; its "schema" key holds the version.
 
     Example: optkit schema run
     """
     from optkit.artifact import Passport
+    from optkit.pipeline.ab import AbRecord
     from optkit.pipeline.changes import Comparison
     from optkit.pipeline.history import HistoryEntry
     from optkit.pipeline.records import BenchRecord, RunRecord
@@ -25,6 +26,7 @@ def schema(
         "run": RunRecord,
         "bench": BenchRecord,
         "comparison": Comparison,
+        "ab": AbRecord,
         "history": HistoryEntry,
         "passport": Passport,
     }

@@ -194,15 +194,7 @@ def _time(
     if found:
         worse_by, low, high = found.ratio - 1, found.low - 1, found.high - 1
     verdict = _noisy(low, high) if not doubt else Became.TOO_NOISY
-    failure = warning = None
-    allowed = limits.max_regression
-    if allowed is not None and not (high is not None and high <= allowed):
-        span = f" (95 %: {low:+.1%} to {high:+.1%})" if low is not None and high is not None else " (too few blocks)"
-        told = f"{metric} at batch {batch}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
-        if low is not None and not low <= allowed and not doubt:
-            failure = told
-        elif not worse_by <= allowed:
-            warning = f"{told}; too noisy to say" + (f", {doubt}" if doubt else "")
+    failure, warning = regression(f"{metric} at batch {batch}", worse_by, low, high, limits.max_regression, doubt)
     return MetricChange(
         artifact=name,
         metric=metric,
@@ -216,6 +208,30 @@ def _time(
         failure=failure,
         warning=warning,
     )
+
+
+def regression(
+    what: str, worse_by: float, low: float | None, high: float | None, allowed: float | None, doubt: str | None = None
+) -> tuple[str | None, str | None]:
+    """Return the failure of a gate on a time, and the warning where noise or a doubt does not let one say whether it holds.
+
+    Args:
+        what: whose time it is.
+        worse_by: the share by which it has become worse.
+        low: the interval's lower end; None where there were too few blocks.
+        high: its upper end.
+        allowed: the gate; None for none.
+        doubt: why the interval proves nothing.
+    """
+    if allowed is None or (high is not None and high <= allowed):
+        return None, None
+    span = f" (95 %: {low:+.1%} to {high:+.1%})" if low is not None and high is not None else " (too few blocks)"
+    told = f"{what}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
+    if low is not None and not low <= allowed and not doubt:
+        return told, None
+    if not worse_by <= allowed:
+        return None, f"{told}; too noisy to say" + (f", {doubt}" if doubt else "")
+    return None, None
 
 
 def _noisy(low: float | None, high: float | None) -> Became:

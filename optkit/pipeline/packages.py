@@ -28,6 +28,8 @@ from optkit.serving import (
     package_torchserve,
     package_triton,
 )
+from optkit.serving.clients.folder import code_sha256 as client_code_sha256
+from optkit.serving.golden import golden_sizes
 from optkit.serving.torchserve_golden import archive_golden, golden_files
 from optkit.tensors import DimRange, TensorSpec
 from optkit.user_code import code_sha256
@@ -172,6 +174,7 @@ def _kept_or_made(
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
             "optkit": __version__,
+            "client": client_code_sha256() if serving.client else None,
         }
     )
     if key in before and _intact(before[key]):
@@ -271,6 +274,7 @@ def package(
             force=force,
             others=others,
         )
+    tried = samples.at(golden_sizes(artifact.inputs, artifact.dims)) if serving.client else None
     return package_torchserve(
         artifact,
         folder,
@@ -278,6 +282,7 @@ def package(
         name=name,
         independence=independence,
         golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        sample=tried,
         force=force,
     )
 
@@ -304,6 +309,7 @@ def _sha256(packaged: Packaged) -> str:
 def _intact(kept: KeptPackage) -> bool:
     return (
         kept.packaged.path.exists()
+        and (kept.packaged.client is None or (kept.packaged.client / "client.py").is_file())
         and all(p.is_file() for p in _files(kept.packaged))
         and _sha256(kept.packaged) == kept.sha256
     )

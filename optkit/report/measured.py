@@ -12,7 +12,7 @@ from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine
 
-_STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
+STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 
 
 def bench_tables(record: BenchRecord) -> list[Table]:
@@ -74,8 +74,8 @@ def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
     title = f"how many times faster than {speed_ups[0].reference}"
     table = plain_table(title, "artifact", "batch", "speed-up", "95 %", "distribution-free", "verdict")
     for s in speed_ups:
-        ratio, t, free = f"{s.ratio:.3f}x", _interval(s.low, s.high), _interval(s.free_low, s.free_high)
-        table.add_row(s.candidate, str(s.batch), ratio, t, free, Text(s.verdict, _STYLES[s.verdict]))
+        ratio, t, free = f"{s.ratio:.3f}x", interval_text(s.low, s.high), interval_text(s.free_low, s.free_high)
+        table.add_row(s.candidate, str(s.batch), ratio, t, free, Text(s.verdict, STYLES[s.verdict]))
     return table
 
 
@@ -124,7 +124,8 @@ def _of(record: BenchRecord, reason: Stopped) -> str:
     return ", ".join(f"{s.candidate} at batch {s.batch}" for s in mine)
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval_text(low: float | None, high: float | None) -> str:
+    """Return both ends, or nothing where there were too few blocks."""
     return "" if low is None or high is None else f"{low:.3f}-{high:.3f}"
 
 

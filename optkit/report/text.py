@@ -54,7 +54,9 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         lines.append(f"winner: {record.winner.artifact}, {record.winner.reason}")
     elif record.bench:
         lines.append("winner: none, no artifact passed every gate")
-    lines += [f"packaged: {_shown(packaged.path)} ({packaged.target})" for packaged in record.packaged]
+    for packaged in record.packaged:
+        lines.append(f"packaged: {_shown(packaged.path)} ({packaged.target})")
+        lines += [f"client: {_shown(packaged.client / 'client.py')}"] if packaged.client else []
     lines.append(f"record: {_shown(out_dir / 'run.json')}")
     lines.append(f"report: {_shown(out_dir / 'report.html')}")
     return "\n".join(lines)
@@ -109,6 +111,7 @@ def packages_text(record: "PackageRecord") -> str:
         lines.append(f"{_shown(packaged.path)} ({packaged.target}, version {packaged.version})")
         lines += [f"  {file}" for file in packaged.files]
         lines += [f"  {note}" for note in packaged.notes]
+        lines += [f"  client: python {_shown(packaged.client / 'client.py')}"] if packaged.client else []
     return "\n".join(lines)
 
 

@@ -61,6 +61,7 @@ class EnsembleSettings(Record):
     data: str | None = None  # real feeds of the pipeline
     max_batch_size: Count | None = None
     instances: Instances = Instances()
+    client: bool = True
 
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the settings with every path made absolute; a relative one starts at `base`.

@@ -28,6 +28,7 @@ class Packaged(Record):
     files: tuple[str, ...]
     notes: tuple[str, ...] = ()
     command: str
+    client: Path | None = None  # the folder of the generated client
 
 
 def model_name(given: str | None, default: str) -> str:

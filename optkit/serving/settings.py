@@ -58,6 +58,7 @@ class TritonModelSettings(Record):
     instances: Instances = Instances()
     version_policy: VersionPolicy = VersionPolicy(latest=1)
     warmup: bool = True
+    client: bool = True
     max_batch_size: Count | None = None
     queue: QueuePolicy | None = None
     priorities: Priorities | None = None
@@ -194,6 +195,7 @@ class TorchServeServing(Record):
     image: ImagePreprocessing | None = None
     class_names: tuple[str, ...] | None = None
     class_scores: Literal["logits", "probabilities"] = "logits"
+    client: bool = True
 
     @model_validator(mode="after")
     def _generated_handler_only(self) -> Self:

@@ -9,6 +9,8 @@ from pathlib import Path
 from optkit.artifact import Artifact, Format
 from optkit.errors import OutputError, StageError
 from optkit.findings import BatchIndependence
+from optkit.serving.clients.folder import check_writable
+from optkit.serving.clients.for_torchserve import write_torchserve_client
 from optkit.serving.golden import Golden
 from optkit.serving.mar import MANIFEST, as_json, manifest, write_mar
 from optkit.serving.packaged import (
@@ -23,6 +25,7 @@ from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve_config import model_settings, properties_text
 from optkit.serving.torchserve_contract import handler_contract
 from optkit.serving.torchserve_golden import golden_files, write_archive_golden
+from optkit.tensors import Feed
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -42,6 +45,7 @@ def package_torchserve(
     independence: BatchIndependence | None = None,
     golden: Golden | None = None,
     force: bool = False,
+    sample: Feed | None = None,
 ) -> Packaged:
     """Write NAME.mar and config.properties to a model store; the models that it has already are kept.
 
@@ -55,6 +59,7 @@ def package_torchserve(
         independence: what the check found on putting requests together; a batch size above 1 needs that it passed.
         golden: what `archive_golden` gave, kept beside the archive for `optkit smoke`.
         force: replace an archive or configuration that is there and differs.
+        sample: a feed, for the client to be tried with; None for zeros.
 
     Raises:
         StageError: the model cannot be served as asked, or a file of the user is missing or collides; says why.
@@ -65,6 +70,8 @@ def package_torchserve(
     check_packagable(artifact, "TorchServe")
     contract = handler_contract(artifact, settings, independence)
     members = _members(artifact, settings, name, contract)
+    if settings.client:
+        check_writable(model_store, name)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
     text = properties_text(config, name, settings, force=force)
     with staging(model_store) as temporary:
@@ -82,6 +89,11 @@ def package_torchserve(
         for stale in golden_files(archive) if golden is None else ():
             stale.unlink(missing_ok=True)
     notes = [_ARCHIVED, _TOKEN]
+    client = None
+    if settings.client:
+        told = None if settings.handler else contract
+        client, left = write_torchserve_client(model_store, name, told, sample)
+        notes += [left] if left else []
     if artifact.format is Format.ONNX:
         notes.append("the Python that runs TorchServe needs onnxruntime: install it there, or name it in requirements")
     if settings.handler:
@@ -95,6 +107,7 @@ def package_torchserve(
         files=tuple(sorted(members)),
         notes=tuple(notes),
         command=f"torchserve --start --foreground --ncs --model-store {store} --ts-config {shlex.quote(str(config.absolute()))}",
+        client=client,
     )
 
 

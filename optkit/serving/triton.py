@@ -1,6 +1,6 @@
 """A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from optkit.artifact import Artifact, Format
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence
+from optkit.serving.clients.folder import check_writable
+from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import (
     Packaged,
@@ -22,7 +24,7 @@ from optkit.serving.triton_config import model_config, warmup_files, warmup_of
 from optkit.serving.triton_contract import TritonContract, triton_contract
 from optkit.serving.triton_folder import TritonModel, write_model
 from optkit.serving.triton_plan import as_built, describe_plans, plan_files
-from optkit.tensors import Feed, TensorSpec
+from optkit.tensors import DimRange, Feed, TensorSpec
 
 
 def package_triton(
@@ -58,24 +60,37 @@ def package_triton(
         OutputError: the version is there already, the configuration there differs or was edited by hand where it would
             change, or the folder cannot be written. What was there is unchanged.
     """
-    model, notes = triton_model(
+    model, contract, notes = triton_model(
         artifact, settings, name=name, independence=independence, sample=sample, golden=golden, others=others
     )
+    if settings.client:
+        check_writable(repository, model.name)
     written, merging = write_model(repository, model, force=force)
     folder = repository / model.name
+    client, left = write_client_of(model, repository, contract, artifact.dims) if settings.client else (None, [])
     return Packaged(
         target="triton",
         name=model.name,
         version=str(settings.version),
         path=folder.absolute(),
         files=written,
-        notes=(*notes, *merging, *unloaded_note(folder, settings)),
+        notes=(*notes, *merging, *unloaded_note(folder, settings), *left),
         command=serve_command(
             repository,
             on_gpu=artifact.format is Format.TENSORRT or settings.instances.kind == "gpu",
             cached=settings.response_cache,
         ),
+        client=client,
     )
+
+
+def write_client_of(
+    model: TritonModel, repository: Path, contract: TritonContract, dims: Mapping[str, DimRange]
+) -> tuple[Path | None, list[str]]:
+    """Write the client of a model, to be tried with its golden sample; return where, and what should be said of it."""
+    shown = model.golden.inputs if model.golden else None
+    client, left = write_triton_client(repository, model.name, contract, dims, shown)
+    return client, [left] if left else []
 
 
 def triton_model(
@@ -87,8 +102,10 @@ def triton_model(
     sample: Feed | None,
     golden: Golden | None = None,
     others: Sequence[Artifact] = (),
-) -> tuple[TritonModel, list[str]]:
-    """Return one version of a model as it is to lie in a repository, and what should be said of it; nothing is written.
+) -> tuple[TritonModel, TritonContract, list[str]]:
+    """Return one version of a model as it is to lie in a repository, its contract, and what should be said of it.
+
+    Nothing is written.
 
     Raises:
         OptkitError: as `package_triton`.
@@ -118,7 +135,7 @@ def triton_model(
         notes.append("the warm-up sends zeros, because no sample was given")
     if plans and golden is None:
         notes.append("holds no golden samples for optkit smoke, because the engine was not run here")
-    return model, notes
+    return model, contract, notes
 
 
 def _version_files(files: dict[str, Path]) -> dict[str, Path]:

@@ -1,17 +1,28 @@
 """One inference on a Triton server by HTTP or gRPC, within a limit."""
 
 import contextlib
+import dataclasses
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from optkit.deps import require
 from optkit.errors import RecipeError, RunnerError, first_line
+from optkit.serving.clients.triton import connected, encoded
 from optkit.tensors import Feed
 
 _SCHEMES = ("http", "grpc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """An input or output as the server tells it: Triton's name of the type, and -1 for a size that varies."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
 
 
 class TritonClient:
@@ -42,11 +53,7 @@ class TritonClient:
         Raises:
             RunnerError: no Triton server answers there within the limit.
         """
-        if self._scheme == "http":
-            limits = {"connection_timeout": self._limit_s, "network_timeout": self._limit_s}
-            self._client = self._library.InferenceServerClient(self._address, **limits)
-        else:
-            self._client = self._library.InferenceServerClient(self._address)
+        self._client = connected(self._library, self._scheme, self._address, self._limit_s)
         try:
             with self._faults("is no Triton server that answers"):
                 if not self._client.is_server_live(**self._deadline):
@@ -65,21 +72,38 @@ class TritonClient:
         Raises:
             RunnerError: the server refuses, answers something else than the outputs, or does not answer within the limit.
         """
-        from tritonclient.utils import np_to_triton_dtype
+        return self.prepared(model, version, feed, outputs)()
 
-        inputs = []
-        for name, array in feed.items():
-            tensor = self._library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            inputs.append(tensor)
+    def prepared(
+        self, model: str, version: str, feed: Feed, outputs: Sequence[str]
+    ) -> Callable[[], dict[str, np.ndarray]]:
+        """Return what `infer` does as a call that can be made again and again; the request is encoded once."""
+        inputs = encoded(self._library, feed)
         wanted = [self._library.InferRequestedOutput(name) for name in outputs]
-        with self._faults(f"model {model!r} version {version}"):
-            answer = self._client.infer(model, inputs, model_version=version, outputs=wanted, **self._deadline)
-            arrays = {name: answer.as_numpy(name) for name in outputs}
-        missing = [name for name, array in arrays.items() if array is None]
-        if missing:
-            raise RunnerError(f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}")
-        return arrays
+
+        def ask() -> dict[str, np.ndarray]:
+            with self._faults(f"model {model!r} version {version}"):
+                answer = self._client.infer(model, inputs, model_version=version, outputs=wanted, **self._deadline)
+                arrays = {name: answer.as_numpy(name) for name in outputs}
+            missing = [name for name, array in arrays.items() if array is None]
+            if missing:
+                raise RunnerError(
+                    f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}"
+                )
+            return arrays
+
+        return ask
+
+    def metadata(self, model: str, version: str) -> dict[str, list[Described]]:
+        """Return what the server says of a model: `inputs` and `outputs`.
+
+        Raises:
+            RunnerError: there is no such model, or the server does not answer so within the limit.
+        """
+        with self._faults(f"model {model!r} version {version or 'any'}"):
+            as_json = {"as_json": True, **self._deadline} if self._scheme == "grpc" else {}
+            found = self._client.get_model_metadata(model, version, **as_json)
+            return {kind: [_described(tensor) for tensor in found[kind]] for kind in ("inputs", "outputs")}
 
     @property
     def _deadline(self) -> dict[str, float]:
@@ -105,3 +129,8 @@ class TritonClient:
         over = TimeoutError(f"no whole answer within {self._limit_s:g} s")
         with gevent.Timeout(self._limit_s, over):
             yield
+
+
+def _described(tensor: Any) -> Described:
+    shape = tuple(int(dim) for dim in tensor["shape"])  # texts, by gRPC
+    return Described(str(tensor["name"]), str(tensor["datatype"]), shape)

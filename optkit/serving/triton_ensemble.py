@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import StageError
+from optkit.serving.clients.folder import check_writable
 from optkit.serving.ensemble import Ensemble, EnsembleSettings, Node
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
-from optkit.serving.triton import seen_by_clients, triton_model
+from optkit.serving.triton import seen_by_clients, triton_model, write_client_of
 from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import describe_tensor
 from optkit.serving.triton_contract import TritonContract, triton_contract
@@ -40,9 +41,12 @@ def package_ensemble(
         instances=settings.instances,
         version_policy=VersionPolicy(latest=1),
         warmup=False,
+        client=False,  # its parts are asked through the whole
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
     parts = [_part(ensemble, node, contracts[node.name], serving) for node in ensemble.nodes]
+    if settings.client:
+        check_writable(repository, ensemble.name)
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())
     model = TritonModel(
         name=ensemble.name,
@@ -53,6 +57,7 @@ def package_ensemble(
         golden=seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract),
     )
     written, notes = write_models(repository, (*parts, model), force=force)[-1]
+    client, left = write_client_of(model, repository, contract, ensemble.dims) if settings.client else (None, [])
     return Packaged(
         target="triton",
         name=ensemble.name,
@@ -63,8 +68,10 @@ def package_ensemble(
             f"its parts are {', '.join(part.name for part in parts)}",
             *([] if largest else [f"no batching: {why_not}"]),
             *notes,
+            *left,
         ),
         command=serve_command(repository, on_gpu=settings.instances.kind == "gpu"),
+        client=client,
     )
 
 

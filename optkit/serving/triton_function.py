@@ -10,11 +10,12 @@ from pathlib import Path
 from optkit.check import compare_outputs
 from optkit.data import Samples
 from optkit.errors import StageError
+from optkit.serving.clients.folder import check_writable
 from optkit.serving.functions import FunctionModel, prove_function
 from optkit.serving.golden import Golden, read_golden, write_golden
 from optkit.serving.packaged import Packaged, listed, model_name
 from optkit.serving.settings import TritonPythonServing
-from optkit.serving.triton import seen_by_clients, unloaded_note
+from optkit.serving.triton import seen_by_clients, unloaded_note, write_client_of
 from optkit.serving.triton_command import serve_command
 from optkit.serving.triton_config import backend_config, warmup_files, warmup_of
 from optkit.serving.triton_contract import described_contract
@@ -81,15 +82,19 @@ def package_function(
         warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
         golden=seen_by_clients(golden, model.inputs, model.outputs, contract),
     )
+    if settings.client:
+        check_writable(repository, name)
     written, merging = write_model(repository, served, force=force)
+    client, left = write_client_of(served, repository, contract, dims) if settings.client else (None, [])
     return Packaged(
         target=settings.target,
         name=name,
         version=str(settings.version),
         path=(repository / name).absolute(),
         files=written,
-        notes=(*_needs(files), *contract.notes, *merging, *unloaded_note(repository / name, settings)),
+        notes=(*_needs(files), *contract.notes, *merging, *unloaded_note(repository / name, settings), *left),
         command=serve_command(repository, on_gpu=settings.instances.kind == "gpu", cached=settings.response_cache),
+        client=client,
     )
 
 

@@ -9,7 +9,7 @@ from measured import measurement as measurement_of
 from zoo import specs
 
 from optkit.artifact import Artifact, Format
-from optkit.bench import BenchSettings, Measured, bench_points, compare, measure, this_machine
+from optkit.bench import BenchSettings, Measured, bench_points, compare, measure, series, this_machine
 from optkit.bench.machine import affinity, usable_cores
 from optkit.bench.summary import Turn, knees, measurement
 from optkit.bench.timing import Block
@@ -100,7 +100,8 @@ def play(onnx_linear: Artifact, monkeypatch: pytest.MonkeyPatch) -> Play:
         stage = Stage({name: iter(blocks) for name, blocks in times.items()}, seconds_a_turn)
         monkeypatch.setattr(compare, "open_runner", stage.open_runner)
         monkeypatch.setattr(compare, "time_block", stage.time_block)
-        monkeypatch.setattr(compare, "time", stage)
+        for module in (compare, series):
+            monkeypatch.setattr(module, "time", stage)
         artifacts = {name: onnx_linear.model_copy(update={"sha256": name}) for name in times}
         usual = {"batches": (2,), "threads": 1, "min_blocks": 1, "max_blocks": 1}
         samples = Samples(onnx_linear.inputs, onnx_linear.dims)

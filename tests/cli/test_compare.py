@@ -169,12 +169,12 @@ def test_a_baseline_of_another_model_is_refused_before_the_work(optkit: CommandL
 
 
 def test_the_schema_of_each_document_is_printed(optkit: CommandLine, folder: Path) -> None:
-    for name in ("run", "bench", "comparison", "history", "passport"):
+    for name in ("run", "bench", "comparison", "ab", "history", "passport"):
         schema = json.loads(optkit("schema", name).out)
         assert schema["properties"]["schema"]["const"].startswith(f"optkit/{name}/")
     found = optkit("schema", "rum")
     assert found.code == 2
-    assert "rum: no such document; expected run, bench, comparison, history, passport" in found.err
+    assert "rum: no such document; expected run, bench, comparison, ab, history, passport" in found.err
 
 
 def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folder: Path) -> None:

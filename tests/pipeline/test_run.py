@@ -49,7 +49,8 @@ def test_a_run_leaves_its_record_and_a_folder_for_each_step(tmp_path: Path) -> N
     assert [packaged.target for packaged in record.packaged] == ["triton", "torchserve"]
     assert {path.split("/")[0] for path in files_below(tmp_path / "out")} == {
         "source", "export-torchscript", "export-onnx", "quantize-dynamic", "quantize-static",
-        "model_repository", "model_store", "run.json", "bench.json", "packages.json",
+        "model_repository", "model_store", "model_repository_clients", "model_store_clients",
+        "run.json", "bench.json", "packages.json",
     }  # fmt: skip
 
 

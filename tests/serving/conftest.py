@@ -1,5 +1,7 @@
-"""Small real artifacts, made once by optkit's own stages."""
+"""Small real artifacts, made once by optkit's own stages; generated clients as modules."""
 
+import importlib
+import sys
 import textwrap
 from pathlib import Path
 
@@ -34,11 +36,23 @@ MODELS = """
         def forward(self, x):
             return x.sum()
 
+    class Heavy(nn.Module):
+        # takes and gives what Digits does, with some hundred times the work
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.last = nn.Linear(6, 128 * 512), nn.Linear(512, 512), nn.Linear(512, 3)
+        def forward(self, x):
+            rows = self.first(x.flatten(1)).reshape(-1, 128, 512)
+            for _ in range(4):
+                rows = torch.tanh(self.middle(rows))
+            return self.last(rows.mean(1))
+
     class Pictures(nn.Module):
         def forward(self, image):
             return image.float().mean((2, 3))
 
     def digits(): return Digits()
+    def heavy(): return Heavy()
     def pictures(): return Pictures()
     def two(): return Two()
     def named(): return Named()
@@ -118,3 +132,25 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
     model = library.load(str(onnx.path))
     library.save_model(model, str(path), save_as_external_data=True, location="digits.onnx.data", size_threshold=0)
     return onnx_file.describe(path, onnx.dims)
+
+
+@pytest.fixture
+def load():
+    """Return load(folder): the package of a client, imported anew."""
+    loaded = []
+
+    def loading(folder):
+        name = folder.name
+        sys.path.insert(0, str(folder.parent))
+        try:
+            for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+                del sys.modules[known]
+            loaded.append(name)
+            return importlib.import_module(name)
+        finally:
+            sys.path.remove(str(folder.parent))
+
+    yield loading
+    for name in loaded:
+        for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
+            del sys.modules[known]

@@ -220,6 +220,27 @@ def test_the_real_server_answers_as_the_source_code(triton, nodes, code, tmp_pat
         assert smoke_triton(tmp_path / "models", (f"grpc://{server.grpc}",)).passed
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_the_generated_client_of_an_ensemble(triton, nodes, code, tmp_path, load, protocol):
+    from optkit import user_code
+    from optkit.serving.triton_server import TritonServer
+
+    graph = ensemble(nodes)
+    with LocalEnsemble(graph) as local:
+        done = package_ensemble(graph, settings(), tmp_path / "models", golden(local), force=False)
+    assert [folder.name for folder in done.client.parent.iterdir()] == ["pipeline"]  # none of its parts
+    feed = {"raw": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)}
+    source = user_code.load(f"{code}:reference")(feed)
+    with (
+        TritonServer(triton, tmp_path / "models") as server,
+        load(done.client).Pipeline(f"{protocol}://{getattr(server, protocol)}") as client,
+    ):
+        served = client.infer(feed["raw"])
+        assert set(client.infer(**client.example())) == {"output", "sum"}
+    for name, expected in source.items():
+        np.testing.assert_allclose(served[name].reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_python_model_answers_a_request_that_fails_with_the_error(triton, nodes, code, tmp_path):
     from optkit.serving.triton_client import TritonClient
     from optkit.serving.triton_server import TritonServer

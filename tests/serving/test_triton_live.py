@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,12 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from needs import need
+from served import PROVEN, scaled
 
 from optkit import user_code
 from optkit.check import TOLERANCES, compare_outputs
 from optkit.data import Feeds, Samples
 from optkit.errors import MissingDependency, RunnerError
-from optkit.findings import BatchIndependence
 from optkit.recipe import load_recipe
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, VersionPolicy, make_golden, package_triton
@@ -31,7 +32,6 @@ from optkit.source import make_source
 from optkit.stages import ExportOnnx
 
 RECIPES = Path(__file__).absolute().parents[2] / "recipes"
-PROVEN = BatchIndependence(dim="batch")
 
 
 class Packaged:
@@ -91,6 +91,23 @@ def test_digits_answers_as_the_source_model(server, digits_model, protocol, batc
         answer = client.infer("digits", "", feed, ["logits"])
     for found in compare_outputs(expected, answer, {}, TOLERANCES["fp32"]):
         assert found.failure is None, found
+
+
+@pytest.mark.parametrize("protocol", [0, 1], ids=["http", "grpc"])
+def test_the_generated_client_of_digits(server, repository, digits_model, load, protocol):
+    """Imported it answers as the source model; as a program it prints the golden answer to the golden sample."""
+    folder = repository.with_name("models_clients") / "digits"
+    feed = digits_model.samples.at({"batch": 5}, seed=5)
+    package = load(folder)
+    with open_runner(digits_model.source) as source, package.Digits(urls(server)[protocol]) as client:
+        [found] = compare_outputs(source.infer(feed), client.infer(feed["image"]), {}, TOLERANCES["fp32"])
+    assert found.failure is None, found
+    command = [sys.executable, str(folder / "client.py"), "--url", urls(server)[protocol]]
+    printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=True).stdout
+    values = np.array(re.findall(r"-?\d+\.\d+", printed), dtype=float)
+    golden = np.load(repository / "digits/golden/1.npz")["output/logits"]
+    assert printed.startswith("logits: float32[4,10]\n")
+    np.testing.assert_allclose(values, golden.ravel(), rtol=1e-3, atol=1e-4)
 
 
 def test_requests_are_put_together(server, digits_model):
@@ -196,23 +213,6 @@ def test_two_versions_with_each_policy(triton, zoo, tmp_path, policy, served):
             else:
                 with pytest.raises(RunnerError, match=f"version {version}"):
                     client.infer("model", str(version), feed, ["output"])
-
-
-def scaled(artifact, factor, folder):
-    """Return the model with its weights multiplied."""
-    import onnx
-    from onnx import numpy_helper
-
-    from optkit import onnx_file
-
-    model = onnx.load(str(artifact.path))
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32:
-            tensor.CopyFrom(numpy_helper.from_array((values * factor).astype(np.float32), tensor.name))
-    path = folder / f"x{factor:g}.onnx"
-    onnx.save(model, str(path))
-    return onnx_file.describe(path, artifact.dims)
 
 
 def test_external_data_and_scalars_a_sample_are_served(triton, external, zoo, two, tmp_path):

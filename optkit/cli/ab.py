@@ -1,0 +1,62 @@
+"""`optkit ab`."""
+
+from typing import Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.cli.values import parse_share, settings, tolerance
+
+_URL = "http:// or grpc://host:port/models/NAME[/versions/N] on Triton, http://host:port/predictions/NAME[/VERSION] on TorchServe"
+
+
+def ab(
+    a: Annotated[str, typer.Argument(help=f"The reference: {_URL}.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="What is compared with it.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Requests. Triton: file.py:function, .npz files, a golden sample. TorchServe: bodies as files.",
+            show_default="seeded random on Triton",
+        ),
+    ] = None,
+    max_regression: Annotated[
+        str | None, typer.Option("--max-regression", help="How much slower b may be, as 5%.", show_default=False)
+    ] = None,
+    same_answers: Annotated[bool, typer.Option("--same-answers", help="Fail where the answers differ.")] = False,
+    atol: options.Atol = None,
+    rtol: options.Rtol = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
+    ] = None,
+    half_width: Annotated[float, typer.Option(help="Of the 95 % interval, relative, to measure to.")] = 0.015,
+    time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
+    limit_s: Annotated[float, typer.Option("--limit-s", min=0.1, help="How long an answer may take.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of the random order and of random values.")] = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
+
+    Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
+    """
+    from optkit.artifact import Precision
+    from optkit.bench import BenchSettings
+    from optkit.check import TOLERANCES
+    from optkit.pipeline.ab import Gates, compare_variants
+    from optkit.report.ab import ab_notes, ab_tables
+    from optkit.serving.variants import parse_variant
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    asked = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)
+    gates = settings(Gates, max_regression=parse_share("--max-regression", max_regression), same_answers=same_answers)
+    near = tolerance(atol, rtol) or TOLERANCES[Precision.FP32]
+    one, other = parse_variant(a, token), parse_variant(b, token)
+    with out.working():
+        record = compare_variants(one, other, asked, data=data, tolerance=near, gates=gates, limit_s=limit_s)
+    out.answer(record, *ab_tables(record), ab_notes(record))
+    out.verdict(record.failures, record.warnings)
+    raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)

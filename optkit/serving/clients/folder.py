@@ -1,0 +1,124 @@
+"""The folder of a generated client: beside the repository or model store, because a server takes every folder in those for a model."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from optkit.artifact import hash_of
+from optkit.errors import ArtifactError, OutputError
+from optkit.record import Document, atomic_path
+from optkit.serving.clients.source import ModelClass, identifier, own_code
+
+FILE = "optkit.json"
+_CODE = ("triton", "torchserve", "router", "source", "samples", "for_triton", "for_torchserve")
+
+
+class ClientRecord(Document):
+    """What optkit wrote to a client's folder: name of the file -> its hash."""
+
+    schema_id: ClassVar[str] = "optkit/client/1"
+
+    model: str
+    files: dict[str, str]
+
+
+def client_folder(package: Path, model: str) -> Path:
+    """Return where the client of a model lies: `REPOSITORY_clients/MODEL`, a name that Python can import.
+
+    Args:
+        package: the model repository or model store.
+        model: the name of the model in it.
+    """
+    package = package.absolute()
+    return package.with_name(f"{package.name}_clients") / identifier(model)
+
+
+def check_writable(package: Path, model: str) -> None:
+    """Make the folder of a client if need be, before the package is written.
+
+    Raises:
+        OutputError: that cannot be done.
+    """
+    folder, above = client_folder(package, model), package.absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        if not package.is_dir() and not (above.is_dir() and os.access(above, os.W_OK)):
+            return  # nor can the package be written, whose own error comes next
+        raise OutputError(
+            f"{folder}: the client cannot be written ({e.strerror or e}). "
+            f"Use --no-client, or client: false in the serve entry, to leave it out."
+        ) from e
+
+
+def write_package(package: Path, described: ModelClass, sample: Mapping[str, bytes]) -> tuple[Path | None, str | None]:
+    """Write the client of a model beside its repository or model store.
+
+    Returns:
+        the folder, None where no client of the model is there, and why nothing was written.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder = client_folder(package, described.model)
+    files = {
+        "__init__.py": described.init(),
+        "client.py": described.text(),
+        "router.py": own_code("router").encode(),
+        **sample,
+    }
+    left = write_client(folder, described.model, files)
+    there = _record(folder)
+    return folder if there is not None and there.model == described.model else None, left
+
+
+def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | None:
+    """Write a client, unless what lies there is another's: a file that a person edited, or that optkit did not write.
+
+    Returns:
+        why nothing was written; None where the client is there as it is to be.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    before = _record(folder)
+    if before is not None and before.model != model:
+        return f"no client was written: {folder} is that of the model {before.model!r}"
+    known = before.files if before is not None else {}
+    own = [name for name, content in files.items() if _is_anothers(folder / name, known.get(name), content)]
+    if own:
+        names = ", ".join(own)
+        return f"the client in {folder} was left as it is, because {names} is not as optkit wrote it; move it away for a new one"
+    for name in known.keys() - files.keys():
+        if _hash(folder / name) == known[name]:
+            (folder / name).unlink()
+    for name, content in files.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    ClientRecord(model=model, files=hashes).write(folder / FILE)
+    return None
+
+
+def _record(folder: Path) -> ClientRecord | None:
+    """Read the record; one that cannot be read counts as none, and what lies there as another's."""
+    try:
+        return ClientRecord.read(folder / FILE) if (folder / FILE).is_file() else None
+    except ArtifactError:
+        return None
+
+
+def _is_anothers(path: Path, known: str | None, content: bytes) -> bool:
+    found = _hash(path)
+    return found is not None and found not in (known, hashlib.sha256(content).hexdigest())
+
+
+def _hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def code_sha256() -> str:
+    """Return a hash of the code that clients are made of: a client that was written with other code is written anew."""
+    return hash_of({name: own_code(name) for name in _CODE})

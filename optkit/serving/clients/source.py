@@ -1,0 +1,175 @@
+"""The text of a generated client: a module of this folder as it is, up to a mark, and below it the class of the model."""
+
+import importlib.resources
+import json
+import keyword
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optkit.tensors import Dim, TensorSpec
+
+_MARK = "# Below: the model. Everything above is the same in every client.\n"
+_NAME = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*)(?::[^=]+)? =|^(?:from [\w.]+ )?import (.+)$", re.MULTILINE)
+
+_TENSORS = "ClassVar[tuple[Tensor, ...]]"
+_CLASS = string.Template('''
+
+class $class_name($base):
+    """The model `$model`.
+
+    Takes$takes.
+    Gives$gives.
+    """
+
+    name: ClassVar[str] = $name
+$fields
+
+    def infer(self, $parameters) -> $returns:
+        """Return the $what."""
+        return $call
+
+
+if __name__ == "__main__":
+    sys.exit(main($class_name))
+''')
+_INIT = string.Template('''"""A client of the model `$model`, and a router between its versions or other models. Written by optkit."""
+
+from .client import $names
+from .router import Router, VariantStats
+
+__all__ = [$listed]
+''')
+
+
+@dataclass(frozen=True)
+class Method:
+    """The parts of a client's one method: `infer(self, PARAMETERS) -> RETURNS: return CALL`."""
+
+    parameters: str
+    returns: str
+    what: str
+    call: str
+
+
+@dataclass(frozen=True)
+class ModelClass:
+    """The class of one model: which module's base it has, its docstring, its fields as Python text, and its method."""
+
+    module: str  # triton or torchserve
+    base: str
+    model: str
+    takes: str
+    gives: str
+    fields: tuple[str, ...]
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """The name of the class: as the model's, and not one that the module has already."""
+        words = re.split(r"[^A-Za-z0-9]+", self.model)
+        name = "".join(word[:1].upper() + word[1:] for word in words if word)
+        name = f"Model{name}" if not name or name[0].isdigit() else name
+        return f"{name}Model" if name in _taken(self.module) else name
+
+    def text(self) -> bytes:
+        """Return the module client.py."""
+        body = _CLASS.substitute(
+            class_name=self.name,
+            base=self.base,
+            model=self.model,
+            takes=self.takes,
+            gives=self.gives,
+            name=quoted(self.model),
+            fields="\n".join(f"    {field}" for field in self.fields),
+            parameters=self.method.parameters,
+            returns=self.method.returns,
+            what=self.method.what,
+            call=self.method.call,
+        )
+        return (_head(self.module) + body).encode()
+
+    def init(self) -> bytes:
+        """Return the module __init__.py."""
+        names = sorted(["InputError", "ServerError", self.name])
+        every = sorted([*names, "Router", "VariantStats"])
+        listed = ", ".join(map(quoted, every))
+        return _INIT.substitute(model=self.model, names=", ".join(names), listed=listed).encode()
+
+
+def own_code(name: str) -> str:
+    """Return a module of this folder that is copied as it is."""
+    return importlib.resources.files(__package__).joinpath(f"{name}.py").read_text(encoding="utf-8")
+
+
+def _head(module: str) -> str:
+    text, mark, _ = own_code(module).partition(_MARK)
+    return text + mark
+
+
+def _taken(module: str) -> set[str]:
+    """Return the names that the module defines or imports, and those of the router beside it."""
+    found = {"Router", "VariantStats", "None", "True", "False"}
+    for defined, assigned, imported in _NAME.findall(_head(module)):
+        found |= {defined or assigned, *re.findall(r"\w+", imported)}
+    return found
+
+
+def identifier(name: str) -> str:
+    """Return a name of Python that is as near to another name as can be."""
+    found = re.sub(r"\W", "_", name, flags=re.ASCII)
+    found = f"_{found}" if not found or found[0].isdigit() else found
+    return f"{found}_" if keyword.iskeyword(found) or found == "self" else found
+
+
+def parameters(names: Iterable[str]) -> dict[str, str]:
+    """Return input -> the parameter that stands for it; two that would be the same get numbers."""
+    found: dict[str, str] = {}
+    for name in names:
+        wanted, number = identifier(name), 2
+        while wanted in found.values():
+            wanted, number = f"{identifier(name)}_{number}", number + 1
+        found[name] = wanted
+    return found
+
+
+def tensors_text(specs: Sequence[TensorSpec]) -> str:
+    """Return a tuple of tensors as Python text."""
+    return _tuple(f"Tensor({quoted(spec.name)}, {quoted(spec.dtype)}, {_shape_text(spec.shape)})" for spec in specs)
+
+
+def sizes_text(sizes: Mapping[str, range]) -> str:
+    """Return the sizes of dimensions as Python text."""
+    return "{" + ", ".join(f"{quoted(dim)}: {allowed!r}" for dim, allowed in sizes.items()) + "}"
+
+
+def names_text(names: Iterable[str]) -> str:
+    """Return a tuple of texts as Python text."""
+    return _tuple(map(quoted, names))
+
+
+def field(name: str, kind: str, value: str) -> str:
+    """Return the line of a class variable."""
+    return f"{name}: ClassVar[{kind}] = {value}"
+
+
+def told(specs: Sequence[TensorSpec], sizes: Mapping[str, range] | None = None) -> str:
+    """Return tensors, and the sizes of their dimensions, as words for a docstring."""
+    ranges = "".join(f"; {dim} {r[0]} to {r[-1]}" for dim, r in (sizes or {}).items())
+    plain = [spec.name if quoted(spec.name) == f'"{spec.name}"' else identifier(spec.name) for spec in specs]
+    return ", ".join(f"{name} {spec.type_text}" for name, spec in zip(plain, specs, strict=True)) + ranges
+
+
+def quoted(text: str) -> str:
+    """Return a text as a literal of Python in double quotes."""
+    return json.dumps(text, ensure_ascii=False)  # whose escapes are Python's too
+
+
+def _shape_text(shape: Sequence[Dim]) -> str:
+    return _tuple(quoted(dim) if isinstance(dim, str) else str(dim) for dim in shape)
+
+
+def _tuple(parts: Iterable[str]) -> str:
+    items = list(parts)
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"

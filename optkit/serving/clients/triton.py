@@ -1,0 +1,238 @@
+"""A client of one model on a Triton server, by HTTP or gRPC. It needs numpy and `tritonclient[http,grpc]`, and nothing else.
+
+    python client.py --url http://127.0.0.1:8000
+    python client.py --url grpc://127.0.0.1:8001 --version 2 inputs.npz
+
+Written by optkit; the class of the model stands at the end.
+"""
+
+import argparse
+import contextlib
+import importlib
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+SAMPLE = Path(__file__).with_name("sample.npz")
+
+
+class ServerError(Exception):
+    """The server cannot be reached, refuses the request, or answers something else than the model's outputs."""
+
+
+class InputError(ValueError):
+    """An array is not what the model takes; nothing was sent."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The name, dtype and shape of an input or output; a str in the shape is a dimension that varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class TritonModel:
+    """A model on a server at `http://host:port` or `grpc://host:port`; a context manager, safe to use from several threads.
+
+    `sizes` holds the sizes that each varying dimension may have. Every thread has a connection of its own.
+    """
+
+    name: ClassVar[str]
+    inputs: ClassVar[tuple[Tensor, ...]]
+    outputs: ClassVar[tuple[Tensor, ...]]
+    sizes: ClassVar[Mapping[str, range]]
+
+    def __init__(self, url: str, version: str = "", limit_s: float = 30.0) -> None:
+        """Remember where the model is; the first request connects.
+
+        Args:
+            url: `http://host:port` or `grpc://host:port`.
+            version: of the model; without one the server's version policy decides.
+            limit_s: how long an answer may take.
+
+        Raises:
+            ValueError: the URL is of another form.
+        """
+        scheme, _, address = url.partition("://")
+        if scheme not in ("http", "grpc") or not address or "/" in address:
+            raise ValueError(f"{url}: expected http://host:port or grpc://host:port, without a path")
+        self.url = url
+        self.version = version
+        self.limit_s = limit_s
+        self._scheme = scheme
+        self._address = address
+        self._library: Any = importlib.import_module(f"tritonclient.{scheme}")
+        self._mine = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        connection = self._mine.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Return the sample that was stored with this client; zeros of the smallest sizes where there is none."""
+        if SAMPLE.is_file():
+            with np.load(SAMPLE, allow_pickle=False) as stored:
+                return {tensor.name: stored[tensor.name] for tensor in self.inputs}
+        smallest = {dim: sizes[0] for dim, sizes in self.sizes.items()}
+        shapes = {t.name: [smallest.get(d, 1) if isinstance(d, str) else d for d in t.shape] for t in self.inputs}
+        return {tensor.name: np.zeros(shapes[tensor.name], tensor.dtype) for tensor in self.inputs}
+
+    def check(self, feed: Mapping[str, np.ndarray]) -> None:
+        """Check that arrays are what the model takes.
+
+        Raises:
+            InputError: a name, dtype, shape or size does not fit; says which, what was found and what was expected.
+        """
+        if set(feed) != {tensor.name for tensor in self.inputs}:
+            takes = ", ".join(tensor.name for tensor in self.inputs)
+            raise InputError(f"got inputs {', '.join(feed) or 'none'}; {self.name} takes {takes}")
+        sizes: dict[str, int] = {}
+        for tensor in self.inputs:
+            array = feed[tensor.name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(
+                    f"input {tensor.name!r}: got a {type(array).__name__}; expected a numpy array {tensor}"
+                )
+            found = f"input {tensor.name!r}: got {array.dtype}[{','.join(map(str, array.shape))}]"
+            if array.dtype != tensor.dtype:
+                raise InputError(f"{found}; expected {tensor}. Convert it with .astype({tensor.dtype!r}).")
+            if array.ndim != len(tensor.shape):
+                raise InputError(f"{found}; expected {tensor}")
+            for dim, size in zip(tensor.shape, array.shape, strict=True):
+                self._check_size(found, tensor, dim, size, sizes)
+
+    def _check_size(self, found: str, tensor: Tensor, dim: int | str, size: int, sizes: dict[str, int]) -> None:
+        if isinstance(dim, int):
+            if size != dim:
+                raise InputError(f"{found}; expected {tensor}")
+            return
+        allowed = self.sizes.get(dim)
+        if allowed is not None and size not in allowed:
+            step = f", multiples of {allowed.step}" if allowed.step > 1 else ""
+            raise InputError(f"{found}; expected {tensor} with {dim} from {allowed[0]} to {allowed[-1]}{step}")
+        if sizes.setdefault(dim, size) != size:
+            raise InputError(
+                f"{found}; expected {tensor} with the same {dim} in every input, and another has {sizes[dim]}"
+            )
+
+    def _infer(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Check the arrays, ask the server, and return its outputs by name.
+
+        Raises:
+            InputError: they are not what the model takes.
+            ServerError: there is no answer, or one that is not the model's.
+        """
+        self.check(feed)
+        with self._faults():
+            wanted = [self._library.InferRequestedOutput(tensor.name) for tensor in self.outputs]
+            limit = {"client_timeout": self.limit_s} if self._scheme == "grpc" else {}
+            answer = self._connection().infer(
+                self.name, encoded(self._library, feed), model_version=self.version, outputs=wanted, **limit
+            )
+            return {tensor.name: self._output(answer.as_numpy(tensor.name), tensor) for tensor in self.outputs}
+
+    def _connection(self) -> Any:
+        if "connection" not in self._mine.__dict__:
+            self._mine.connection = connected(self._library, self._scheme, self._address, self.limit_s)
+        return self._mine.connection
+
+    def _output(self, array: np.ndarray | None, tensor: Tensor) -> np.ndarray:
+        if array is None:
+            raise ServerError(f"{self.url}: {self.name}: answered without output {tensor.name!r}")
+        if array.dtype != tensor.dtype or array.ndim != len(tensor.shape):
+            got = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+            raise ServerError(f"{self.url}: {self.name}: output {tensor.name!r} is {got}; expected {tensor}")
+        return array
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except ServerError:
+            raise
+        except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
+            self.close()
+            reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+            raise ServerError(f"{self.url}: {self.name}: no answer within {self.limit_s:g} s: {reason}") from e
+
+
+def connected(library: Any, scheme: str, address: str, limit_s: float) -> Any:
+    """Return a connection of `tritonclient.http` or `tritonclient.grpc`."""
+    limits = {"connection_timeout": limit_s, "network_timeout": limit_s}  # gRPC has one for each call
+    return library.InferenceServerClient(address, **(limits if scheme == "http" else {}))
+
+
+def encoded(library: Any, feed: Mapping[str, np.ndarray]) -> list[Any]:
+    """Return arrays as the inputs of a request."""
+    from tritonclient.utils import np_to_triton_dtype
+
+    tensors = []
+    for name, array in feed.items():
+        tensor = library.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors.append(tensor)
+    return tensors
+
+
+def main(model: type[TritonModel], arguments: Sequence[str] | None = None) -> int:
+    """Ask the model once and print its outputs; return the exit code."""
+    parser = argparse.ArgumentParser(description=f"Ask the model {model.name} on a Triton server.")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="http://host:port or grpc://host:port")
+    parser.add_argument("--version", default="", help="of the model; the server's version policy decides without one")
+    parser.add_argument("--limit-s", type=float, default=30.0, help="how long the answer may take")
+    parser.add_argument(
+        "inputs", nargs="?", type=Path, help="an .npz with an array for each input; a stored sample without one"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        with model(given.url, given.version, given.limit_s) as client:
+            feed = dict(np.load(given.inputs, allow_pickle=False)) if given.inputs else client.example()
+            answer = client._infer(feed)
+    except (ServerError, OSError, ValueError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    for name, array in answer.items():
+        print(f"{name}: {array.dtype}[{','.join(map(str, array.shape))}]\n{array}")
+    return 0
+
+
+# Below: the model. Everything above is the same in every client.
+
+
+class Digits(TritonModel):
+    """The model `digits`.
+
+    Takes: image float32[batch,1,8,8]; batch 1 to 64.
+    Gives: logits float32[batch,10].
+    """
+
+    name: ClassVar[str] = "digits"
+    inputs: ClassVar[tuple[Tensor, ...]] = (Tensor("image", "float32", ("batch", 1, 8, 8)),)
+    outputs: ClassVar[tuple[Tensor, ...]] = (Tensor("logits", "float32", ("batch", 10)),)
+    sizes: ClassVar[Mapping[str, range]] = {"batch": range(1, 65)}
+
+    def infer(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return self._infer({"image": image})
+
+
+if __name__ == "__main__":
+    sys.exit(main(Digits))
