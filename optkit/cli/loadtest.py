@@ -1,6 +1,5 @@
 """`optkit loadtest`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,8 +48,9 @@ def loadtest(
         Path | None, typer.Option(help="A file to send to TorchServe as it is.", show_default=False)
     ] = None,
     content_type: Annotated[str, typer.Option(help="Of --body.")] = "application/json",
-    key_file: Annotated[
-        Path | None, typer.Option(help="The key_file.json that TorchServe wrote.", show_default=False)
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
     ] = None,
     against: Annotated[
         Path | None,
@@ -97,7 +97,7 @@ def loadtest(
         inputs=parse_inputs(inputs),
         body=_bytes(body),
         content_type=content_type,
-        headers=_key(key_file),
+        headers={"Authorization": f"Bearer {token}"} if token else {},
     )
     with out.working():
         record = load_test(target, asked, source)
@@ -127,13 +127,3 @@ def _bytes(path: Path | None) -> bytes | None:
         return path.read_bytes() if path else None
     except OSError as e:
         raise FeedError(f"--body {path}: cannot be read ({e.strerror or e})") from e
-
-
-def _key(path: Path | None) -> dict[str, str]:
-    """Return the header with the key for predictions, which TorchServe writes where it is started."""
-    try:
-        return {"Authorization": f"Bearer {json.loads(path.read_text())['inference']['key']}"} if path else {}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise RecipeError(
-            f"--key-file {path}: holds no key for predictions ({e}); expected TorchServe's key_file.json"
-        ) from e

@@ -7,6 +7,8 @@ what is measured. It follows no redirect and uses no proxy.
 
 import asyncio
 import json
+import os
+import weakref
 from typing import NamedTuple, cast
 
 from optkit.serving.load.line import Line, Lines, RequestFailed, short
@@ -164,6 +166,7 @@ class HttpLines(Lines):
     def __init__(self, host: str, port: int) -> None:
         self._host = host.strip("[]")
         self._port = port
+        self._opened: weakref.WeakSet[HttpLine] = weakref.WeakSet()
 
     async def open(self) -> HttpLine:
         """Connect."""
@@ -171,8 +174,16 @@ class HttpLines(Lines):
         try:
             _, line = await loop.create_connection(HttpLine, self._host, self._port)
         except OSError as e:
-            raise RequestFailed(short(f"cannot connect: {e.strerror or e}")) from e
+            known = e.errno is not None and e.errno > 0  # asyncio's own words name the address again
+            raise RequestFailed(short(f"cannot connect: {os.strerror(e.errno) if known else e.strerror or e}")) from e
+        self._opened.add(line)
         return line
+
+    async def close(self) -> None:
+        """Hang up every connection that is still open, such as those of a load that was interrupted."""
+        for line in self._opened:
+            line.close()
+        await asyncio.sleep(0)  # in which they close
 
 
 def _garbage(data: bytes | bytearray) -> str:

@@ -33,6 +33,11 @@ class Load:
     settings: LoadSettings
     tally: Tally
 
+    @property
+    def too_late(self) -> str:
+        """The reason of a request whose limit is over."""
+        return f"no answer within {self.settings.limit_s:g} s"
+
     def begin(self) -> float:
         """Start the clock, and return the time at which nothing more is sent."""
         now = asyncio.get_running_loop().time()
@@ -54,8 +59,7 @@ class Load:
                     line = await self.lines.open()
                 await line.ask(payload)
         except (RequestFailed, TimeoutError) as e:
-            late = isinstance(e, TimeoutError)
-            self.tally.fail(counted, f"no answer within {self.settings.limit_s:g} s" if late else str(e))
+            self.tally.fail(counted, self.too_late if isinstance(e, TimeoutError) else str(e))
             if line is not None:
                 line.close()
             return None
@@ -105,7 +109,7 @@ async def open_loop(load: Load, offsets_s: Sequence[float], most_lines: int = MA
             async with asyncio.timeout_at(due + load.settings.limit_s):
                 await places.acquire()
         except TimeoutError:
-            tally.fail(due >= tally.counting_from, f"not sent within {load.settings.limit_s:g} s: every line was taken")
+            tally.fail(due >= tally.counting_from, load.too_late)
             return
         try:
             line = await load.send(idle.pop() if idle else None, payload, due)
