@@ -44,7 +44,12 @@ class Server:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 length = next(
-                    (int(line.split(":")[1]) for line in head.lower().split("\r\n") if line.startswith("content-length")), 0
+                    (
+                        int(line.split(":")[1])
+                        for line in head.lower().split("\r\n")
+                        if line.startswith("content-length")
+                    ),
+                    0,
                 )
                 await reader.readexactly(length)
                 path = head.split(" ")[1]

@@ -51,9 +51,7 @@ def point(samples_per_s, batches=(), *, concurrency=None, rate=None, **fields):
 
 
 def record(points, *, dynamic=True, **fields):
-    batching = Batching(
-        max_batch_size=32, dynamic=dynamic, preferred_batch_sizes=(), max_queue_delay_us=0, instances=1
-    )
+    batching = Batching(max_batch_size=32, dynamic=dynamic, preferred_batch_sizes=(), max_queue_delay_us=0, instances=1)
     given = {
         "url": "http://127.0.0.1:8000",
         "server": "triton",
@@ -155,15 +153,22 @@ def test_where_the_rate_still_grows_at_the_largest_size_it_says_so():
 
 
 def test_sizes_that_formed_too_rarely_do_not_count():
-    points = [point(1000, [*formed(fixed_cost), FormedBatch(size=31, executions=9, execution_ms=0.001)], concurrency=16)]
+    points = [
+        point(1000, [*formed(fixed_cost), FormedBatch(size=31, executions=9, execution_ms=0.001)], concurrency=16)
+    ]
     assert advise([record(points)]).preferred_batch_size == 16
-    with pytest.raises(RecipeError, match=r"model 'm' formed no two sizes of batch often enough .* Raise --concurrency"):
+    with pytest.raises(
+        RecipeError, match=r"model 'm' formed no two sizes of batch often enough .* Raise --concurrency"
+    ):
         advise([record([point(1000, formed(fixed_cost, SIZES, executions=9), concurrency=16)])])
 
 
 def test_the_times_of_a_size_are_weighed_by_its_executions():
     """A hundred executions of 10 ms and three hundred of 2 ms: 4 ms."""
-    first = [FormedBatch(size=1, executions=100, execution_ms=10.0), FormedBatch(size=2, executions=10, execution_ms=5.0)]
+    first = [
+        FormedBatch(size=1, executions=100, execution_ms=10.0),
+        FormedBatch(size=2, executions=10, execution_ms=5.0),
+    ]
     second = [FormedBatch(size=1, executions=300, execution_ms=2.0)]
     found = advise([record([point(1000, first, concurrency=4), point(1000, second, concurrency=1)])])
     assert found.curve[0] == FormedBatch(size=1, executions=400, execution_ms=4.0)
@@ -180,7 +185,9 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(RecipeError, match="no Triton model with dynamic batching was measured"):
         advise([plain])
     other = plain.model_copy(update={"tool": "perf-analyzer"})
-    with pytest.raises(RecipeError, match=r"'m' was measured with asyncio over http .* 'm' with perf-analyzer over http"):
+    with pytest.raises(
+        RecipeError, match=r"'m' was measured with asyncio over http .* 'm' with perf-analyzer over http"
+    ):
         advise([batched, other])
     noted = with_advice(batched, other)
     assert noted.advice is None

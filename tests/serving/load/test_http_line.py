@@ -109,7 +109,7 @@ def test_the_end_of_the_connection_before_the_answer():
             await line.ask(REQUEST)
         assert line.closed
         server.close()
-        with pytest.raises(RequestFailed, match="cannot connect: .*refused"):
+        with pytest.raises(RequestFailed, match=r"cannot connect: .*refused"):
             await HttpLines("127.0.0.1", server.sockets[0].getsockname()[1] if server.sockets else 1).open()
 
     run(talk())

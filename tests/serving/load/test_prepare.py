@@ -94,7 +94,9 @@ def test_inputs_as_tritons_metadata_has_them():
         {"name": "scale", "datatype": "FP16", "shape": ["-1", "3"]},
     ]
     assert [str(spec) for spec in specs_of(described)] == ["ids:int64[batch,ids_1]", "scale:float16[batch,3]"]
-    assert [str(spec) for spec in specs_of([{"name": "x", "datatype": "FP32", "shape": [2, -1]}])] == ["x:float32[2,x_1]"]
+    assert [str(spec) for spec in specs_of([{"name": "x", "datatype": "FP32", "shape": [2, -1]}])] == [
+        "x:float32[2,x_1]"
+    ]
     with pytest.raises(RecipeError, match="input 'text': is of type BYTES"):
         specs_of([{"name": "text", "datatype": "BYTES", "shape": [1]}])
 
@@ -119,7 +121,9 @@ def test_values_are_cut_from_samples_and_say_where_they_come_from(tmp_path):
 
 def test_values_that_cannot_be_made(tmp_path):
     varying = specs_of([{"name": "ids", "datatype": "INT64", "shape": [-1, -1]}])
-    with pytest.raises(FeedError, match=r"input 'ids': a dimension besides the batch varies.* Give --data or --repository"):
+    with pytest.raises(
+        FeedError, match=r"input 'ids': a dimension besides the batch varies.* Give --data or --repository"
+    ):
         values_of(varying, 1)
     fixed = (TensorSpec.parse("x:float32[2]"),)
     with pytest.raises(RecipeError, match="--batch 2: the model's inputs share no batch dimension"):
@@ -139,7 +143,12 @@ def test_the_only_model_is_found_and_its_configuration_read():
     with in_thread(triton()) as server:
         target, batching, job = prepared(target_of(server), settings(batch=2), Source())
         run(probe(job))
-    assert (target.model, batching.dynamic, batching.max_batch_size, batching.preferred_batch_sizes) == ("m", True, 8, (8,))
+    assert (target.model, batching.dynamic, batching.max_batch_size, batching.preferred_batch_sizes) == (
+        "m",
+        True,
+        8,
+        (8,),
+    )
     assert (len(job.payloads), job.server_batches) == (16, True)
     with in_thread(triton(dynamic=False)) as server:
         assert prepared(target_of(server, model="m"), settings(), Source())[1].dynamic is False
@@ -148,8 +157,11 @@ def test_the_only_model_is_found_and_its_configuration_read():
 @pytest.mark.parametrize(
     ("infer", "said"),
     [
-        (lambda _n, _good: http_answer(400, b'{"error": "bad input"}'), "model 'm': the first request: status 400: bad input"),
-        (lambda _n, _good: None, "model 'm': the first request: no answer within 0.5 s"),
+        (
+            lambda _n, _good: http_answer(400, b'{"error": "bad input"}'),
+            "model 'm': the first request: status 400: bad input",
+        ),
+        (lambda _n, _good: None, "model 'm': the first request: no answer within 5 s"),
         (lambda _n, _good: http_answer(body=b"{}"), "answered without any output; expected the model's"),
         (lambda _n, _good: http_answer(body=b'{"outputs": [{"name": "y"}]}'), "answered without any output"),
         (lambda _n, _good: http_answer(body=b"<html>"), "the first request: the answer cannot be read"),
@@ -159,15 +171,21 @@ def test_the_only_model_is_found_and_its_configuration_read():
 )
 def test_the_first_request_must_be_answered(infer, said):
     with in_thread(triton(infer)) as server, pytest.raises(RunnerError, match=said):
-        load_test(target_of(server), settings(limit_s=0.5), Source())
+        load_test(target_of(server), settings(limit_s=limit_of(said)), Source())
 
 
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
         (lambda _p, _n: http_answer(404, b"not here"), r"127.0.0.1:\d+: model 'm': status 404: not here"),
-        (lambda _p, _n: http_answer(body=b"hello"), "is no Triton server that answers: the answer to models/m is no JSON"),
-        (lambda _p, _n: http_answer(body=b"[1]"), "is no Triton server that answers: the answer to models/m cannot be read"),
+        (
+            lambda _p, _n: http_answer(body=b"hello"),
+            "is no Triton server that answers: the answer to models/m is no JSON",
+        ),
+        (
+            lambda _p, _n: http_answer(body=b"[1]"),
+            "is no Triton server that answers: the answer to models/m cannot be read",
+        ),
         (lambda _p, _n: http_answer(body=b'{"inputs": 3}'), "cannot be read"),
         (lambda _p, _n: b"220 ftp\r\n\r\n", "is no Triton server that answers: the answer is no HTTP: b'220 ftp"),
         (lambda _p, _n: None, "is no Triton server that answers: no answer within 0.5 s"),
@@ -176,20 +194,26 @@ def test_the_first_request_must_be_answered(infer, said):
 )
 def test_a_server_that_is_no_triton(reply, said):
     with in_thread(reply) as server, pytest.raises(RunnerError, match=said):
-        load_test(target_of(server, model="m"), settings(limit_s=0.5), Source())
+        load_test(target_of(server, model="m"), settings(limit_s=limit_of(said)), Source())
+
+
+def limit_of(said):
+    """Short for a server that hangs, which is what is waited for; long for one that answers, on however busy a machine."""
+    return 0.5 if "within 0.5 s" in said else 5 if "within 5 s" in said else 30
 
 
 def test_several_models_need_a_name():
     index = json.dumps([{"name": name, "state": "READY"} for name in "ab"]).encode()
-    with in_thread(lambda _p, _n: http_answer(body=index)) as server, pytest.raises(
-        RecipeError, match="has a, b; name one with --model"
+    with (
+        in_thread(lambda _p, _n: http_answer(body=index)) as server,
+        pytest.raises(RecipeError, match="has a, b; name one with --model"),
     ):
         load_test(target_of(server), settings(), Source())
 
 
 def test_torchserve_needs_to_be_told_the_inputs():
     target = parse_target("http://127.0.0.1:1/predictions/m")
-    with pytest.raises(RecipeError, match="TorchServe does not tell a model's inputs. Give --input"):
+    with pytest.raises(RecipeError, match=r"TorchServe does not tell a model's inputs. Give --input"):
         prepared(target, settings(), Source())
     with pytest.raises(RecipeError, match="--batch 2: a request to optkit's handler for TorchServe is one sample"):
         prepared(target, settings(batch=2), Source(inputs=SPECS))
@@ -216,7 +240,11 @@ def stats(inferences, executions, sizes, queue_ns=0):
         "execution_count": str(executions),
         "inference_stats": {"success": part, "queue": {"count": inferences, "ns": queue_ns}, "compute_infer": part},
         "batch_stats": [
-            {"batch_size": size, "compute_input": {"count": n, "ns": n * 1000}, "compute_infer": {"count": str(n), "ns": n * ns}}
+            {
+                "batch_size": size,
+                "compute_input": {"count": n, "ns": n * 1000},
+                "compute_infer": {"count": str(n), "ns": n * ns},
+            }
             for size, (n, ns) in sizes.items()
         ],
     }
@@ -224,7 +252,9 @@ def stats(inferences, executions, sizes, queue_ns=0):
 
 def test_what_the_server_formed_between_two_looks():
     before = Snapshot.of([stats(10, 5, {1: (4, 1_000_000), 4: (2, 3_000_000)}, queue_ns=5_000_000)])
-    after = Snapshot.of([stats(110, 35, {1: (4, 1_000_000), 2: (10, 2_000_000), 4: (22, 3_000_000)}, queue_ns=55_000_000)])
+    after = Snapshot.of(
+        [stats(110, 35, {1: (4, 1_000_000), 2: (10, 2_000_000), 4: (22, 3_000_000)}, queue_ns=55_000_000)]
+    )
     found = after.since(before, includes_warmup=False)
     assert (found.inferences, found.executions, found.mean_batch) == (100, 30, pytest.approx(100 / 30))
     assert [(one.size, one.executions) for one in found.batches] == [(2, 10), (4, 20)]
