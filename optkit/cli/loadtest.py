@@ -97,7 +97,7 @@ def loadtest(
         inputs=parse_inputs(inputs),
         body=_bytes(body),
         content_type=content_type,
-        headers={"Authorization": f"Bearer {token}"} if token else {},
+        headers=_authorization(token),
     )
     with out.working():
         record = load_test(target, asked, source)
@@ -127,3 +127,11 @@ def _bytes(path: Path | None) -> bytes | None:
         return path.read_bytes() if path else None
     except OSError as e:
         raise FeedError(f"--body {path}: cannot be read ({e.strerror or e})") from e
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    if token and not (token.isascii() and token.isprintable()):
+        raise RecipeError(
+            "--token: holds characters that no key has; expected the inference key of TorchServe's key_file.json"
+        )
+    return {"Authorization": f"Bearer {token}"} if token else {}

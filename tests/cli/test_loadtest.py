@@ -129,6 +129,8 @@ def test_by_grpc_a_server_that_hangs(optkit):
         (("--duration-s", "1e9"), "--duration-s"),
         (("--body", "gone.json"), "--body gone.json: cannot be read"),
         (("--against", "gone.json"), "gone.json"),
+        (("--token", "two\nlines"), "--token: holds characters that no key has"),
+        (("--version", "1/../2"), "is no Triton server that answers"),
     ],
 )
 def test_wrong_options(optkit, arguments, said):
@@ -150,29 +152,59 @@ def test_torchserve_gets_the_token_and_a_body_as_it_is(optkit, tmp_path, monkeyp
     assert "Bearer" not in done.out + done.err
 
 
-def test_ctrl_c_leaves_what_was_measured(tmp_path):
-    with in_thread(triton(stats=counted)) as server:
-        command = [sys.executable, "-m", "optkit", "loadtest", f"http://127.0.0.1:{server.port}", "--json"]
-        command += ["--concurrency", "2,4", "--warmup-s", "0", "--duration-s", "600", "--tool", "asyncio"]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while len(server.paths) < 200 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            os.kill(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    record = json.loads(out)
+def interrupted(command, ready):
+    """Start a command, press Ctrl-C when it is ready, and return its exit code, record and complaints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "optkit", "loadtest", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
-    [point] = record["points"]
+    record = json.loads(out)
     assert record["interrupted"]
+    return record
+
+
+def test_ctrl_c_leaves_what_was_measured():
+    with in_thread(triton(stats=counted)) as server:
+        command = [f"http://127.0.0.1:{server.port}", "--json", "--concurrency", "2,4", "--tool", "asyncio"]
+        record = interrupted([*command, "--warmup-s", 0, "--duration-s", 600], lambda: len(server.paths) > 200)
+    [point] = record["points"]
     assert point["interrupted"]
     assert point["answered"] == point["sent"] > 100
     assert 0 < point["duration_s"] < 600
+
+
+PERF_ANALYZER = """\
+#!{python}
+import json, os, sys, time
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if options["--concurrency-range"] == "2:2:1":
+    open({pid!r}, "w").write(str(os.getpid()))
+    time.sleep(600)
+requests = [{{"timestamp": 10**18 + i * 10**7, "response_timestamps": [10**18 + i * 10**7 + 10**6]}} for i in range(99)]
+json.dump({{"experiments": [{{"requests": requests}}]}}, open(options["--profile-export-file"], "w"))
+"""
+
+
+def test_ctrl_c_ends_perf_analyzer_too(tmp_path, monkeypatch):
+    pid, program = tmp_path / "pid", tmp_path / "perf_analyzer"
+    program.write_text(PERF_ANALYZER.format(python=sys.executable, pid=str(pid)))
+    program.chmod(0o755)
+    monkeypatch.setenv("OPTKIT_PERF_ANALYZER", str(program))
+    with in_thread(triton(stats=counted)) as server:
+        command = [f"http://127.0.0.1:{server.port}", "--json", "--concurrency", "1,2"]
+        record = interrupted([*command, "--warmup-s", 0], lambda: pid.is_file() and pid.read_text())
+    assert [point["concurrency"] for point in record["points"]] == [1]  # the one that is whole
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

@@ -28,12 +28,11 @@ def triton_http(target: Target, feed: Feed) -> bytes:
     ]
     described = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
     body = described + b"".join(array.tobytes() for array in arrays.values())
-    version = f"/versions/{target.version}" if target.version else ""
     headers = {
         "Content-Type": "application/octet-stream",
         "Inference-Header-Content-Length": str(len(described)),
     }
-    return http_request(target, f"/v2/models/{target.model}{version}/infer", headers, body)
+    return http_request(target, f"/v2/{target.triton_path}/infer", headers, body)
 
 
 def triton_grpc(target: Target, feed: Feed) -> bytes:

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from typing import Literal
+from urllib.parse import quote
 
 from optkit.errors import RecipeError
 
@@ -29,6 +30,12 @@ class Target:
     def address(self) -> str:
         """The host and the port, as they stand in a header and a channel."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def triton_path(self) -> str:
+        """The path of the model under Triton's /v2/."""
+        version = f"/versions/{quote(self.version, safe='')}" if self.version else ""
+        return f"models/{quote(self.model, safe='')}{version}"
 
     @property
     def where(self) -> str:

@@ -98,7 +98,7 @@ class TritonControl:
             RunnerError: no server answers, or it does not have the model.
         """
         return await self._ask(
-            "GET", self._path(), "ModelMetadata", lambda found: [dict(one) for one in found["inputs"]]
+            "GET", self._target.triton_path, "ModelMetadata", lambda found: [dict(one) for one in found["inputs"]]
         )
 
     async def batching(self) -> Batching:
@@ -107,7 +107,7 @@ class TritonControl:
         Raises:
             RunnerError: as `inputs`.
         """
-        return await self._ask("GET", f"{self._path()}/config", "ModelConfig", _batching)
+        return await self._ask("GET", f"{self._target.triton_path}/config", "ModelConfig", _batching)
 
     async def snapshot(self) -> Snapshot:
         """Return the model's statistics.
@@ -115,12 +115,8 @@ class TritonControl:
         Raises:
             RunnerError: as `inputs`.
         """
-        path = f"{self._path()}/stats"
+        path = f"{self._target.triton_path}/stats"
         return await self._ask("GET", path, "ModelStatistics", lambda found: Snapshot.of(found["model_stats"]))
-
-    def _path(self) -> str:
-        version = f"/versions/{self._target.version}" if self._target.version else ""
-        return f"models/{self._target.model}{version}"
 
     async def _ask(self, verb: str, path: str, method: str, read: Callable[[Any], T]) -> T:
         where, nobody = self._target.where, "is no Triton server that answers"
