@@ -174,8 +174,7 @@ class HttpLines(Lines):
         try:
             _, line = await loop.create_connection(HttpLine, self._host, self._port)
         except OSError as e:
-            known = e.errno is not None and e.errno > 0  # asyncio's own words name the address again
-            raise RequestFailed(short(f"cannot connect: {os.strerror(e.errno) if known else e.strerror or e}")) from e
+            raise RequestFailed(short(f"cannot connect: {_why(e)}")) from e
         self._opened.add(line)
         return line
 
@@ -200,3 +199,9 @@ def _refusal(status: int, body: bytes) -> str:
     if isinstance(content, dict):
         text = str(content.get("error") or content.get("message") or text)
     return short(f"status {status}: {text}") if text.strip() else f"status {status}"
+
+
+def _why(error: OSError) -> str:
+    """Return the system's words; asyncio's own name the address once more."""
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno or 0) if known else error.strerror or str(error)
