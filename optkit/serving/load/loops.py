@@ -121,8 +121,9 @@ async def open_loop(load: Load, offsets_s: Sequence[float], most_lines: int = MA
     async with _timed(tally), asyncio.TaskGroup() as group:
         for turn, offset in enumerate(offsets_s):
             due = tally.began + offset
-            if (left := due - loop.time()) > 0:
-                await asyncio.sleep(left)
+            await asyncio.sleep(
+                max(due - loop.time(), 0)
+            )  # also when late: else nothing else would run until it is not
             if tally.hopeless:
                 break
             tally.late_s.append(max(loop.time() - due, 0.0))

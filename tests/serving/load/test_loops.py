@@ -138,6 +138,17 @@ def test_an_open_loop_counts_the_wait_of_requests_that_a_stall_holds_up(lines):
         assert np.percentile(naive, 90) < 0.002 < 0.1 < np.percentile(tally.latencies_s, 90)
 
 
+def test_a_loop_that_is_behind_its_schedule_still_lets_the_others_run():
+    """All requests are due at once: the first ones reach the server before the last ones are sent."""
+    tally, sent_before = Tally(), []
+    settings = LoadSettings(rate=(1.0,), warmup_s=0)
+    load = Load(Timed(lambda _now: sent_before.append(tally.all_sent) or 0.01), [b"a"], settings, tally)
+    with asyncio.Runner(loop_factory=Jumping) as runner:
+        runner.run(open_loop(load, [0.0] * 300))
+    assert (tally.sent, len(tally.latencies_s)) == (300, 300)
+    assert sent_before[0] < 10
+
+
 def test_a_closed_loop_omits_them():
     """The same stall, seen by one caller: one slow request, and a p99 that hides it. This is why rates have a loop of their own."""
     tally, _ = loaded(stalls, lambda load: closed_loop(load, 1))
