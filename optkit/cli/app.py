@@ -14,6 +14,7 @@ from optkit.cli import (
     export,
     inspect,
     lint,
+    loadtest,
     migrate,
     package,
     quantize,
@@ -72,6 +73,7 @@ app.command("schema")(schema.schema)
 app.command("lint")(lint.lint)
 app.command("smoke")(serve.smoke)
 app.command("serve")(serve.serve)
+app.command("loadtest")(loadtest.loadtest)
 app.command("migrate")(migrate.migrate)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(inspect.doctor)

@@ -9,7 +9,9 @@ from optkit.errors import RecipeError
 
 
 def schema(
-    name: Annotated[str, typer.Argument(help="run, bench, comparison, ab, history or passport.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="run, bench, comparison, ab, history, loadtest or passport.", show_default=False)
+    ],
 ) -> None:
     """Print the JSON schema of a file that optkit writes; its "schema" key holds the version.
 
@@ -21,6 +23,7 @@ def schema(
     from optkit.pipeline.history import HistoryEntry
     from optkit.pipeline.records import BenchRecord, RunRecord
     from optkit.record import Document
+    from optkit.serving.load import LoadRecord
 
     documents: dict[str, type[Document]] = {
         "run": RunRecord,
@@ -28,6 +31,7 @@ def schema(
         "comparison": Comparison,
         "ab": AbRecord,
         "history": HistoryEntry,
+        "loadtest": LoadRecord,
         "passport": Passport,
     }
     if name not in documents:

@@ -221,7 +221,7 @@ def test_doctor_names_every_library(optkit: CommandLine) -> None:
 def test_every_command_explains_itself_with_an_example(optkit: CommandLine) -> None:
     commands = (
         "run", "export torchscript", "export onnx", "convert fp16", "quantize", "check", "bench",
-        "package triton", "package torchserve", "migrate", "inspect", "doctor", "build-engine",
+        "package triton", "package torchserve", "migrate", "inspect", "doctor", "build-engine", "loadtest",
     )  # fmt: skip
     for command in commands:
         found = optkit(*command.split(), "--help")

@@ -1,0 +1,137 @@
+"""`optkit loadtest`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optkit.cli import options
+from optkit.cli.output import Output
+from optkit.cli.values import parse_inputs, parse_sizes, settings
+from optkit.errors import FeedError, RecipeError
+
+if TYPE_CHECKING:
+    from optkit.serving.load import LoadRecord
+
+
+def loadtest(
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="http://host:port or grpc://host:port of Triton, http://host:port/predictions/NAME of TorchServe.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="On Triton.", show_default="the only one")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="On Triton.", show_default="the server's")] = None,
+    concurrency: Annotated[
+        str | None,
+        typer.Option(help="Numbers of requests under way.", show_default="1,2,4,8,16 where no rate is given"),
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests a second, whatever the server does, as 50,100.", show_default=False)
+    ] = None,
+    arrivals: Annotated[str, typer.Option(help="poisson or constant, for --rate.")] = "poisson",
+    tool: Annotated[str, typer.Option(help="auto, perf-analyzer or asyncio.")] = "auto",
+    batch: Annotated[int, typer.Option("--batch", help="Samples in one request.")] = 1,
+    duration_s: Annotated[float, typer.Option(help="How long each load is counted.")] = 5.0,
+    warmup_s: Annotated[float, typer.Option(help="How long each load runs uncounted before.")] = 1.0,
+    limit_s: Annotated[float, typer.Option("--limit-s", help="How long an answer may take.")] = 10.0,
+    max_requests: Annotated[int, typer.Option(help="Of each load.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Of random inputs and Poisson arrivals.")] = 0,
+    repository: Annotated[
+        Path | None, typer.Option(help="A Triton repository with golden samples.", show_default=False)
+    ] = None,
+    data: options.Data = None,
+    inputs: options.Inputs = None,
+    body: Annotated[
+        Path | None, typer.Option(help="A file to send to TorchServe as it is.", show_default=False)
+    ] = None,
+    content_type: Annotated[str, typer.Option(help="Of --body.")] = "application/json",
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The output of --json for the model without, or with, batching.", show_default=False),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="What a request may take, for the advice.", show_default=False)
+    ] = None,
+    arrivals_per_s: Annotated[
+        float | None, typer.Option(help="Expected samples a second, for the advice.", show_default="that at the knee")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Put load on a running server: latencies, throughput, the batches that it formed, and what they say about batching.
+
+    Exits with 1 when requests failed.
+
+    Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
+    """
+    from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
+    from optkit.serving.load import LoadSettings, Source, load_test, parse_target, with_advice
+
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    target = parse_target(url, model, version)
+    asked = settings(
+        LoadSettings,
+        concurrency=parse_sizes("--concurrency", concurrency or (None if rate else "1,2,4,8,16")),
+        rate=_rates(rate),
+        arrivals=arrivals,
+        tool=tool,
+        batch=batch,
+        duration_s=duration_s,
+        warmup_s=warmup_s,
+        limit_s=limit_s,
+        max_requests=max_requests,
+        seed=seed,
+    )
+    earlier = _earlier(against)
+    source = Source(
+        data=data,
+        repository=repository,
+        inputs=parse_inputs(inputs),
+        body=_bytes(body),
+        content_type=content_type,
+        headers=_authorization(token),
+    )
+    with out.working():
+        record = load_test(target, asked, source)
+    record = with_advice(record, earlier, max_latency_ms, arrivals_per_s)
+    out.answer(
+        record, loadtest_table(record), loadtest_text(record), *([advice_text(record.advice)] if record.advice else [])
+    )
+    out.verdict(record.failures)
+    raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)
+
+
+def _rates(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as e:
+        raise RecipeError(f"--rate {text}: expected numbers separated by commas, as in 50,100") from e
+
+
+def _earlier(path: Path | None) -> "LoadRecord | None":
+    from optkit.serving.load import LoadRecord
+
+    return LoadRecord.read(path) if path else None
+
+
+def _bytes(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as e:
+        raise FeedError(f"--body {path}: cannot be read ({e.strerror or e})") from e
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    if token and not (token.isascii() and token.isprintable()):
+        raise RecipeError(
+            "--token: holds characters that no key has; expected the inference key of TorchServe's key_file.json"
+        )
+    return {"Authorization": f"Bearer {token}"} if token else {}
