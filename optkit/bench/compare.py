@@ -19,7 +19,7 @@ from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
 from optkit.progress import track
-from optkit.runners import CallPlan, Runner, open_runner
+from optkit.runners import CallPlan, Device, Runner, open_runner
 from optkit.runners.base import shapes_text
 from optkit.tensors import Feed, batch_dim
 
@@ -35,6 +35,7 @@ class Measured:
     knees: tuple[Knee, ...]
     not_run: tuple[NotRun, ...]
     interrupted: bool
+    left_out: int = 0  # blocks in which a model had to wait for the processors, where there were enough others
 
 
 def measure(
@@ -44,7 +45,8 @@ def measure(
 
     In a block every artifact takes one turn, in an order drawn anew for each block: a fresh session, first calls that are dropped, then
     calls that are counted, at one batch size after the other. Blocks go on until every interval is as narrow as was asked, and end at
-    the time limit or the largest number of blocks in any case. Artifacts are never interleaved call by call: each would then find the
+    the time limit or the largest number of blocks in any case. A block in which an artifact was starved of processors is set aside and
+    another one measured; where most are so, or the limits leave too few others, all are taken, and the records say in how many it was so. Artifacts are never interleaved call by call: each would then find the
     other's weights in the cache. Copies between host and device are not included. A model in Python is built once a process (building may
     mean training): its sessions share their weights, which lie where they lie in every block.
 
@@ -68,7 +70,10 @@ def measure(
     if stopped is not Stopped.INTERRUPTED:
         try:
             for name in series.names if settings.concurrency else ():
-                concurrency += _concurrency(name, artifacts[name], series, settings)
+                try:
+                    concurrency += _concurrency(name, artifacts[name], series, settings)
+                except OptkitError as e:
+                    series.not_run[f"{name}, several callers"] = str(e)
         except KeyboardInterrupt:
             stopped = Stopped.INTERRUPTED
     return series.measured(stopped, concurrency)
@@ -105,7 +110,7 @@ class _Series:
         try:
             for _ in track(range(self.settings.max_blocks), "bench", self.settings.max_blocks):
                 self._add_row([str(name) for name in random.permutation(self.names)])
-                if len(self.rows) >= self.settings.min_blocks and self._is_precise():
+                if self._is_enough() and self._is_precise():
                     return Stopped.PRECISE
                 if time.monotonic() - started >= self.settings.time_limit_s:
                     return Stopped.TIME
@@ -126,6 +131,21 @@ class _Series:
             raise RunnerError("\n".join(dict.fromkeys(self.not_run.values())))
         self.rows.append(row)
 
+    def _fed(self) -> list[dict[str, Turn]]:
+        """Return the blocks in which every artifact got the processors that it asked for."""
+        return [row for row in self.rows if not any(block.starved for turn in row.values() for block in turn.blocks)]
+
+    def _is_enough(self) -> bool:
+        """Whether there are as many blocks as are asked for, starved ones only where most are: then no quiet moment is waited for."""
+        fed, fewest = len(self._fed()), self.settings.min_blocks
+        return fed >= fewest or (len(self.rows) >= 2 * fewest and 2 * fed < len(self.rows))
+
+    @property
+    def _used(self) -> list[dict[str, Turn]]:
+        """The blocks that the numbers are made of: those without a starved artifact, or all where there are too few of them."""
+        fed = self._fed()
+        return fed if len(fed) >= self.settings.min_blocks else self.rows
+
     def _is_precise(self) -> bool:
         """Whether every comparison has an interval as narrow as was asked; one without a reference never gets narrower."""
         if self.reference in self.not_run:
@@ -139,24 +159,26 @@ class _Series:
 
     def _log_ratios(self, name: str, point: int) -> list[float]:
         return [
-            math.log(row[self.reference].blocks[point].p50_ms / row[name].blocks[point].p50_ms) for row in self.rows
+            math.log(row[self.reference].blocks[point].p50_ms / row[name].blocks[point].p50_ms) for row in self._used
         ]
 
     def measured(self, stopped: Stopped, concurrency: Sequence[ConcurrentLoad]) -> Measured:
         """Return the records of what was found."""
+        used = self._used
         measurements = [
-            measurement(name, self.artifacts[name], [row[name] for row in self.rows], i, sizes, self.settings)
+            measurement(name, self.artifacts[name], [row[name] for row in used], i, sizes, self.settings)
             for i, sizes in enumerate(self.points)
             for name in self.names
         ]
         return Measured(
-            order=tuple(tuple(row) for row in self.rows),
+            order=tuple(tuple(row) for row in used),
             measurements=tuple(measurements),
             speed_ups=tuple(speed_up(a, b, self.settings, stopped) for a, b in _pairs(measurements, self.reference)),
             concurrency=tuple(concurrency),
             knees=tuple(knees(measurements)),
             not_run=tuple(NotRun(artifact=name, reason=reason) for name, reason in self.not_run.items()),
             interrupted=stopped is Stopped.INTERRUPTED,
+            left_out=len(self.rows) - len(used),
         )
 
 
@@ -169,7 +191,10 @@ def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tupl
 def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) -> Turn:
     """Load an artifact anew and time it at each point."""
     began = time.perf_counter()
-    with open_runner(artifact, settings.device, settings.threads_used) as runner, watching(settings.device) as watch:
+    with (
+        open_runner(artifact, settings.device, settings.threads_used, cuda_graph=settings.cuda_graph) as runner,
+        watching(settings.device) as watch,
+    ):
         load_ms, first_call_ms = (time.perf_counter() - began) * 1000, 0.0
         blocks: list[Block] = []
         parts: list[CallParts] = []
@@ -199,7 +224,11 @@ def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | N
 
 def _concurrency(name: str, artifact: Artifact, series: _Series, settings: BenchSettings) -> Iterator[ConcurrentLoad]:
     """Load an artifact once more, and call it at each point with each number of callers."""
-    with open_runner(artifact, settings.device, settings.threads_used) as runner:
+    streams = max(settings.concurrency) if settings.device is Device.CUDA else 1
+    with open_runner(artifact, settings.device, settings.threads_used, streams, settings.cuda_graph) as runner:
+        obstacle = runner.several_callers_obstacle()
+        if obstacle and max(settings.concurrency) > 1:
+            raise RunnerError(f"{runner.title}: {obstacle}")
         for sizes, feed in zip(series.points, series.feeds, strict=True):
             batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
             for callers in settings.concurrency:

@@ -48,12 +48,13 @@ def measurement(
         batch=batch,
         sizes=dict(sizes),
         includes_copies=False,
-        cuda_graph=False,
+        cuda_graph=settings.cuda_graph,
         load_ms=None if shared else float(np.median([turn.load_ms for turn in turns])),
         first_call_ms=float(np.median([turn.first_call_ms for turn in turns])),
         calls=len(every),
         dropped_calls=sum(block.dropped_calls + block.throttled_calls * (not block.all_throttled) for block in blocks),
         blocks_p50_ms=tuple(block.p50_ms for block in blocks),
+        blocks_waited=tuple(block.waited for block in blocks),
         times_ms=tuple(_thinned(block.times_ms) for block in blocks),
         p50_ms=float(np.median(every)),
         p90_ms=percentile(every, 90),
@@ -96,6 +97,7 @@ def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSett
         free_high=found.free_high,
         verdict=verdict(found, settings.equal_within),
         blocks=len(logs),
+        starved_blocks=sum(a or b for a, b in zip(reference.starved, candidate.starved, strict=True)),
         stopped=Stopped.PRECISE if stopped is not Stopped.INTERRUPTED and is_precise(found, settings) else stopped,
     )
 
