@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,7 +81,7 @@ class _TorchRunner(Runner):
         import torch
 
         args, kwargs = self._placed(feed)
-        call = functools.partial(self._function(), *args, **kwargs)
+        call: Callable[[], object] = functools.partial(self._function(), *args, **kwargs)
         if self.device is Device.CPU:
             return call
         torch.cuda.synchronize()  # a caller's own stream does not wait for the copies
@@ -108,15 +108,15 @@ class _TorchRunner(Runner):
         self._held.append((call, outputs))
         return replay
 
-    def calling(self) -> contextlib.AbstractContextManager[object]:
-        """Return torch's inference mode, which is one of a thread, and with several streams one of the thread's own."""
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """Stand in torch's inference mode, which is one of a thread, and with several streams on one of the thread's own."""
         import torch
 
-        inside = contextlib.ExitStack()
-        inside.enter_context(torch.inference_mode())
-        if self.device is Device.CUDA and self.streams > 1:
-            inside.enter_context(torch.cuda.stream(torch.cuda.Stream()))
-        return inside
+        own = self.device is Device.CUDA and self.streams > 1
+        stream = torch.cuda.stream(torch.cuda.Stream()) if own else contextlib.nullcontext()
+        with torch.inference_mode(), stream:
+            yield
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
         """Return the parts of a call on a GPU by CUDA events; nothing on a CPU."""
@@ -127,7 +127,7 @@ class _TorchRunner(Runner):
         on_host = {name: torch.from_numpy(np.array(array)).pin_memory() for name, array in feed.items()}
         placed = {name: tensor.to(self._where) for name, tensor in on_host.items()}
         args, kwargs = self._call.arguments(placed)
-        call = functools.partial(self._function(), *args, **kwargs)
+        call: Callable[[], object] = functools.partial(self._function(), *args, **kwargs)
         with torch.inference_mode():
             outputs = call()
         if self.cuda_graph:
