@@ -12,6 +12,12 @@ from pydantic import Field
 from optkit.diagnosis import Moments
 from optkit.record import Record
 
+TRIMMED = 0.1  # of the blocks of a comparison, at either end, that its mean leaves out
+# Of the time in which the threads of a block wanted to run, the share from which on they were starved of processors. Measured on two
+# cores: alone they wait for 0 to 3 % of it, beside two processes at work for 15 to 55 %, with a load of 10 for 60 to 90 %. From a fifth
+# on a mean is a quarter too long at least, and PyTorch's threads, which wait for each other, may take 100 times as long.
+STARVED = 0.2
+
 
 class Tolerance(Record):
     """How far a candidate may be from the reference.
@@ -119,6 +125,15 @@ class GpuConditions(Record):
     throttled_calls: int
     throttled_calls_kept: int  # of blocks in which every call was throttled; the others are left out of every number
 
+    @property
+    def throttled_text(self) -> str:
+        """What became of the calls that were made while it was throttled, and why it was."""
+        if not self.throttled_calls:
+            return "no"
+        kept, dropped = self.throttled_calls_kept, self.throttled_calls - self.throttled_calls_kept
+        told = [f"{dropped} dropped"] * bool(dropped) + [f"{kept} in the numbers"] * bool(kept)
+        return f"{', '.join(told)}: {', '.join(self.throttle_reasons)}"
+
 
 class CallParts(Record):
     """Where the time of one call on a GPU goes: medians in ms. The parts overlap, so their sum is no latency."""
@@ -138,6 +153,9 @@ class Latencies(Record):
     calls: int  # that the numbers below are made of
     dropped_calls: int  # made and left out: the first ones after every switch, and those of a throttled GPU
     blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of all that is compared alternate
+    blocks_waited: tuple[
+        float | None, ...
+    ] = ()  # share (0 to 1) of the time that its threads wanted to run and had to wait
     times_ms: tuple[tuple[float, ...], ...]  # of each block, some hundred of its calls spread evenly over it
     p50_ms: float
     p90_ms: float | None
@@ -145,6 +163,17 @@ class Latencies(Record):
     p99_ms: float | None
     mean_ms: float
     min_ms: float
+
+    @property
+    def starved(self) -> tuple[bool, ...]:
+        """For each block, whether others took so much of the processors that its times are theirs too."""
+        waited = self.blocks_waited or (None,) * len(self.blocks_p50_ms)
+        return tuple(share is not None and share >= STARVED for share in waited)
+
+    @property
+    def busy(self) -> bool:
+        """Whether more of its blocks were starved than may meet a bad moment."""
+        return _too_many(sum(self.starved), len(self.starved))
 
     @property
     def tail(self) -> tuple[str, float]:
@@ -208,7 +237,18 @@ class SpeedUp(Record):
     free_high: float | None
     verdict: Verdict
     blocks: int
+    starved_blocks: int = 0  # of these, where one of the two had to wait for processors that others used
     stopped: Stopped
+
+    @property
+    def busy(self) -> bool:
+        """Whether the ratio is that of a busy machine: more blocks were starved than the mean leaves out."""
+        return _too_many(self.starved_blocks, self.blocks)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, never without the condition that it holds under."""
+        return f"{self.verdict}, busy" if self.busy else str(self.verdict)
 
 
 class ConcurrentLoad(Record):
@@ -217,6 +257,8 @@ class ConcurrentLoad(Record):
     artifact: str
     batch: int
     callers: int
+    streams: int | None = None  # CUDA streams: one for each caller; None on a CPU
+    cuda_graph: bool = False  # whether each caller replayed a CUDA graph of its own
     calls: int
     samples_per_s: float
     p50_ms: float
@@ -295,6 +337,10 @@ class Quantization(Record):
 def at(sizes: dict[str, int]) -> str:
     """Return ` at batch=8`, or nothing for a model without dynamic dimensions."""
     return f" at {', '.join(f'{name}={size}' for name, size in sizes.items())}" if sizes else ""
+
+
+def _too_many(starved: int, blocks: int) -> bool:
+    return starved > int(TRIMMED * blocks)
 
 
 def _all_finite(values: Sequence[float | None]) -> list[float]:

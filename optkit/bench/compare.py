@@ -18,7 +18,7 @@ from optkit.bench.timing import Block, time_block
 from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
-from optkit.runners import CallPlan, Runner, open_runner
+from optkit.runners import CallPlan, Device, Runner, open_runner
 from optkit.runners.base import shapes_text
 from optkit.tensors import Feed, batch_dim
 
@@ -34,6 +34,7 @@ class Measured:
     knees: tuple[Knee, ...]
     not_run: tuple[NotRun, ...]
     interrupted: bool
+    left_out: int = 0  # blocks in which a model had to wait for the processors, where there were enough others
 
 
 def measure(
@@ -43,9 +44,11 @@ def measure(
 
     In a block every artifact takes one turn, in an order drawn anew for each block: a fresh session, first calls that are dropped, then
     calls that are counted, at one batch size after the other. Blocks go on until every interval is as narrow as was asked, and end at
-    the time limit or the largest number of blocks in any case. Artifacts are never interleaved call by call: each would then find the
-    other's weights in the cache. Copies between host and device are not included. A model in Python is built once a process (building may
-    mean training): its sessions share their weights, which lie where they lie in every block.
+    the time limit or the largest number of blocks in any case. A block in which an artifact was starved of processors is set aside and
+    another one measured; where most are so, or the limits leave too few others, all are taken, and the records say in how many it was so.
+    Artifacts are never interleaved call by call: each would then find the other's weights in the cache. Copies between host and device are
+    not included. A model in Python is built once a process (building may mean training): its sessions share their weights, which lie where
+    they lie in every block.
 
     With Ctrl-C the blocks that were whole are returned; before the first one it passes on.
 
@@ -69,7 +72,10 @@ def measure(
     if stopped is not Stopped.INTERRUPTED:
         try:
             for name in series.names if settings.concurrency else ():
-                concurrency += _concurrency(name, artifacts[name], points, feeds, settings)
+                try:
+                    concurrency += _concurrency(name, artifacts[name], points, feeds, settings)
+                except OptkitError as e:
+                    series.not_run[f"{name}, several callers"] = str(e)
         except KeyboardInterrupt:
             stopped = Stopped.INTERRUPTED
     return _measured(series, artifacts, points, stopped, concurrency)
@@ -84,19 +90,20 @@ def _measured(
 ) -> Measured:
     """Return the records of what was found."""
     measurements = [
-        measurement(name, artifacts[name], [row[name] for row in series.rows], i, sizes, series.settings)
+        measurement(name, artifacts[name], [row[name] for row in series.used], i, sizes, series.settings)
         for i, sizes in enumerate(points)
         for name in series.names
     ]
     pairs = _pairs(measurements, series.reference)
     return Measured(
-        order=tuple(tuple(row) for row in series.rows),
+        order=tuple(tuple(row) for row in series.used),
         measurements=tuple(measurements),
         speed_ups=tuple(speed_up(a, b, series.settings, stopped) for a, b in pairs),
         concurrency=tuple(concurrency),
         knees=tuple(knees(measurements)),
         not_run=tuple(NotRun(artifact=name, reason=reason) for name, reason in series.not_run.items()),
         interrupted=stopped is Stopped.INTERRUPTED,
+        left_out=len(series.rows) - len(series.used),
     )
 
 
@@ -109,7 +116,10 @@ def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tupl
 def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) -> Turn:
     """Load an artifact anew and time it at each point."""
     began = time.perf_counter()
-    with open_runner(artifact, settings.device, settings.threads_used) as runner, watching(settings.device) as watch:
+    with (
+        open_runner(artifact, settings.device, settings.threads_used, cuda_graph=settings.cuda_graph) as runner,
+        watching(settings.device) as watch,
+    ):
         load_ms, first_call_ms = (time.perf_counter() - began) * 1000, 0.0
         blocks: list[Block] = []
         parts: list[CallParts] = []
@@ -145,7 +155,11 @@ def _concurrency(
     settings: BenchSettings,
 ) -> Iterator[ConcurrentLoad]:
     """Load an artifact once more, and call it at each point with each number of callers."""
-    with open_runner(artifact, settings.device, settings.threads_used) as runner:
+    streams = max(settings.concurrency) if settings.device is Device.CUDA else 1
+    with open_runner(artifact, settings.device, settings.threads_used, streams, settings.cuda_graph) as runner:
+        obstacle = runner.several_callers_obstacle()
+        if obstacle and max(settings.concurrency) > 1:
+            raise RunnerError(f"{runner.title}: {obstacle}")
         for sizes, feed in zip(points, feeds, strict=True):
             batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
             for callers in settings.concurrency:

@@ -8,7 +8,7 @@ import numpy as np
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import percentile
 from optkit.findings import ConcurrentLoad
-from optkit.runners import Runner
+from optkit.runners import Device, Runner
 from optkit.tensors import Feed
 
 LOAD_BLOCKS = 10  # a load lasts as long as so many blocks
@@ -37,6 +37,8 @@ def concurrent_load(
         artifact=artifact,
         batch=batch,
         callers=callers,
+        streams=None if settings.device is Device.CPU else callers,
+        cuda_graph=settings.cuda_graph,
         calls=len(times),
         samples_per_s=batch * len(times) / seconds,
         p50_ms=float(np.median(times)),

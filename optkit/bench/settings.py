@@ -24,6 +24,7 @@ class BenchSettings(Record):
     concurrency: tuple[int, ...] = Field(default=(), description="numbers of callers at once; none: not measured")
     threads: int | None = Field(default=None, ge=1)  # of each runtime; None takes every usable core
     device: Device = Device.CPU
+    cuda_graph: bool = Field(default=False, description="whether calls replay a captured CUDA graph; on device cuda")
     seed: int = Field(default=0, ge=0)  # of the random order
     block_s: float = Field(default=0.05, ge=0)  # the shortest time of a block's counted calls
     block_calls: int = Field(default=5, ge=1)  # the fewest counted calls of a block
@@ -50,6 +51,8 @@ class BenchSettings(Record):
             raise ValueError(f"min_blocks: {self.min_blocks}; at most max_blocks, {self.max_blocks}, is expected")
         if any(callers < 1 for callers in self.concurrency):
             raise ValueError(f"concurrency: {', '.join(map(str, self.concurrency))}; every number must be at least 1")
+        if self.cuda_graph and self.device is not Device.CUDA:
+            raise ValueError(f"cuda_graph: is for device cuda; the device is {self.device}")
         return self
 
 

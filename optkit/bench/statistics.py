@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optkit.findings import Verdict
+from optkit.findings import TRIMMED, Verdict
 
 CONFIDENCE = 0.95
-TRIMMED = 0.1  # of the blocks, at either end
 MIN_CALLS_ABOVE = 5  # a percentile with fewer calls above it is one or two outliers
 
 

@@ -48,7 +48,7 @@ def measurement(
         batch=batch,
         sizes=dict(sizes),
         includes_copies=False,
-        cuda_graph=False,
+        cuda_graph=settings.cuda_graph,
         load_ms=None if shared else float(np.median([turn.load_ms for turn in turns])),
         first_call_ms=float(np.median([turn.first_call_ms for turn in turns])),
         samples_per_s=float(batch * 1000 / found.mean_ms),
@@ -65,6 +65,7 @@ def latencies(blocks: Sequence[Block]) -> Latencies:
         calls=len(every),
         dropped_calls=sum(block.dropped_calls + block.throttled_calls * (not block.all_throttled) for block in blocks),
         blocks_p50_ms=tuple(block.p50_ms for block in blocks),
+        blocks_waited=tuple(block.waited for block in blocks),
         times_ms=tuple(_thinned(block.times_ms) for block in blocks),
         p50_ms=float(np.median(every)),
         p90_ms=percentile(every, 90),
@@ -83,26 +84,22 @@ def _median_parts(parts: Sequence[CallParts]) -> CallParts | None:
     )
 
 
-def log_ratios(reference: Sequence[float], candidate: Sequence[float]) -> list[float]:
-    """Return the log of how many times faster the candidate was, block by block, from the medians of the blocks."""
-    both = zip(reference, candidate, strict=True)
-    return [math.log(theirs / mine) for theirs, mine in both]
-
-
 def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSettings, stopped: Stopped) -> SpeedUp:
     """Return the comparison of two artifacts that were measured in the same blocks."""
-    logs = log_ratios(reference.blocks_p50_ms, candidate.blocks_p50_ms)
-    return compared(reference.artifact, candidate.artifact, candidate.batch, logs, settings, stopped)
+    return compared(
+        (reference.artifact, candidate.artifact), candidate.batch, (reference, candidate), settings, stopped
+    )
 
 
 def compared(
-    reference: str, candidate: str, batch: int, logs: Sequence[float], settings: BenchSettings, stopped: Stopped
+    names: tuple[str, str], batch: int, times: tuple[Latencies, Latencies], settings: BenchSettings, stopped: Stopped
 ) -> SpeedUp:
-    """Return the comparison that the log ratios of the blocks give."""
-    found = intervals(logs)
+    """Return the comparison of two, the reference first, that took turns in the same blocks."""
+    medians = zip(times[0].blocks_p50_ms, times[1].blocks_p50_ms, strict=True)
+    found = intervals([math.log(theirs / mine) for theirs, mine in medians])
     return SpeedUp(
-        reference=reference,
-        candidate=candidate,
+        reference=names[0],
+        candidate=names[1],
         batch=batch,
         ratio=found.ratio,
         low=found.low,
@@ -110,7 +107,8 @@ def compared(
         free_low=found.free_low,
         free_high=found.free_high,
         verdict=verdict(found, settings.equal_within),
-        blocks=len(logs),
+        blocks=len(times[0].blocks_p50_ms),
+        starved_blocks=sum(a or b for a, b in zip(times[0].starved, times[1].starved, strict=True)),
         stopped=Stopped.PRECISE if stopped is not Stopped.INTERRUPTED and is_precise(found, settings) else stopped,
     )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optkit.bench.processor import ProcessorTime
 from optkit.bench.settings import BenchSettings
+from optkit.findings import STARVED
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Block:
     samples: tuple[GpuSample, ...] = ()
     throttled_calls: int = 0  # left out of `times_ms`, unless every call was throttled
     all_throttled: bool = False
+    waited: float | None = (
+        None  # for a processor: the share of the time that its threads wanted to run; None where it is not told
+    )
+
+    @property
+    def starved(self) -> bool:
+        """Whether others took so much of the processors that the times are theirs too."""
+        return self.waited is not None and self.waited >= STARVED
 
     @functools.cached_property
     def p50_ms(self) -> float:
@@ -46,9 +56,15 @@ def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
     each other without a pause: the caches hold what the model itself leaves in them. Nothing but the clock is read between two calls.
     """
     dropped = _calls(call, settings.drop_s, settings.drop_calls)
+    asked = ProcessorTime.now()
     began_s = time.perf_counter_ns() / 1e9
     counted = _calls(call, settings.block_s, settings.block_calls)
-    return Block(np.array(counted) / 1e6, len(dropped), began_s)
+    waited = _waited(asked, ProcessorTime.now())
+    return Block(np.array(counted) / 1e6, len(dropped), began_s, waited=waited)
+
+
+def _waited(before: ProcessorTime | None, after: ProcessorTime | None) -> float | None:
+    return after.waited_since(before) if before and after else None
 
 
 def _calls(call: Callable[[], object], shortest_s: float, fewest: int) -> list[int]:

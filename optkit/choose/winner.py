@@ -1,7 +1,7 @@
 """Which artifact wins, among those that passed every gate, and why each other one does not."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -85,7 +85,17 @@ def choose_winner(
         best = min(tied, key=lambda c: (-_known(c.accuracy), c.size_bytes, ratios[c.name].ratio))
         ratios = {c.name: _ratio(times[c.name], times[best.name]) for c in able}
     lost = [Lost(artifact=c.name, reason=_why_not(c, best, choice, ratios)) for c in candidates if c is not best]
-    return Winner(artifact=best.name, reason=_why(best, able, measurements, speed_ups, choice), lost=tuple(lost))
+    reason = _why(best, able, measurements, speed_ups, choice)
+    if choice.by is not By.SIZE and _busy({c.name for c in able}, measurements, speed_ups):
+        reason += "; measured while the machine was busy, so another one may be ahead on a quiet machine"
+    return Winner(artifact=best.name, reason=reason, lost=tuple(lost))
+
+
+def _busy(names: Set[str], measurements: Sequence[Measurement], speed_ups: Sequence[SpeedUp]) -> bool:
+    """Whether what the choice stands on was measured while others used the processors."""
+    return any(m.busy for m in measurements if m.artifact in names) or any(
+        s.busy for s in speed_ups if s.candidate in names
+    )
 
 
 def _log_times(measurements: Sequence[Measurement], name: str, choice: Choice) -> list[float]:

@@ -115,7 +115,11 @@ def _worth_notes(found: Quantization, artifact: Artifact, for_cpu: bool) -> list
     speed = found.speed_up
     interval = f" ({speed.low:.2f} to {speed.high:.2f})" if speed.low and speed.high else ""
     times = f"p50 at batch {speed.batch} {found.p50_before_ms:.3g} -> {found.p50_after_ms:.3g} ms: {speed.ratio:.2f}x{interval}"
+    if speed.busy:
+        times += f", measured while the machine was busy in {speed.starved_blocks} of {speed.blocks} blocks"
     match speed.verdict:
+        case Verdict.FASTER if speed.busy:
+            return [f"{size}, {times}: measure again on a quiet machine"]
         case Verdict.FASTER:
             return [f"{size}, {times} as fast as FP32"]
         case Verdict.TOO_NOISY:

@@ -22,6 +22,9 @@ def bench(
         str | None, typer.Option(help="Numbers of callers at once, as 1,2,4.", show_default="not measured")
     ] = None,
     device: options.DeviceName = "cpu",
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Replay a captured CUDA graph; with --device cuda.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Of each runtime.", show_default="all cores")] = None,
     half_width: Annotated[float, typer.Option(help="Of a speed-up's 95 % interval, relative, to measure to.")] = 0.015,
     time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
@@ -63,6 +66,7 @@ def bench(
         batches=parse_sizes("--batch", batches),
         concurrency=parse_sizes("--concurrency", concurrency),
         device=parse_device(device),
+        cuda_graph=cuda_graph,
         threads=threads,
         half_width=half_width,
         time_limit_s=time_limit_s,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from optkit.bench import BenchSettings, Machine, load_average, this_machine
 from optkit.bench.series import Series
-from optkit.bench.summary import Turn, compared, latencies, log_ratios
+from optkit.bench.summary import Turn, compared, latencies
 from optkit.bench.timing import time_block
 from optkit.check import compare_outputs
 from optkit.errors import RecipeError
@@ -90,10 +90,9 @@ def compare_variants(
     turns = {name: functools.partial(_turn, v, requests[0], settings, limit_s) for name, v in both.items()}
     series = Series(turns, NAMES[0], settings, may_drop=False)
     stopped = series.run()
-    times = [_times(variant, [row[name] for row in series.rows]) for name, variant in both.items()]
-    logs = log_ratios(times[0].latencies.blocks_p50_ms, times[1].latencies.blocks_p50_ms)
+    times = [_times(variant, [row[name] for row in series.used]) for name, variant in both.items()]
     found = tuple(o for x, y in zip(*answers, strict=True) for o in compare_answers(x, y, tolerance))
-    speed = compared(*NAMES, _rows(requests[0]), logs, settings, stopped)
+    speed = compared(NAMES, _rows(requests[0]), (times[0].latencies, times[1].latencies), settings, stopped)
     failures, warnings = _held(b.url, speed, found, gates)
     return AbRecord(
         a=times[0],
@@ -105,7 +104,7 @@ def compare_variants(
         requests=len(requests),
         tolerance=tolerance,
         answers=found,
-        order=tuple(tuple(row) for row in series.rows),
+        order=tuple(tuple(row) for row in series.used),
         speed_up=speed,
         max_regression=gates.max_regression,
         failures=failures,

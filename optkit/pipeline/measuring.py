@@ -87,6 +87,7 @@ def bench_record(
         knees=found.knees,
         not_run=found.not_run,
         interrupted=found.interrupted,
+        left_out=found.left_out,
     )
 
 

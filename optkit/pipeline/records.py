@@ -148,10 +148,18 @@ class BenchRecord(Document):
     not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
     comparison: Comparison | None = None  # with the baseline that was given
     interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
+    left_out: int = 0  # blocks in which a model was starved of processors, where there were enough others
+
+    @property
+    def starved_blocks(self) -> int:
+        """In how many blocks a model had to wait for processors that others used."""
+        return sum(any(block) for block in zip(*(m.starved for m in self.measurements), strict=False))
 
     @property
     def busy(self) -> bool:
-        """Whether others wanted the machine too, just before: their work is in the numbers."""
+        """Whether others wanted the machine too, so that their work is in the numbers; by its load before where blocks do not tell."""
+        if any(share is not None for m in self.measurements for share in m.blocks_waited):
+            return any(m.busy for m in self.measurements) or any(s.busy for s in self.speed_ups)
         return self.load_before is not None and self.load_before >= 1.5 * self.machine.cores
 
 

@@ -20,7 +20,7 @@ def ab_tables(record: AbRecord) -> list[Table]:
     s = record.speed_up
     verdict = plain_table("how many times faster b is", "speed-up", "95 %", "distribution-free", "verdict")
     spans = (interval_text(s.low, s.high), interval_text(s.free_low, s.free_high))
-    verdict.add_row(f"{s.ratio:.3f}x", *spans, Text(s.verdict, STYLES[s.verdict]))
+    verdict.add_row(f"{s.ratio:.3f}x", *spans, Text(s.verdict_text, "yellow" if s.busy else STYLES[s.verdict]))
     return [table, verdict]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from optkit.pipeline.records import RunRecord
-from optkit.report.verdict import conditions, verdict_sentence
+from optkit.report.verdict import busy_machine, conditions, verdict_sentence
 from optkit.report.view import row_of, shown_batch
 
 
@@ -23,7 +23,8 @@ def run_markdown(record: RunRecord) -> str:
     missing = [f"{step.name}: {step.status}: {step.reason}" for step in record.steps if not step.made]
     missing += [f"{m.artifact}: not measured: {m.reason}" for m in (record.bench.not_run if record.bench else ())]
     parts += [listed("Not run", missing)] if missing else []
-    parts += [f"<sub>{cell(text)}</sub>" for text in (conditions(record),) if text]
+    busy = busy_machine(record.bench) if record.bench else []
+    parts += [f"<sub>{cell(text)}</sub>" for text in (conditions(record), *busy) if text]
     return "\n\n".join(parts) + "\n"
 
 

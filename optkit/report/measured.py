@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from optkit.diagnosis import count
 from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
 from optkit.pipeline.records import BenchRecord, SelfTestRecord
 from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine
+from optkit.report.verdict import busy_machine, included
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 
@@ -22,6 +21,7 @@ def bench_tables(record: BenchRecord) -> list[Table]:
     if record.speed_ups:
         tables.append(_comparisons(record.speed_ups))
     tables.append(_included(record.measurements))
+    tables += [_gpu(record.measurements)] if any(m.gpu or m.parts for m in record.measurements) else []
     return [*tables, *([_concurrency(record)] if record.concurrency else [])]
 
 
@@ -29,13 +29,11 @@ def bench_notes(record: BenchRecord) -> list[str]:
     """Return how it was measured, why it stopped, and what one should know before one believes it."""
     first = record.measurements[0]
     where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
-    copies = "with" if first.includes_copies else "without"
-    graph = "replayed from a CUDA graph, " if first.cuda_graph else ""
     cores = f" (processors {_ranges(first.affinity)})" if first.affinity else ""
     load = "" if record.load_before is None else f", a load of {record.load_before:.1f} before"
     governor = f", governor {record.machine.governor}" if record.machine.governor else ""
     lines = [
-        f"measured: {where}, {count(first.threads, 'thread')}{cores}{governor}{load}; {graph}{copies} copies between host and device, models warm",
+        f"measured: {where}, {included(first)}, models warm{cores}{governor}{load}",
         f"{len(record.order)} blocks in random order (seed {record.settings.seed}), every model loaded anew for each",
     ]
     lines += [f"{reason}: {_of(record, reason)}" for reason in dict.fromkeys(s.stopped for s in record.speed_ups)]
@@ -75,7 +73,8 @@ def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
     table = plain_table(title, "artifact", "batch", "speed-up", "95 %", "distribution-free", "verdict")
     for s in speed_ups:
         ratio, t, free = f"{s.ratio:.3f}x", interval_text(s.low, s.high), interval_text(s.free_low, s.free_high)
-        table.add_row(s.candidate, str(s.batch), ratio, t, free, Text(s.verdict, STYLES[s.verdict]))
+        style = "yellow" if s.busy else STYLES[s.verdict]
+        table.add_row(s.candidate, str(s.batch), ratio, t, free, Text(s.verdict_text, style))
     return table
 
 
@@ -105,9 +104,38 @@ def _included(measured: Sequence[Measurement]) -> Table:
     return table
 
 
-def _concurrency(record: BenchRecord) -> Table:
+def _gpu(measured: Sequence[Measurement]) -> Table:
+    """Return where a call's time goes on the GPU, and what the GPU did meanwhile."""
+    columns = ("enqueue ms", "copy in ms", "compute ms", "copy out ms", "mJ", "W", "C", "throttled")
     table = plain_table(
-        "several callers at once", "artifact", "batch", "callers", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "samples/s"
+        "a call on the GPU: its parts overlap; energy is that of one call", "artifact", "batch", *columns
+    )
+    for m in measured:
+        parts = m.parts.model_dump().values() if m.parts else (None,) * 4
+        gpu = m.gpu
+        found = (gpu.energy_mj_per_inference, gpu.mean_power_w, gpu.max_temperature_c) if gpu else (None,) * 3
+        table.add_row(
+            m.artifact,
+            str(m.batch),
+            *("" if ms is None else ms_text(ms) for ms in parts),
+            *("" if value is None else f"{value:.3g}" for value in found),
+            gpu.throttled_text if gpu else "",
+        )
+    return table
+
+
+def _concurrency(record: BenchRecord) -> Table:
+    streams = ", each on a CUDA stream of its own" if any(load.streams for load in record.concurrency) else ""
+    table = plain_table(
+        f"several callers at once{streams}",
+        "artifact",
+        "batch",
+        "callers",
+        "p50 ms",
+        "p90 ms",
+        "p95 ms",
+        "p99 ms",
+        "samples/s",
     )
     for load in record.concurrency:
         times = (load.p50_ms, load.p90_ms, load.p95_ms, load.p99_ms)

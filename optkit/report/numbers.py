@@ -24,11 +24,14 @@ def provider_text(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")
 
 
-def ratio_text(ratio: float, low: float | None, high: float | None) -> str:
-    """Return a ratio, and its interval where there is one; from 100 on without decimals, so that tables keep within their width."""
+def ratio_text(ratio: float, low: float | None, high: float | None, *, busy: bool = False) -> str:
+    """Return a ratio, and its interval where there is one; from 100 on without decimals, so that tables keep within their width.
+
+    A star marks one that a busy machine gave.
+    """
     digits = 2 if ratio < 100 else 0
     interval = f" ({low:.{digits}f}-{high:.{digits}f})" if low is not None and high is not None else ""
-    return f"{ratio:.{digits}f}x{interval}"
+    return f"{ratio:.{digits}f}x{'*' if busy else ''}{interval}"
 
 
 def change_text(change: float) -> str:

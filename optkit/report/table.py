@@ -91,6 +91,13 @@ def plain_table(title: str, *columns: str) -> Table:
         "in float",
         "value",
         "predicted ms",
+        "enqueue ms",
+        "copy in ms",
+        "compute ms",
+        "copy out ms",
+        "mJ",
+        "W",
+        "C",
     }
     for column in columns:
         table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")
@@ -128,11 +135,11 @@ def _latency(measured: Measurement | None) -> tuple[str, str, str]:
 
 
 def _ratio(found: SpeedUp | None) -> str:
-    return ratio_text(found.ratio, None, None) if found else ""
+    return ratio_text(found.ratio, None, None, busy=found.busy) if found else ""
 
 
 def _ranged(found: SpeedUp | None) -> str:
-    return ratio_text(found.ratio, found.low, found.high) if found else ""
+    return ratio_text(found.ratio, found.low, found.high, busy=found.busy) if found else ""
 
 
 def _find(bench: "BenchRecord | None", name: str, batch: int | None) -> Measurement | None:

@@ -7,11 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
-from optkit.diagnosis import count
 from optkit.engine import TITLES, sm_text
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine
+from optkit.report.verdict import busy_machine, included
 
 if TYPE_CHECKING:
     from optkit.pipeline.inspecting import Examination, Inspection
@@ -43,11 +42,8 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
     lines += [f"{step.status}: {step.name}: {step.reason}" for step in record.steps if not step.made]
     if record.bench:
         first = record.bench.measurements[0]
-        copies = "with" if first.includes_copies else "without"
         where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
-        lines.append(
-            f"measured: {where}, {count(first.threads, 'thread')}, {copies} copies between host and device, models warm"
-        )
+        lines.append(f"measured: {where}, {included(first)}, models warm")
         lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
     if record.winner:

@@ -3,6 +3,7 @@
 import math
 
 from optkit.diagnosis import count
+from optkit.findings import Measurement
 from optkit.pipeline.records import BenchRecord, RunRecord
 from optkit.report.numbers import size_text
 
@@ -32,7 +33,17 @@ def verdict_sentence(record: RunRecord) -> str:
     listed = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else "won"
     if record.failures:
         return f"The run failed; of what passed every gate, {best.name} {listed}."
+    if record.bench.busy:
+        return f"{best.name} wins, but the machine was busy: measured so, it {listed}. It passed every gate."
     return f"{best.name} wins: it {listed}, and passed every gate."
+
+
+def included(m: Measurement) -> str:
+    """Return what a latency includes: threads, copies, and whether a CUDA graph was replayed."""
+    copies = "with" if m.includes_copies else "without"
+    graph = "" if m.device == "cpu" else ", replayed from a CUDA graph" if m.cuda_graph else ", without a CUDA graph"
+    stream = "" if m.device == "cpu" else ", one caller on one stream"
+    return f"{count(m.threads, 'thread')}, {copies} copies between host and device{graph}{stream}"
 
 
 def conditions(record: RunRecord) -> str:
@@ -42,17 +53,28 @@ def conditions(record: RunRecord) -> str:
         return ""
     first = bench.measurements[0]
     where = bench.machine.cpu if first.device == "cpu" else bench.machine.gpu
-    copies = "with" if first.includes_copies else "without"
-    text = f"Measured on {where} with {count(first.threads, 'thread')}, {copies} copies between host and device, models warm."
+    text = f"Measured on {where} with {included(first)}, models warm."
     if record.bench_reused:
         text += " The measurements are those of an earlier run of these same artifacts on this machine."
     return text
 
 
 def busy_machine(bench: BenchRecord) -> list[str]:
-    """Return a warning when others wanted the machine too, for their work is in the numbers; else nothing."""
+    """Return a warning when others wanted the machine too, for their work is in the numbers; else what was left out for that, if anything."""
+    load = (
+        ""
+        if bench.load_before is None
+        else f", a load of {bench.load_before:.1f} on {bench.machine.cores} cores before"
+    )
     if not bench.busy:
-        return []
+        left_out = f"{count(bench.left_out, 'block')} left out and measured again: the machine was busy in them{load}"
+        return [left_out] if bench.left_out else []
+    if not bench.starved_blocks:
+        return [f"measured while the machine was busy{load}; measure again on a quiet one"]
+    worst = max((m for m in bench.measurements if any(m.starved)), key=lambda m: max(s or 0 for s in m.blocks_waited))
+    waited = max(share or 0 for share in worst.blocks_waited)
     return [
-        f"the machine was busy: a load of {bench.load_before:.1f} on {bench.machine.cores} cores just before; measure again on a quiet one"
+        f"measured while the machine was busy: in {bench.starved_blocks} of {count(len(bench.order), 'block')} models had to wait for "
+        f"processors that others used, {worst.artifact} for up to {waited:.0%} of the time that it wanted to run{load}. Speed-ups marked * may "
+        "be far from those of a quiet machine, on several threads above all; measure again on one"
     ]

@@ -60,6 +60,7 @@ class View:
     quality_note: str
     times: dict[str, dict[str, float]]
     reused: tuple[str, ...]
+    on_gpu: tuple[Measurement, ...]
     heat: Heat | None
     proven: tuple[StepResult, ...]
     searches: tuple[Search, ...]
@@ -125,6 +126,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         quality_note=_quality_note(record, smaller),
         times=_times(record, steps),
         reused=tuple(step.name for step in steps if step.status == "reused"),
+        on_gpu=tuple(m for m in (record.bench.measurements if record.bench else ()) if m.gpu or m.parts),
         heat=heat,
         proven=tuple(step for step in steps if step.parity),
         searches=searched,
@@ -166,7 +168,8 @@ def _figures(record: RunRecord, batch: int | None) -> list[Figure]:
     if speed_up:
         ends = speed_up.low is not None and speed_up.high is not None
         beside = f"95 %: {speed_up.low:.2f} to {speed_up.high:.2f}" if ends else "too few blocks for an interval"
-        found.append(Figure(f"speed-up at batch {batch}", f"{speed_up.ratio:.2f}x", beside))
+        star = "*" if speed_up.busy else ""
+        found.append(Figure(f"speed-up at batch {batch}", f"{speed_up.ratio:.2f}x{star}", beside))
     if measured:
         name, value = measured.tail if measured.tail[0] != "p50" else ("mean", measured.mean_ms)
         found.append(
@@ -199,7 +202,7 @@ def row_of(record: RunRecord, step: StepResult, batch: int | None) -> Row:
         p50=ms_text(measured.p50_ms) if measured else "",
         tail=tail,
         rate=f"{measured.samples_per_s:,.0f}" if measured else "",
-        speed_up=ratio_text(speed_up.ratio, speed_up.low, speed_up.high) if speed_up else "",
+        speed_up=ratio_text(speed_up.ratio, speed_up.low, speed_up.high, busy=speed_up.busy) if speed_up else "",
     )
 
 

@@ -46,17 +46,28 @@ class Runner(abc.ABC):
     A subclass writes `_load`, `_free`, `_infer` and `_bind`; names, shapes and state are checked here.
     """
 
-    def __init__(self, artifact: Artifact, device: Device = Device.CPU, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: Device = Device.CPU,
+        threads: int | None = None,
+        streams: int = 1,
+        cuda_graph: bool = False,
+    ) -> None:
         """Remember what to load.
 
         Args:
             artifact: what to run.
             device: where; never another one in its place.
             threads: of one inference on a CPU; None takes the runtime's default.
+            streams: CUDA streams that calls may lie on side by side.
+            cuda_graph: whether what `bind` gives replays a captured CUDA graph.
         """
         self.artifact = artifact
         self.device = device
         self.threads = threads
+        self.streams = streams
+        self.cuda_graph = cuda_graph
         self._loaded = False
 
     def __enter__(self) -> Self:
@@ -121,6 +132,10 @@ class Runner(abc.ABC):
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
         """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
         return ()
+
+    def several_callers_obstacle(self) -> str | None:
+        """Return why several threads cannot call what `bind` gave at once; None where they can."""
+        return None
 
     def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes | None:  # noqa: ARG002 - for runtimes in another process
         """Time calls on bound inputs where the runtime lives; None where the caller's own loop around `bind` is exact.

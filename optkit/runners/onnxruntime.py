@@ -11,10 +11,16 @@ import numpy as np
 from optkit import onnx_file
 from optkit.artifact import Precision
 from optkit.errors import RunnerError, first_line
+from optkit.findings import CallParts
 from optkit.runners.base import Device, Runner
+from optkit.runners.cuda import call_parts, pinned
 from optkit.tensors import Feed
 
 _PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionProvider"}
+# Keys of onnxruntime_run_options_config_keys.h and of the CUDA provider's documentation.
+_GRAPH_ID = "gpu_graph_id"
+_NO_GRAPH = "-1"
+_NO_WAIT = "disable_synchronize_execution_providers"
 
 
 class OnnxRuntimeRunner(Runner):
@@ -43,7 +49,7 @@ class OnnxRuntimeRunner(Runner):
             self._session: Any = onnxruntime.InferenceSession(
                 self.artifact.path,
                 options,
-                providers=[wanted],
+                providers=[(wanted, self._provider_options())],
                 disabled_optimizers=["WeightBiasQuantization"] if mixed else None,
             )
         except Exception as e:  # onnxruntime's exceptions share no base but Exception
@@ -60,37 +66,141 @@ class OnnxRuntimeRunner(Runner):
             raise RunnerError(f"{self.artifact.path}: has outputs {written}; expected {', '.join(names)}")
         self._names = names
         self._bound: list[Any] = []
+        self._graphs = 0  # ids given so far: each binding has a graph of its own
+
+    def _provider_options(self) -> dict[str, str]:
+        """Return the options of the CUDA provider: one stream that torch's events can lie on, and graphs where they are asked for.
+
+        With several callers ONNX Runtime takes a stream of its own for each of them, as it does for those who give it none.
+        """
+        self._stream: Any = None
+        if self.device is Device.CPU:
+            return {}
+        import torch
+
+        options = {"enable_cuda_graph": "1"} if self.cuda_graph else {}
+        if self.streams == 1 and torch.cuda.is_available():  # torch may be one for CPUs, beside onnxruntime-gpu
+            self._stream = torch.cuda.Stream()
+            options["user_compute_stream"] = str(self._stream.cuda_stream)
+        return options
 
     def _free(self) -> None:
-        del self._session, self._bound
+        del self._session, self._bound, self._stream
 
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
-        arrays = self._session.run(self._names, dict(feed))
+        arrays = self._session.run(self._names, dict(feed), self._without_graph())
         return dict(zip(self._names, arrays, strict=True))
 
+    def several_callers_obstacle(self) -> str | None:
+        """Return that a session replays its graphs from one thread only, as its documentation says."""
+        return "ONNX Runtime replays CUDA graphs from one thread only" if self.cuda_graph else None
+
     def _bind(self, feed: Feed) -> Callable[[], object]:
-        session, binding = self._session, self._session.io_binding()
-        if self.device is Device.CUDA:
-            import onnxruntime
-
-            placed = {n: onnxruntime.OrtValue.ortvalue_from_numpy(a, "cuda", 0) for n, a in feed.items()}
-            for name, value in placed.items():
-                binding.bind_ortvalue_input(name, value)
-        else:
-            placed = {name: np.asarray(array, order="C") for name, array in feed.items()}
-            for name, array in placed.items():
-                binding.bind_cpu_input(name, array)
-        for name in self._names:
-            binding.bind_output(name, str(self.device))
+        binding = self._session.io_binding()
+        placed = {name: np.asarray(array, order="C") for name, array in feed.items()}
         self._bound.append((binding, placed))  # what the call below reads must outlive it
+        if self.device is Device.CUDA:
+            return self._bind_cuda(binding, placed)
+        for name, array in placed.items():
+            binding.bind_cpu_input(name, array)
+        for name in self._names:
+            binding.bind_output(name, "cpu")
+        return self._caller(binding, None)
 
+    def _caller(self, binding: Any, options: Any) -> Callable[[], object]:
         # The public run_with_iobinding wraps this one in a check and a try, 0.8 us a call; a tiny model takes 2 us.
-        run = functools.partial(session._sess.run_with_iobinding, binding._iobinding, None)
-        if self.device is Device.CPU:
-            return run
+        return functools.partial(self._session._sess.run_with_iobinding, binding._iobinding, options)
+
+    def _bind_cuda(self, binding: Any, feed: Feed) -> Callable[[], None]:
+        """Bind buffers on the GPU that stay: a graph knows them by their addresses."""
+        import onnxruntime
+
+        placed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a, "cuda", 0) for name, a in feed.items()}
+        self._bound.append(placed)
+        for name, value in placed.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._names:
+            binding.bind_output(name, "cuda")
+        self._caller(binding, self._without_graph())()  # so that ONNX Runtime makes outputs of the right size
+        outputs = binding.get_outputs()
+        for name, value in zip(self._names, outputs, strict=True):
+            binding.bind_ortvalue_output(name, value)
+        self._bound.append(outputs)
+        run = self._caller(binding, self._with_graph())
+        self._capture(run)
 
         def run_and_wait() -> None:
             run()
             binding.synchronize_outputs()
 
         return run_and_wait
+
+    def _capture(self, run: Callable[[], object]) -> None:
+        """Let ONNX Runtime capture the graph of a binding, which it does in the first run with a new id."""
+        if not self.cuda_graph:
+            return
+        try:
+            run()
+        except Exception as e:  # onnxruntime's exceptions share no base but Exception
+            raise RunnerError(
+                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without one."
+            ) from e
+
+    def _with_graph(self, *, wait: bool = True) -> Any:
+        """Return the options of runs that share a graph of their own, where graphs are asked for."""
+        import onnxruntime
+
+        if wait and not self.cuda_graph:
+            return None
+        options = onnxruntime.RunOptions()
+        if self.cuda_graph:
+            self._graphs += 1
+            options.add_run_config_entry(_GRAPH_ID, str(self._graphs))
+        if not wait:
+            options.add_run_config_entry(_NO_WAIT, "1")
+        return options
+
+    def _without_graph(self) -> Any:
+        """Return the options of a run that is no replay, though the session has graphs."""
+        if not self.cuda_graph:
+            return None
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(_GRAPH_ID, _NO_GRAPH)
+        return options
+
+    def parts(self, feed: Feed) -> tuple[CallParts, ...]:
+        """Return the parts of a call by events on the session's stream; nothing on a CPU, and without a torch that knows the GPU.
+
+        Before onnxruntime#28686 a replay of a graph waits for its end, and its time to enqueue is that of the call.
+        """
+        if self._stream is None:
+            return ()
+        import torch
+
+        self._check(feed)
+        on_host = {n: torch.from_numpy(np.array(a)).pin_memory() for n, a in feed.items()}
+        placed = {name: tensor.to("cuda") for name, tensor in on_host.items()}
+        binding = self._session.io_binding()
+        for name, tensor in placed.items():
+            binding.bind_input(name, "cuda", 0, feed[name].dtype, list(tensor.shape), tensor.data_ptr())
+        outputs = [torch.from_numpy(array).to("cuda") for array in self._infer(feed).values()]
+        for spec, tensor in zip(self.artifact.outputs, outputs, strict=True):
+            binding.bind_output(spec.name, "cuda", 0, np.dtype(spec.dtype.numpy), list(tensor.shape), tensor.data_ptr())
+        torch.cuda.synchronize()  # the session's stream does not wait for the copies
+        run = self._caller(binding, self._with_graph(wait=False))
+        run()  # the first one allocates, or captures
+        back = [(tensor, pinned(tensor)) for tensor in outputs]
+
+        def copy_in() -> None:
+            with torch.cuda.stream(self._stream):
+                for name, tensor in placed.items():
+                    tensor.copy_(on_host[name], non_blocking=True)
+
+        def copy_out() -> None:
+            with torch.cuda.stream(self._stream):
+                for tensor, host in back:
+                    host.copy_(tensor, non_blocking=True)
+
+        return (call_parts(self._stream, copy_in, run, copy_out),)

@@ -3,10 +3,8 @@
 import contextlib
 import copy
 import functools
-import time
 import warnings
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +14,7 @@ from optkit.errors import RunnerError, first_line
 from optkit.findings import CallParts
 from optkit.forward import flatten, forward_call, torchscript_notices_off
 from optkit.runners.base import Device, Runner, shapes_text
+from optkit.runners.cuda import call_parts, captured, pinned
 from optkit.source import load_module
 from optkit.tensors import Feed
 from optkit.torch_engines import quantized_engine, supported_engines
@@ -53,11 +52,12 @@ class _TorchRunner(Runner):
         self._threads_before = torch.get_num_threads()
         if self.threads:
             torch.set_num_threads(self.threads)
+        self._held: list[tuple[object, object]] = []  # inputs and outputs of captured graphs
 
     def _free(self) -> None:
         import torch
 
-        del self._loaded_module
+        del self._loaded_module, self._held
         torch.set_num_threads(self._threads_before)
         if self.device is Device.CUDA:
             torch.cuda.empty_cache()
@@ -81,48 +81,71 @@ class _TorchRunner(Runner):
         import torch
 
         args, kwargs = self._placed(feed)
-        call = functools.partial(self._function(), *args, **kwargs)
+        call: Callable[[], object] = functools.partial(self._function(), *args, **kwargs)
         if self.device is Device.CPU:
             return call
+        torch.cuda.synchronize()  # a caller's own stream does not wait for the copies
+        if self.cuda_graph:
+            call = self._graph(call)
 
         def call_and_wait() -> None:
             call()
-            torch.cuda.synchronize()
+            torch.cuda.current_stream().synchronize()
 
         return call_and_wait
 
-    def calling(self) -> contextlib.AbstractContextManager[object]:
-        """Return torch's inference mode, which is one of a thread."""
+    def _graph(self, call: Callable[[], object]) -> Callable[[], None]:
+        """Return what replays a call; what it reads and writes lives as long as the runner is open."""
         import torch
 
-        return torch.inference_mode()
+        try:
+            with torch.inference_mode():
+                replay, outputs = captured(call)
+        except RuntimeError as e:
+            raise RunnerError(
+                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without one."
+            ) from e
+        self._held.append((call, outputs))
+        return replay
+
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """Stand in torch's inference mode, which is one of a thread, and with several streams on one of the thread's own."""
+        import torch
+
+        own = self.device is Device.CUDA and self.streams > 1
+        stream = torch.cuda.stream(torch.cuda.Stream()) if own else contextlib.nullcontext()
+        with torch.inference_mode(), stream:
+            yield
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
-        """Return the parts of a call on a GPU by CUDA events, medians of ten calls. Not proven on a GPU yet."""
+        """Return the parts of a call on a GPU by CUDA events; nothing on a CPU."""
         if self.device is Device.CPU:
             return ()
         import torch
 
-        rows = []
-        for _ in range(10):
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-            torch.cuda.synchronize()
-            marks[0].record()
-            args, kwargs = self._placed(feed)
-            marks[1].record()
-            before = time.perf_counter()
-            found = self._loaded_module(*args, **kwargs)
-            enqueue_ms = (time.perf_counter() - before) * 1000
-            marks[2].record()
-            for _, tensor in flatten(found):
-                tensor.to("cpu")
-            marks[3].record()
-            torch.cuda.synchronize()
-            rows.append((enqueue_ms, *(a.elapsed_time(b) for a, b in pairwise(marks))))
-        enqueue_ms, copy_in_ms, compute_ms, copy_out_ms = np.median(rows, axis=0).tolist()
-        return (
-            CallParts(enqueue_ms=enqueue_ms, copy_in_ms=copy_in_ms, compute_ms=compute_ms, copy_out_ms=copy_out_ms),
-        )
+        on_host = {name: torch.from_numpy(np.array(array)).pin_memory() for name, array in feed.items()}
+        placed = {name: tensor.to(self._where) for name, tensor in on_host.items()}
+        args, kwargs = self._call.arguments(placed)
+        call: Callable[[], object] = functools.partial(self._function(), *args, **kwargs)
+        with torch.inference_mode():
+            outputs = call()
+        if self.cuda_graph:
+            call, outputs = self._graph(call), self._held[-1][1]
+        back = [(tensor, pinned(tensor)) for _, tensor in flatten(outputs)]
+
+        def copy_in() -> None:
+            for name, tensor in placed.items():
+                tensor.copy_(on_host[name], non_blocking=True)
+
+        def copy_out() -> None:
+            # Of the outputs of the first call: those of the later ones are as large.
+            for tensor, host in back:
+                host.copy_(tensor, non_blocking=True)
+
+        torch.cuda.synchronize()
+        with torch.inference_mode():
+            return (call_parts(torch.cuda.current_stream(), copy_in, call, copy_out),)
 
     def _placed(self, feed: Feed) -> "tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]":
         import torch

@@ -27,28 +27,7 @@ _MOVES = frozenset({"Reformat", "Constant", "NoOp", "Shuffle", "ShapeHostToDevic
 
 
 class TensorRtRunner(Runner):
-    """One engine in a process of its own; with several `streams`, one execution context for each."""
-
-    def __init__(
-        self,
-        artifact: Artifact,
-        device: Device = Device.CUDA,
-        threads: int | None = None,
-        streams: int = 1,
-        cuda_graph: bool = False,
-    ) -> None:
-        """Remember what to load.
-
-        Args:
-            artifact: an engine with its facts.
-            device: must be CUDA.
-            threads: of no meaning on a GPU.
-            streams: execution contexts that run side by side when it is timed.
-            cuda_graph: whether timed calls replay a captured CUDA graph.
-        """
-        super().__init__(artifact, device, threads)
-        self._streams = streams
-        self._cuda_graph = cuda_graph
+    """One engine in a process of its own; with several `streams`, one execution context for each. Threads are of no meaning to it."""
 
     @property
     def provider(self) -> str:
@@ -71,7 +50,7 @@ class TensorRtRunner(Runner):
             "task": "run",
             "runtime": self._engine.runtime,
             "plan": str(self.artifact.path),
-            "streams": self._streams,
+            "streams": self.streams,
             "version_compatible": self._engine.version_compatible,
         }
         self._worker = TensorRtProcess(job, _python(self._engine))
@@ -122,17 +101,21 @@ class TensorRtRunner(Runner):
 
         return call
 
+    def several_callers_obstacle(self) -> str | None:
+        """Return that the process answers one request at a time."""
+        return "an engine's process answers one call after the other. benchmarks/gpu measures it on several streams"
+
     def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes:
         """Time calls inside the worker, so that no message between processes is in a number."""
         self._check(feed)
-        answer = self._ask("time", feed, cuda_graph=self._cuda_graph, **dataclasses.asdict(plan))
+        answer = self._ask("time", feed, cuda_graph=self.cuda_graph, **dataclasses.asdict(plan))
         self.per_second: float | None = answer.get("per_second")
         return OwnTimes(tuple(answer["times_ms"]), answer["dropped_calls"])
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
         """Return the medians of enqueue, copy in, compute and copy out, from events on the stream."""
         self._check(feed)
-        return (CallParts.model_validate(self._ask("parts", feed, cuda_graph=self._cuda_graph)),)
+        return (CallParts.model_validate(self._ask("parts", feed, cuda_graph=self.cuda_graph)),)
 
     def layer_shares(self, feed: Feed) -> tuple[LayerShare, ...]:
         """Return the share of layers, and of their time, that compute in each precision."""

@@ -22,9 +22,7 @@ from optkit.tensors import DimRange, Feed, TensorSpec
 class Stage:
     """Stands in for the runners, the timing loop and the clock: notes who was opened for what, and gives times by the script."""
 
-    def __init__(
-        self, times: dict[str, Iterator[float | Exception | type[BaseException]]], seconds_a_turn: float
-    ) -> None:
+    def __init__(self, times: dict[str, Iterator["Times"]], seconds_a_turn: float) -> None:
         self.times = times
         self.played: list[tuple[str, int]] = []
         self.threads: set[int] = set()
@@ -32,16 +30,19 @@ class Stage:
         self.now = 0.0
         self.seconds_a_turn = seconds_a_turn
 
-    def open_runner(self, artifact: Artifact, device: str, threads: int) -> "Actor":
+    def open_runner(
+        self, artifact: Artifact, device: str, threads: int, streams: int = 1, cuda_graph: bool = False
+    ) -> "Actor":
         self.threads.add(threads)
         return Actor(self, artifact.sha256)
 
     def time_block(self, call: Callable[[], None], settings: BenchSettings) -> Block:
         name = self.played[-1][0]
         found = next(self.times[name])
-        if not isinstance(found, float):
-            raise found
-        return Block(np.array([found]), dropped_calls=2)
+        ms, waited = found if isinstance(found, tuple) else (found, 0.0)
+        if not isinstance(ms, float):
+            raise ms
+        return Block(np.array([ms]), dropped_calls=2, waited=waited)
 
     def monotonic(self) -> float:
         return self.now
@@ -81,7 +82,7 @@ class Actor:
         return lambda: None
 
 
-Times = float | Exception | type[BaseException]
+Times = float | Exception | type[BaseException] | tuple[float, float]  # a time, with the share of it that was waited
 
 
 class Play(Protocol):
@@ -183,6 +184,40 @@ def test_one_artifact_alone_takes_the_fewest_blocks(play: Play) -> None:
     _, found = play({"a": noisy(1, 0.5)}, min_blocks=6, max_blocks=40)
     assert len(found.order) == 6
     assert found.speed_ups == ()
+
+
+STARVED = (100.0, 0.6)  # two threads of PyTorch, where another process uses a core: a hundredfold
+
+
+def test_a_block_of_a_busy_machine_is_left_out_and_another_one_measured(play: Play) -> None:
+    _, found = play({"a": [1.0, STARVED, 1.0, 1.0], "b": repeat(0.5)}, min_blocks=3, max_blocks=9)
+    assert (len(found.order), found.left_out) == (3, 1)
+    assert found.measurements[0].blocks_p50_ms == (1.0, 1.0, 1.0)
+    (s,) = found.speed_ups
+    assert (s.ratio, s.starved_blocks, s.verdict_text) == (pytest.approx(2), 0, "faster")
+
+
+def test_where_every_block_was_busy_the_verdict_says_so(play: Play) -> None:
+    _, found = play({"a": repeat(STARVED), "b": repeat(1.0)}, min_blocks=3, max_blocks=8)
+    assert (len(found.order), found.left_out) == (6, 0)  # twice the fewest, in the hope of quiet ones
+    (s,) = found.speed_ups
+    assert (s.verdict, s.starved_blocks, s.busy, s.verdict_text) == (Verdict.FASTER, 6, True, "faster, busy")
+    assert [m.busy for m in found.measurements] == [True, False]
+    assert found.measurements[0].blocks_waited == (0.6,) * 6
+
+
+def test_one_block_in_ten_may_meet_a_bad_moment(play: Play) -> None:
+    models: dict[str, Iterable[Times]] = {"a": [STARVED, *[1.0] * 9], "b": repeat(0.5)}
+    _, found = play(models, min_blocks=10, max_blocks=10)
+    assert (len(found.order), found.speed_ups[0].starved_blocks, found.speed_ups[0].busy) == (10, 1, False)
+    assert found.speed_ups[0].ratio == pytest.approx(2)  # the mean leaves it out
+    models["a"] = [STARVED, STARVED, *[1.0] * 8]
+    assert play(models, min_blocks=10, max_blocks=10)[1].speed_ups[0].busy
+
+
+def test_waiting_a_little_is_no_fault(play: Play) -> None:
+    _, found = play({"a": repeat((1.0, 0.19)), "b": repeat((0.5, 0.05))}, min_blocks=3, max_blocks=8)
+    assert (len(found.order), found.speed_ups[0].busy, found.left_out) == (3, False, 0)
 
 
 def test_an_artifact_that_cannot_run_is_told_and_the_others_are_measured(play: Play) -> None:

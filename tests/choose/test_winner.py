@@ -39,6 +39,17 @@ def choose(
     return winner
 
 
+def test_a_winner_of_a_busy_machine_is_named_as_one() -> None:
+    busy = [m.model_copy(update={"blocks_waited": (0.5,) * BLOCKS}) if m.artifact == "onnx" else m for m in MEASURED]
+    said = "; measured while the machine was busy, so another one may be ahead on a quiet machine"
+    assert choose(Candidate("onnx"), Candidate("int8"), among=busy).reason.endswith(said)
+    assert said not in choose(Candidate("script"), Candidate("int8"), among=busy).reason  # it was not among them
+    assert said not in choose(Candidate("onnx"), Candidate("int8"), among=busy, by="size").reason
+    # The source starved, and so every speed-up over it is too large.
+    ups = [s.model_copy(update={"starved_blocks": 1}) for s in SPEED_UPS]
+    assert choose(Candidate("onnx"), speed_ups=ups).reason.endswith(said)
+
+
 def reasons(winner: Winner) -> dict[str, str]:
     return {lost.artifact: lost.reason for lost in winner.lost}
 

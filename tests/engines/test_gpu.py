@@ -13,7 +13,7 @@ from optkit.check import Prover, Requirements
 from optkit.choose import run_stage
 from optkit.data import Samples
 from optkit.errors import FeedError
-from optkit.runners.base import CallPlan
+from optkit.runners.base import CallPlan, Device
 from optkit.runners.tensorrt import TensorRtRunner
 from optkit.stages import BuildTensorRt, ExportOnnx
 from optkit.tensorrt_process import tensorrt_here
@@ -41,7 +41,7 @@ def engine_of(source: Artifact, folder: Path, **settings: object) -> tuple[Artif
 def test_answers_are_right_at_every_corner(name: str, runtime: str, make: Make, tmp_path: Path) -> None:
     sample = zoo.SAMPLES[name]
     engine, _ = engine_of(make(name, ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
-    with TensorRtRunner(engine) as runner:
+    with TensorRtRunner(engine, Device.CUDA) as runner:
         for sizes in corners(sample.dims):
             found = runner.infer(sample.feed(sizes))
             for output, want in sample.expected(sample.feed(sizes)).items():
@@ -60,7 +60,7 @@ def test_fp16_is_seen_in_the_layers_and_parity_holds(runtime: str, make: Make, t
 def test_times_and_their_parts(runtime: str, graph: bool, make: Make, tmp_path: Path) -> None:
     engine, _ = engine_of(make("conv", ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
     feed = zoo.SAMPLES["conv"].feed({"batch": 8})
-    with TensorRtRunner(engine, streams=2, cuda_graph=graph) as runner:
+    with TensorRtRunner(engine, Device.CUDA, streams=2, cuda_graph=graph) as runner:
         times = runner.own_times(feed, RULE)
         assert min(times.times_ms) > 0
         assert runner.parts(feed)[0].compute_ms > 0
@@ -72,5 +72,8 @@ def test_times_and_their_parts(runtime: str, graph: bool, make: Make, tmp_path: 
 
 def test_a_batch_beyond_the_profile_is_refused(runtime: str, make: Make, tmp_path: Path) -> None:
     engine, _ = engine_of(make("linear", ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
-    with TensorRtRunner(engine) as runner, pytest.raises(FeedError, match="no profile of the engine takes"):
+    with (
+        TensorRtRunner(engine, Device.CUDA) as runner,
+        pytest.raises(FeedError, match="no profile of the engine takes"),
+    ):
         runner.infer(zoo.SAMPLES["linear"].feed({"batch": 17}))

@@ -232,7 +232,7 @@ def test_an_output_whose_size_depends_on_values(release: str, tmp_path: Path) ->
     path = tmp_path / "nonzero.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     engine, _ = built(STAGE, onnx_file.describe(path, zoo.BATCH), tmp_path / "out")
-    with TensorRtRunner(engine, cuda_graph=True) as runner:
+    with TensorRtRunner(engine, Device.CUDA, cuda_graph=True) as runner:
         for rows in (np.eye(4, dtype=np.float32)[:3], np.zeros((2, 4), np.float32), np.ones((9, 4), np.float32)):
             np.testing.assert_array_equal(runner.infer({"x": rows})["y"], np.array(np.nonzero(rows)))
         with pytest.raises(RunnerError, match="a CUDA graph cannot hold an output whose size depends on values: y"):
@@ -243,7 +243,7 @@ def test_an_output_whose_size_depends_on_values(release: str, tmp_path: Path) ->
 def test_timing_is_done_in_the_worker_and_split(release: str, graph: bool, linear: Artifact, tmp_path: Path) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     feed = zoo.SAMPLES["linear"].feed({"batch": 4})
-    with TensorRtRunner(engine, streams=2, cuda_graph=graph) as runner:
+    with TensorRtRunner(engine, Device.CUDA, streams=2, cuda_graph=graph) as runner:
         times = runner.own_times(feed, RULE)
         assert len(times.times_ms) >= 5
         assert all(t > 0 for t in times.times_ms)

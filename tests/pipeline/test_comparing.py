@@ -13,7 +13,7 @@ from optkit.findings import Accuracy, NotRun
 from optkit.pipeline.baseline import Snapshot, of_run, read_snapshot
 from optkit.pipeline.changes import Became, Comparison, Limits, Metric, MetricChange
 from optkit.pipeline.comparing import compare
-from optkit.pipeline.records import RunRecord
+from optkit.pipeline.records import BenchRecord, RunRecord
 
 BEFORE = {"source": 1.0, "export-onnx": 0.5, "quantize-static": 0.25}
 
@@ -233,3 +233,20 @@ def test_a_run_and_a_benchmark_are_read_as_they_were_written(tmp_path: Path) -> 
     both = [read_snapshot(tmp_path / name) for name in ("run.json", "bench.json")]
     assert [set(each.variants) for each in both] == [set(BEFORE), set(BEFORE)]
     assert compare(both[1], both[0], Limits(max_regression=0.05)).failures == ()
+
+
+def test_blocks_that_waited_tell_a_busy_machine_better_than_its_load() -> None:
+    slow = run_record(BEFORE | {"quantize-static": 1.0}, steps=changed("quantize-static"))
+    assert slow.bench is not None
+
+    def waiting(share: float) -> BenchRecord:
+        assert slow.bench is not None
+        told = tuple(m.model_copy(update={"blocks_waited": (share,) * 10}) for m in slow.bench.measurements)
+        return slow.bench.model_copy(update={"measurements": told, "load_before": 40.0})
+
+    assert (waiting(0.5).busy, waiting(0.0).busy) == (True, False)
+    assert slow.bench.model_copy(update={"load_before": 40.0}).busy
+    starved = slow.model_copy(update={"bench": waiting(0.5)})
+    assert compare(snapshot(), of_run(starved, Path("run.json")), Limits(max_regression=0.05)).failures == ()
+    fed = slow.model_copy(update={"bench": waiting(0.0)})
+    assert compare(snapshot(), of_run(fed, Path("run.json")), Limits(max_regression=0.05)).failures

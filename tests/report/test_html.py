@@ -2,14 +2,17 @@
 
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
-from optkit.findings import CallParts, Knee, NotRun
+from optkit.findings import CallParts, ConcurrentLoad, GpuConditions, Knee, NotRun
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
+from optkit.report import bench_notes, bench_tables
 from optkit.report.html import page, write_report
 from optkit.report.view import view_of
 
@@ -171,6 +174,38 @@ def test_parts_of_a_gpu_call_and_knees_are_drawn_where_they_are_known() -> None:
     assert "A ring marks the knee: within 5 % of the most" in drawn
 
 
+def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
+    record = run_record()
+    assert record.bench is not None
+    parts = CallParts(enqueue_ms=0.01, copy_in_ms=0.02, compute_ms=0.5, copy_out_ms=0.03)
+    gpu = GpuConditions(
+        sm_clock_mhz=1980.0, memory_clock_mhz=None, max_temperature_c=61.0, mean_power_w=300.0, energy_mj_per_inference=150.0,
+        throttle_reasons=("software power cap",), throttled_calls=7, throttled_calls_kept=2,
+    )  # fmt: skip
+    told = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu}
+    measured = tuple(m.model_copy(update=told) for m in record.bench.measurements)
+    load = ConcurrentLoad(
+        artifact="export-onnx", batch=8, callers=2, streams=2, cuda_graph=True, calls=50, samples_per_s=99.0, p50_ms=1.0,
+        p90_ms=None, p95_ms=None, p99_ms=None,
+    )  # fmt: skip
+    changed = record.bench.model_copy(update={"measurements": measured, "concurrency": (load,)})
+    text, _ = outline(run_record(bench=changed))
+    for words in (
+        "5 dropped, 2 in the numbers: software power cap", "<td class=\"n\">150</td>", "<td class=\"n\">1980</td>",
+        "copies between host and device, replayed from a CUDA graph, one caller on one stream",
+        "Several callers at once, each on a CUDA stream of its own, each replaying a CUDA graph",
+    ):  # fmt: skip
+        assert words in text, words
+    shown = Console(width=80, record=True, file=StringIO())
+    for table in bench_tables(changed):
+        shown.print(table)
+    terminal = shown.export_text()
+    assert "compute" in terminal
+    assert "5 dropped" in terminal
+    assert "several callers at once, each on a CUDA stream of its own" in " ".join(terminal.split())
+    assert "replayed from a CUDA graph" in bench_notes(changed)[0]
+
+
 def test_the_history_is_drawn_for_this_machine_alone() -> None:
     now = HistoryEntry.of(run_record())
     before = now.model_copy(update={"created": "2026-01-01T00:00:00", "commit": "abcdef123456"})
@@ -245,3 +280,38 @@ def test_what_the_calibration_data_was_like_is_shown() -> None:
 def test_the_same_records_give_the_same_page(tmp_path: Path) -> None:
     pages = [write_report(run_record(), folder).read_bytes() for folder in (tmp_path, tmp_path)]
     assert pages[0] == pages[1]
+
+
+def busy_run(share: float = 0.5) -> RunRecord:
+    """Return a run in which the source had to wait for processors in every block."""
+    record = run_record()
+    assert record.bench is not None
+    told = tuple(
+        m.model_copy(update={"blocks_waited": (share,) * 10}) if m.artifact == "source" else m
+        for m in record.bench.measurements
+    )
+    ups = tuple(s.model_copy(update={"starved_blocks": 10 if share else 0}) for s in record.bench.speed_ups)
+    rows = (("source", "export-onnx", "quantize-static"),) * 10
+    return record.model_copy(
+        update={"bench": record.bench.model_copy(update={"measurements": told, "speed_ups": ups, "order": rows})}
+    )
+
+
+def test_what_a_busy_machine_gave_is_never_shown_without_that() -> None:
+    text, _ = outline(busy_run())
+    assert "quantize-static wins, but the machine was busy" in text
+    assert "Measured while the machine was busy: in 10 of 10 blocks models had to wait" in text
+    assert "source for up to 50% of the time that it wanted to run, a load of 0.1 on 4 cores before" in text
+    assert "4.00x*" in text
+    assert "faster, busy" in text
+    quiet, _ = outline(busy_run(share=0.0))
+    for word in ("busy", "4.00x*"):
+        assert word not in quiet
+
+
+def test_blocks_that_were_left_out_are_told() -> None:
+    record = run_record()
+    assert record.bench is not None
+    text, _ = outline(record.model_copy(update={"bench": record.bench.model_copy(update={"left_out": 3})}))
+    assert "3 blocks left out and measured again: the machine was busy in them, a load of 0.1 on 4 cores before" in text
+    assert "wins: it" in text
