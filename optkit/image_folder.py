@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import ValidationError
 
 from optkit.artifact import hash_of, sha256_of
@@ -40,6 +39,8 @@ class ImageFolder(ImagePreprocessing):
         Raises:
             FeedError: it is no such file, or names a folder without images.
         """
+        import yaml  # here: few commands read one
+
         try:
             found = cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:

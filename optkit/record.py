@@ -16,7 +16,7 @@ from optkit.errors import ArtifactError, OutputError
 class Record(BaseModel):
     """A frozen value whose unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Document(Record):

@@ -24,6 +24,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from typing import Any, Callable, Dict, Sequence
 
 Json = Dict[str, Any]
@@ -135,6 +136,11 @@ def _import(runtime: str) -> Any:
     return None
 
 
+def title(trt: Any) -> str:
+    """Return the name and release of a runtime, as NVIDIA writes them."""
+    return "{} {}".format("TensorRT" if trt.__name__ == "tensorrt" else "TensorRT-RTX", trt.__version__)
+
+
 def make_logger(trt: Any, tell: Callable[..., None], kept: list[str]) -> Any:
     """Return a logger that keeps warnings and errors, once each, and passes on the rest for `-vv`."""
 
@@ -183,7 +189,7 @@ def build(job: Json, tell: Callable[..., None], cancelled: threading.Event) -> J
     try:
         builder = trt.Builder(logger)
     except TypeError as e:  # pybind11's "factory function returned nullptr"
-        raise FaultError(f"TensorRT {trt.__version__} cannot start: {last_error(log)}") from e
+        raise FaultError(f"{title(trt)} cannot start: {last_error(log)}") from e
     started = time.perf_counter()
     network, _parser = parse(trt, builder, logger, job, log)
     parsed = time.perf_counter()
@@ -200,9 +206,14 @@ def build(job: Json, tell: Callable[..., None], cancelled: threading.Event) -> J
     if cancelled.is_set():
         raise CancelledError
     if plan is None:
-        raise FaultError(f"TensorRT {trt.__version__} could not build the engine: {last_error(log)}{advice(log)}")
-    with open(job["plan"], "wb") as file:
-        file.write(plan)
+        raise FaultError(f"{title(trt)} could not build the engine: {last_error(log)}{advice(log)}")
+    try:
+        with open(job["plan"], "wb") as file:
+            file.write(plan)
+    except OSError as e:
+        raise FaultError(
+            f"the engine of {memoryview(plan).nbytes / 1e6:.1f} MB cannot be written ({e.strerror})"
+        ) from e
     if cache_file:
         keep_timing_cache(config, cache_file, notes)
     return {
@@ -288,7 +299,7 @@ def parse(trt: Any, builder: Any, logger: Any, job: Json, log: list[str]) -> tup
     read = parser.parse_from_file(job["onnx"])
     nodes = refused_nodes(trt, parser, job["ops"]) if not read or parser.num_errors else []
     if nodes:
-        raise FaultError(f"TensorRT {trt.__version__} does not take {len(nodes)} of its nodes", nodes)
+        raise FaultError(f"{title(trt)} does not take {len(nodes)} of its nodes", nodes)
     if not read:
         raise FaultError(f"TensorRT cannot read the model: {last_error(log)}")
     if not network.num_outputs:  # it answers True to a file of zeros
@@ -367,7 +378,7 @@ def configure(trt: Any, config: Any, job: Json, typed: bool) -> list[str]:
     for flag in flags:
         config.set_flag(getattr(trt.BuilderFlag, flag))
         if not config.get_flag(getattr(trt.BuilderFlag, flag)):
-            raise FaultError(f"TensorRT {trt.__version__} did not take the flag {flag}")
+            raise FaultError(f"{title(trt)} did not take the flag {flag}")
     if job["workspace_mib"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job["workspace_mib"] << 20)
     if job["optimization_level"] is not None:
@@ -395,8 +406,8 @@ def set_targets(trt: Any, config: Any, targets: Sequence[str], runtime: str, gpu
     known = [name for name in dir(trt.ComputeCapability) if name.startswith("SM")]
     unknown = [t for t in targets if t.upper() not in known]
     if unknown:
-        raise FaultError("--gpu {}: TensorRT-RTX {} builds for {}".format(
-            ",".join(unknown), trt.__version__, ", ".join(sorted((k.lower() for k in known), key=lambda k: int(k[2:])))))  # fmt: skip
+        raise FaultError("--gpu {}: {} builds for {}".format(
+            ",".join(unknown), title(trt), ", ".join(sorted((k.lower() for k in known), key=lambda k: int(k[2:])))))  # fmt: skip
     config.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
         if not config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), i):
@@ -477,9 +488,11 @@ def make_monitor(trt: Any, tell: Callable[..., None], cancelled: threading.Event
     return Monitor()
 
 
-def facts() -> Json:
-    """Return what would build or run an engine here."""
+def facts(job: Json) -> Json:
+    """Return what would build or run an engine here; without `versions`, the GPU alone, for which TensorRT need not be imported."""
     gpu, no_gpu = driver()
+    if not job["versions"]:
+        return {"gpu": gpu, "no_gpu": no_gpu}
     versions = {}
     for name in MODULES:
         try:
@@ -778,7 +791,7 @@ class Session:
         with open(job["plan"], "rb") as file:
             self.engine = self._runtime.deserialize_cuda_engine(file.read())
         if self.engine is None:
-            raise FaultError(f"TensorRT {trt.__version__} cannot load the engine: {last_error(self._log)}")
+            raise FaultError(f"{title(trt)} cannot load the engine: {last_error(self._log)}")
         self.lanes = [Lane(trt, cuda, self.engine) for _ in range(job["streams"])]
         self.gpu = gpu
 
@@ -1002,7 +1015,7 @@ def main(path: str) -> int:
             serve(session, tell)
             session.close()
         else:
-            tell(result=facts())
+            tell(result=facts(job))
     except FaultError as e:
         tell(fault=str(e), nodes=e.nodes)
     except CancelledError:
@@ -1010,7 +1023,16 @@ def main(path: str) -> int:
     return 0
 
 
+def run(path: str) -> None:
+    """Carry out one job, and end the process: TensorRT's objects may crash when the interpreter tears them down in its own order."""
+    try:
+        code = main(path)
+    except BaseException:  # told by its last line, which a crash of the tear-down would cover
+        traceback.print_exc()
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    code = main(sys.argv[1])
-    sys.stdout.flush()
-    os._exit(code)  # TensorRT's objects may crash when the interpreter tears them down in its own order
+    run(sys.argv[1])

@@ -6,7 +6,7 @@ from measured import measurement, speed_up
 
 from optkit.artifact import Format
 from optkit.bench import BenchSettings, Machine
-from optkit.choose import Winner
+from optkit.choose.winner import Winner
 from optkit.diagnosis import Diagnosis, Growth, LongTail, Moments, Outlier, Shift
 from optkit.findings import (
     Accuracy,

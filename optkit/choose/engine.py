@@ -6,12 +6,11 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.check import Prover
-from optkit.choose.int8 import quantize
 from optkit.errors import StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
 from optkit.stages.build_tensorrt import engine_precision
-from optkit.tensorrt_process import tensorrt_here
+from optkit.tensorrt_process import no_gpu_here
 
 _HALF_QDQ_OPSET = 19  # https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
 
@@ -41,6 +40,8 @@ def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: 
 def _made(step: Stage, source: Artifact, folder: Path, prover: Prover) -> Artifact:
     """Run a step on the way; what is quantized is held against TensorRT's rules."""
     if isinstance(step, QuantizeStatic):
+        from optkit.choose.int8 import quantize
+
         return quantize(step, source, folder, prover, step.filename)
     return step.run(source, folder)
 
@@ -75,9 +76,8 @@ def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:
 
 def _refuse_unprovable(stage: BuildTensorRt) -> None:
     """Refuse `require` before the work where no engine can be looked into."""
-    here = tensorrt_here(Path(stage.python) if stage.python else None)
-    if here.target is None:
-        raise StageError(f"{stage.step}: require: the inspector sees layers on a GPU only: {here.no_gpu}")
+    if no_gpu := no_gpu_here(Path(stage.python) if stage.python else None):
+        raise StageError(f"{stage.step}: require: the inspector sees layers on a GPU only: {no_gpu}")
 
 
 def _looked_into(stage: BuildTensorRt, artifact: Artifact, prover: Prover) -> Artifact:

@@ -1,12 +1,12 @@
-"""Run a stage under its own name: as it is, or through the choice that one of its options asks for."""
+"""Run a stage under its own name: as it is, or through the choice that one of its options asks for.
+
+A choice is imported when it is asked for: each needs other checks and measurements.
+"""
 
 from pathlib import Path
 
 from optkit.artifact import Artifact
 from optkit.check import Prover
-from optkit.choose.engine import build_engine
-from optkit.choose.exporter import export_onnx
-from optkit.choose.int8 import quantize
 from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 
@@ -25,10 +25,16 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
     """
     match stage:
         case ExportOnnx(exporter="auto" | "best"):
+            from optkit.choose.exporter import export_onnx
+
             return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
         case QuantizeStatic() | QuantizeDynamic():
+            from optkit.choose.int8 import quantize
+
             return quantize(stage, source, out_dir, prover, filename or stage.filename)
         case BuildTensorRt():
+            from optkit.choose.engine import build_engine
+
             return build_engine(stage, source, out_dir, prover, filename or stage.filename)
         case _:
             return stage.run(source, out_dir, filename)

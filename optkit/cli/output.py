@@ -4,6 +4,7 @@ rich is imported when something is shown, so that --help does not wait for it.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -23,14 +24,23 @@ class Output:
     """The one place that prints."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: int = 0) -> None:
-        from rich.console import Console
-
         self.as_json = as_json
         self.quiet = quiet
         self._stdout = sys.stdout
-        self._out = Console(file=self._stdout, highlight=False, emoji=False)
-        self._err = Console(stderr=True, highlight=False, emoji=False)
-        _log_to(self._err, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
+        _log_to(self, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
+
+    @functools.cached_property
+    def _out(self) -> "Console":
+        from rich.console import Console
+
+        return Console(file=self._stdout, highlight=False, emoji=False)
+
+    @functools.cached_property
+    def err(self) -> "Console":
+        """The console of all that is not the answer."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, emoji=False)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -40,12 +50,12 @@ class Output:
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[None]:
-        if not self._err.is_terminal or self.quiet or self.as_json:
+        if self.quiet or self.as_json or not self.err.is_terminal:
             yield
             return
         from optkit.progress import reporting
 
-        with _bars(self._err) as bars, reporting(_Bars(bars)):
+        with _bars(self.err) as bars, reporting(_Bars(bars)):
             yield
 
     def answer(self, record: "Document", *shown: "RenderableType") -> None:
@@ -75,14 +85,14 @@ class Output:
         """Print the next useful commands, on stderr."""
         if not (self.quiet or self.as_json):
             for line in lines:
-                self._err.print(line, style="dim", soft_wrap=True, markup=False)
+                self.err.print(line, style="dim", soft_wrap=True, markup=False)
 
     def verdict(self, failures: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Print why the verdict is negative, and what could not be decided, on stderr."""
         for warning in warnings:
-            self._err.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
         for failure in failures:
-            self._err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
+            self.err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
 
 
 class _Bars:
@@ -122,20 +132,20 @@ def _bars(console: "Console") -> "Progress":
 class _Handler(logging.Handler):
     """Log lines through the console that draws the progress, so that they stand above it."""
 
-    def __init__(self, console: "Console", level: int) -> None:
+    def __init__(self, output: Output, level: int) -> None:
         super().__init__(level)
-        self._console = console
+        self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
         word = "warning: " if record.levelno == logging.WARNING else ""
-        self._console.print(word + self.format(record), style=style, soft_wrap=True, markup=False)
+        self._output.err.print(word + self.format(record), style=style, soft_wrap=True, markup=False)
 
 
-def _log_to(console: "Console", level: int, libraries: bool) -> None:
+def _log_to(output: Output, level: int, libraries: bool) -> None:
     log = logging.getLogger() if libraries else logging.getLogger("optkit")
     log.handlers = [h for h in log.handlers if not isinstance(h, _Handler)]
-    log.addHandler(_Handler(console, level))
+    log.addHandler(_Handler(output, level))
     log.setLevel(level)
     log.propagate = False  # libraries give the root logger a handler of its own in passing
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optkit.artifact import Passport
 from optkit.check import Prover, Requirements
-from optkit.choose import Winner
+from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError, StageError
 from optkit.pipeline.packages import FOLDERS, used_dims

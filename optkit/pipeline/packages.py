@@ -9,7 +9,7 @@ from typing import ClassVar
 from optkit._version import __version__
 from optkit.artifact import Artifact, Format, Passport, hash_of, read_passport, sha256_of
 from optkit.check import check_batch_independence
-from optkit.choose import Winner
+from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError, OutputError, StageError
 from optkit.findings import BatchIndependence

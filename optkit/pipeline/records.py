@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from optkit.artifact import Artifact, Format, Passport, Precision
 from optkit.bench import BenchSettings, Machine, SelfTest
-from optkit.choose import Winner
+from optkit.choose.winner import Winner
 from optkit.diagnosis import Diagnosis, Shift
 from optkit.findings import (
     Accuracy,

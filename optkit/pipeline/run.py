@@ -12,7 +12,7 @@ from optkit._version import __version__
 from optkit.artifact import Artifact, Passport
 from optkit.bench import bench_points, this_machine
 from optkit.check import Prover, Requirements
-from optkit.choose import Candidate, Choice, Winner, choose_winner
+from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError
 from optkit.pipeline.ensembles import package_ensembles

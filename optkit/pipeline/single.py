@@ -6,12 +6,12 @@ from pathlib import Path
 
 from optkit.artifact import Artifact, Passport, passport_path
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OutputError
+from optkit.gates import Gates
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
-from optkit.recipe.keys import Gates
 from optkit.record import Record
 from optkit.stages import Stage
 

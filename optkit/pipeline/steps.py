@@ -8,7 +8,7 @@ from pathlib import Path
 from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
 from optkit.check import Prover
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
 from optkit.recipe import Recipe

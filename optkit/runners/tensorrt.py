@@ -12,7 +12,7 @@ from optkit.engine import EngineFacts, LayerShare, load_refusal
 from optkit.errors import FeedError, RunnerError
 from optkit.findings import CallParts
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
-from optkit.tensorrt_process import TensorRtProcess, WorkerFault, tensorrt_here
+from optkit.tensorrt_process import TensorRtProcess, WorkerFault, no_gpu_here, tensorrt_here
 from optkit.tensors import Feed
 
 _COMPUTES = (
@@ -137,9 +137,10 @@ def engine_obstacle(artifact: Artifact) -> str | None:
     engine = artifact.engine
     if engine is None:
         return "its passport says nothing of the engine. Build it with optkit."
-    here = tensorrt_here(_python(engine))
-    if here.target is None:
-        return f"an engine runs on a GPU only: {here.no_gpu}"
+    no_gpu = no_gpu_here(_python(engine))  # asked first: it does not cost what importing TensorRT does
+    here = None if no_gpu else tensorrt_here(_python(engine))
+    if here is None or here.target is None:
+        return f"an engine runs on a GPU only: {no_gpu}"
     version = here.versions[engine.runtime]
     if version is None:
         return f"{engine.runtime} is not installed. Run: pip install 'optkit[{engine.runtime}]'"

@@ -10,7 +10,7 @@ from conftest import Make
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.stages import ExportOnnx, ExportTorchScript, Stage, export_onnx

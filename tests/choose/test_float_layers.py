@@ -13,8 +13,8 @@ from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.check import Prover, Requirements
 from optkit.check.parity import sqnr_db
-from optkit.choose import run_stage
 from optkit.choose.float_layers import cosine_judge, rank, split
+from optkit.choose.stage import run_stage
 from optkit.choose.switches import Switchboard
 from optkit.data import Feeds, Samples
 from optkit.errors import ModelError, StageError

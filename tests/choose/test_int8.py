@@ -12,7 +12,8 @@ from optkit.artifact import Artifact, Passport, Precision
 from optkit.bench import Machine, this_machine
 from optkit.check import Prover, Requirements
 from optkit.check.tensorrt_rules import broken_rules
-from optkit.choose import int8, run_stage, worth
+from optkit.choose import int8, worth
+from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import StageError
 from optkit.findings import Quantization, SpeedUp, Stopped, Tolerance, Verdict

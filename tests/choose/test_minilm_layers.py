@@ -6,7 +6,7 @@ import pytest
 import zoo
 
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeDynamic

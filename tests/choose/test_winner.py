@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 from measured import measurement, speed_up
 
-from optkit.choose import Candidate, Choice, Winner, choose_winner
+from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.findings import Measurement, SpeedUp
 
 BLOCKS = 8

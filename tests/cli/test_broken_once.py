@@ -15,7 +15,7 @@ from project import CommandLine
 from optkit import user_code
 from optkit.artifact import read_passport
 from optkit.check import Prover, Requirements, check_batch_independence
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import FeedError, ModelError, StageError
 from optkit.forward import torchscript_notices_off

@@ -91,7 +91,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fixed dimension": ({"profiles": ({"input": "1x5"},)}, r"has \(5, 5, 5\) for axis 1; the model fixes it at 4"),
     "precision": ({"precision": "fp16"}, r"linear.onnx is fp32, and precision lives in the ONNX file"),
     "hopper": ({"gpu": ("H100",)}, r"--gpu sm90: TensorRT-RTX .* builds for sm75, sm80, sm86, sm89, sm120, sm121"),
-    "turing": ({"gpu": ("T4",)}, r"FP32 GEMM is not supported.*use --precision fp16"),
+    "turing": (
+        {"gpu": ("T4",)},
+        r"TensorRT-RTX 1\..* could not build the engine: .*FP32 GEMM is not supported.*use --precision fp16",
+    ),
     "refit": ({"refit": True}, r"tensorrt-rtx .* cannot do what is asked: --refit: it needs a GPU for that: no NVIDIA"),
     "strip": ({"strip": True}, "--strip: it needs a GPU"),
     "hardware": ({"hardware_compatible": "ampere-plus"}, "--hardware-compatible: its engines run on every target"),
@@ -169,6 +172,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "other rank": ({"inputs": [{"name": "input", "dtype": "float32", "shape": [-1, 4, 4]}]}, r"input 'input': TensorRT sees float32\[-1, 4\]; declared is float32\[-1, 4, 4\]"),
     "other name in a profile": ({"profiles": [{"zzz": [[1, 4], [4, 4], [8, 4]]}]}, "profile 0: no input is named 'zzz'"),
     "unordered profile": ({"profiles": [{"input": [[8, 4], [4, 4], [1, 4]]}]}, "profile 0: TensorRT refuses"),
+    "full disk": ({"plan": "/dev/full"}, r"the engine of 0\.\d MB cannot be written \(No space left on device\)"),
     "missing file": ({"onnx": "/nowhere/model.onnx"}, "TensorRT cannot read the model"),
 }  # fmt: skip
 

@@ -96,7 +96,8 @@ def test_the_refusal_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("name", "target"),
     [("sm86", "sm86"), ("86", "sm86"), ("SM_120", "sm120"), ("T4", "sm75"), ("NVIDIA A100", "sm80"), ("Tesla T4", "sm75"),
-     ("a10", "sm86"), ("L4", "sm89"), ("GeForce RTX 4090", "sm89"), ("rtx4090", "sm89"), ("H100", "sm90")],
+     ("a10", "sm86"), ("L4", "sm89"), ("GeForce RTX 4090", "sm89"), ("rtx4090", "sm89"), ("H100", "sm90"),
+     ("RTX 5070 Ti", "sm120"), ("RTX 3080 Ti", "sm86"), ("B200", "sm100"), ("DGX Spark", "sm121"), ("Jetson T5000", "sm110")],
 )  # fmt: skip
 def test_a_gpu_by_its_name(name: str, target: str) -> None:
     assert compute_capability(name) == target

@@ -10,7 +10,7 @@ from needs import need
 
 from optkit.artifact import Artifact
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import FeedError
 from optkit.runners.base import CallPlan, Device

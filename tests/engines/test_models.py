@@ -1,4 +1,4 @@
-"""Engines of real architectures, built ahead of time without a GPU: MiniLM with two dynamic dimensions, ResNet-50."""
+"""Engines of real models, built ahead of time without a GPU: the digits network, ResNet-50, MiniLM with two dynamic dimensions."""
 
 import sys
 from pathlib import Path
@@ -13,11 +13,21 @@ from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic
 from optkit.tensors import DimRange, TensorSpec
 
 ROOT = Path(__file__).absolute().parents[2]
+DIGITS = f"{ROOT / 'recipes' / 'digits.py'}"
 MINILM = f"{ROOT / 'recipes' / 'minilm.py'}"
 BENCHMARK = f"{ROOT / 'benchmarks' / 'tensorrt_build.py'}"
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rtx")]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    need(deps.installed("sklearn"), "pip install 'optkit[recipes]'")
+    inputs, dims = [TensorSpec.parse("image:float32[batch,1,8,8]")], {"batch": DimRange(min=1, opt=8, max=64)}
+    folder = tmp_path_factory.mktemp("digits")
+    source = make_source(f"{DIGITS}:build", folder, inputs, dims)
+    return ExportOnnx(exporter="torchscript", opset=20).run(source, folder)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +55,18 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("model", ["minilm", "resnet50"])
+@pytest.mark.parametrize(
+    ("model", "data", "least_mb"),  # of an engine: the quantized one is the smallest
+    [
+        ("digits", f"{DIGITS}:calibration", 0.3),
+        ("minilm", f"{MINILM}:calibration", 20),
+        ("resnet50", f"{BENCHMARK}:images", 20),
+    ],
+)
 def test_engines_of_real_architectures(
-    model: str, precision: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, data: str, least_mb: float, precision: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     source: Artifact = request.getfixturevalue(model)
-    data = f"{MINILM}:calibration" if model == "minilm" else f"{BENCHMARK}:images"
     stages: dict[str, list[Stage]] = {
         "fp32": [],
         "fp16": [ConvertFp16()],
@@ -66,5 +82,5 @@ def test_engines_of_real_architectures(
     assert facts is not None
     assert (facts.precision, facts.targets) == (precision, ("sm86", "sm89"))
     assert set(facts.profiles[0]) == {spec.name for spec in source.inputs}
-    assert engine.size_bytes > (20e6 if precision != "fp32" else 80e6)
+    assert engine.size_bytes > 1e6 * least_mb * (2 if precision == "fp32" else 1)
     assert sys.modules.get("tensorrt_rtx_bindings") is None, "TensorRT must stay in its own process"

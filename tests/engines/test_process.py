@@ -1,10 +1,12 @@
 """The worker process: killed, crashed, cancelled, under another interpreter; each time an error, and nothing left behind."""
 
+import ast
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +178,41 @@ def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
         RTX.run(linear, tmp_path / "out")
 
 
+def test_a_fault_of_the_worker_itself_ends_with_its_reason_and_no_crash() -> None:
+    with (
+        TensorRtProcess({}) as worker,
+        pytest.raises(RunnerError, match=r"exit code 1 .* Its last words: KeyError: 'task'"),
+    ):
+        worker.answer()
+
+
+def test_no_room_for_temporary_files_is_told(linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        RunnerError, match=r"temporary files cannot be written \(No such file or directory\).* in TMPDIR"
+    ):
+        RTX.run(linear, tmp_path / "out")
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise SystemExit('a module of the user')")
+    (tmp_path / "json.py").write_text("raise SystemExit('a module of the user')")
+    monkeypatch.chdir(tmp_path)
+    with TensorRtProcess({"task": "facts", "versions": True}) as worker:
+        assert "versions" in worker.answer()
+
+
+def test_whether_a_gpu_is_here_does_not_cost_the_import_of_tensorrt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        (tmp_path / f"{name}.py").write_text("import pathlib; pathlib.Path(__file__).with_name('imported').touch()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with TensorRtProcess({"task": "facts", "versions": False}) as worker:
+        assert set(worker.answer()) == {"gpu", "no_gpu"}
+    assert not (tmp_path / "imported").exists()
+
+
 def test_an_interpreter_that_is_none_is_told(linear: Artifact, tmp_path: Path) -> None:
     with pytest.raises(
         RunnerError, match=r"/nowhere/python: cannot be started \(No such file or directory\); expected a Python"
@@ -192,11 +229,41 @@ def test_an_interpreter_without_tensorrt_is_told(linear: Artifact, tmp_path: Pat
 
 
 def test_the_worker_is_python_3_8_and_needs_nothing_of_optkit() -> None:
-    import ast
-
     tree = ast.parse(tensorrt_process.WORKER.read_text(), feature_version=(3, 8))
     imported = {
         name.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
     }
     imported |= {str(node.module).partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported - sys.stdlib_module_names == {"numpy", "pycuda"}  # and TensorRT, by name
+    assert not _later_than_3_8(tree)
+    assert _later_than_3_8(ast.parse("zip(a, b, strict=True)\n'x'.removeprefix('y')\nx: int | None = 1")) == {
+        "strict", "removeprefix", "annotation of x"
+    }  # fmt: skip
+
+
+def _later_than_3_8(tree: ast.Module) -> set[str]:
+    """Return what parses as Python 3.8 and fails there: methods and arguments that came later, and annotations that are evaluated."""
+    later = {
+        "removeprefix",
+        "removesuffix",
+        "is_relative_to",
+        "with_stem",
+        "randbytes",
+        "cache",
+        "pairwise",
+        "batched",
+        "bit_count",
+    }
+    nodes = list(ast.walk(tree))
+    found = {node.attr for node in nodes if isinstance(node, ast.Attribute)} & later
+    found |= {keyword.arg or "" for node in nodes if isinstance(node, ast.Call) for keyword in node.keywords} & {
+        "strict",
+        "encoding_errors",
+        "delete_on_close",
+        "root_dir",
+        "missing_ok",
+    }
+    postponed = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    if not postponed:
+        found |= {f"annotation of {ast.unparse(node.target)}" for node in nodes if isinstance(node, ast.AnnAssign)}
+    return found

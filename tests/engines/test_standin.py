@@ -20,7 +20,7 @@ from project import CommandLine, files_below
 from optkit import onnx_file, tensorrt_process
 from optkit.artifact import Artifact, Precision, read_passport
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import FeedError, RunnerError, StageError
 from optkit.findings import Tolerance
@@ -30,7 +30,7 @@ from optkit.runners.base import CallPlan
 from optkit.runners.tensorrt import TensorRtRunner, layer_shares
 from optkit.serving import TritonServing
 from optkit.serving.golden import read_golden
-from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx
+from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic
 from optkit.tensors import corners
 
 HERE = Path(__file__).absolute().parents[1] / "standin"
@@ -38,15 +38,34 @@ MEMBERS: dict[str, Any] = json.loads((HERE / "members.json").read_text())
 RULE = CallPlan(drop_s=0, drop_calls=1, block_s=0, block_calls=5)
 
 
+def forget() -> None:
+    """Let the next question about this machine be asked anew."""
+    tensorrt_process.tensorrt_here.cache_clear()
+    tensorrt_process.no_gpu_here.cache_clear()
+
+
 @pytest.fixture(params=["8.6", "10", "11"])
 def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let workers find a stand-in for this release, and a GPU."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.setenv("STANDIN_TENSORRT", request.param)
-    tensorrt_process.tensorrt_here.cache_clear()
+    forget()
     monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
     yield request.param
-    tensorrt_process.tensorrt_here.cache_clear()
+    forget()
+
+
+# What a release does not have: its classes must not have it either.
+ABSENT = {
+    "8.6": ("BuilderFlag.STRIP_PLAN", "BuilderFlag.BF16", "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "IBuilderConfig.progress_monitor",
+            "ParserError.node_name", "ParserError.node_operator", "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY",
+            "ICudaEngine.device_memory_size_v2", "IBuilderConfig.set_compute_capability"),
+    "10": ("IBuilderConfig.max_workspace_size", "Builder.build_engine", "Builder.max_batch_size", "IExecutionContext.execute_async_v2",
+           "ICudaEngine.num_bindings", "IBuilderConfig.set_compute_capability"),
+    "11": ("BuilderFlag.FP16", "BuilderFlag.INT8", "IBuilderConfig.int8_calibrator", "IBuilderConfig.max_workspace_size",
+           "NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "Builder.platform_has_fast_fp16", "ICudaEngine.device_memory_size",
+           "IExecutionContext.execute_async_v2", "IBuilderConfig.set_compute_capability"),
+}  # fmt: skip
 
 
 STAGE = BuildTensorRt(runtime="tensorrt", timing_cache="none")
@@ -62,8 +81,9 @@ def test_the_lists_are_those_of_the_real_bindings(rtx: None) -> None:
     import tensorrt_rtx_bindings as real
 
     for name, members in MEMBERS["rtx"].items():
-        missing = [member for member in members if not hasattr(getattr(real, name), member)]
-        assert not missing, name
+        found = getattr(real, name)
+        public = set(getattr(found, "__members__", ())) or {m for m in dir(found) if not m.startswith("_")}
+        assert set(members) == public, name
     assert not hasattr(real.BuilderFlag, "FP16")
     assert not hasattr(real.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH")
 
@@ -76,6 +96,28 @@ def test_a_call_that_a_release_does_not_have_fails(release: str) -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (found.returncode != 0) == (release == "8.6")
     assert ("has no attribute 'progress_monitor'" in found.stderr) == (release == "8.6")
+
+
+def test_what_a_release_does_not_have_is_not_on_its_classes(release: str) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, tensorrt\nfor name in sys.argv[1:]:\n    owner, member = name.split('.')\n    print(hasattr(getattr(tensorrt, owner), member))"
+    found = subprocess.run([sys.executable, "-c", code, *ABSENT[release]], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False"] * len(ABSENT[release])
+    listed = [name for name in ABSENT[release] if name.partition(".")[2] in MEMBERS[release][name.partition(".")[0]]]
+    assert not listed
+
+
+def test_int8_is_a_flag_in_8_6_and_no_calibrator_is_used(release: str, make: Make, tmp_path: Path) -> None:
+    quantized = QuantizeStatic(calibration=f"{zoo.HERE}:conv_feeds", target="tensorrt")
+    source = make("conv", ExportOnnx(exporter="torchscript", opset=20), quantized, ConvertFp16())
+    engine, told = built(STAGE, source, tmp_path)
+    assert engine.engine
+    assert engine.engine.precision == "int8+fp16"
+    assert told["flags"] == (["FP16", "INT8"] if release == "8.6" else [])
+    text = tensorrt_process.WORKER.read_text()
+    assert not [word for word in ("calibrator", "IInt8", "dynamic_range") if word in text]
 
 
 def test_types_are_flags_in_8_6_and_the_network_s_own_later(release: str, make: Make, tmp_path: Path) -> None:
@@ -303,14 +345,14 @@ def test_an_engine_of_another_release_or_gpu_is_refused_from_its_passport(
 ) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     monkeypatch.setenv("STANDIN_SM", "90")
-    tensorrt_process.tensorrt_here.cache_clear()
+    forget()
     version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
     sentence = f"built by TensorRT {version} for sm_86, this is TensorRT {version} on sm_90: rebuild with --runtime tensorrt on that GPU"
     with pytest.raises(RunnerError, match=sentence), open_runner(engine, Device.CUDA):
         pass
     monkeypatch.setenv("STANDIN_SM", "86")
     monkeypatch.setenv("STANDIN_TENSORRT", "10" if release != "10" else "11")
-    tensorrt_process.tensorrt_here.cache_clear()
+    forget()
     with (
         pytest.raises(RunnerError, match=f"built by TensorRT {version} for sm_86, this is TensorRT 1"),
         open_runner(engine, Device.CUDA),

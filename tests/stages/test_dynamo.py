@@ -15,7 +15,7 @@ import zoo
 
 from optkit.artifact import Artifact
 from optkit.check import Prover, Requirements
-from optkit.choose import run_stage
+from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.source import make_source
