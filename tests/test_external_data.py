@@ -18,10 +18,10 @@ from optkit.artifact import Artifact, Precision, passport_path
 from optkit.check import Prover, Requirements
 from optkit.data import Samples
 from optkit.errors import ArtifactError, RunnerError, StageError
+from optkit.gates import Gates
 from optkit.pipeline.inspecting import inspect_file
 from optkit.pipeline.single import make_file
 from optkit.pipeline.steps import stage_step
-from optkit.recipe.keys import Gates
 from optkit.runners import open_runner
 from optkit.serving import package_triton
 from optkit.serving.settings import TritonServing

@@ -4,9 +4,6 @@ from pathlib import Path
 
 from optkit.artifact import Artifact
 from optkit.check import Prover
-from optkit.choose.engine import build_engine
-from optkit.choose.exporter import export_onnx
-from optkit.choose.int8 import quantize
 from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 
@@ -23,12 +20,18 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
     Raises:
         StageError: it could not be made.
     """
-    match stage:
+    match stage:  # each choice is imported where it is made: an export waits for none of what quantizes
         case ExportOnnx(exporter="auto" | "best"):
+            from optkit.choose.exporter import export_onnx
+
             return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
         case QuantizeStatic() | QuantizeDynamic():
+            from optkit.choose.int8 import quantize
+
             return quantize(stage, source, out_dir, prover, filename or stage.filename)
         case BuildTensorRt():
+            from optkit.choose.engine import build_engine
+
             return build_engine(stage, source, out_dir, prover, filename or stage.filename)
         case _:
             return stage.run(source, out_dir, filename)

@@ -191,8 +191,8 @@ def _exported(
     from optkit.check import Requirements
     from optkit.data import Samples
     from optkit.errors import StageError
+    from optkit.gates import Gates
     from optkit.pipeline.single import make_file
-    from optkit.recipe.keys import Gates
     from optkit.source import make_source
     from optkit.stages import ExportOnnx
     from optkit.user_code import absolute_target

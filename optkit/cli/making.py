@@ -105,8 +105,8 @@ def make_and_show(
         raise RecipeError(
             f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
         )
+    from optkit.gates import Gates
     from optkit.pipeline.single import make_file
-    from optkit.recipe.keys import Gates
     from optkit.report import calibration_tables, passport_text, quantization_parts
 
     with out.working():  # until the answer only, which would start on the line of the progress

@@ -1,13 +1,16 @@
 """What a recipe asks of an artifact before it may win and be packaged."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from optkit.artifact import Passport
 from optkit.engine import EngineFacts
 from optkit.findings import Accuracy, Measurement, SpeedUp
-from optkit.pipeline.records import BenchRecord
-from optkit.recipe.keys import Gates
+from optkit.gates import Gates
 from optkit.tensors import batch_dim
+
+if TYPE_CHECKING:  # of a run, which a single step needs nothing of
+    from optkit.pipeline.records import BenchRecord
 
 
 def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ def _precision_failures(engine: EngineFacts | None) -> Iterator[str]:
             yield f"precision: {found.get(kind, 0.0):.0%} of the layers compute in {kind}; at least {wanted:.0%} is asked for"
 
 
-def over_budget(name: str, size_bytes: int, bench: BenchRecord | None, gates: Gates) -> tuple[str, ...]:
+def over_budget(name: str, size_bytes: int, bench: "BenchRecord | None", gates: Gates) -> tuple[str, ...]:
     """Return why an artifact that is right may not be chosen: it is too large, too slow, or was not measured.
 
     Args:

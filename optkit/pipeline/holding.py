@@ -7,13 +7,13 @@ from pathlib import Path
 from optkit.artifact import Artifact, Passport
 from optkit.bench import this_machine
 from optkit.data import Samples
+from optkit.gates import Gates
 from optkit.pipeline.against import compare_with
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_steps, read_snapshot
 from optkit.pipeline.changes import Comparison, Limits
 from optkit.pipeline.gates import over_budget
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import BenchRecord, Contract, StepResult
-from optkit.recipe.keys import Gates
 
 logger = logging.getLogger(__name__)
 

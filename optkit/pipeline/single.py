@@ -9,9 +9,9 @@ from optkit.check import Prover, Requirements
 from optkit.choose import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OutputError
+from optkit.gates import Gates
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
-from optkit.recipe.keys import Gates
 from optkit.record import Record
 from optkit.stages import Stage
 

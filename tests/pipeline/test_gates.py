@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from runs import bench, step
 
 from optkit.errors import RecipeError
+from optkit.gates import Gates
 from optkit.pipeline.gates import over_budget
 from optkit.pipeline.holding import hold_budget
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
-from optkit.recipe.keys import Gates
 
 BENCH = bench({"source": 1.0, "fast": 0.25})  # at batch 8 2.828 times as long
 

@@ -11,8 +11,8 @@ from optkit.check import Requirements
 from optkit.data import Samples
 from optkit.errors import OutputError, StageError
 from optkit.findings import Tolerance
+from optkit.gates import Gates
 from optkit.pipeline.single import Made, make_file
-from optkit.recipe.keys import Gates
 from optkit.runners import open_runner
 from optkit.stages import ConvertFp16, ExportOnnx, QuantizeDynamic, Stage
 

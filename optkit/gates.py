@@ -1,0 +1,40 @@
+"""The gates: what must hold of an artifact, as a recipe or the options of a command say it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field
+
+from optkit.record import Record
+
+
+def _share(value: Any) -> Any:
+    """Read a share that is written as 5%."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100  # what is no number is a fault of validation
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Gates(Record):
+    """What an artifact must hold to win and be packaged, besides parity.
+
+    Accuracy and batch independence are about being right: an artifact that fails them fails the run. Latency, throughput, speed-up and size
+    are a budget: what is over it cannot win, and the run fails when nothing is left that can. The regression is against an earlier run.
+    """
+
+    max_accuracy_drop: float | None = Field(default=None, ge=0)  # of the source model's accuracy, in its own unit
+    batch_independence: bool = True
+    max_latency_ms: Positive | dict[int, Positive] | None = None  # median, at every batch or at those named
+    min_samples_per_s: Positive | dict[int, Positive] | None = None  # of one caller, likewise
+    min_speedup: Positive | None = None  # over the source, at every batch size
+    max_size_mb: Positive | None = None
+    max_regression: Share | None = None  # as 0.05 or 5%, of latency, throughput and size, against `baseline`
+    baseline: str | None = None  # the run.json of an earlier run, relative to the recipe
+
+    def with_absolute_paths(self, base: Path) -> Self:
+        """Return the gates with the path of the baseline made absolute."""
+        return self.model_copy(update={"baseline": str((base / self.baseline).absolute())}) if self.baseline else self
