@@ -97,13 +97,20 @@ def main() -> NoReturn:
     except OptkitError as e:
         if "--debug" in sys.argv:
             _print_traceback()
-        print_error(str(e))
+        print_error(f"{e}{_with_added(e.add)}")
         sys.exit(2)
     except Exception:
         _print_traceback()
         print_error("this is a bug in optkit. Please report it with the lines above.")
         sys.exit(_BUG)
     sys.exit(0)
+
+
+def _with_added(options: str) -> str:
+    """Return the command that failed with options added, to paste; nothing where there are none."""
+    import shlex
+
+    return f"\nRun: {shlex.join(['optkit', *sys.argv[1:]])} {options}" if options else ""
 
 
 def _expect_little_garbage() -> None:
