@@ -184,11 +184,11 @@ def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) ->
     if given is None:
         names = parameter_names(module)
         takes = f", and forward takes {', '.join(names)}" if names else ""
+        guess = guessed_options(module)
         raise ModelError(
-            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in "
-            f'--input "{names[0] if names else "image"}:float32[batch,3,224,224]" --dim batch=1:8:64, or define example_inputs() '
-            f"beside the factory. The sizes in the command below are a guess from the first layer: put your own.",
-            add=guessed_options(module),
+            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in {guess}, where the "
+            f"sizes are a guess from the first layer; or define example_inputs() beside the factory.",
+            add=guess,
         )
     return infer_contract(given, module)
 
