@@ -112,6 +112,7 @@ def _compare(model: str, tool: str, command: Sequence[str], folder: Path, pairs:
 
 def _run(command: Sequence[str], folder: Path) -> Measured:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as for a user, whose Python compiles a module once
     run = measure(command, environment, folder / "log.txt", TIME_LIMIT_S)
     if run.code:
         raise SystemExit(f"{' '.join(command[:4])} failed with {run.code}:\n{run.text[-2000:]}")

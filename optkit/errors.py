@@ -16,7 +16,14 @@ result and no exception; a bug in optkit raises anything else and keeps its trac
 
 
 class OptkitError(Exception):
-    """The base: a fault of the input, the environment or a library, told in words for the person at the terminal."""
+    """The base: a fault of the input, the environment or a library, told in words for the person at the terminal.
+
+    `add` are options that would let the same command go on, where they can be told.
+    """
+
+    def __init__(self, message: str = "", *, add: str = "") -> None:
+        super().__init__(message)
+        self.add = add
 
 
 class RecipeError(OptkitError):

@@ -81,6 +81,11 @@ def parameter_names(module: "torch.nn.Module") -> list[str]:
     return [p.name for p in _parameters(module) or ()]
 
 
+def required_names(module: "torch.nn.Module") -> list[str]:
+    """Return the names of the parameters of forward that have no default."""
+    return [p.name for p in _parameters(module) or () if p.default is p.empty]
+
+
 def _parameters(module: "torch.nn.Module") -> "list[inspect.Parameter] | None":
     """Return the parameters of forward; None where they are not known: *args, or a file that was traced from such."""
     import torch

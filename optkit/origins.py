@@ -1,6 +1,7 @@
 """Where an nn.Module comes from: a factory in Python, a TorchScript file, an ExportedProgram, a Hugging Face folder."""
 
 import abc
+import inspect
 import os
 import shutil
 import warnings
@@ -13,6 +14,7 @@ from optkit.artifact import hash_of, sha256_of
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
 from optkit.forward import torchscript_notices_off
+from optkit.model_names import the_model
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,10 @@ class Origin(abc.ABC):
         """Return the example inputs that come with the model; None where there are none."""
         return None
 
+    def choice(self) -> str | None:
+        """Return what was chosen among several; None where there was nothing to choose."""
+        return None
+
     def relative_to(self, folder: Path) -> str:
         """Return the target with its path relative to a folder, so that the two can be moved together."""
         return _relative(Path(self.target), folder)
@@ -64,6 +70,16 @@ class Origin(abc.ABC):
 
 class Factory(Origin):
     """A function or class that returns a module, or a module itself; its file may define `example_inputs`."""
+
+    def __init__(self, target: str, *, named: bool = True) -> None:
+        """Remember the target, and whether its name was given or found in the file."""
+        super().__init__(target)
+        self._named = named
+
+    def choice(self) -> str | None:
+        """Return which model of the file was taken where no name was given."""
+        where, name = user_code.split_target(self.target)
+        return None if self._named else f"took {name}, the model that {Path(where).name} defines"
 
     def fault(self) -> str | None:
         """Return what is wrong with the file or module name."""
@@ -78,6 +94,7 @@ class Factory(Origin):
         import torch
 
         factory = user_code.load(self.target)
+        self._check_arguments(factory, args)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
@@ -88,6 +105,24 @@ class Factory(Origin):
             found = type(module).__name__
             raise ModelError(f"{self.target}: returned a {found}; expected a torch.nn.Module. Return the model.")
         return module
+
+    def _check_arguments(self, factory: Any, args: Arguments) -> None:
+        """Refuse arguments that are missing, before Python does: it knows nothing of --set."""
+        import torch
+
+        try:
+            called = callable(factory) and not isinstance(factory, torch.nn.Module)
+            wanted = tuple(inspect.signature(factory).parameters.values()) if called else ()
+        except (TypeError, ValueError):  # written in C
+            return
+        given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        missing = [p.name for p in wanted if p.default is p.empty and p.kind not in given and p.name not in args]
+        if missing:
+            raise ModelError(
+                f"{self.target}: takes {', '.join(missing)} without a default. Give each with --set, or as model.args in a recipe; "
+                f"or name a function that takes none and returns the model.",
+                add=" ".join(f"--set {name}=VALUE" for name in missing),
+            )
 
     def reproduce(self, folder: Path, args: Arguments) -> list[str]:
         """Copy the code of a file; a package is imported from where it is installed."""
@@ -250,6 +285,8 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
         return TorchScriptFile(str(path))
     if path.suffix == ".onnx":
         raise ModelError(f"{target}: an ONNX model holds no nn.Module; expected {_EXPECTED}")
+    if path.suffix == ".py":
+        return Factory(f"{path}:{the_model(path)}", named=False)
     return Factory(user_code.absolute_target(target, base))
 
 

@@ -13,6 +13,7 @@ from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
 from optkit.errors import ArtifactError, ModelError
 from optkit.forward import forward_call, parameter_names, returning_tuple
+from optkit.guess import guessed_options, range_options
 from optkit.inference import Contract, infer_contract
 from optkit.origins import Arguments, Origin, call_example, open_origin
 from optkit.outputs import find_outputs
@@ -144,14 +145,15 @@ def make_source(
     if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
     module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
-    notes: list[str] = []
+    notes = [chosen] if (chosen := origin.choice()) else []
     if not inputs:
         found = _inferred(origin, module, example)
         inputs, dims = found.inputs, found.dims | dict(dims or {})
         notes.append(f"inferred from example inputs; for a recipe:\n{Contract(inputs=inputs, dims=dims).as_recipe()}")
     dims = dict(dims or {})
     if faults := dimension_faults(inputs, dims):
-        raise ModelError(f"{target}: {'; '.join(faults)}")
+        unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
+        raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
     inputs = forward_call(module, inputs).inputs  # what a file without names, such as TorchScript, is called with
     found_outputs = find_outputs(module, inputs, dims, outputs)
     source = ModelSource(
@@ -182,10 +184,11 @@ def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) ->
     if given is None:
         names = parameter_names(module)
         takes = f", and forward takes {', '.join(names)}" if names else ""
+        guess = guessed_options(module)
         raise ModelError(
-            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in "
-            f'--input "{names[0] if names else "image"}:float32[batch,3,224,224]" --dim batch=1:8:64, or define example_inputs() '
-            f"beside the factory."
+            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in {guess}, where the "
+            f"sizes are a guess from the first layer; or define example_inputs() beside the factory.",
+            add=guess,
         )
     return infer_contract(given, module)
 

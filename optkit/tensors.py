@@ -140,11 +140,12 @@ class DimRange(Record):
     def odd_point(self) -> int | None:
         """Return an odd multiple strictly inside the range that is none of min, opt and max; None where there is none.
 
-        Exporters and kernels like even and round sizes; the odd one finds what was folded to them.
+        Exporters and kernels like even and round sizes; the odd one finds what was folded to them. It lies between min and opt where it can:
+        above opt it would show no more than max does, and take most of the time of a proof.
         """
         step = self.multiple_of
-        middle = (self.opt + self.max) // 2 // step
-        near = (n * step for k in range(4) for n in (middle - k, middle + k) if n % 2)
+        middles = (self.min + self.opt) // 2 // step, (self.opt + self.max) // 2 // step
+        near = (n * step for middle in middles for k in range(4) for n in (middle + k, middle - k) if n % 2)
         return next((n for n in near if self.min < n < self.max and n != self.opt), None)
 
     def small(self, rank: int) -> int:

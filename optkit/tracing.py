@@ -75,6 +75,31 @@ def loops_told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def constants_kept() -> Iterator[None]:
+    """Let a trace make tensors of Python numbers without a warning: a number that came from a tensor has had one of its own.
+
+    torch warns at each torch.tensor(), as torch.distributions calls it for every constant parameter. What holds a tensor or a list, whose
+    length may be a size, is warned of as before.
+    """
+    import torch
+
+    make = torch.tensor
+
+    def told(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if type(data) not in (bool, int, float):
+            return make(data, *args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.tensor results are registered", torch.jit.TracerWarning)
+            return make(data, *args, **kwargs)
+
+    torch.tensor = told
+    try:
+        yield
+    finally:
+        torch.tensor = make
+
+
+@contextlib.contextmanager
 def baked_in_values() -> Iterator[list[str]]:
     """Give, as they are found, notes of the lines at which a tracer turned a value of the example into a constant; no warning gets out.
 

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from optkit.errors import ModelError, first_line
+from optkit.from_source import FromSource, forget_changed, import_from_source
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -168,7 +169,7 @@ def defines(target: str) -> bool:
 @functools.lru_cache(maxsize=16)
 def _import_file(file: Path, _code: str) -> ModuleType:
     name = f"optkit_user_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=FromSource(name, str(file)))
     if spec is None or spec.loader is None:
         raise ModelError(f"{file}: cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
@@ -198,6 +199,8 @@ def _neighbours_first(folder: Path) -> None:
         elsewhere = file and _is_users(file) and not Path(file).is_relative_to(folder)
         if elsewhere and name.partition(".")[0] in names - {"__main__"}:
             del sys.modules[name]
+    import_from_source(folder, _is_users)
+    forget_changed(folder)
     if sys.path[0] != str(folder):
         sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
 

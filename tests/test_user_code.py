@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -40,12 +41,51 @@ def test_what_is_no_target_is_refused(target: str) -> None:
         user_code.split_target(target)
 
 
+@pytest.fixture
+def bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Python cache bytecode, which takes a file of the same size and second for the same; CI may have it off."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
+@pytest.mark.usefixtures("bytecode")
 def test_a_function_is_loaded_and_a_changed_file_loaded_anew(tmp_path: Path) -> None:
     target = target_of(tmp_path, "def build():\n    return 1\n", "build")
     assert user_code.load(target)() == 1
     assert user_code.load(target) is user_code.load(target)
     write(tmp_path, "m.py", "def build():\n    return 2\n")
     assert user_code.load(target)() == 2
+
+
+@pytest.mark.usefixtures("bytecode")
+def test_changed_neighbours_are_loaded_anew_through_those_that_import_them(tmp_path: Path) -> None:
+    (tmp_path / "pack_of_m").mkdir()
+    write(tmp_path, "pack_of_m/__init__.py", "from pack_of_m.inner import VALUE\n")
+    inner = write(tmp_path, "pack_of_m/inner.py", "VALUE = 1\n")
+    target = target_of(tmp_path, "from pack_of_m import VALUE\n", "VALUE")
+    stamp = inner.stat()
+    try:
+        assert user_code.load(target) == 1
+        module = sys.modules["pack_of_m"]
+        write(tmp_path, "n.py", "")
+        user_code.load(f"{tmp_path / 'n.py'}:__name__")
+        assert sys.modules["pack_of_m"] is module  # nothing changed: two files share their neighbours
+        write(tmp_path, "pack_of_m/inner.py", "VALUE = 2\n")
+        os.utime(inner, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        assert user_code.load(target) == 2
+        assert not list(tmp_path.rglob("__pycache__"))
+    finally:
+        for name in ("pack_of_m", "pack_of_m.inner"):
+            sys.modules.pop(name, None)
+        sys.path.remove(str(tmp_path))
+
+
+def test_bytecode_that_lies_there_already_is_not_taken(tmp_path: Path) -> None:
+    file = write(tmp_path, "m.py", "VALUE = 1\n")
+    stamp = file.stat()
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(tmp_path)], check=True)
+    write(tmp_path, "m.py", "VALUE = 2\n")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert user_code.load(f"{file}:VALUE") == 2
 
 
 def test_a_neighbour_is_part_of_the_code(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
     Raises:
         StageError: it could not be made.
     """
-    match stage:
+    match stage:  # each choice is imported where it is made: an export waits for none of what quantizes
         case ExportOnnx(exporter="auto" | "best"):
             from optkit.choose.exporter import export_onnx
 

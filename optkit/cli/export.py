@@ -102,7 +102,6 @@ def _export(
     force: bool,
     repro: Path | None,
 ) -> None:
-    from optkit.pipeline.repro import write_repro
     from optkit.pipeline.single import check_output
 
     check_output(output, force)
@@ -110,6 +109,8 @@ def _export(
         with out.working():
             source = model.make(Path(folder))
             if repro:
+                from optkit.pipeline.repro import write_repro
+
                 script = write_repro(source, stage, repro)
                 out.hint(f"to repeat this without optkit: cd {repro} && python {script.name}")
         make_and_show(

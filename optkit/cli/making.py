@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Source = Annotated[
     str,
     typer.Argument(
-        help="file.py:build, package.module:factory, a TorchScript or .pt2 file, or a Hugging Face folder.",
+        help="file.py (its one model), file.py:build, package.module:factory, a TorchScript or .pt2 file, or a Hugging Face folder.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from optkit.findings import Accuracy, Measurement, SpeedUp
 from optkit.gates import Gates
 from optkit.tensors import batch_dim
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # of a run, which a single step needs nothing of
     from optkit.pipeline.records import BenchRecord
 
 

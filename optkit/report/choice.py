@@ -1,9 +1,12 @@
 """Why an artifact won, and why each other one did not."""
 
-from optkit.pipeline.records import RunRecord
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optkit.pipeline.records import RunRecord
 
 
-def choice_text(record: RunRecord) -> str:
+def choice_text(record: "RunRecord") -> str:
     """Return one line for each artifact: the winner first."""
     winner = record.winner
     if winner is None:

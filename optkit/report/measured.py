@@ -1,20 +1,23 @@
 """A benchmark as tables for a terminal of 80 columns: what was measured, what the numbers include, and what they say."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
-from optkit.pipeline.records import BenchRecord, SelfTestRecord
 from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included
 
+if TYPE_CHECKING:
+    from optkit.pipeline.records import BenchRecord, SelfTestRecord
+
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 
 
-def bench_tables(record: BenchRecord) -> list[Table]:
+def bench_tables(record: "BenchRecord") -> list[Table]:
     """Return the latencies at each batch size, the comparisons, what the numbers include, and the throughput of several callers."""
     batches = sorted({m.batch for m in record.measurements})
     tables = [_latencies(batch, [m for m in record.measurements if m.batch == batch]) for batch in batches]
@@ -25,7 +28,7 @@ def bench_tables(record: BenchRecord) -> list[Table]:
     return [*tables, *([_concurrency(record)] if record.concurrency else [])]
 
 
-def bench_notes(record: BenchRecord) -> list[str]:
+def bench_notes(record: "BenchRecord") -> list[str]:
     """Return how it was measured, why it stopped, and what one should know before one believes it."""
     first = record.measurements[0]
     where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
@@ -44,7 +47,7 @@ def bench_notes(record: BenchRecord) -> list[str]:
     return ["\n".join([*lines, *busy_machine(record)])]
 
 
-def self_test_table(record: SelfTestRecord) -> Table:
+def self_test_table(record: "SelfTestRecord") -> Table:
     """Return how often comparisons of a model with itself were right."""
     found = record.found
     table = plain_table(
@@ -124,7 +127,7 @@ def _gpu(measured: Sequence[Measurement]) -> Table:
     return table
 
 
-def _concurrency(record: BenchRecord) -> Table:
+def _concurrency(record: "BenchRecord") -> Table:
     streams = ", each on a CUDA stream of its own" if any(load.streams for load in record.concurrency) else ""
     table = plain_table(
         f"several callers at once{streams}",
@@ -144,7 +147,7 @@ def _concurrency(record: BenchRecord) -> Table:
     return table
 
 
-def _of(record: BenchRecord, reason: Stopped) -> str:
+def _of(record: "BenchRecord", reason: Stopped) -> str:
     """Return the comparisons that ended for this reason."""
     mine = [s for s in record.speed_ups if s.stopped is reason]
     if len(mine) == len(record.speed_ups):

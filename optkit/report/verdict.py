@@ -1,14 +1,17 @@
 """The verdict of a run in one sentence, and the conditions under which it was measured."""
 
 import math
+from typing import TYPE_CHECKING
 
 from optkit.diagnosis import count
 from optkit.findings import Measurement
-from optkit.pipeline.records import BenchRecord, RunRecord
 from optkit.report.numbers import size_text
 
+if TYPE_CHECKING:
+    from optkit.pipeline.records import BenchRecord, RunRecord
 
-def verdict_sentence(record: RunRecord) -> str:
+
+def verdict_sentence(record: "RunRecord") -> str:
     """Return what a run came to, in one sentence."""
     if record.bench_error:
         return f"Nothing was measured, so nothing won: {record.bench_error}"
@@ -46,7 +49,7 @@ def included(m: Measurement) -> str:
     return f"{count(m.threads, 'thread')}, {copies} copies between host and device{graph}{stream}"
 
 
-def conditions(record: RunRecord) -> str:
+def conditions(record: "RunRecord") -> str:
     """Return what the latencies include and where they were measured."""
     bench = record.bench
     if bench is None or not bench.measurements:
@@ -59,7 +62,7 @@ def conditions(record: RunRecord) -> str:
     return text
 
 
-def busy_machine(bench: BenchRecord) -> list[str]:
+def busy_machine(bench: "BenchRecord") -> list[str]:
     """Return a warning when others wanted the machine too, for their work is in the numbers; else what was left out for that, if anything."""
     load = (
         ""

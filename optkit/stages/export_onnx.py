@@ -18,7 +18,7 @@ from optkit.stages import dynamo
 from optkit.stages.base import Stage
 from optkit.stages.refusal import captured_output, lost_dimension, refusal, script_reason
 from optkit.tensors import Feed, TensorSpec, example_sizes
-from optkit.tracing import baked_in_values, by_position, loops_told, why_not_scripted
+from optkit.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,8 @@ class ExportOnnx(Stage):
                     stack.enter_context(dynamo.limited(self.dynamo_limit_s))
                 else:
                     stack.enter_context(loops_told())
+                if self.exporter == "torchscript":  # the compiler knows torch.tensor itself only
+                    stack.enter_context(constants_kept())
                 export(module, feed, path, source.inputs, source.outputs, self.opset)
         except dynamo.TimeUp:
             raise StageError(

@@ -12,7 +12,7 @@ from optkit.errors import StageError, first_line
 from optkit.forward import forward_call
 from optkit.stages.refusal import script_reason
 from optkit.tensors import example_sizes
-from optkit.tracing import baked_in_values, by_position, loops_told, why_not_scripted
+from optkit.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
     feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with baked_in_values() as baked, loops_told(), torch.no_grad():
+    with baked_in_values() as baked, loops_told(), constants_kept(), torch.no_grad():
         try:
             # check_trace would compare with this same input only; parity does it at every corner.
             traced = torch.jit.trace(module, example, check_trace=False, strict=False)

@@ -159,7 +159,7 @@ def export(*more: object) -> tuple[object, ...]:
 def test_a_source_that_is_not_there(refused: Refused, folder: Path) -> None:
     for target, says in (
         ("none.py:build", r"none\.py: no such file; expected a Python file\. Check the path before the colon\."),
-        ("model.py", r"'model\.py': expected file\.py:function or package\.module:function, as in model\.py:Model"),
+        ("none.py", r"none\.py: no such file; expected a Python file, as in model\.py or model\.py:build"),
         ("model.py:none", r"model\.py: has no 'none'; it defines .*build"),
         (f"{folder}:build", r"expected file\.py:function or package\.module:function"),
     ):
