@@ -58,6 +58,8 @@ class TritonClient:
             with self._faults("is no Triton server that answers"):
                 if not self._client.is_server_live(**self._deadline):
                     raise RunnerError(f"{self.url}: the server is there and not alive. Look at its log.")
+                if self._scheme == "http":  # where anything that says 200 counts as alive
+                    self._client.get_server_metadata()["name"]
         except BaseException:
             self._client.close()
             raise

@@ -74,11 +74,12 @@ REPLIES = {
 
 
 @pytest.fixture
-def archive(onnx_linear, tmp_path):
+def archive(onnx_linear, tmp_path_factory):
     """The same model in a TorchServe archive."""
     samples = Samples(onnx_linear.inputs, onnx_linear.dims)
     golden = archive_golden(onnx_linear, samples, None)
-    return package_torchserve(onnx_linear, tmp_path / "store", TorchServeServing(), name="linear", golden=golden).path
+    store = tmp_path_factory.mktemp("store")
+    return package_torchserve(onnx_linear, store, TorchServeServing(), name="linear", golden=golden).path
 
 
 @pytest.mark.parametrize("reply", REPLIES)
