@@ -75,8 +75,13 @@ def measure(folder: Path, rounds: int, duration_s: float) -> dict[str, Any]:
         three = (PLAIN, BATCHED, ADVISED)
         parts["advised"] = swept(at, three, rounds, duration_s, concurrency=CALLERS[2:])
         parts["perf_analyzer"] = swept(at, three, 1, duration_s, concurrency=CALLERS, tool="perf-analyzer")
-    records = {name: [{"variant": v, **json.loads(r.to_json())} for v, r in part] for name, part in parts.items()}
+    records = {name: [slim(variant, record) for variant, record in part] for name, part in parts.items()}
     return {"advice": advice.model_dump(), "parts": records}
+
+
+def slim(variant: str, record: "LoadRecord") -> dict[str, Any]:
+    """Return a record as JSON without what is the same in all."""
+    return {"variant": variant, **record.model_dump(mode="json", exclude={"machine", "url"})}
 
 
 def packaged(folder: Path) -> "tuple[Artifact, Samples]":
@@ -204,6 +209,7 @@ def report(document: dict[str, Any]) -> str:
         "statistics and front ends are the real ones, absolute numbers are not those of Triton's own ONNX backend.** Triton gets binary "
         "tensors and TorchServe JSON, as their clients send them, so the two servers differ in that too.",
         "",
+        *busy(document),
         "## Closed loops",
         "",
         *table(document["parts"]["callers"], {BATCHED: PLAIN, TORCHSERVE_8: TORCHSERVE}),
@@ -244,6 +250,19 @@ def report(document: dict[str, Any]) -> str:
         + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def busy(document: dict[str, Any]) -> list[str]:
+    """Return a warning where other processes had the machine too."""
+    load, cores = document["load_average"] or 0, document["machine"]["cores"]
+    if load <= cores:
+        return []
+    return [
+        f"**The machine was busy: load average {load:.1f} on {cores} cores when this began. What the spreads below hold is mostly that; "
+        f"no ratio whose range holds 1 says anything, and neither does an advice derived from such figures. To be repeated on a quiet "
+        f"machine.**",
+        "",
+    ]
 
 
 def table(records: Sequence[dict[str, Any]], references: dict[str, str]) -> list[str]:

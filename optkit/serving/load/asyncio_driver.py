@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 from optkit.errors import RunnerError
 from optkit.serving.load.job import Job, lines_to, run
@@ -48,7 +49,7 @@ async def _drive(job: Job, asked: Asked, tally: Tally, seen: list[Snapshot]) -> 
 
 
 @contextlib.asynccontextmanager
-async def _statistics(job: Job, seen: list[Snapshot]):  # type: ignore[no-untyped-def]
+async def _statistics(job: Job, seen: list[Snapshot]) -> AsyncIterator[None]:
     """Take Triton's statistics when the warm-up ends and after the load; without them where it does not answer."""
     if job.target.server != "triton":
         yield
