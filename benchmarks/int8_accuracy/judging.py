@@ -1,0 +1,69 @@
+"""What a file is worth: its outputs for the judge, and its speed beside the others of its task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from int8_accuracy.tasks import Feed, Task
+
+BATCHES = (1, 8)
+TIME_LIMIT_S = 90.0  # of the blocks of one task at one number of threads
+
+Result = dict[str, Any]
+
+
+def open_file(file: Path, task: Task) -> Any:
+    """Return a file as an artifact with the dims of its task."""
+    from optkit.source import open_artifact
+    from optkit.tensors import DimRange
+
+    return open_artifact(file, {name: DimRange.parse(text) for name, text in task.dims.items()})
+
+
+def outputs(file: Path, task: Task, feeds: Sequence[Feed]) -> np.ndarray:
+    """Return what a file gives for all feeds, row by row."""
+    from optkit.runners import open_runner
+
+    with open_runner(open_file(file, task)) as runner:
+        return np.concatenate([runner.infer(feed)[task.output] for feed in feeds])
+
+
+def speed(task: Task, folder: Path, files: dict[str, Path], threads: int, *, quick: bool) -> Result:
+    """Measure all files of a task in alternating blocks.
+
+    Args:
+        task: gives the contract.
+        folder: has the calibration samples, which are the values.
+        files: tool -> its file; FP32 is among them, and what the others are compared with.
+        threads: of every runtime.
+        quick: two blocks only.
+
+    Returns:
+        speed, the ratios to FP32; fp32_speed; load_before.
+    """
+    from optkit.bench import BenchSettings, load_average, measure
+    from optkit.data import Feeds, Samples
+
+    artifacts = {tool: open_file(file, task) for tool, file in files.items()}
+    reference = artifacts["FP32"]
+    samples = Samples(reference.inputs, reference.dims, Feeds(str(folder / "calibration"), reference.inputs))
+    length = {"min_blocks": 2, "max_blocks": 2} if quick else {"time_limit_s": TIME_LIMIT_S}
+    load = load_average()
+    found = measure(artifacts, samples, BenchSettings(batches=BATCHES, threads=threads, **length), "FP32")
+    if found.interrupted:
+        raise KeyboardInterrupt
+    return {
+        "load_before": load,
+        "fp32_speed": [
+            {"threads": threads, "batch": m.batch, "p50_ms": m.p50_ms, "blocks": len(found.order)}
+            for m in found.measurements
+            if m.artifact == "FP32"
+        ],
+        "speed": [
+            {"tool": s.candidate, "threads": threads, "batch": s.batch, "ratio": s.ratio, "low": s.low, "high": s.high}
+            for s in found.speed_ups
+            if s.low is not None
+        ],
+    }
