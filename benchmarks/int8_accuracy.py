@@ -11,8 +11,8 @@ defaults; `optkit` alone is optkit's default with calibration data, and `advised
 processor. Its file is judged on other samples: the task's score, the share of decisions that FP32 makes too, cosine and SQNR. All files
 of a task are then measured together in alternating blocks, at 1 and 2 threads and batch 1 and 8.
 
-A run may be ended at any time and goes on where it was: a piece is one tool on one task, or the speeds of a task at one number of threads
-(two minutes). Exit 3 says that pieces are left.
+A run may be ended at any time and goes on where it was: a piece is one tool on one task, the speeds of a task at one number of threads (one
+to two minutes), or what else may help a task (`int8_accuracy/methods.py`: SmoothQuant, bias correction, unsigned weights). Exit 3 says that pieces are left.
 
 optkit's files are those of its commands, with the proof that these demand: a file that it refuses to write is reported so. Peers beside
 ONNX Runtime live in environments of their own, which must not take optkit's packages down to the versions that they pin:
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from int8_accuracy import report
+from int8_accuracy import methods, report
 from int8_accuracy.judging import outputs, speed
 from int8_accuracy.tasks import TASKS, Task, quality
 from int8_accuracy.tools import OPTKIT, OWN, PEERS, attempt, command, file_of, weights
@@ -72,6 +72,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help=f"tasks whose name fits: {', '.join(TASKS)}")
     parser.add_argument("--again", default="", help="forget the files of tools whose name fits, and the speeds")
+    parser.add_argument(
+        "--make", default="", help="only make and judge the files of tools whose name fits; measure nothing"
+    )
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin nothing new after so many seconds")
     parser.add_argument("--quick", action="store_true", help="short measurements, in results of their own")
     parser.add_argument("--report", action="store_true", help="only write the table")
@@ -119,7 +122,11 @@ def run_task(task: Task, results: Result, options: argparse.Namespace) -> None:
     for tool in (*OWN, *PEERS):
         file, known = file_of(tool, folder), found["made"].get(tool)
         line = command(tool, task, folder, _pythons(options))
-        if line is None or (known and (known["exit"] or file.exists())):
+        if (
+            line is None
+            or not fnmatch.fnmatch(tool, options.make or "*")
+            or (known and (known["exit"] or file.exists()))
+        ):
             continue
         _begin(options)
         made = attempt(line, file, folder)
@@ -129,7 +136,13 @@ def run_task(task: Task, results: Result, options: argparse.Namespace) -> None:
         found |= {"speed": [], "fp32_speed": []}
         print(task.name, tool, {k: v for k, v in made.items() if k != "peak_mib"}, flush=True)
         _save(results, options)
+    if options.make:
+        return
     _speeds(task, found, results, options)
+    if "methods" not in found and not options.quick:
+        _begin(options)
+        found["methods"] = methods.tried(task, folder)
+        _save(results, options)
 
 
 def _speeds(task: Task, found: Result, results: Result, options: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ def markdown(results: Result) -> str:
         *_machine(results),
         *_summary(tasks, results["machine"]["vnni"]),
         *(line for name, task in tasks.items() for line in _task(name, task)),
+        *_methods(tasks),
         *_facts(results),
     ]
     return "\n".join(parts) + "\n"
@@ -186,6 +187,37 @@ def _task(name: str, task: Result) -> Iterator[str]:
         if made.get("said"):
             yield f"- {tool}: {'; '.join(made['said'])}"
     yield from (f"- {tool} wrote no file: {made['message']}" for tool, made in task["made"].items() if made["exit"])
+    yield ""
+
+
+def _methods(tasks: Mapping[str, Result]) -> Iterator[str]:
+    known = {name: task["methods"] for name, task in tasks.items() if task.get("methods")}
+    if not known:
+        return
+    yield from (
+        "## What else may help",
+        "",
+        "optkit's static INT8 (U8S8 in Q/DQ by min-max, 7-bit weights, no types chosen) with one thing changed, judged as above. SmoothQuant is "
+        "optkit's own (`smooth`), because no kept library has it for ONNX beside the current onnx, numpy and ONNX Runtime: neural-compressor has "
+        "had no ONNX since 3.0, and its 2.6, which ONNX Runtime's option `SmoothQuant` imports, needs numpy 1; amd-quark 0.13 needs onnx 1.22 "
+        "or older, aimet-onnx brings another ONNX Runtime and torchvision, modelopt has it for PyTorch alone. Bias correction (the mean of "
+        "what rounded weights add to each channel, taken off its bias) and cross-layer equalisation (between convolutions with a Relu "
+        "between them) are in this benchmark alone.",
+        "",
+        "| task | method | SQNR dB | to static | cosine | agreement |",
+        "|---|---|---|---|---|---|",
+    )
+    for name, rows in known.items():
+        plain = rows[0]["sqnr_db"]
+        for row in rows:
+            gain = "-" if None in (plain, row["sqnr_db"]) else f"{row['sqnr_db'] - plain:+.1f}"
+            numbers = [
+                _number(row["sqnr_db"], ".1f"),
+                gain,
+                _number(row["cosine"], ".5f"),
+                _number(row["agreement"], ".4f"),
+            ]
+            yield f"| {name} | {row['method']} | {' | '.join(numbers)} |"
     yield ""
 
 

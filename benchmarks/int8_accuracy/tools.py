@@ -14,7 +14,15 @@ from int8_accuracy.tasks import Task
 ATTEMPT = Path(__file__).resolve().with_name("attempt.py")
 OPTKIT = [sys.executable, "-m", "optkit"]
 LIMIT_S = 1800.0  # of processor time for one tool on one model
-OWN = ("optkit", "optkit static", "optkit entropy", "optkit dynamic", "optkit-torch static", "optkit-torch dynamic")
+OWN = (
+    "optkit",
+    "optkit static",
+    "optkit entropy",
+    "optkit unsigned",
+    "optkit dynamic",
+    "optkit-torch static",
+    "optkit-torch dynamic",
+)
 # Each peer with its defaults, and ONNX Runtime's once more as its documentation advises for x86 processors without VNNI:
 # unsigned activations, a scale for each channel, 7-bit weights. Name -> whose environment it needs.
 PEERS = {
@@ -46,6 +54,8 @@ def command(tool: str, task: Task, folder: Path, pythons: Mapping[str, Path | No
             return quantize
         case ["optkit", "entropy"]:
             return [*quantize, "--mode", "static", "--method", "entropy"]
+        case ["optkit", "unsigned"]:  # weights
+            return [*quantize, "--weight-type", "uint8"]
         case ["optkit", mode]:
             return [*quantize, "--mode", mode]
         case ["optkit-torch", mode]:

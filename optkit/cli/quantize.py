@@ -74,6 +74,12 @@ def quantize(
     reduce_range: Annotated[
         bool | None, typer.Option(help="7-bit weights.", show_default="on x86 without VNNI")
     ] = None,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            help="SmoothQuant's alpha, 0 for none (needs --calibration).", show_default="where a transformer gains"
+        ),
+    ] = None,
     op_types: Annotated[
         list[str] | None,
         typer.Option("--op", help="An operator to quantize, no others.", show_default="those that gain"),
@@ -134,6 +140,7 @@ def quantize(
         "doctor": doctor,
         "activation_type": activation_type,
         "format": form,
+        "smooth": smooth,
     }
     stage = _stage(mode, common, static)
     if not fresh:
