@@ -73,7 +73,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", default="*", help=f"tasks whose name fits: {', '.join(TASKS)}")
     parser.add_argument("--again", default="", help="forget the files of tools whose name fits, and the speeds")
     parser.add_argument(
-        "--make", default="", help="only make and judge the files of tools whose name fits; measure nothing"
+        "--make",
+        default="",
+        help="only make and judge the files of tools, or `methods`, whose name fits; measure nothing",
     )
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin nothing new after so many seconds")
     parser.add_argument("--quick", action="store_true", help="short measurements, in results of their own")
@@ -136,13 +138,12 @@ def run_task(task: Task, results: Result, options: argparse.Namespace) -> None:
         found |= {"speed": [], "fp32_speed": []}
         print(task.name, tool, {k: v for k, v in made.items() if k != "peak_mib"}, flush=True)
         _save(results, options)
-    if options.make:
-        return
-    _speeds(task, found, results, options)
-    if "methods" not in found and not options.quick:
+    if "methods" not in found and fnmatch.fnmatch("methods", options.make or "*") and not options.quick:
         _begin(options)
         found["methods"] = methods.tried(task, folder)
         _save(results, options)
+    if not options.make:
+        _speeds(task, found, results, options)
 
 
 def _speeds(task: Task, found: Result, results: Result, options: argparse.Namespace) -> None:

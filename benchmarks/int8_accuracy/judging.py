@@ -1,5 +1,6 @@
 """What a file is worth: its outputs for the judge, and its speed beside the others of its task."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from int8_accuracy.tasks import Feed, Task
 
 BATCHES = (1, 8)
-TIME_LIMIT_S = 60.0  # of the blocks of one task at one number of threads
+SHORTEST_S, LONGEST_S = 25.0, 50.0  # of the blocks of one task at one number of threads: three times the first one
 HOPELESS, ROUGHLY = 0.6, 1.25
 
 Result = dict[str, Any]
@@ -62,6 +63,7 @@ def speed(task: Task, folder: Path, files: dict[str, Path], threads: int, *, qui
             raise KeyboardInterrupt
         return found
 
+    began = time.monotonic()
     rough = measured(list(artifacts), min_blocks=1, max_blocks=1)
     best = {
         tool: max((s.ratio for s in rough.speed_ups if s.candidate == tool), default=0.0)
@@ -69,7 +71,8 @@ def speed(task: Task, folder: Path, files: dict[str, Path], threads: int, *, qui
         if tool != "FP32"
     }
     close = [tool for tool, ratio in best.items() if ratio >= HOPELESS]
-    blocks = {"min_blocks": 2, "max_blocks": 2} if quick else {"time_limit_s": TIME_LIMIT_S}
+    limit_s = min(max(3 * (time.monotonic() - began), SHORTEST_S), LONGEST_S)
+    blocks = {"min_blocks": 2, "max_blocks": 2} if quick else {"time_limit_s": limit_s}
     careful = measured(["FP32", *close], **blocks)
     rows = [(s, s.low, s.high) for s in careful.speed_ups if s.low is not None]
     rows += [(s, s.ratio / ROUGHLY, s.ratio * ROUGHLY) for s in rough.speed_ups if s.candidate not in close]

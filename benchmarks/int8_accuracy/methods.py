@@ -15,7 +15,7 @@ from int8_accuracy.judging import open_file, outputs
 from int8_accuracy.tasks import Feed, Task, quality
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
-LARGEST = 63  # of a 7-bit weight
+LARGEST = 64  # of a 7-bit weight of ONNX Runtime: reduce_range gives -64 to 64
 
 Result = dict[str, Any]
 
@@ -91,14 +91,13 @@ def _equalised(prepared: Path) -> Path | None:
         pairs += 1
         ranges = [np.maximum(np.abs(w).max(axis=axes), 1e-8) for w, axes in ((before, (1, 2, 3)), (after, (0, 2, 3)))]
         scale = np.sqrt(ranges[0] / ranges[1]).astype(np.float32)
-        changed = {
-            first.input[1]: before / scale[:, None, None, None],
-            second[0].input[1]: after * scale[:, None, None],
-        }
+        changed = [(first, 1, before / scale[:, None, None, None]), (second[0], 1, after * scale[:, None, None])]
         if len(first.input) > 2:
-            changed[first.input[2]] = numpy_helper.to_array(weights[first.input[2]]) / scale
-        for name, value in changed.items():
-            weights[name].CopyFrom(numpy_helper.from_array(value, name))
+            changed.append((first, 2, numpy_helper.to_array(weights[first.input[2]]) / scale))
+        for node, place, value in changed:  # others may share what it had
+            node.input[place] = f"{node.input[place]}:{pairs}:{place}"
+            weights[node.input[place]] = numpy_helper.from_array(value, node.input[place])
+            model.graph.initializer.append(weights[node.input[place]])
     path = prepared.with_name("equal.onnx")
     onnx.save(model, path)
     return path if pairs else None
@@ -116,14 +115,13 @@ def _corrected(prepared: Path, calibration: Path) -> Path:
     feeds = [dict(np.load(file)) for file in sorted(calibration.glob("*.npz"))]
     for node, mean in zip(layers, _added_means(model, layers, feeds), strict=True):
         name = f"{node.name}:correction"
+        if len(node.input) > 2:  # the bias of a Conv or Gemm, a constant that others may share
+            bias = numpy_helper.to_array(weights[node.input[2]])
+            node.input[2] = name
+            model.graph.initializer.append(numpy_helper.from_array((bias - mean).astype(np.float32), name))
+            continue
         shape = (-1, *([1] * (len(weights[node.input[1]].dims) - 2))) if node.op_type == "Conv" else (-1,)
         model.graph.initializer.append(numpy_helper.from_array((-mean).astype(np.float32).reshape(shape), name))
-        bias = node.input[2] if len(node.input) > 2 else ""
-        if bias:  # of a Conv or Gemm, a constant
-            weights[bias].CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(weights[bias]) - mean.astype(np.float32), bias)
-            )
-            continue
         before, node.output[0] = node.output[0], f"{name}:raw"
         place = list(model.graph.node).index(node) + 1
         model.graph.node.insert(place, helper.make_node("Add", [node.output[0], name], [before], name))
