@@ -26,6 +26,7 @@ def markdown(results: Result) -> str:
         "optkit lies below the peers' frontier where a peer's file is on that frontier and no file of optkit, nor FP32, is as good and as fast.",
         "",
         *_machine(results),
+        *([f"**{results['note']}**", ""] if results.get("note") else []),
         *_summary(tasks, results["machine"]["vnni"]),
         *(line for name, task in tasks.items() for line in _task(name, task)),
         *_methods(tasks),
