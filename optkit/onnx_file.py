@@ -307,6 +307,17 @@ def has_fp16_weights(path: Path) -> bool:
     return any(t.data_type == onnx.TensorProto.FLOAT16 for t in load(path, weights=False).graph.initializer)
 
 
+def has_float_weights_behind_qdq(path: Path) -> bool:
+    """Whether a weight lies in float before a QuantizeLinear: the form for TensorRT, which quantizes it when it builds.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
+    graph = load(path, weights=False).graph
+    weights = {t.name for t in graph.initializer}
+    return any(node.op_type == "QuantizeLinear" and node.input[0] in weights for node in graph.node)
+
+
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     import onnx
 

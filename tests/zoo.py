@@ -134,6 +134,50 @@ def sensitive() -> nn.Module:
     return Sensitive()
 
 
+class Block(nn.Module):
+    """Attention and a feed-forward layer; three channels of its LayerNorms are 60 times larger than the others."""
+
+    def __init__(self, before: bool) -> None:
+        super().__init__()
+        self.before = before  # LayerNorm feeds the layer alone, and no residual
+        self.norms = nn.ModuleList([nn.LayerNorm(16), nn.LayerNorm(16)])
+        for norm in self.norms:
+            norm.weight.data[:3] *= 60
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down = nn.Linear(16, 64), nn.Linear(64, 16)
+        for layer in (self.qkv, self.up):
+            layer.weight.data[:, :3] /= 20
+
+    def attention(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        mixed: torch.Tensor = self.out(torch.softmax(q @ k.transpose(-1, -2) / 4, dim=-1) @ v)
+        return mixed
+
+    def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.down(torch.nn.functional.gelu(self.up(x)))
+        return found
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.norms
+        if self.before:
+            x = x + self.attention(first(x))
+            return x + self.feed_forward(second(x))
+        x = first(x)
+        x = second(x + self.attention(x))
+        return x[..., 3:] + self.feed_forward(x)[..., 3:]
+
+
+def block(before: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    return Block(before).eval()
+
+
+def block_feeds() -> list[dict[str, np.ndarray]]:
+    """Feeds for `block`."""
+    rng = np.random.default_rng(1)
+    return [{"x": rng.standard_normal((8, 6, 16)).astype(np.float32)} for _ in range(4)]
+
+
 def dynamic_length() -> nn.Module:
     return DynamicLength()
 

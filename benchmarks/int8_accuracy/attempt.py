@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,17 @@ def feeds(folder: Path) -> Iterator[Feed]:
 
 def ort_static(model: Path, calibration: Path, output: Path) -> None:
     """ONNX Runtime as its documentation shows it: preprocess, then quantize_static, which gives S8S8 in Q/DQ by min-max."""
+    _ort_static(model, calibration, output, {})
+
+
+def ort_static_advised(model: Path, calibration: Path, output: Path) -> None:
+    """The same with what its documentation advises for x86: unsigned activations, scales per channel, 7 bits where VNNI is missing."""
+    from onnxruntime.quantization import QuantType
+
+    _ort_static(model, calibration, output, {"activation_type": QuantType.QUInt8, **_advised()})
+
+
+def _ort_static(model: Path, calibration: Path, output: Path, settings: dict[str, Any]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -36,7 +48,7 @@ def ort_static(model: Path, calibration: Path, output: Path) -> None:
 
     prepared = output.with_suffix(".prepared.onnx")
     quant_pre_process(model, prepared, skip_symbolic_shape=True)
-    quantize_static(prepared, output, Reader())
+    quantize_static(prepared, output, Reader(), **settings)
     prepared.unlink()
 
 
@@ -45,6 +57,18 @@ def ort_dynamic(model: Path, calibration: Path, output: Path) -> None:  # noqa: 
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(model, output)
+
+
+def ort_dynamic_advised(model: Path, calibration: Path, output: Path) -> None:  # noqa: ARG001
+    """The same with scales per channel, and 7 bits where VNNI is missing."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(model, output, **_advised())
+
+
+def _advised() -> dict[str, Any]:
+    narrow = "vnni" not in Path("/proc/cpuinfo").read_text()
+    return {"per_channel": True, "reduce_range": narrow}
 
 
 def olive_static(model: Path, calibration: Path, output: Path) -> None:
@@ -87,13 +111,10 @@ def modelopt(model: Path, calibration: Path, output: Path) -> None:
     """TensorRT Model Optimizer's INT8 by entropy, with the rest in FP32: the FP16 of its default is slow on CPUs."""
     from modelopt.onnx.quantization import quantize
 
-    data = list(feeds(calibration))
-    longest = {name: max(feed[name].shape[1] for feed in data) if data[0][name].ndim > 1 else 0 for name in data[0]}
-    same = [feed for feed in data if all(feed[name].shape[1] == longest[name] for name in feed)] or data
     quantize(
         str(model),
         quantize_mode="int8",
-        calibration_data={name: np.concatenate([feed[name] for feed in same]) for name in data[0]},
+        calibration_data=_one_array(list(feeds(calibration))),
         calibration_eps=["cpu"],
         high_precision_dtype="fp32",
         output_path=str(output),
@@ -101,7 +122,49 @@ def modelopt(model: Path, calibration: Path, output: Path) -> None:
     )
 
 
+def _one_array(data: list[Feed]) -> Feed:
+    """Return all samples in one array an input, as modelopt takes them: token ids are padded with 0, as their masks are."""
+    joined = {}
+    for name in data[0]:
+        longest = np.max([feed[name].shape[1:] for feed in data], axis=0)
+        pads = [[(0, 0), *((0, n - m) for n, m in zip(longest, feed[name].shape[1:], strict=True))] for feed in data]
+        joined[name] = np.concatenate([np.pad(feed[name], pad) for feed, pad in zip(data, pads, strict=True)])
+    return joined
+
+
+def inc_static(model: Path, calibration: Path, output: Path) -> None:
+    """Intel Neural Compressor 2's static quantization."""
+    _inc(model, calibration, output, "static", {})
+
+
+def inc_dynamic(model: Path, calibration: Path, output: Path) -> None:
+    """Intel Neural Compressor 2's dynamic quantization."""
+    _inc(model, calibration, output, "dynamic", {})
+
+
+def inc_smoothquant(model: Path, calibration: Path, output: Path) -> None:
+    """The same, static, after SmoothQuant with its usual strength of 0.5."""
+    _inc(model, calibration, output, "static", {"smooth_quant": True, "smooth_quant_args": {"alpha": 0.5}})
+
+
+def _inc(model: Path, calibration: Path, output: Path, approach: str, recipes: dict[str, Any]) -> None:
+    from neural_compressor import PostTrainingQuantConfig, quantization, set_workspace
+
+    set_workspace(str(output.with_suffix(".workspace")))
+
+    class Loader:
+        batch_size = 1
+
+        def __iter__(self) -> Iterator[tuple[Feed, int]]:
+            return ((feed, 0) for feed in feeds(calibration))
+
+    samples = sum(1 for _ in feeds(calibration))
+    settings = PostTrainingQuantConfig(approach=approach, recipes=recipes, calibration_sampling_size=[samples])
+    made = quantization.fit(str(model), settings, calib_dataloader=Loader() if approach == "static" else None)
+    made.save(str(output))
+
+
 if __name__ == "__main__":
     os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"
     _tool, _model, _calibration, _output = sys.argv[1:]
-    globals()[_tool.replace("-", "_")](Path(_model), Path(_calibration), Path(_output))
+    globals()[_tool.replace("-", "_").replace(" ", "_")](Path(_model), Path(_calibration), Path(_output))

@@ -1,5 +1,6 @@
 """Ranges of activations, found by streaming calibration data through a model; no graph is rewritten here."""
 
+from optkit.calibration.channels import PRODUCTS, channel_magnitudes
 from optkit.calibration.collect import Calibration, CalibrationSettings, Statistics, calibrate
 from optkit.calibration.doctor import diagnose
 from optkit.calibration.inputs import InputStatistics
@@ -7,6 +8,7 @@ from optkit.calibration.ranges import Method, Range
 from optkit.calibration.reuse import calibrated
 
 __all__ = [
+    "PRODUCTS",
     "Calibration",
     "CalibrationSettings",
     "InputStatistics",
@@ -15,5 +17,6 @@ __all__ = [
     "Statistics",
     "calibrate",
     "calibrated",
+    "channel_magnitudes",
     "diagnose",
 ]

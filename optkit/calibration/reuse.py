@@ -21,6 +21,7 @@ def calibrated(
     settings: CalibrationSettings,
     *,
     excluded: Collection[str] = (),
+    smooth: float = 0.0,
     earlier: CalibrationResult | None = None,
     doctor: bool = False,
 ) -> CalibrationResult:
@@ -33,6 +34,7 @@ def calibrated(
         feeds: the calibration data.
         settings: how ranges are chosen.
         excluded: names of nodes that stay in float.
+        smooth: how strongly `prepared` was smoothed.
         earlier: what an artifact made before keeps.
         doctor: whether long tails are wanted with a method that needs no histograms too.
 
@@ -40,11 +42,10 @@ def calibrated(
         StageError: the model cannot be run on a feed, or has no such node.
         FeedError: the data does not fit.
     """
+    of = {"model": source.identity, "ops": sorted(ops), "excluded": sorted(excluded), "versions": built_with()}
     key = CalibrationKey(
         **settings.model_dump(),
-        model_sha256=hash_of(
-            {"model": source.identity, "ops": sorted(ops), "excluded": sorted(excluded), "versions": built_with()}
-        ),
+        model_sha256=hash_of(of | ({"smooth": smooth} if smooth else {})),
         data_sha256=feeds.sha256(),
     )
     if earlier and earlier.key == key and not (doctor and earlier.diagnosis.long_tails is None):

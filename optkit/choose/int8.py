@@ -7,7 +7,7 @@ fastest are measured with care. Every one that lost is told with its reason.
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optkit import onnx_file
@@ -28,6 +28,9 @@ from optkit.stages.quantizing import has_attention
 
 _NEAR = 1.25  # a candidate that is slower than the fastest by more is not measured again
 _SAME = 1.03  # latencies that differ by less are the same, and the first in the list is taken
+_SMOOTH = 0.75  # SmoothQuant's alpha: on MiniLM 0.7 gained most, 0.5 lost (benchmarks/results/int8_accuracy.md)
+_GAIN_DB = 1.0  # what smoothing must gain
+_SMOOTH_COST = 1.1  # and the latency that it may cost for that
 _SHORT = {"uint8": "u8", "int8": "s8"}
 
 
@@ -53,14 +56,16 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
             tempfile.TemporaryDirectory(prefix=".types-", dir=out_dir) as folder,
             quantizing(source, out_dir) as prepared,
         ):
-            calibration = plain.calibrated(prepared, source) if isinstance(plain, QuantizeStatic) else None
-            ranges = calibration.ranges if calibration else {}
-            shop = Workshop(source, prepared, ranges, Path(folder).absolute(), filename)
+            shop = Workshop(source, prepared, Path(folder).absolute(), filename)
+            shop.prepare(plain)
             candidates = _candidates(plain, prepared)
             made, tried = _ordered(candidates, shop, prover)
+            if isinstance(plain, QuantizeStatic) and _may_be_smoothed(plain, prepared):
+                candidates, made, tried = _with_smoothing(plain, candidates, made, tried, shop, prover)
             kept = accurate_enough(stage, {name: candidates[name] for name in made}, made, shop, prover)
             if stage.target == "tensorrt":
                 _check_rules(kept.artifact)
+            calibration = shop.base(candidates[kept.name]).calibration
             if isinstance(plain, QuantizeStatic) and calibration:
                 kept = dataclasses.replace(kept, artifact=plain.described(kept.artifact, calibration))
             return _moved_up(worth(kept, tried, source, prover, for_cpu=stage.target == "cpu"), out_dir)
@@ -72,7 +77,8 @@ def _settled(stage: AnyQuantize) -> AnyQuantize:
     """Return the stage without what is answered here: limits on accuracy, and whether the processor wants 7-bit weights."""
     narrow = stage.reduce_range
     if narrow is None:
-        narrow = stage.target == "cpu" and this_machine().vnni is False
+        # Two products of unsigned weights are not added in 16 bits: nothing overflows.
+        narrow = stage.target == "cpu" and stage.weight_type == "int8" and this_machine().vnni is False
     return stage.model_copy(update={"max_drop": None, "min_cosine": None, "reduce_range": narrow})
 
 
@@ -83,7 +89,9 @@ def _candidates(stage: AnyQuantize, prepared: Path) -> dict[str, AnyQuantize]:
     if stage.target == "tensorrt":
         return {"s8s8 symmetric qdq": stage}
     graph = onnx_file.load(prepared, weights=False).graph
-    types = ("uint8", "int8") if stage.activation_type == "auto" else (stage.activation_type,)
+    # ONNX Runtime has no products of signed activations with unsigned weights.
+    either = ("uint8",) if stage.weight_type == "uint8" else ("uint8", "int8")
+    types = either if stage.activation_type == "auto" else (stage.activation_type,)
     formats = ("qdq", "qoperator") if stage.format == "auto" else (stage.format,)
     if has_attention(graph) and stage.format == "auto":
         formats = ("qdq",)  # the other one has no product of INT8 with a float result
@@ -135,6 +143,46 @@ def _ordered(
         verdict = f"wrong: {wrong}" if wrong else _verdict(name, best, p50[name] / p50[best])
         tried.append(TriedTypes(name=name, p50_ms=p50[name], sqnr_db=sqnr, verdict=verdict))
     return {name: made[name] for name in order}, tried
+
+
+def _may_be_smoothed(stage: QuantizeStatic, prepared: Path) -> bool:
+    """Whether smoothing is left open, and the model is one of those that can gain from it."""
+    return stage.smooth is None and has_attention(onnx_file.load(prepared, weights=False).graph)
+
+
+def _with_smoothing(
+    stage: QuantizeStatic,
+    candidates: Mapping[str, AnyQuantize],
+    made: Mapping[str, Artifact],
+    tried: Sequence[TriedTypes],
+    shop: Workshop,
+    prover: Prover,
+) -> tuple[dict[str, AnyQuantize], dict[str, Artifact], list[TriedTypes]]:
+    """Try the best candidate smoothed too, and put it first where it is clearly more accurate and hardly slower."""
+    best = next(iter(made))
+    name = f"{best} smooth"
+    try:
+        shop.prepare(stage.model_copy(update={"smooth": _SMOOTH}))
+        smooth = candidates[best].model_copy(update={"smooth": _SMOOTH})
+        artifact = shop.make(smooth, name)
+    except StageError as e:
+        return dict(candidates), dict(made), [*tried, TriedTypes(name=name, verdict=f"could not be made: {e}")]
+    before, before_wrong = _noise(made[best], shop.source, prover)
+    after, wrong = _noise(artifact, shop.source, prover)
+    for_cpu = stage.target == "cpu"  # what is for TensorRT says nothing about its speed here
+    p50 = _latencies({best: made[best], name: artifact}, prover, quick=False) if for_cpu else {}
+    ratio = p50[name] / p50[best] if for_cpu else 1.0
+    gain = math.inf if before is None or before_wrong else (after or 0.0) - before
+    good = wrong is None and gain >= _GAIN_DB and ratio <= _SMOOTH_COST
+    cost = f"{gain:+.1f} dB SQNR" + (f", {ratio:.2f} times the latency of {best}" if for_cpu else "")
+    verdict = f"wrong: {wrong}" if wrong else f"more accurate: {cost}" if good else f"not worth it: {cost}"
+    entry = TriedTypes(name=name, p50_ms=p50.get(name), sqnr_db=after, verdict=verdict)
+    plain = TriedTypes(name=best, p50_ms=p50.get(best), sqnr_db=before, verdict="the fastest that is right")
+    known = list(tried) or [plain]
+    if good:
+        known = [one.model_copy(update={"verdict": "less accurate"}) if one.name == best else one for one in known]
+    files = {name: artifact, **made} if good else {**made, name: artifact}
+    return {**candidates, name: smooth}, files, [*known, entry]
 
 
 def _verdict(name: str, best: str, ratio: float) -> str:

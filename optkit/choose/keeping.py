@@ -94,8 +94,9 @@ def _with_float_layers(
     """
     switched = stage.model_copy(update={"format": "qdq"}) if isinstance(stage, QuantizeStatic) else stage
     quantized = shop.make(switched, "switched")
-    nodes = stage.nodes(onnx_file.load(shop.prepared, weights=False).graph)
-    with Switchboard(shop.source, shop.prepared, quantized.path, [node.name for node in nodes]) as board:
+    prepared = shop.base(stage).model
+    nodes = stage.nodes(onnx_file.load(prepared, weights=False).graph)
+    with Switchboard(shop.source, prepared, quantized.path, [node.name for node in nodes]) as board:
         shares = board.time_shares(ranking[0])  # first, since it profiles
         search = Search(board, judge, rank(board, ranking), shares)
         search.values[frozenset()] = value

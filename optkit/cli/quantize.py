@@ -74,6 +74,12 @@ def quantize(
     reduce_range: Annotated[
         bool | None, typer.Option(help="7-bit weights.", show_default="on x86 without VNNI")
     ] = None,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            help="SmoothQuant's alpha, 0 for none (needs --calibration).", show_default="where a transformer gains"
+        ),
+    ] = None,
     op_types: Annotated[
         list[str] | None,
         typer.Option("--op", help="An operator to quantize, no others.", show_default="those that gain"),
@@ -87,6 +93,12 @@ def quantize(
     ] = None,
     keep_first_last: Annotated[bool, typer.Option(help="Leave the first and the last layer in float.")] = False,
     dims: options.Dims = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="Real samples for the proof.", show_default="those of --calibration, else random values"
+        ),
+    ] = None,
     evaluation: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
     min_cosine: Annotated[
@@ -128,11 +140,12 @@ def quantize(
         "doctor": doctor,
         "activation_type": activation_type,
         "format": form,
+        "smooth": smooth,
     }
     stage = _stage(mode, common, static)
     if not fresh:
         stage = stage.with_earlier(output)
-    proof = Proof(data=calibration, evaluation=evaluation, max_drop=max_drop)
+    proof = Proof(data=samples or calibration, evaluation=evaluation, max_drop=max_drop)
     # What is for TensorRT says nothing about its speed here.
     hints = (f"optkit bench {model} {output}",) if target == "cpu" else (f"optkit inspect {output}",)
     make_and_show(out, stage, open_file(model, dims), output, proof, force, hints, doctor=doctor)
@@ -157,7 +170,7 @@ def _stage(mode: str, common: Mapping[str, object], static: Mapping[str, object]
     if other or (data and not judged):
         named = f"--{(other or ['calibration'])[0].replace('_', '-')}"
         raise RecipeError(
-            f"{named}: is for static quantization, which needs --calibration DATA; dynamic quantization takes samples only to rank "
-            "layers, with --max-drop or --min-cosine"
+            f"{named}: is for static quantization, which needs --calibration DATA; dynamic quantization takes samples for the "
+            "proof, with --data, and to rank layers, with --max-drop or --min-cosine"
         )
     return settings(QuantizeDynamic, **common)

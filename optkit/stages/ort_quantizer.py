@@ -1,4 +1,4 @@
-"""What the two quantizing stages share: ONNX Runtime's preparation of the graph, and its errors told as ours."""
+"""What the two quantizing stages share: ONNX Runtime's preparation of the graph, its errors told as ours, and what keeps layers in float."""
 
 import contextlib
 import logging
@@ -57,6 +57,30 @@ def _tidy(path: Path) -> None:
     del model.graph.value_info[:]
     model.graph.value_info.extend(kept)
     onnx_file.save(model, path)
+
+
+def hold_in_float(path: Path) -> None:
+    """Put a Sum of one input before every convolution and Gemm with float weights that reads a dequantized activation.
+
+    It changes no value. Without it ONNX Runtime quantizes the layer once more when it loads the file, unseen and per tensor: its optimizer
+    WeightBiasQuantization takes the Q/DQ nodes of the neighbours for those of the layer. (It looks through an Identity.)
+    """
+    from onnx import helper
+
+    model = onnx_file.load(path, weights=False)
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    held = [
+        (i, node)
+        for i, node in enumerate(model.graph.node)
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        and node.input[0] in dequantized
+        and node.input[1] not in dequantized
+    ]
+    for i, node in reversed(held):
+        read, node.input[0] = node.input[0], f"{node.name}:held"
+        model.graph.node.insert(i, helper.make_node("Sum", [read], [f"{node.name}:held"], name=f"{node.name}:held"))
+    if held:
+        onnx_file.save(model, path)
 
 
 @contextlib.contextmanager

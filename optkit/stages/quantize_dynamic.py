@@ -7,6 +7,7 @@ from pydantic import field_validator
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
+from optkit.errors import StageError
 from optkit.stages.ort_quantizer import quantizing
 from optkit.stages.quantizing import Quantizing, float_ops
 
@@ -34,6 +35,15 @@ class QuantizeDynamic(Quantizing):
                 "of activations when it builds. Quantize statically, with calibration data"
             )
         return target
+
+    def check_source(self, source: Artifact) -> None:
+        """Refuse what cannot be quantized so, and smoothing, which is made of calibration data."""
+        super().check_source(source)
+        if self.smooth:
+            raise StageError(
+                "smooth: needs calibration data, which dynamic quantization does not take. Use quantize-static with or_dynamic: true, "
+                "or optkit quantize --mode auto --calibration DATA"
+            )
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Quantize with ONNX Runtime's quantizer, and refuse a file in which nothing became INT8."""

@@ -12,8 +12,9 @@ from optkit.calibration import CalibrationSettings, Method, calibrated
 from optkit.data import Feeds, absolute_data
 from optkit.diagnosis import CalibrationResult
 from optkit.errors import ArtifactError, StageError
-from optkit.stages.ort_quantizer import quantizing
+from optkit.stages.ort_quantizer import hold_in_float, quantizing
 from optkit.stages.quantizing import Quantizing, float_ops, has_attention
+from optkit.stages.smoothing import SMOOTH, smooth
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,8 @@ class QuantizeStatic(Quantizing):
         """Collect the ranges, and quantize with ONNX Runtime's quantizer."""
         self.check_source(source)
         with quantizing(source, path.parent) as prepared:
+            if self.smooth:
+                prepared = self.smoothed(prepared, source)
             calibration = self.calibrated(prepared, source)
             return self.described(self.write(prepared, calibration.ranges, source, path), calibration)
 
@@ -94,6 +97,20 @@ class QuantizeStatic(Quantizing):
         copy._earlier = passport.artifact.calibration if passport else None
         return copy
 
+    def smoothed(self, prepared: Path, source: Artifact) -> Path:
+        """Write a copy with the range of activations moved into the weights, as strongly as `smooth` says, and return its path.
+
+        Args:
+            prepared: the model as `quantizing` gives it.
+            source: the model that it was prepared from.
+
+        Raises:
+            StageError: there is no calibration data, nothing to smooth, or the copy is not equal.
+            FeedError: the data does not fit.
+        """
+        names = {node.name for node in self.nodes(onnx_file.load(prepared, weights=False).graph)}
+        return smooth(prepared, names, self._feeds(source), self.smooth or 0.0)
+
     def calibrated(self, prepared: Path, source: Artifact) -> CalibrationResult:
         """Return the range of every activation that is to be quantized; it depends on the target alone, not on the types.
 
@@ -105,15 +122,14 @@ class QuantizeStatic(Quantizing):
             StageError: there is no calibration data, or the model cannot be run on it.
             FeedError: the data does not fit, or an activation is not finite.
         """
-        if not self.calibration:
-            raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
+        feeds = self._feeds(source)
         graph = onnx_file.load(prepared, weights=False).graph
         selected = {node.name: node.op_type for node in self.nodes(graph)}
         return calibrated(
             prepared,
             source,
             sorted(set(selected.values())),
-            Feeds(self.calibration, source.inputs),
+            feeds,
             CalibrationSettings(
                 method=self.method,
                 percentile=self.percentile,
@@ -121,9 +137,15 @@ class QuantizeStatic(Quantizing):
                 symmetric=self.target == "tensorrt",
             ),
             excluded={node.name for node in graph.node} - set(selected),
+            smooth=self.smooth or 0.0,
             earlier=self._earlier,
             doctor=self.doctor,
         )
+
+    def _feeds(self, source: Artifact) -> Feeds:
+        if not self.calibration:
+            raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
+        return Feeds(self.calibration, source.inputs)
 
     def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
         """Return the artifact with its calibration, and with notes on what the data was like."""
@@ -135,7 +157,8 @@ class QuantizeStatic(Quantizing):
 
         The products of two activations stay in float: the attention's mask holds -infinity, which has no range.
         """
-        return self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
+        selected = self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
+        return [node for node in selected if not node.name.endswith(SMOOTH)]  # those divide in float
 
     def write(
         self, prepared: Path, ranges: Mapping[str, tuple[float, float]], source: Artifact, path: Path
@@ -172,7 +195,7 @@ class QuantizeStatic(Quantizing):
             extra_options=self._extra_options(_float_outputs(graph)),
         )
         if self.target == "cpu":
-            _hold_in_float(path)
+            hold_in_float(path)
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         if facts.precision is not Precision.INT8:
@@ -182,6 +205,7 @@ class QuantizeStatic(Quantizing):
             f"{len(ranges)} ranges by {self.method}, {len(nodes)} nodes in INT8 ({stage.format}), "
             f"{stage.activation_type} activations, {self.weight_type} weights"
         ]
+        notes += [f"smoothed by SmoothQuant, alpha {self.smooth:g}"] if self.smooth else []
         floats = float_ops(path)
         notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
@@ -202,30 +226,6 @@ class QuantizeStatic(Quantizing):
 def _float_outputs(graph: "onnx.GraphProto") -> Sequence[str]:
     """Return the operators whose outputs stay in float: in a transformer a bias, GELU or LayerNorm follows, which computes in float."""
     return ("MatMul", "Gemm") if has_attention(graph) else ()
-
-
-def _hold_in_float(path: Path) -> None:
-    """Put a Sum of one input before every convolution and Gemm with float weights that reads a dequantized activation.
-
-    It changes no value. Without it ONNX Runtime quantizes the layer once more when it loads the file, unseen and per tensor: its optimizer
-    WeightBiasQuantization takes the Q/DQ nodes of the neighbours for those of the layer. (It looks through an Identity.)
-    """
-    from onnx import helper
-
-    model = onnx_file.load(path, weights=False)
-    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    held = [
-        (i, node)
-        for i, node in enumerate(model.graph.node)
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm")
-        and node.input[0] in dequantized
-        and node.input[1] not in dequantized
-    ]
-    for i, node in reversed(held):
-        read, node.input[0] = node.input[0], f"{node.name}:held"
-        model.graph.node.insert(i, helper.make_node("Sum", [read], [f"{node.name}:held"], name=f"{node.name}:held"))
-    if held:
-        onnx_file.save(model, path)
 
 
 def _ranges_file(ranges: Mapping[str, tuple[float, float]], path: Path) -> Path:

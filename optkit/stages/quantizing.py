@@ -39,6 +39,8 @@ class Quantizing(Stage):
     weight_type: Literal["int8", "uint8"] = "int8"
     # 7-bit weights, for processors that add products in 16 bits; None: where the processor is an x86 without VNNI
     reduce_range: bool | None = None
+    # SmoothQuant's alpha, 0 for none; None: where a transformer is measured to gain from it
+    smooth: float | None = Field(default=None, ge=0, le=1)
     max_drop: float | None = Field(default=None, ge=0)  # of accuracy, in its own unit; needs an evaluation function
     min_cosine: float | None = Field(default=None, ge=-1, le=1)  # of every output to the float one, on real samples
 

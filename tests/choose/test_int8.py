@@ -17,6 +17,7 @@ from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import StageError
 from optkit.findings import Quantization, SpeedUp, Stopped, Tolerance, Verdict
+from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
@@ -141,6 +142,23 @@ def test_weights_are_narrow_where_the_processor_has_no_vnni(
     assert np.abs(onnx.numpy_helper.to_array(weight)).max() == largest
 
 
+def test_unsigned_weights_keep_their_8_bits(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine: Machine = this_machine().model_copy(update={"vnni": False})
+    monkeypatch.setattr(int8, "this_machine", lambda: machine)
+    made, _ = chosen(QuantizeDynamic(weight_type="uint8"), make("linear", ONNX), tmp_path, LINEAR)
+    (weight,) = [t for t in onnx.load(made.path).graph.initializer if t.name.endswith("_quantized")]
+    assert np.ptp(onnx.numpy_helper.to_array(weight).astype(int)) > 128
+
+
+def test_unsigned_weights_go_with_unsigned_activations_alone(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times(monkeypatch, {"u8u8 qdq": 1.0, "u8u8 qoperator": 2.0})
+    _, found = chosen(QuantizeStatic(calibration=CONV, weight_type="uint8"), make("conv", ONNX), tmp_path)
+    assert [one.name for one in found.tried] == ["u8u8 qdq", "u8u8 qoperator"]
+    assert found.chosen == "u8u8 qdq"
+
+
 def test_sizes_and_latencies_before_and_after_are_told_and_kept(make: Make, tmp_path: Path) -> None:
     source = make("conv", ONNX)
     made, found = chosen(QuantizeStatic(calibration=CONV, activation_type="uint8", format="qdq"), source, tmp_path)
@@ -217,3 +235,73 @@ def test_faults_carry_the_name_of_the_step(make: Make, tmp_path: Path) -> None:
         run_stage(QuantizeStatic(name="mine"), source, tmp_path / "out", prover(source, None))
     with pytest.raises(StageError, match=r"^quantize-dynamic: model\.onnx is int8; expected an FP32 model"):
         run_stage(QuantizeDynamic(), make("linear", ONNX, QuantizeDynamic()), tmp_path / "out", prover(source, None))
+
+
+@pytest.fixture
+def transformer(tmp_path: Path) -> Artifact:
+    """Return a block of a transformer in which few channels are large."""
+    module = make_source(f"{zoo.HERE}:block", tmp_path, zoo.specs("x:float32[batch,6,16]"), zoo.BATCH)
+    return ONNX.model_copy(update={"opset": 18}).run(module, tmp_path / "fp32")
+
+
+BLOCK = f"{zoo.HERE}:block_feeds"
+TRANSFORMER = {"u8s8 qdq": 1.0, "s8s8 qdq": 2.0, "dynamic": 0.9}
+
+
+@pytest.mark.parametrize(("slower", "kept"), [(1.05, True), (1.2, False)])
+def test_a_transformer_is_smoothed_where_it_gains_and_hardly_costs(
+    slower: float, kept: bool, transformer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times(monkeypatch, TRANSFORMER | {"u8s8 qdq smooth": slower})
+    made, found = chosen(QuantizeStatic(calibration=BLOCK), transformer, tmp_path, BLOCK)
+    assert found.chosen == ("u8s8 qdq smooth" if kept else "u8s8 qdq")
+    verdicts = {one.name: one for one in found.tried}
+    smooth, plain = verdicts["u8s8 qdq smooth"], verdicts["u8s8 qdq"]
+    assert smooth.sqnr_db is not None
+    assert plain.sqnr_db is not None
+    assert smooth.sqnr_db > plain.sqnr_db + 1
+    assert smooth.verdict.startswith("more accurate: +" if kept else "not worth it: +")
+    assert smooth.verdict.endswith(f"{slower:.2f} times the latency of u8s8 qdq")
+    assert plain.verdict == ("less accurate" if kept else "the fastest that is right")
+    assert any(note.startswith("smoothed by SmoothQuant") for note in made.notes) is kept
+    assert any(":smooth" in name for name in made.calibration.ranges if made.calibration) is kept
+
+
+def test_dynamic_int8_is_smoothed_with_the_calibration_data(
+    transformer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times(monkeypatch, TRANSFORMER | {"dynamic smooth": 0.95})
+    made, found = chosen(QuantizeStatic(calibration=BLOCK, or_dynamic=True), transformer, tmp_path, BLOCK)
+    assert found.chosen == "dynamic smooth"
+    graph = onnx.load(made.path).graph
+    assert "MatMulInteger" in {node.op_type for node in graph.node}
+    assert any("smooth" in tensor.name for tensor in graph.initializer)
+
+
+def test_smoothing_can_be_left_out_or_asked_for(
+    transformer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times(monkeypatch, TRANSFORMER)
+    _, plain = chosen(QuantizeStatic(calibration=BLOCK, smooth=0), transformer, tmp_path, BLOCK)
+    assert all("smooth" not in one.name for one in plain.tried)
+    made, asked = chosen(QuantizeStatic(calibration=BLOCK, smooth=0.6), transformer, tmp_path, BLOCK)
+    assert asked.chosen == "u8s8 qdq"
+    assert "smoothed by SmoothQuant, alpha 0.6" in made.notes
+
+
+def test_what_is_for_tensorrt_is_smoothed_for_its_accuracy_alone(transformer: Artifact, tmp_path: Path) -> None:
+    made, found = chosen(QuantizeStatic(calibration=BLOCK, target="tensorrt"), transformer, tmp_path, BLOCK)
+    assert found.chosen == "s8s8 symmetric qdq smooth"
+    assert all("latency" not in one.verdict for one in found.tried)
+    assert not broken_rules(made.path)
+
+
+def test_smoothing_comes_before_layers_in_float(
+    transformer: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times(monkeypatch, TRANSFORMER | {"u8s8 qdq smooth": 1.0})
+    plain = chosen(QuantizeStatic(calibration=BLOCK, smooth=0, min_cosine=0.9998), transformer, tmp_path / "a", BLOCK)[
+        1
+    ]
+    smooth = chosen(QuantizeStatic(calibration=BLOCK, min_cosine=0.9998), transformer, tmp_path / "b", BLOCK)[1]
+    assert len(smooth.exclude) < len(plain.exclude)

@@ -100,6 +100,15 @@ def test_weights_and_arguments_reach_the_factory(optkit: CommandLine, folder: Pa
     assert "output  output:float32[batch,5]" in optkit("inspect", "m.onnx").out
 
 
+def test_dynamic_int8_is_proven_on_the_samples_that_are_given(optkit: CommandLine, exported: str) -> None:
+    plain = document(optkit("quantize", exported, "-o", "d.onnx", "--json"))
+    assert plain["parity"]["values"] == "seeded random"
+    given = document(
+        optkit("quantize", exported, "-o", "d.onnx", "--force", "--data", "model.py:calibration", "--json")
+    )
+    assert given["parity"]["values"] == "real samples"
+
+
 def test_convert_and_quantize(optkit: CommandLine, exported: str) -> None:
     assert optkit("convert", "fp16", exported, "-o", "h.onnx").out.startswith("h.onnx (onnx, fp16, ")
     dynamic = optkit("quantize", exported, "-o", "d.onnx")
