@@ -14,7 +14,7 @@ TARGET_TIME = {
 # Ranges of one method by two tools, as shares of the width of a range. The graphs are optimized differently, so sums are rounded
 # differently; a percentile lies within a bin of ONNX Runtime's 2048. Its entropy has 128 bins and gives min-max's ranges: not the same method.
 TOLERANCE = {"minmax": 1e-4, "percentile": 2e-3}
-_NOISE_MIB = 20  # two runs of one process differ by 10
+_NOISE_MIB = 40  # by which two runs of one process differ
 
 Series = dict[str, Any]
 
@@ -75,7 +75,7 @@ def _faults(series: Series) -> list[str]:
     ]
     if not series["memory_ratio"] <= TARGET_MEMORY:
         faults.append(f"memory {series['memory_ratio']:.2f}x, target {TARGET_MEMORY}")
-    if series["slope_mib"] is not None and not series["slope_mib"] < TARGET_SLOPE_MIB:
+    if not series["slope_mib"] < TARGET_SLOPE_MIB:
         faults.append(f"{series['slope_mib']:.3f} MiB a sample, target {TARGET_SLOPE_MIB}")
     return faults
 
@@ -92,12 +92,12 @@ def table(found: dict[str, Any]) -> str:
     machine, series = found["machine"], found["series"]
     loads = [load for one in series for point in one["times"] for load in point["loads"]]
     timed = [point["samples"] for point in series[0]["times"]]
-    sizes = sorted({int(size) for one in series for size in (*one["peaks_mib"], *one["not_run_mib"])})
+    sizes = [*timed, series[0]["large"]]
     heads = [f"time / floor at {n}" for n in timed] + [f"processor at {timed[-1]}"] + [f"MiB at {n}" for n in sizes]
     lines = [
         "# What calibration costs",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; median of {found['rounds']} rounds; beside other work: "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; median of {found['rounds']} rounds, peers of one; beside other work: "
         f"load {min(loads):.1f} to {max(loads):.1f}.",
         "",
         "ResNet-18 at 3x224x224, one sample a feed. Time and processor time are ratios to the same forward passes in one session; memory is "
@@ -120,21 +120,27 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _row(series: Series, sizes: list[int]) -> str:
-    peaks, skipped = series["peaks_mib"], series["not_run_mib"]
+    peaks = series["peaks_mib"]
     cells = [f"{point['time_ratio']:.2f}" for point in series["times"]]
     cells += [f"{series['times'][-1]['cpu_ratio']:.2f}"]
-    cells += [f"{peaks[str(n)]:.0f}" if str(n) in peaks else f"not run, about {skipped[str(n)]:.0f}" for n in sizes]
+    cells += [f"{peaks[n]:.0f}" if n in peaks else _not_run(series) for n in sizes]
     target = f"{TARGET_TIME[series['method']]}x" if series["tool"] == "optkit" else ""
     return f"| {series['job']} | {' | '.join(cells)} | {_slope(series)} | {target} |"
 
 
+def _not_run(series: Series) -> str:
+    return f"not run, about {series['not_run_mib']:.0f}" if _stands_out(series) else "not run"
+
+
 def _slope(series: Series) -> str:
-    """Return the slope; where it is from few samples to few, only what stands out of the noise."""
-    slope = series["slope_mib"]
-    if slope is None:
-        return ""
-    sizes = [int(size) for size in series["peaks_mib"]]
-    span = max(sizes) - min(sizes)
-    if span < 512 and slope * span < _NOISE_MIB:
-        return f"< {_NOISE_MIB / span:.1f}"
-    return f"{slope:.3f}"
+    """Return the slope; where it is from one run to another, only what stands out of the noise."""
+    if "peaks_within_mib" in series:
+        return f"{series['slope_mib']:.3f}"
+    return f"{series['slope_mib']:.1f}" if _stands_out(series) else "in the noise"
+
+
+def _stands_out(series: Series) -> bool:
+    if "slope_mib" not in series:
+        return False
+    few, many = min(series["peaks_mib"]), max(series["peaks_mib"])
+    return bool(series["slope_mib"] * (many - few) > _NOISE_MIB)

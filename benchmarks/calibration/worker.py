@@ -26,6 +26,7 @@ class Images:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.peaks_mib: dict[int, float] = {}  # of the process when so many samples had been taken
         self._base = np.random.default_rng(0).standard_normal((16, 3, SIZE, SIZE)).astype(np.float32)
 
     def __len__(self) -> int:
@@ -36,6 +37,8 @@ class Images:
 
     def at(self, number: int) -> dict[str, np.ndarray]:
         """Return one sample: a base image, shifted."""
+        if number and number & (number - 1) == 0:
+            self.peaks_mib[number] = _peak_mib()
         return {"image": np.roll(self._base[number % 16][None], 7 * number, axis=3)}
 
 
@@ -203,6 +206,7 @@ def main(tool: str, method: str, model: str, samples: str, result: str) -> None:
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu,
         "peak_mib": _peak_mib(),
+        "peaks_mib": images.peaks_mib,
         "ranges": ranges,
     }
     Path(result).write_text(json.dumps(found))
