@@ -13,7 +13,7 @@ from optkit.data import Feeds, absolute_data
 from optkit.diagnosis import CalibrationResult
 from optkit.errors import ArtifactError, StageError
 from optkit.stages.ort_quantizer import quantizing
-from optkit.stages.quantizing import Quantizing, float_ops, has_attention
+from optkit.stages.quantizing import Quantizing, has_attention
 
 if TYPE_CHECKING:
     import onnx
@@ -182,7 +182,7 @@ class QuantizeStatic(Quantizing):
             f"{len(ranges)} ranges by {self.method}, {len(nodes)} nodes in INT8 ({stage.format}), "
             f"{stage.activation_type} activations, {self.weight_type} weights"
         ]
-        floats = float_ops(path)
+        floats = self.float_ops(path)
         notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 
