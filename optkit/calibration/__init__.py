@@ -1,6 +1,6 @@
 """Ranges of activations, found by streaming calibration data through a model; no graph is rewritten here."""
 
-from optkit.calibration.collect import Calibration, CalibrationSettings, Statistics, calibrate
+from optkit.calibration.collect import Calibration, CalibrationSettings, Statistics, calibrate, check_enough
 from optkit.calibration.doctor import diagnose
 from optkit.calibration.inputs import InputStatistics
 from optkit.calibration.ranges import Method, Range
@@ -15,5 +15,6 @@ __all__ = [
     "Statistics",
     "calibrate",
     "calibrated",
+    "check_enough",
     "diagnose",
 ]
