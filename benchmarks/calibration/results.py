@@ -120,15 +120,17 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _row(series: Series, sizes: list[int]) -> str:
-    peaks = series["peaks_mib"]
     cells = [f"{point['time_ratio']:.2f}" for point in series["times"]]
     cells += [f"{series['times'][-1]['cpu_ratio']:.2f}"]
-    cells += [f"{peaks[n]:.0f}" if n in peaks else _not_run(series) for n in sizes]
+    cells += [_memory(series, n) for n in sizes]
     target = f"{TARGET_TIME[series['method']]}x" if series["tool"] == "optkit" else ""
     return f"| {series['job']} | {' | '.join(cells)} | {_slope(series)} | {target} |"
 
 
-def _not_run(series: Series) -> str:
+def _memory(series: Series, samples: int) -> str:
+    if samples in series["peaks_mib"]:
+        stands = samples == series["large"] and series["large_run"] != series["job"]
+        return f"{series['peaks_mib'][samples]:.0f}" + (f" ({series['large_run']})" if stands else "")
     return f"not run, about {series['not_run_mib']:.0f}" if _stands_out(series) else "not run"
 
 

@@ -22,7 +22,7 @@ SIZE = 224
 
 
 class Images:
-    """Seeded images of one sample a feed, each another; cheap to make, so that making them weighs little in every time."""
+    """Seeded images of one sample a feed, 32 of them in turn; cheap to make, so that making them weighs little in every time."""
 
     def __init__(self, count: int) -> None:
         self.count = count
