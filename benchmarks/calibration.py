@@ -6,8 +6,8 @@ The model is ResNet-18 at 3x224x224, one sample a feed. The floor is the same fo
 options. Every run is a process of its own. Time is measured at 64 and 128 samples: a run stands between two of the floor, a ratio is that of
 its time to their mean, and the median over the rounds is taken; peers have one round. Memory is the peak of the whole process; two runs of
 one process differ by up to 40 MiB, as ONNX Runtime loads a model, so optkit's slope is taken within one run: from when 64 samples had been read
-to the end of 1024. Sampled methods count alike, so entropy's run stands for them. The part `memory` (those runs) takes any machine, the part
-`time` a quiet one.
+to the end of 1024. Methods with histograms keep the same, exact or sampled, so entropy's two runs stand for the others. The part `memory` (those
+runs) takes any machine, the part `time` a quiet one.
 
 Peers: ONNX Runtime's own calibrators, by default and one sample at a time (CalibStridedMinMax=1); Olive and modelopt, which pin other
 versions, under the interpreter that `--peer-python` names, and there against a floor of their own. Theirs is the time of quantizing. Peers are
@@ -37,8 +37,10 @@ PEERS = [Job("olive", "minmax"), Job("modelopt", "minmax"), Job("modelopt", "ent
 
 
 def counted_as(job: Job) -> Job:
-    """Return the method whose run of many samples stands for a method: the sampled ones keep the same, and choose by it at the end."""
-    return Job("optkit", "entropy/8") if job.method.endswith("/8") else job
+    """Return the job whose run of many samples stands for one: methods with histograms keep the same, and differ at the end alone."""
+    if job.method.endswith("/8"):
+        return Job("optkit", "entropy/8")
+    return Job("optkit", "entropy") if job.method in ("percentile", "mse") else job
 
 
 def main() -> int:
@@ -70,9 +72,10 @@ def main() -> int:
             return 2
         if options.part:
             return 0
+        versions = runs.versions()
         series = [_series(runs, job, timed, large, rounds) for job in jobs]
         ranges = compared_ranges({str(job): runs.between_floors(job, timed[0], 0)["ranges"] for job in jobs})
-    found = document(series, ranges, rounds)
+    found = document(series, ranges, rounds, versions)
     write(found, options.output)
     print(table(found))
     return 1 if found["missed"] else 0

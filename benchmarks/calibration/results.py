@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,9 @@ def _distance(mine: list[float], right: list[float]) -> float:
     return max(abs(mine[0] - low), abs(mine[1] - high)) / max(high - low, 1e-12)
 
 
-def document(series: list[Series], ranges: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
+def document(
+    series: list[Series], ranges: list[dict[str, Any]], rounds: int, versions: dict[str, dict[str, str]]
+) -> dict[str, Any]:
     """Return all results as one document."""
     from optkit.bench import this_machine
 
@@ -56,7 +57,7 @@ def document(series: list[Series], ranges: list[dict[str, Any]], rounds: int) ->
     return {
         "schema": "optkit/bench-calibration/2",
         "machine": this_machine().model_dump(),
-        "versions": {name: metadata.version(name) for name in ("optkit", "onnxruntime-gpu", "numpy")},
+        "versions": versions,
         "rounds": rounds,
         "targets": {"time": TARGET_TIME, "memory": TARGET_MEMORY, "slope_mib": TARGET_SLOPE_MIB},
         "series": series,
@@ -107,6 +108,10 @@ def table(found: dict[str, Any]) -> str:
         "|---" * (len(heads) + 3) + "|",
         *(_row(one, sizes) for one in series),
     ]
+    named = {
+        tool: ", ".join(f"{name} {v}" for name, v in found["versions"][tool].items()) for tool in ("optkit", "peers")
+    }
+    lines += ["", f"Versions: {named['optkit']}; Olive and modelopt beside {named['peers']}."]
     floors = [point["floor_mib"] for one in series if one["tool"] == "optkit" for point in one["times"]]
     lines += ["", f"The floor's peak is {statistics.median(floors):.0f} MiB."] if floors else []
     for r in found["ranges"]:

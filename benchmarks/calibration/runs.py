@@ -75,6 +75,15 @@ class Runs:
             _write(kept, self._run(job, samples, self._python(job)))
         return _read(kept)
 
+    def versions(self) -> dict[str, dict[str, str]]:
+        """Return what is installed here and under the peers' interpreter: package -> version."""
+        ours = ("optkit", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
+        peers = ("olive-ai", "nvidia-modelopt", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
+        return {
+            "optkit": json.loads(_output([sys.executable, "-c", _VERSIONS, *ours])),
+            "peers": json.loads(_output([self._peer_python, "-c", _VERSIONS, *peers])),
+        }
+
     def _python(self, job: Job) -> str:
         return self._peer_python if job.tool in ("olive", "modelopt") else sys.executable
 
@@ -92,6 +101,18 @@ class Runs:
             if run.returncode:
                 raise SystemExit(f"{job}, {samples} samples: failed\n{run.stderr[-2000:]}")
             return _read(result) | {"load": load}
+
+
+_VERSIONS = """
+import json, sys
+from importlib import metadata
+installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+print(json.dumps({name: installed[name] for name in sys.argv[1:] if name in installed}))
+"""
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which nodes the quantizing stages take, and with which types: read back from the file."""
 
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -252,3 +253,14 @@ def test_dynamic_int8_for_tensorrt_is_refused_with_the_reason() -> None:
 def test_other_types_than_tensorrts_are_refused(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"target tensorrt takes symmetric int8 in Q/DQ format only"):
         QuantizeStatic.model_validate({"target": "tensorrt", **keys})
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("onnxruntime.quantization.shape_inference.quant_pre_process", full)
+    with pytest.raises(
+        StageError, match=r"^quantize-dynamic: no space is left on the disk of the output; .* Make room"
+    ):
+        QuantizeDynamic().run(chain(tmp_path / "m.onnx"), tmp_path / "out")
