@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +50,13 @@ class Feeds:
                 check_feed(feed, self.inputs)
                 _check_finite(feed)
             except FeedError as e:
-                raise FeedError(f"{self.target}: feed {number}: {e}") from e
+                raise FeedError(f"{self.target}: feed {number}: {str(e).removeprefix('feed: ')}") from e
             yield feed
         expected = self._expected()
         if expected and number + 1 != expected:
             raise FeedError(
                 f"{self.target}: gave {number + 1} feeds; expected {expected}, which is its length or what it gave when it was "
-                f"read before. Return a list of feeds, or an object whose __iter__ starts anew."
+                f"read before. Give a list of feeds, or a function that yields the same ones each time it is called."
             )
         if number < 0:
             raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
@@ -100,22 +100,34 @@ class Feeds:
 
     @functools.cached_property
     def _called(self) -> Iterable[object]:
-        """What the user's function gave; it is called once."""
-        found = user_code.load(self.target)
+        """What the user's function gave; it is called once, or at each reading where it gives an iterator."""
+        given = user_code.load(self.target)
         try:
-            found = found() if callable(found) else found
+            found = given() if callable(given) else given
         except (Exception, SystemExit) as e:
             raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(found, Iterable):
             raise FeedError(
                 f"{self.target}: gave a {type(found).__name__}; expected an iterable of feeds, such as a list"
             )
-        if iter(found) is found:
-            raise FeedError(
-                f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
-                f"more than once. Return a list of feeds, or an object whose __iter__ starts anew."
-            )
-        return found
+        if iter(found) is not found:
+            return found
+        if callable(given):
+            return _Anew(given)
+        raise FeedError(
+            f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
+            f"more than once. Give a list of feeds, or a function that yields them."
+        )
+
+
+class _Anew:
+    """What a function yields, from the start at each reading, so that feeds can be made as they are read."""
+
+    def __init__(self, function: Callable[[], Iterable[object]]) -> None:
+        self._function = function
+
+    def __iter__(self) -> Iterator[object]:
+        yield from self._function()
 
 
 def _is_code(target: str) -> bool:

@@ -1,3 +1,4 @@
+import itertools
 import operator
 from pathlib import Path
 
@@ -96,13 +97,18 @@ def test_the_hash_of_a_function_is_that_of_its_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("def feeds():\n    yield {}\n", "gave a generator, which can be read only once; .* Return a list of feeds"),
-        ("feeds = iter([])", "gave a list_iterator, which can be read only once"),
+        ("feeds = iter([])", "gave a list_iterator, which can be read only once; .* a function that yields them"),
+        (
+            "def feeds():\n    yield from []",
+            "gave no feed at all; expected at least one mapping of input name to array",
+        ),
+        ("def feeds():\n    yield 3", "feed 0 is a int; expected a mapping of input name to array"),
+        ("def feeds():\n    yield from None", r"feed 0: raised .*data\.py:3: TypeError"),
         ("feeds = []", "gave no feed at all; expected at least one mapping of input name to array"),
         ("feeds = 3", "gave a int; expected an iterable of feeds, such as a list"),
         ("def feeds():\n    raise OSError('disk gone')", r"raised .*data\.py:3: OSError: disk gone"),
         ("feeds = [np.zeros((1, 2))]", "feed 0 is a ndarray; expected a mapping of input name to array"),
-        ("feeds = [{'y': np.zeros((1, 2), np.float32)}]", "feed 0: feed: got inputs y; the model takes x"),
+        ("feeds = [{'y': np.zeros((1, 2), np.float32)}]", "feed 0: got inputs y; the model takes x"),
         ("feeds = [{'x': np.zeros((1, 3), np.float32)}]", r"feed 0: input 'x': got float32\[1,3\]; the model takes"),
         ("feeds = [{'x': np.zeros((1, 2))}]", r"feed 0: input 'x': got float64\[1,2\]; .* Cast the feed to float32"),
         (
@@ -117,6 +123,27 @@ def test_a_wrong_function_is_refused(tmp_path: Path, body: str, message: str) ->
     with pytest.raises(FeedError, match=message) as caught:
         list(Feeds(target, INPUTS))
     assert str(caught.value).startswith(target)
+
+
+def test_a_function_that_yields_is_called_at_each_reading(tmp_path: Path) -> None:
+    """Data that is larger than memory is given so."""
+    body = "def feeds():\n    for n in range(3):\n        yield {'x': np.full((1, 2), n, np.float32)}"
+    feeds = Feeds(code(tmp_path, body), INPUTS)
+    for _ in range(2):
+        assert [float(feed["x"][0, 0]) for feed in feeds] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("left = iter(ROWS)\ndef feeds():\n    return left", id="the-same-iterator-again"),
+        pytest.param("def feeds():\n    while ROWS:\n        yield ROWS.pop()", id="consumes-its-source"),
+    ],
+)
+def test_a_function_that_yields_less_the_next_time_is_refused(tmp_path: Path, body: str) -> None:
+    feeds = Feeds(code(tmp_path, f"ROWS = [{{'x': np.zeros((1, 2), np.float32)}}] * 3\n{body}"), INPUTS)
+    with pytest.raises(FeedError, match=r"gave 0 feeds; expected 3, .* a function that yields the same ones each time"):
+        list(itertools.chain(feeds, feeds))
 
 
 def test_a_folder_gives_one_feed_a_file_in_the_order_of_names(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Ranges of activations, found by streaming calibration data through a model; no graph is rewritten here."""
 
 from optkit.calibration.channels import PRODUCTS, channel_magnitudes
-from optkit.calibration.collect import Calibration, CalibrationSettings, Statistics, calibrate
+from optkit.calibration.collect import Calibration, CalibrationSettings, Statistics, calibrate, check_enough
 from optkit.calibration.doctor import diagnose
 from optkit.calibration.inputs import InputStatistics
 from optkit.calibration.ranges import Method, Range
@@ -18,5 +18,6 @@ __all__ = [
     "calibrate",
     "calibrated",
     "channel_magnitudes",
+    "check_enough",
     "diagnose",
 ]

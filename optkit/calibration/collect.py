@@ -113,10 +113,19 @@ def _collect(run: Activations, feeds: Iterable[Feed], every: int | None) -> Stat
     batches, total = in_batches(feeds, run) if run.has_batch else (iter(feeds), None)
     for feed in track(batches, "calibrate", total):
         collector.add(feed, run(feed))
-    if collector.samples < 2:
-        found = "one sample" if collector.samples else "no sample"
-        raise FeedError(f"calibration data: {found}; ranges need at least two, and 64 or more are usual")
+    check_enough(collector.samples)
     return collector.statistics()
+
+
+def check_enough(samples: int) -> None:
+    """Refuse so few samples that no range can be made of them.
+
+    Raises:
+        FeedError: there are fewer than two.
+    """
+    if samples < 2:
+        found = "one sample" if samples else "no sample"
+        raise FeedError(f"calibration data: {found}; ranges need at least two, and 64 or more are usual")
 
 
 class _Collector:

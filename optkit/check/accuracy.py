@@ -7,7 +7,7 @@ import numpy as np
 
 from optkit import user_code
 from optkit.calibration import InputStatistics
-from optkit.errors import ModelError, OptkitError
+from optkit.errors import FeedError, ModelError, OptkitError
 from optkit.findings import Accuracy
 from optkit.runners import Runner
 from optkit.tensors import Feed
@@ -22,6 +22,7 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
 
     Raises:
         ModelError: the function raises, or returns something else than a finite number.
+        FeedError: it calls predict with what does not fit.
     """
     callee = user_code.load(function)
     if not callable(callee):
@@ -35,6 +36,8 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
 
     try:
         value = callee(predict)
+    except FeedError as e:
+        raise FeedError(f"{function}: called predict with what is no feed: {str(e).removeprefix('feed: ')}") from e
     except OptkitError:
         raise
     except (Exception, SystemExit) as e:

@@ -4,22 +4,17 @@ The layers are ranked by what each does to the outputs when it alone is quantize
 judged on other data. Both run on one model with switches; what is found is then made and judged as a file.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from optkit.check.parity import sqnr_db
 from optkit.choose.switches import Layer, Switchboard
-from optkit.data import Feeds
-from optkit.errors import StageError
 from optkit.findings import FrontierPoint, LayerEffect
 from optkit.progress import track
 from optkit.runners import Runner
-from optkit.tensors import Feed, batch_dim
-
-RANKING_SAMPLES = 32  # the order of the layers is stable long before the figures are
-JUDGING_SAMPLES = 256
+from optkit.tensors import Feed
 
 
 @dataclass(frozen=True)
@@ -143,44 +138,6 @@ def cosine_judge(reference: Runner, feeds: Sequence[Feed], limit: float) -> Judg
         return min(_cosine(expected[name], found[name]) for name in expected)
 
     return Judge("cosine to the float outputs", value, limit)
-
-
-def split(real: Feeds | None, judging: bool) -> tuple[list[Feed], list[Feed]]:
-    """Return feeds to rank on, and others to judge on: every second one, or the halves of a batch where there is one feed.
-
-    Args:
-        real: the samples.
-        judging: whether feeds to judge on are wanted; without it all may serve to rank on.
-
-    Raises:
-        StageError: there is no real data, or one sample only.
-    """
-    if real is None:
-        raise StageError("ranking the layers needs real samples. Give --calibration DATA.")
-    if not judging:
-        return _first(real, RANKING_SAMPLES), []
-    feeds = _first(real, 2 * JUDGING_SAMPLES)
-    if len(feeds) == 1:
-        half = len(next(iter(feeds[0].values()))) // 2 if batch_dim(real.inputs) else 0
-        if half == 0:
-            raise StageError(
-                f"{real.target}: gave one sample; layers are ranked on other samples than they are judged on. Give more."
-            )
-        parts = (slice(0, half), slice(half, None))
-        feeds = [{name: array[part] for name, array in feeds[0].items()} for part in parts]
-    return _first(feeds[::2], RANKING_SAMPLES), feeds[1::2]
-
-
-def _first(feeds: Iterable[Feed], samples: int) -> list[Feed]:
-    """Return the first feeds that hold so many samples together; a feed without a first dimension is one sample."""
-    found: list[Feed] = []
-    for feed in feeds:
-        found.append(feed)
-        array = next(iter(feed.values()))
-        samples -= len(array) if array.ndim else 1
-        if samples <= 0:
-            break
-    return found
 
 
 def _outputs(runner: Runner, feeds: Sequence[Feed]) -> dict[str, np.ndarray]:

@@ -68,7 +68,8 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
             calibration = shop.base(candidates[kept.name]).calibration
             if isinstance(plain, QuantizeStatic) and calibration:
                 kept = dataclasses.replace(kept, artifact=plain.described(kept.artifact, calibration))
-            return _moved_up(worth(kept, tried, source, prover, for_cpu=stage.target == "cpu"), out_dir)
+            told = worth(candidates[kept.name], kept, tried, source, prover, for_cpu=stage.target == "cpu")
+            return _moved_up(told, out_dir)
     except StageError as e:
         raise StageError(f"{stage.step}: {e}") from e
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.check import Prover, evaluate
-from optkit.choose.float_layers import Judge, Search, cosine_judge, rank, split
+from optkit.choose.float_layers import Judge, Search, cosine_judge, rank
+from optkit.choose.splitting import split
 from optkit.choose.switches import Switchboard
 from optkit.choose.workshop import AnyQuantize, Workshop
 from optkit.errors import StageError

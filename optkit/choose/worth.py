@@ -4,22 +4,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from optkit.artifact import Artifact
-from optkit.bench import BenchSettings, measure
+from optkit.bench import BenchSettings, measure, this_machine
 from optkit.check import Prover
 from optkit.choose.keeping import Kept
+from optkit.choose.workshop import AnyQuantize
 from optkit.errors import StageError
 from optkit.findings import FrontierPoint, Quantization, TriedTypes, Verdict
-from optkit.stages.quantizing import float_ops
+from optkit.stages import QuantizeStatic
 from optkit.tensors import batch_dim
 
 _MB = 1e6
 _NAMED = 4  # layers in a note; the record holds all
 
 
-def worth(kept: Kept, tried: Sequence[TriedTypes], source: Artifact, prover: Prover, *, for_cpu: bool) -> Artifact:
+def worth(
+    stage: AnyQuantize, kept: Kept, tried: Sequence[TriedTypes], source: Artifact, prover: Prover, *, for_cpu: bool
+) -> Artifact:
     """Return the artifact with what was tried and measured, and notes that tell it.
 
     Args:
+        stage: the one that made what was chosen, without the layers that accuracy keeps in float.
         kept: what was chosen.
         tried: the types that were compared.
         source: the FP32 model.
@@ -44,7 +48,7 @@ def worth(kept: Kept, tried: Sequence[TriedTypes], source: Artifact, prover: Pro
         *kept.artifact.notes,
         *_types_notes(found),
         *_layers_notes(found),
-        *_worth_notes(found, kept.artifact, for_cpu),
+        *_worth_notes(found, kept.artifact, stage, for_cpu),
     ]
     return kept.artifact.model_copy(update={"quantization": found, "notes": tuple(notes)})
 
@@ -107,7 +111,7 @@ def _layers_notes(found: Quantization) -> list[str]:
     return [f"{held}; {len(found.exclude)} of {len(found.layers)} layers stay in float for it: {named}"]
 
 
-def _worth_notes(found: Quantization, artifact: Artifact, for_cpu: bool) -> list[str]:
+def _worth_notes(found: Quantization, artifact: Artifact, stage: AnyQuantize, for_cpu: bool) -> list[str]:
     before, after = found.size_before_bytes, found.size_after_bytes
     size = f"size {before / _MB:.3g} -> {after / _MB:.3g} MB"
     if not for_cpu or found.speed_up is None:
@@ -126,6 +130,15 @@ def _worth_notes(found: Quantization, artifact: Artifact, for_cpu: bool) -> list
             plain = "Whether INT8 is faster here is too noisy to say"
         case _:
             plain = "INT8 is not faster here"
-    floats = float_ops(artifact.path)
-    why = f"{floats} stayed in float" if floats else "no heavy operator stayed in float"
-    return [f"{size}, {times}. {plain}; {why}"]
+    left = stage.model_copy(update={"exclude": (*stage.exclude, *found.exclude)}).float_ops(artifact.path)
+    return [f"{size}, {times}. {plain}; {f'stayed in float: {left}' if left else _all_in_int8(stage)}"]
+
+
+def _all_in_int8(stage: AnyQuantize) -> str:
+    """Return why a model may be no faster although nothing heavy stayed in float."""
+    every = "no heavy operator stayed in float"
+    if isinstance(stage, QuantizeStatic) and (stage.format, stage.activation_type) == ("qoperator", "int8"):
+        return f"{every}, but ONNX Runtime has no fast kernel of QOperator convolutions with signed activations"
+    if this_machine().vnni is False:
+        return f"{every}, but this processor has no VNNI, without which integer products gain little"
+    return f"{every}, so that the layers are too small, or this processor has no fast kernel of these types"

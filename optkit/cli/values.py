@@ -56,7 +56,10 @@ def settings(cls: "type[R]", **given: object) -> "R":
 def _as_option(fault: str) -> str:
     """Return a fault of a key as one of the option that gave it."""
     key, colon, what = fault.partition(":")
-    return f"--{key.replace('_', '-')}{colon}{what}" if colon else f"--{fault}"
+    if colon:
+        return f"--{key.replace('_', '-')}{colon}{what}"
+    first, *words = fault.split(" ")  # a fault of several keys, which begins with one and may name others
+    return " ".join([f"--{first.replace('_', '-')}", *(f"--{w.replace('_', '-')}" if "_" in w else w for w in words)])
 
 
 def parse_sizes(option: str, text: str | None) -> tuple[int, ...]:

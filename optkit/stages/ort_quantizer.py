@@ -1,6 +1,7 @@
 """What the two quantizing stages share: ONNX Runtime's preparation of the graph, its errors told as ours, and what keeps layers in float."""
 
 import contextlib
+import errno
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
             yield prepared
         except OptkitError:
             raise
+        except OSError as e:
+            if e.errno == errno.ENOSPC:
+                raise StageError(
+                    "no space is left on the disk of the output; a model is quantized beside it, from a copy. Make room there."
+                ) from e
+            raise StageError(f"the model cannot be quantized: {e}") from e
         except Exception as e:  # the quantizer raises plain exceptions of many types
             raise StageError(f"the model cannot be quantized: {first_line(e)}") from e
 

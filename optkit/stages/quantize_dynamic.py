@@ -9,7 +9,7 @@ from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.errors import StageError
 from optkit.stages.ort_quantizer import quantizing
-from optkit.stages.quantizing import Quantizing, float_ops
+from optkit.stages.quantizing import Quantizing
 
 if TYPE_CHECKING:
     import onnx
@@ -77,7 +77,12 @@ class QuantizeDynamic(Quantizing):
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         onnx_file.check(path)
-        floats = float_ops(path)
+        floats = self.float_ops(path)
         notes = [f"{facts.nodes.get('MatMulInteger', 0)} matrix products in INT8, activations quantized at each run"]
         notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
+
+    def _why_float(self, name: str, op: str, two: bool) -> str:
+        if op == "Conv" and not self._excluded(name, op):
+            return "dynamic INT8 of a convolution is slower than FP32; static INT8 is not"
+        return super()._why_float(name, op, two)

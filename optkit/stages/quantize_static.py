@@ -13,7 +13,7 @@ from optkit.data import Feeds, absolute_data
 from optkit.diagnosis import CalibrationResult
 from optkit.errors import ArtifactError, StageError
 from optkit.stages.ort_quantizer import hold_in_float, quantizing
-from optkit.stages.quantizing import Quantizing, float_ops, has_attention
+from optkit.stages.quantizing import Quantizing, has_attention
 from optkit.stages.smoothing import SMOOTH, smooth
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class QuantizeStatic(Quantizing):
             f"{stage.activation_type} activations, {self.weight_type} weights"
         ]
         notes += [f"smoothed by SmoothQuant, alpha {self.smooth:g}"] if self.smooth else []
-        floats = float_ops(path)
+        floats = self.float_ops(path)
         notes += [f"stays in float: {floats}"] if floats else []
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 

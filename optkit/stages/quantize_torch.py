@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
+from optkit.calibration import check_enough
+from optkit.calibration.batches import rows_of
 from optkit.data import Feeds, absolute_data
 from optkit.errors import OptkitError, StageError
 from optkit.forward import forward_call
@@ -24,6 +26,7 @@ from optkit.source import load_module
 from optkit.stages.base import Stage
 from optkit.stages.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
 from optkit.stages.torchscript import write_torchscript
+from optkit.tensors import batch_dim
 from optkit.torch_engines import adds_in_16_bits, pick_engine, quantized_engine
 
 if TYPE_CHECKING:
@@ -115,6 +118,7 @@ class QuantizeTorch(Stage):
         assert self.calibration is not None
         feeds = Feeds(self.calibration, source.inputs)
         call = forward_call(module, source.inputs)
+        samples = 0
         with torch.no_grad():
             for number, feed in enumerate(track(feeds, "calibrate")):
                 args, kwargs = call.arguments({name: torch.from_numpy(array.copy()) for name, array in feed.items()})
@@ -122,6 +126,8 @@ class QuantizeTorch(Stage):
                     module(*args, **kwargs)
                 except Exception as e:
                     raise StageError(f"the model cannot be run on feed {number}: {user_code.describe(e)}") from e
+                samples += rows_of(feed) if batch_dim(source.inputs) else 1
+        check_enough(samples)
 
 
 @contextlib.contextmanager

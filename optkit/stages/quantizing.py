@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")  # operators that have a weight
 _WEIGHT_INPUT = {"Gather": 0}  # of all others it is the second
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", *_RECURRENT)
 
 
 class Quantizing(Stage):
@@ -90,15 +93,42 @@ class Quantizing(Stage):
         ]
         layers = [node.name for node in wanted if node.op_type in WEIGHTED and node.op_type != "Gather"]
         ends = {layers[0], layers[-1]} if self.keep_first_last and layers else set()
-        selected = [node for node in wanted if not self._excluded(node) and node.name not in ends]
+        selected = [node for node in wanted if not self._excluded(node.name, node.op_type) and node.name not in ends]
         if not selected:
             known = ", ".join((self.op_types or tuple(op_types))[:4])
             why = "every one is excluded" if wanted else "the model has none that can be"
             raise StageError(f"nothing would become INT8: of the operators to quantize ({known}), {why}")
         return selected
 
-    def _excluded(self, node: "onnx.NodeProto") -> bool:
-        return node.op_type in self.exclude_ops or any(matches(node.name, pattern) for pattern in self.exclude)
+    def float_ops(self, path: Path) -> str:
+        """Return the heavy operators that a file made by this stage leaves in float, and why, as `3 Conv (excluded)`; or nothing."""
+        graph = onnx_file.load(path, weights=False).graph
+        produced_by = {name: node.op_type for node in graph.node for name in node.output}
+        weights = {tensor.name for tensor in graph.initializer}
+        counts: Counter[str] = Counter()
+        for node in onnx_file.nodes(graph):
+            if node.op_type in _HEAVY and produced_by.get(node.input[1]) != "DequantizeLinear":
+                two = node.op_type == "MatMul" and not weights.intersection(node.input)
+                name, op = _as_it_was(node)
+                what = f"{op} of two activations" if two else op
+                counts[f"{what} ({self._why_float(name, op, two)})"] += 1
+        return ", ".join(f"{n} {what}" for what, n in counts.items())
+
+    def _why_float(self, name: str, op: str, two: bool) -> str:
+        if self._excluded(name, op):
+            return "excluded"
+        if self.op_types and op not in self.op_types:
+            return "not among the operators to quantize"
+        if two:
+            return "it has no weight, and behind an attention mask no range"
+        if op in _RECURRENT:
+            return "recurrent layers become INT8 by quantize-torch alone"
+        if self.keep_first_last:
+            return "the first or the last layer, or without a constant weight"
+        return "its weight is no constant, or ONNX Runtime's quantizer has no INT8 form of it"
+
+    def _excluded(self, name: str, op: str) -> bool:
+        return op in self.exclude_ops or any(matches(name, pattern) for pattern in self.exclude)
 
     def _check_names(self, graph: "onnx.GraphProto") -> None:
         """Refuse a pattern or an operator that the graph does not have; it would be misspelt, and change nothing in silence."""
@@ -126,24 +156,13 @@ def weight_of(node: "onnx.NodeProto") -> str | None:
     return node.input[place] if node.op_type in WEIGHTED and len(node.input) > place else None
 
 
+def _as_it_was(node: "onnx.NodeProto") -> tuple[str, str]:
+    """Return name and operator of a node before ONNX Runtime's dynamic quantizer made a MatMul of a Gemm."""
+    gemm = node.op_type == "MatMul" and node.name.endswith("_MatMul")
+    return (node.name.removesuffix("_MatMul"), "Gemm") if gemm else (node.name, node.op_type)
+
+
 def has_attention(graph: "onnx.GraphProto") -> bool:
     """Whether two activations are multiplied with each other: the mark of a transformer."""
     weights = {tensor.name for tensor in graph.initializer}
     return any(node.op_type == "MatMul" and not weights.intersection(node.input) for node in graph.node)
-
-
-def float_ops(path: Path) -> str:
-    """Return the heavy operators of a quantized file that are left in float, as `6 MatMul of two activations`, or nothing."""
-    model = onnx_file.load(path, weights=False)
-    produced_by = {name: node.op_type for node in model.graph.node for name in node.output}
-    weights = {tensor.name for tensor in model.graph.initializer}
-    counts: dict[str, int] = {}
-    for node in onnx_file.nodes(model.graph):
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"):
-            continue
-        if produced_by.get(node.input[1]) == "DequantizeLinear":
-            continue
-        two = node.op_type == "MatMul" and not weights.intersection(node.input)
-        what = f"{node.op_type} of two activations" if two else node.op_type
-        counts[what] = counts.get(what, 0) + 1
-    return ", ".join(f"{n} {what}" for what, n in counts.items())

@@ -33,7 +33,14 @@ def test_the_users_number_is_kept(onnx_linear: Artifact, tmp_path: Path, body: s
     ("body", "says"),
     [
         ("raise ValueError('no data')", r"accuracy\.py:evaluate: raised .*accuracy\.py:3: ValueError: no data$"),
-        ("return predict({'input': 1})['y'] / 0", r"input 'input': got int; expected a numpy array"),
+        (
+            "return predict({'input': 1})['y'] / 0",
+            r"accuracy\.py:evaluate: called predict with what is no feed: input 'input': got int; ",
+        ),
+        (
+            "return predict({'y': 1})",
+            r"accuracy\.py:evaluate: called predict with what is no feed: got inputs y; the model takes input",
+        ),
         ("return float('nan')", r"accuracy\.py:evaluate: returned nan; expected a finite number, larger is better$"),
         ("return float('inf')", r": returned inf; expected a finite number"),
         ("return '0.97'", r": returned '0\.97'; expected a finite number"),

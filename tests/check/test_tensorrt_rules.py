@@ -1,6 +1,5 @@
 """TensorRT's rules: each on a graph that breaks it, ORT's defaults, and our preset, which keeps them all and builds."""
 
-import importlib.util
 import itertools
 import json
 import subprocess
@@ -13,8 +12,10 @@ import onnx
 import pytest
 import zoo
 from conftest import Make
+from needs import need
 from onnx import helper, numpy_helper
 
+from optkit import deps
 from optkit.artifact import Artifact
 from optkit.check.tensorrt_rules import RULES, broken_rules
 from optkit.data import Feeds
@@ -188,7 +189,10 @@ def test_every_rule_has_a_graph_that_breaks_it() -> None:
 
 BUILD = """
 import json, sys
-import tensorrt_rtx as trt
+try:
+    import tensorrt_rtx as trt
+except ImportError:
+    import tensorrt_rtx_bindings as trt
 logger = trt.Logger(trt.Logger.ERROR)
 builder = trt.Builder(logger)
 network = builder.create_network(0)
@@ -208,8 +212,8 @@ print(json.dumps({"built": plan is not None, "bytes": plan.nbytes if plan is not
 
 def build(artifact: Artifact) -> dict[str, object]:
     """Build an engine with TensorRT-RTX, which needs no GPU for it, in a process of its own."""
-    if importlib.util.find_spec("tensorrt_rtx") is None:
-        pytest.skip("tensorrt_rtx is not installed: pip install tensorrt-rtx-cu13")
+    there = deps.installed("tensorrt_rtx") or deps.installed("tensorrt_rtx_bindings")
+    need(there, "TensorRT-RTX is not installed: pip install 'optkit[tensorrt-rtx]'")
     shapes = {
         spec.name: [
             [s if isinstance(s, int) else getattr(artifact.dims[s], end) for s in spec.shape]

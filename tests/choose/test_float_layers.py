@@ -13,7 +13,8 @@ from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.check import Prover, Requirements
 from optkit.check.parity import sqnr_db
-from optkit.choose.float_layers import cosine_judge, rank, split
+from optkit.choose.float_layers import cosine_judge, rank
+from optkit.choose.splitting import JUDGING, RANKING, split
 from optkit.choose.stage import run_stage
 from optkit.choose.switches import Switchboard
 from optkit.data import Feeds, Samples
@@ -25,7 +26,10 @@ from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic
 from optkit.stages.ort_quantizer import quantizing
 
 FEEDS = f"{zoo.HERE}:conv_feeds"
-STATIC = QuantizeStatic(calibration=FEEDS, activation_type="uint8", format="qdq")
+# Kernels with unsigned weights are exact on every processor; without VNNI those with signed ones saturate, or have 7 bits.
+STATIC = QuantizeStatic(
+    calibration=FEEDS, activation_type="uint8", weight_type="uint8", format="qdq", reduce_range=False
+)
 LIMIT = 0.9995
 
 CODE = """
@@ -262,3 +266,20 @@ def test_samples_to_rank_on_are_not_those_to_judge_on(source: Artifact, tmp_path
     )
     ranking, judging = split(Feeds(f"{tmp_path}/one.py:feeds", source.inputs), judging=True)
     assert [len(feed["input"]) for feed in (*ranking, *judging)] == [2, 3]
+
+
+def test_a_huge_batch_is_cut_to_the_samples_that_are_enough(source: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "huge.py").write_text(
+        "import numpy as np\nfeeds = [{'input': np.arange(36 * 4096, dtype=np.float32).reshape(4096, 1, 6, 6)}]\n"
+    )
+    ranking, judging = split(Feeds(f"{tmp_path}/huge.py:feeds", source.inputs), judging=True)
+    assert [len(feed["input"]) for feed in (*ranking, *judging)] == [32, 256]
+    assert ranking[0]["input"].max() < judging[0]["input"].min()
+
+
+@pytest.mark.parametrize(
+    ("shape", "ranked", "judged"), [((1, 8, 8), 32, 256), ((3, 96, 96), 32, 151), ((3, 224, 224), 8, 32)]
+)
+def test_fewer_samples_are_enough_where_they_are_large(shape: tuple[int, ...], ranked: int, judged: int) -> None:
+    feed = {"image": np.zeros((2, *shape), np.float32)}
+    assert (RANKING.of(feed), JUDGING.of(feed)) == (ranked, judged)

@@ -183,7 +183,7 @@ def test_int8_that_is_not_faster_is_said_plainly(make: Make, tmp_path: Path) -> 
     assert "INT8 is not faster here; " in made.notes[-1]
 
 
-def told(made: Artifact, ratio: float, verdict: Verdict) -> str:
+def told(stage: QuantizeStatic | QuantizeDynamic, made: Artifact, ratio: float, verdict: Verdict) -> str:
     """Return the note on a model that was measured so."""
     speed = SpeedUp(
         reference="fp32", candidate="int8", batch=4, ratio=ratio, low=ratio - 0.1, high=ratio + 0.1,
@@ -192,19 +192,43 @@ def told(made: Artifact, ratio: float, verdict: Verdict) -> str:
     found = Quantization(
         chosen="dynamic", size_before_bytes=10, size_after_bytes=5, p50_before_ms=1, p50_after_ms=2, speed_up=speed
     )
-    (note,) = worth._worth_notes(found, made, True)
+    (note,) = worth._worth_notes(found, made, stage, True)
     return note
 
 
-def test_whether_it_pays_is_told_with_the_operators_that_stayed_in_float(make: Make) -> None:
-    linear, conv = make("linear", ONNX, QuantizeDynamic()), make("conv", ONNX)
-    assert told(linear, 3.0, Verdict.FASTER).endswith("p50 at batch 4 1 -> 2 ms: 3.00x (2.90 to 3.10) as fast as FP32")
-    slower = "0.50x (0.40 to 0.60). INT8 is not faster here; no heavy operator stayed in float"
-    assert told(linear, 0.5, Verdict.SLOWER).endswith(slower)
-    assert told(conv, 1.0, Verdict.NO_DIFFERENCE).endswith("INT8 is not faster here; 1 Conv stayed in float")
-    assert told(conv, 1.1, Verdict.TOO_NOISY).endswith(
-        "Whether INT8 is faster here is too noisy to say; 1 Conv stayed in float"
+def test_whether_it_pays_is_told_with_the_operators_that_stayed_in_float_and_why(make: Make) -> None:
+    dynamic, conv = QuantizeDynamic(), make("conv", ONNX)
+    linear = make("linear", ONNX, dynamic)
+    fast = told(dynamic, linear, 3.0, Verdict.FASTER)
+    assert fast.endswith("p50 at batch 4 1 -> 2 ms: 3.00x (2.90 to 3.10) as fast as FP32")
+    assert told(dynamic, conv, 1.0, Verdict.NO_DIFFERENCE).endswith(
+        "INT8 is not faster here; stayed in float: 1 Conv (dynamic INT8 of a convolution is slower than FP32; static INT8 is not)"
     )
+    excluded = QuantizeStatic(exclude_ops=("Conv",))
+    assert told(excluded, conv, 1.1, Verdict.TOO_NOISY).endswith(
+        "Whether INT8 is faster here is too noisy to say; stayed in float: 1 Conv (excluded)"
+    )
+
+
+SIGNED = QuantizeStatic(activation_type="int8", format="qoperator")
+
+
+@pytest.mark.parametrize(
+    ("stage", "vnni", "why"),
+    [
+        (QuantizeDynamic(), False, "but this processor has no VNNI"),
+        (QuantizeDynamic(), True, "so that the layers are too small"),
+        (QuantizeDynamic(), None, "so that the layers are too small"),
+        (SIGNED, False, "but ONNX Runtime has no fast kernel of QOperator convolutions with signed activations"),
+    ],
+)
+def test_where_nothing_stayed_in_float_the_types_the_processor_or_the_size_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch, stage: QuantizeStatic | QuantizeDynamic, vnni: bool | None, why: str
+) -> None:
+    machine = this_machine().model_copy(update={"vnni": vnni})
+    monkeypatch.setattr(worth, "this_machine", lambda: machine)
+    note = told(stage, make("linear", ONNX, QuantizeDynamic()), 0.5, Verdict.SLOWER)
+    assert f"0.50x (0.40 to 0.60). INT8 is not faster here; no heavy operator stayed in float, {why}" in note
 
 
 def test_the_preset_for_tensorrt_passes_its_lint_and_says_what_its_size_means(make: Make, tmp_path: Path) -> None:

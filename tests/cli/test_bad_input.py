@@ -232,7 +232,7 @@ def test_weights_of_another_architecture(refused: Refused, folder: Path) -> None
 # Calibration data.
 
 BAD_DATA = [
-    pytest.param("return [{'y': ok()}]", r"feed 0: feed: got inputs y; the model takes x", id="wrong-name"),
+    pytest.param("return [{'y': ok()}]", r"feed 0: got inputs y; the model takes x", id="wrong-name"),
     pytest.param(
         "return [{'x': ok()}, {'x': ok()[:, :3]}]",
         r"feed 1: input 'x': got float32\[2,3\]; the model takes float32\[batch,4\]",
@@ -247,10 +247,10 @@ BAD_DATA = [
     pytest.param("return [ok()]", r"feed 0 is a ndarray; expected a mapping of input name to array", id="no-mapping"),
     pytest.param("return []", r"gave no feed at all; expected at least one mapping", id="empty"),
     pytest.param(
-        "yield {'x': ok()}",
-        r"gave a generator, which can be read only once; .* Return a list of feeds, or an object whose __iter__ starts anew",
-        id="one-shot-generator",
+        "yield {'x': ok()}; raise OSError('disk is gone')", r"feed 1: raised .*data\.py:5: OSError: disk is gone",
+        id="generator-that-dies",
     ),
+    pytest.param("return [].__iter__()", r"gave no feed at all; expected at least one mapping", id="iterator-of-nothing"),
     pytest.param("return 3", r"gave a int; expected an iterable of feeds, such as a list", id="no-iterable"),
     pytest.param("raise OSError('disk is gone')", r"raised .*data\.py:5: OSError: disk is gone", id="raises"),
 ]  # fmt: skip
@@ -428,7 +428,7 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude", "/encoder/*"), r"^error: quantize-dynamic: exclude: no node is called '/encoder/\*'; near it are \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--op", "Conv"), r"^error: quantize-dynamic: op_types: the model has no Conv node; it has \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude-op", "Gemm"), r"^error: quantize-dynamic: nothing would become INT8: .*, every one is excluded$"),
-        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"max_drop and min_cosine are both given"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"--max-drop and --min-cosine are both given"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--evaluate", "none.py:f"), r"none\.py: no such file; expected a Python file"),
         (("convert", "fp16", "m.onnx", "-o", "q.onnx", "--dim", "length=1:2:3"), r"^error: --dim length: no input of m\.onnx uses it; they use batch$"),
         (("bench", "m.onnx", "--batch", "1,x"), r"^error: --batch 1,x: expected numbers separated by commas, as in 1,8,64$"),

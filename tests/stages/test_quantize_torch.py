@@ -18,7 +18,7 @@ from optkit import torch_engines
 from optkit.artifact import Artifact, Passport, Precision, sha256_of
 from optkit.check import Prover, Requirements
 from optkit.data import Feeds, Samples
-from optkit.errors import RunnerError, StageError
+from optkit.errors import FeedError, RunnerError, StageError
 from optkit.forward import torchscript_notices_off
 from optkit.recipe import load_recipe
 from optkit.runners import Device, open_runner, pytorch
@@ -286,6 +286,14 @@ def test_nothing_to_quantize_says_what_would(make: Make, code: Path, tmp_path: P
 def test_static_needs_data_that_fits(make: Make, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no calibration data: ranges of activations are never guessed"):
         QuantizeTorch(mode="static").run(make("conv"), tmp_path)
+    shape = zoo.conv_feeds()[0]["input"].shape[1:]
+    for body, says in (
+        (f"np.ones((1, *{shape}), np.float32)", r"calibration data: one sample; ranges need at least two"),
+        (f"np.full((4, *{shape}), np.nan, np.float32)", r"feed 0: input 'input': holds NaN or infinity"),
+    ):
+        (tmp_path / "data.py").write_text(f"import numpy as np\nfeeds = [{{'input': {body}}}]\n")
+        with pytest.raises(FeedError, match=says):
+            QuantizeTorch(mode="static", calibration=f"{tmp_path}/data.py:feeds").run(make("conv"), tmp_path / "out")
 
 
 def test_a_captured_graph_is_refused(make: Make, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which nodes the quantizing stages take, and with which types: read back from the file."""
 
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from optkit.artifact import Artifact
 from optkit.errors import StageError
 from optkit.runners import open_runner
 from optkit.stages import QuantizeDynamic, QuantizeStatic, Stage
-from optkit.stages.quantizing import float_ops, has_attention
+from optkit.stages.quantizing import has_attention
 
 
 def chain(path: Path, names: tuple[str, ...] = ("a/first", "a/second", "b/last")) -> Artifact:
@@ -70,6 +71,55 @@ def test_nodes_are_left_out_by_name_and_place(
     stage: Stage = QuantizeDynamic.model_validate(keys) if dynamic else static(tmp_path, **keys)
     made = stage.run(chain(tmp_path / "m.onnx"), tmp_path / "out")
     assert in_float(made) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"exclude": ("a/*",)}, "stays in float: 2 MatMul (excluded)"),
+        (
+            {"keep_first_last": True},
+            "stays in float: 2 MatMul (the first or the last layer, or without a constant weight)",
+        ),
+    ],
+)
+def test_why_a_layer_stays_in_float_is_noted(keys: dict[str, object], says: str, tmp_path: Path) -> None:
+    made = static(tmp_path, **keys).run(chain(tmp_path / "m.onnx"), tmp_path / "out")
+    assert says in made.notes
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [({"op_types": ("MatMul",)}, "not among the operators to quantize"), ({"exclude": ("gemm",)}, "excluded")],
+)
+def test_a_gemm_that_the_quantizer_makes_a_matmul_of_is_told_as_the_gemm_it_was(
+    keys: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    eye = np.eye(8, dtype=np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node("Gemm", ["h", "v"], ["y"], name="gemm"),
+    ]
+    source = write(
+        tmp_path / "m.onnx", nodes, [numpy_helper.from_array(eye, "w"), numpy_helper.from_array(2 * eye, "v")]
+    )
+    made = QuantizeDynamic.model_validate(keys).run(source, tmp_path / "out")
+    assert made.notes[1] == f"stays in float: 1 Gemm ({why})"
+
+
+def test_a_recurrent_layer_stays_in_float(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"w": (8, 8), "wx": (1, 32, 8), "wh": (1, 32, 8)}
+    tensors = [numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), n) for n, shape in shapes.items()]
+    tensors.append(numpy_helper.from_array(np.array([0], np.int64), "axis"))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node("Unsqueeze", ["h", "axis"], ["time"], name="time"),
+        helper.make_node("LSTM", ["time", "wx", "wh"], ["", "last", ""], hidden_size=8, name="lstm"),
+        helper.make_node("Squeeze", ["last", "axis"], ["y"], name="squeeze"),
+    ]
+    made = QuantizeDynamic().run(write(tmp_path / "m.onnx", nodes, tensors), tmp_path / "out")
+    assert made.notes[1] == "stays in float: 1 LSTM (recurrent layers become INT8 by quantize-torch alone)"
 
 
 def test_a_name_with_brackets_means_itself(tmp_path: Path) -> None:
@@ -182,7 +232,9 @@ def test_a_mask_of_infinity_has_no_range_and_needs_none(tmp_path: Path) -> None:
     assert has_attention(onnx.load(source.path).graph)
     made = static(tmp_path).run(source, tmp_path / "out")
     assert in_float(made) == {"scores", "mix"}
-    assert float_ops(made.path) == "2 MatMul of two activations"
+    assert made.notes[1] == (
+        "stays in float: 2 MatMul of two activations (it has no weight, and behind an attention mask no range)"
+    )
     feed = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
     with open_runner(source) as right, open_runner(made) as found:
         np.testing.assert_allclose(found.infer(feed)["y"], right.infer(feed)["y"], atol=1.0)
@@ -201,3 +253,14 @@ def test_dynamic_int8_for_tensorrt_is_refused_with_the_reason() -> None:
 def test_other_types_than_tensorrts_are_refused(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"target tensorrt takes symmetric int8 in Q/DQ format only"):
         QuantizeStatic.model_validate({"target": "tensorrt", **keys})
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("onnxruntime.quantization.shape_inference.quant_pre_process", full)
+    with pytest.raises(
+        StageError, match=r"^quantize-dynamic: no space is left on the disk of the output; .* Make room"
+    ):
+        QuantizeDynamic().run(chain(tmp_path / "m.onnx"), tmp_path / "out")
