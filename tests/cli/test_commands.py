@@ -208,7 +208,12 @@ def test_package_writes_what_a_server_takes(optkit: CommandLine, folder: Path, e
     assert "next: docker run " in triton.err
     torchserve = optkit("package", "torchserve", exported, "-o", "store")
     assert torchserve.code == 0
-    assert {path.name for path in (folder / "store").iterdir()} == {"m.mar", "config.properties"}
+    assert {path.name for path in (folder / "store").iterdir()} == {
+        "config.properties",
+        "m.mar",
+        "m.golden.json",
+        "m.golden.npz",
+    }
 
 
 def test_inspect_tells_the_contract_and_what_was_proven(optkit: CommandLine, exported: str) -> None:
