@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from needs import NARROW
 
 from optkit import user_code
 from optkit.artifact import Artifact
@@ -52,7 +53,7 @@ def test_static_int8_keeps_the_accuracy_by_every_method(exported: tuple[str, Art
     assert accuracy >= (0.97 if name == "digits" else 0.9)
     sqnr_db: dict[str, float] = {}
     for method in METHODS:
-        stage = QuantizeStatic(method=method, calibration=f"{RECIPES / name}.py:calibration")
+        stage = QuantizeStatic(method=method, calibration=f"{RECIPES / name}.py:calibration", reduce_range=NARROW)
         quantized, found = answers(stage.run(model, tmp_path / method), feeds, module.evaluate)
         sqnr_db[method] = 10 * np.log10(np.sum(reference**2) / np.sum((quantized - reference) ** 2))
         assert found >= accuracy - 0.01

@@ -69,8 +69,7 @@ def test_the_tables_hold_percentiles_comparison_and_what_is_included(
     assert latencies == ["h.onnx", "2.000", "2.000", "2.000", "2.000", "1,000"]  # no p95 and p99 of 60 calls
     assert compared == ["h.onnx", "2", "1.000x", "too", "noisy", "to", "say"]
     assert included[:6] == ["h.onnx", "2", "CPU", "fp16", "60", "3"]
-    assert "1 thread (processors " in found.out
-    assert "without copies between host and device, models warm" in found.out
+    assert "1 thread, without copies between host and device, models warm (processors " in found.out
     assert "1 blocks in random order (seed 7), every model loaded anew for each" in found.out
     assert "the time limit was reached: every comparison" in found.out
     assert max(map(len, found.out.partition("measured: ")[0].splitlines())) <= 80

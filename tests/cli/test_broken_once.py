@@ -171,7 +171,7 @@ def test_none_among_the_outputs_is_left_out(code: Path) -> None:
 
 
 def test_a_range_of_any_length_has_an_odd_point_at_once() -> None:
-    assert DimRange(min=1, opt=4, max=99_999_999_999).odd_point() == 50_000_000_001
+    assert DimRange(min=1, opt=99_999_999_999, max=99_999_999_999).odd_point() == 50_000_000_001
 
 
 def test_a_folder_without_init_is_watched(tmp_path: Path) -> None:

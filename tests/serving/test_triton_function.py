@@ -206,12 +206,18 @@ def test_a_version_that_is_there_is_refused(package):
     [
         ({"max_batch_size": 32}, "max_batch_size 32 is above the 16 that is declared"),
         ({"preferred_batch_sizes": (17,)}, "17 is above max_batch_size 16"),
-        ({"function": "steps", "name": "x"}, "expected file.py:function"),
     ],
 )
 def test_settings_that_do_not_fit(package, fields, said):
-    with pytest.raises((StageError, ModelError), match=said):
+    with pytest.raises(StageError, match=said):
         package("double", **fields)
+
+
+def test_a_function_without_its_file_is_refused(tmp_path):
+    given = {"inputs": {"x": "float32[batch,3]"}, "outputs": {"y": "float32[batch,3]"}}
+    settings = TritonPythonServing(function="steps", name="x", **given)
+    with pytest.raises(ModelError, match=r"expected file\.py:function"):
+        package_function(settings, tmp_path / "models", DIMS, Samples(settings.inputs, DIMS, None), force=False)
 
 
 def test_the_real_server_answers_as_the_function_and_puts_requests_together(triton, package):

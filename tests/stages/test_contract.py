@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zoo
 from conftest import Make
-from needs import need
+from needs import NARROW, need
 
 from optkit import deps, onnx_file
 from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
@@ -70,11 +70,29 @@ CASES = [
     Case(ExportOnnx(exporter="dynamo", opset=18), "named", Precision.FP32),
     Case(ConvertFp16(), "linear", Precision.FP16, (ONNX,), atol=2e-2),
     Case(ConvertFp16(), "conv", Precision.FP16, (ONNX,), atol=2e-3),
-    Case(QuantizeDynamic(), "linear", Precision.INT8, (ONNX,), atol=0.1),
-    Case(QuantizeStatic(calibration=LINEAR_DATA), "linear", Precision.INT8, (ONNX,), atol=3.0),
-    Case(QuantizeStatic(calibration=CONV_DATA, method="entropy"), "conv", Precision.INT8, (ONNX,), atol=0.1),
-    Case(QuantizeStatic(calibration=CONV_DATA, activation_type="int8"), "conv", Precision.INT8, (ONNX,), atol=0.1),
-    Case(QuantizeStatic(calibration=CONV_DATA, format="qoperator"), "conv", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeDynamic(reduce_range=NARROW), "linear", Precision.INT8, (ONNX,), atol=0.1),
+    Case(QuantizeStatic(calibration=LINEAR_DATA, reduce_range=NARROW), "linear", Precision.INT8, (ONNX,), atol=3.0),
+    Case(
+        QuantizeStatic(calibration=CONV_DATA, method="entropy", reduce_range=NARROW),
+        "conv",
+        Precision.INT8,
+        (ONNX,),
+        atol=0.1,
+    ),
+    Case(
+        QuantizeStatic(calibration=CONV_DATA, activation_type="int8", reduce_range=NARROW),
+        "conv",
+        Precision.INT8,
+        (ONNX,),
+        atol=0.1,
+    ),
+    Case(
+        QuantizeStatic(calibration=CONV_DATA, format="qoperator", reduce_range=NARROW),
+        "conv",
+        Precision.INT8,
+        (ONNX,),
+        atol=0.1,
+    ),
     Case(QuantizeStatic(calibration=CONV_DATA, target="tensorrt"), "conv", Precision.INT8, (ONNX,), atol=0.1),
     Case(QuantizeStatic(calibration=LINEAR_DATA, weight_type="uint8"), "linear", Precision.INT8, (ONNX,), atol=3.0),
     Case(QuantizeTorch(), "linear", Precision.INT8, atol=0.2),

@@ -13,6 +13,7 @@ import pytest
 import torch
 import zoo
 from conftest import Make
+from needs import NARROW
 
 from optkit import torch_engines
 from optkit.artifact import Artifact, Passport, Precision, sha256_of
@@ -305,6 +306,9 @@ def test_a_captured_graph_is_refused(make: Make, tmp_path: Path) -> None:
             QuantizeTorch().run(source, tmp_path / "q")
 
 
+@pytest.mark.skipif(
+    NARROW, reason="the processor has no VNNI: 8 bits saturate in 16-bit sums, as the notes of the stage say"
+)
 def test_more_bits_and_more_scales_are_nearer_to_float(code: Path, tmp_path: Path) -> None:
     source = source_of(code, "transformer", TEXT, tmp_path / "s")
     feed = {"x": np.random.default_rng(3).standard_normal((16, 30, 16)).astype(np.float32)}

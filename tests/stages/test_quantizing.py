@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import zoo
+from needs import NARROW
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
@@ -44,7 +45,7 @@ def static(folder: Path, **keys: object) -> QuantizeStatic:
         "import numpy as np\nrng = np.random.default_rng(1)\n"
         "feeds = [{'x': rng.standard_normal((8, 8)).astype(np.float32)} for _ in range(4)]\n"
     )
-    return QuantizeStatic.model_validate({"calibration": f"{folder}/data.py:feeds", **keys})
+    return QuantizeStatic.model_validate({"calibration": f"{folder}/data.py:feeds", "reduce_range": NARROW, **keys})
 
 
 def in_float(made: Artifact) -> set[str]:

@@ -1,7 +1,7 @@
 """The folder of a generated client: beside the repository or model store, because a server takes every folder in those for a model."""
 
 import hashlib
-import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -41,16 +41,26 @@ def check_writable(package: Path, model: str) -> None:
     Raises:
         OutputError: that cannot be done.
     """
-    folder, above = client_folder(package, model), package.absolute().parent
+    if not _takes_files(package):
+        return  # the package cannot be written either: its own error comes next
+    folder = client_folder(package, model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        if not package.is_dir() and not (above.is_dir() and os.access(above, os.W_OK)):
-            return  # nor can the package be written, whose own error comes next
         raise OutputError(
             f"{folder}: the client cannot be written ({e.strerror or e}). "
             f"Use --no-client, or client: false in the serve entry, to leave it out."
         ) from e
+
+
+def _takes_files(package: Path) -> bool:
+    """Say whether a file can be made in a folder, or in the nearest one above where it is still to be made."""
+    nearest = next((path for path in (package, *package.absolute().parents) if path.exists()), package)
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return True
+    except OSError:
+        return False
 
 
 def write_package(package: Path, described: ModelClass, sample: Mapping[str, bytes]) -> tuple[Path | None, str | None]:
