@@ -64,8 +64,8 @@ def ask(
         with _cut_after(limit_s, connection.sock, over):
             path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
             connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            content = response.read(_MAX_BYTES + 1)
+            with contextlib.closing(connection.getresponse()) as response:  # it holds the socket, too
+                content = response.read(_MAX_BYTES + 1)
         if over.is_set():
             raise TimeoutError("it was still answering")
     except (OSError, ValueError, http.client.HTTPException) as e:  # ValueError: how http.client meets odd header lines

@@ -61,12 +61,17 @@ class TritonClient:
                 if self._scheme == "http":  # where anything that says 200 counts as alive
                     self._client.get_server_metadata()["name"]
         except BaseException:
-            self._client.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._client.close()
+        if self._scheme == "http":  # gevent closes a socket in its loop, which otherwise never turns again
+            require("gevent", "serving").sleep(0)
 
     def infer(self, model: str, version: str, feed: Feed, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Ask one version of a model.
