@@ -15,6 +15,7 @@ OPTKIT_TRITON (tests/servers/install_triton.sh), torchserve and Java.
 import argparse
 import contextlib
 import json
+import os
 import random
 import shutil
 import statistics
@@ -48,7 +49,15 @@ def main() -> int:
     options = parser.parse_args()
     from optkit.bench import load_average, this_machine
     from optkit.deps import built_with
+    from optkit.serving.load import perf_analyzer
 
+    beside = Path(os.environ.get("OPTKIT_TRITON", "/nowhere"), "bin", "perf_analyzer")
+    if beside.exists():
+        os.environ.setdefault(perf_analyzer.ENVIRONMENT, str(beside))
+    if not perf_analyzer.find():
+        raise SystemExit(
+            f"no perf_analyzer: expected {beside} (tests/servers/install_triton.sh), or {perf_analyzer.ENVIRONMENT}"
+        )
     load = load_average()
     with tempfile.TemporaryDirectory(prefix="serving-load-") as folder:
         found = measure(Path(folder), options.rounds, options.duration_s)

@@ -129,8 +129,8 @@ def passport_path(artifact_path: Path) -> Path:
     return artifact_path.with_name(artifact_path.name + PASSPORT_SUFFIX)
 
 
-def read_passport(artifact_path: Path) -> Passport | None:
-    """Read the passport beside a file; None when there is none.
+def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | None:
+    """Read the passport beside a file; None when there is none. Without `hashed` its content is not held against it once more.
 
     Raises:
         ArtifactError: the passport cannot be read, or it belongs to other content than the file now has.
@@ -140,7 +140,7 @@ def read_passport(artifact_path: Path) -> Passport | None:
         return None
     passport = Passport.read(path)
     artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})
-    if not artifact.is_intact():
+    if hashed and not artifact.is_intact():
         raise ArtifactError(
             f"{artifact_path}: its content is not what {path.name} says (the file was changed, or a part is missing). "
             f"Make the artifact again, or delete {path.name} if the file was meant to change."

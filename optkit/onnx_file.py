@@ -2,12 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.errors import ArtifactError, StageError, first_line
+from optkit.onnx_outline import outline
 from optkit.record import Record
 from optkit.tensors import Dim, DimRange, DType, TensorSpec
 
@@ -56,7 +57,9 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
     Raises:
         ArtifactError: it is missing, a folder, no ONNX model, or a part of its data is missing.
     """
-    model = _parse(path, weights)
+    import onnx
+
+    model = _parsed(path, lambda file: onnx.load(str(file), load_external_data=weights))
     own = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in own]
     if len(inputs) < len(model.graph.input):
@@ -79,7 +82,7 @@ def load_lazily(path: Path) -> "onnx_ir.Model":
     return model
 
 
-def _parse(path: Path, weights: bool) -> "onnx.ModelProto":
+def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"]) -> "onnx.ModelProto":
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -87,7 +90,7 @@ def _parse(path: Path, weights: bool) -> "onnx.ModelProto":
         what = "is a directory" if path.is_dir() else "no such file"
         raise ArtifactError(f"{path}: {what}; expected an ONNX model")
     try:
-        model = onnx.load(str(path), load_external_data=weights)
+        model = read(path)
     except (DecodeError, OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
         raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
     if not model.graph.node or not model.opset_import:
@@ -96,12 +99,12 @@ def _parse(path: Path, weights: bool) -> "onnx.ModelProto":
 
 
 def facts(path: Path) -> OnnxFacts:
-    """Read what the file states, without its external data.
+    """Read what the file states, without the values of its tensors.
 
     Raises:
         ArtifactError: as `load`.
     """
-    model = _parse(path, weights=False)
+    model = _parsed(path, outline)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     counts: dict[str, int] = {}
@@ -129,7 +132,7 @@ def has_half(path: Path) -> bool:
     """
     import onnx
 
-    graph = load(path, weights=False).graph
+    graph = _parsed(path, outline).graph
     half = onnx.TensorProto.FLOAT16
     casts = (a.i == half for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to")
     return any(tensor.data_type == half for tensor in _tensors(graph)) or any(casts)

@@ -27,9 +27,13 @@ sys.path[:] = filter(None, sys.path)
 spec = importlib.util.spec_from_file_location("tensorrt_worker", sys.argv[1])
 sys.modules[spec.name] = worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
-worker.run(sys.argv[2])
+worker.run(*sys.argv[2:])
 """
 _GRACE_S = 10.0  # that a cancelled build has before it is killed
+_NO_ROOM = (
+    "the folder for temporary files cannot be written ({}); the TensorRT process gets its job there. Free space, "
+    "or name another folder in TMPDIR."
+)
 
 
 class WorkerFault(OptkitError):
@@ -69,14 +73,29 @@ def tensorrt_here(python: Path | None = None) -> Here:
     )
 
 
-@functools.cache
+_no_gpu: dict[Path | None, str] = {}  # what the driver said, by interpreter
+
+
 def no_gpu_here(python: Path | None = None) -> str:
     """Return why no GPU can be used here, empty where one can: asked of the driver alone, without the cost of TensorRT.
 
     Raises:
         RunnerError: the interpreter cannot be started.
     """
-    return str(_facts(python, versions=False)["no_gpu"])
+    if python not in _no_gpu:
+        _no_gpu[python] = str(_facts(python, versions=False)["no_gpu"])
+    return _no_gpu[python]
+
+
+def keep_no_gpu(python: Path | None, why: str) -> None:
+    """Remember what a worker said of the GPU while it did something else."""
+    _no_gpu[python] = why
+
+
+def forget() -> None:
+    """Let the next question about this machine be asked anew."""
+    tensorrt_here.cache_clear()
+    _no_gpu.clear()
 
 
 def _facts(python: Path | None, *, versions: bool) -> dict[str, Any]:
@@ -87,31 +106,31 @@ def _facts(python: Path | None, *, versions: bool) -> dict[str, Any]:
 class TensorRtProcess:
     """A worker with one job; a context manager, whose end ends the worker."""
 
-    def __init__(self, job: Mapping[str, Any], python: Path | None = None) -> None:
+    def __init__(
+        self, job: Mapping[str, Any] | None, python: Path | None = None, *, preload: str | None = None
+    ) -> None:
         """Remember the job.
 
         Args:
-            job: as `tensorrt_worker` reads it.
+            job: as `tensorrt_worker` reads it; None where `begin` brings it later.
             python: the interpreter that has TensorRT; None takes this one.
+            preload: the runtime that the process imports while its job is still being written, for `begin`.
         """
         self._job = job
         self._python = python or Path(sys.executable)
+        self._preload = preload
 
     def __enter__(self) -> Self:
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="optkit-tensorrt-")
             self.folder = Path(self._folder.name)
-            job_file = self.folder / "job.json"
-            job_file.write_text(json.dumps(self._job), encoding="utf-8")
+            self._write(self._job)
             self._stderr: IO[bytes] = (self.folder / "stderr").open("w+b")
         except OSError as e:
-            raise RunnerError(
-                f"the folder for temporary files cannot be written ({e.strerror}); the TensorRT process gets its job there. Free space, "
-                f"or name another folder in TMPDIR."
-            ) from e
+            raise RunnerError(_NO_ROOM.format(e.strerror)) from e
         try:
             self._process = subprocess.Popen(
-                [self._python, "-c", _START, WORKER, job_file],
+                [self._python, "-c", _START, WORKER, self._job_file, *([self._preload] if self._preload else ())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -137,6 +156,23 @@ class TensorRtProcess:
             self._process.communicate()
         self._stderr.close()
         self._folder.cleanup()
+
+    @property
+    def _job_file(self) -> Path:
+        return self.folder / "job.json"
+
+    def _write(self, job: Mapping[str, Any] | None) -> None:
+        self._job_file.write_text(json.dumps(job), encoding="utf-8")
+
+    def begin(self, job: Mapping[str, Any]) -> None:
+        """Give a process that was started with `preload` its job; its death is told by the answer that does not come."""
+        try:
+            self._write(job)
+        except OSError as e:
+            raise RunnerError(_NO_ROOM.format(e.strerror)) from e
+        with contextlib.suppress(BrokenPipeError):
+            self._in.write("\n")
+            self._in.flush()
 
     @property
     def _in(self) -> IO[str]:

@@ -1,11 +1,12 @@
 """The only file that imports tensorrt, tensorrt_rtx and pycuda: a process of its own that builds, inspects and runs engines.
 
-    python tensorrt_worker.py JOB.json
+    python tensorrt_worker.py JOB.json [RUNTIME]
 
 TensorRT's objects can crash the interpreter, and its releases want other Pythons: so this file knows nothing of optkit, needs the standard
 library, numpy and TensorRT alone (pycuda for running), and works with Python 3.8 and later. It says what it does as one JSON object a line on the
 standard output that it was given: `progress`, `log`, and at the end `result`, `fault` or `cancelled`. The end of its standard input means that
-nobody waits for it any more: a build is cancelled, and a session ends.
+nobody waits for it any more: a build is cancelled, and a session ends. With RUNTIME it imports that while the job is still being written, and
+reads the job at the first line of its input.
 
 TensorRT raises nothing: its calls return None, False or -1 and say why to a logger. So every one is checked here, and what a release can do is
 asked of its objects (`hasattr`), never of its version.
@@ -18,6 +19,7 @@ import sys
 if __name__ == "__main__":
     del sys.path[0]  # optkit's own folder: its modules must not stand in for others of their names
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -1023,10 +1025,17 @@ def main(path: str) -> int:
     return 0
 
 
-def run(path: str) -> None:
+def preload(runtime: str) -> bool:
+    """Import a runtime, and wait for the line that says that the job is there; False where the input ends instead."""
+    with contextlib.suppress(FaultError):  # told when the job asks for it
+        load_runtime(runtime, *driver())
+    return bool(sys.stdin.buffer.readline())
+
+
+def run(path: str, runtime: str | None = None) -> None:
     """Carry out one job, and end the process: TensorRT's objects may crash when the interpreter tears them down in its own order."""
     try:
-        code = main(path)
+        code = main(path) if runtime is None or preload(runtime) else 0
     except BaseException:  # told by its last line, which a crash of the tear-down would cover
         traceback.print_exc()
         code = 1
@@ -1035,4 +1044,4 @@ def run(path: str) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1])
+    run(*sys.argv[1:3])

@@ -79,7 +79,7 @@ class Prover:
         artifact = passport.artifact
         if why_not := obstacle(artifact):
             # Putting requests together is a property of the graph, so what was proven of the reference holds for its engine.
-            known = read_passport(self.reference.path)
+            known = read_passport(self.reference.path, hashed=False)  # it was when it was opened
             taken = {"proof_key": key, "unproven": why_not, "batch_independence": known and known.batch_independence}
             return passport.model_copy(update=taken), False
         parity = self.parity(artifact) if artifact.sha256 != self.reference.sha256 else None

@@ -8,7 +8,7 @@ from optkit.artifact import Artifact
 from optkit.check import check_batch_independence
 from optkit.data import Samples
 from optkit.findings import BatchIndependence
-from optkit.pipeline.packages import PackageRecord
+from optkit.pipeline.packaging import PackageRecord
 from optkit.runners import open_runner
 from optkit.serving import Packaged, package_triton
 from optkit.serving.mar_reading import open_mar

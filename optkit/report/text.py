@@ -14,7 +14,7 @@ from optkit.report.verdict import busy_machine, included
 
 if TYPE_CHECKING:
     from optkit.pipeline.inspecting import Examination, Inspection
-    from optkit.pipeline.packages import PackageRecord
+    from optkit.pipeline.packaging import PackageRecord
     from optkit.pipeline.plan import Plan
     from optkit.pipeline.records import RunRecord
 

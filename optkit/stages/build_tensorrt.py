@@ -13,7 +13,7 @@ from optkit.engine import EngineFacts, Profile, default_profile, hull, profile_d
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 from optkit.stages.tensorrt_operators import refused_operators
-from optkit.tensorrt_process import TensorRtProcess, WorkerFault
+from optkit.tensorrt_process import TensorRtProcess, WorkerFault, keep_no_gpu
 from optkit.tensors import DType, TensorSpec
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
@@ -83,6 +83,25 @@ class BuildTensorRt(Stage):
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Check names, profiles and precision, build in a process of its own, and keep what the passport must say."""
+        python = Path(self.python) if self.python else None
+        with TensorRtProcess(
+            None, python, preload=self.runtime
+        ) as worker:  # it imports TensorRT while the file is read
+            built, profiles, precision = self._built(source, path, worker)
+        keep_no_gpu(python, built["no_gpu"])
+        ranges = [profile_dims(source.inputs, profile) for profile in profiles]
+        engine = self._facts(built, source, profiles, precision)
+        notes = [
+            f"built by {engine.built_by} for {', '.join(engine.targets)} in {built['build_s']:.1f} s",
+            *built["notes"],
+        ]
+        artifact = self.artifact(source, path, source.precision, notes=notes)
+        return artifact.model_copy(update={"engine": engine, "dims": hull(ranges)})
+
+    def _built(
+        self, source: Artifact, path: Path, worker: TensorRtProcess
+    ) -> tuple[dict[str, Any], tuple[Profile, ...], EnginePrecision]:
+        """Check what was asked, and return the worker's answer with the profiles and the precision that it was asked for."""
         facts = onnx_file.facts(source.path)
         precision = engine_precision(source.path, facts.precision)
         if self.precision not in (None, precision):
@@ -96,15 +115,12 @@ class BuildTensorRt(Stage):
                 f"which TensorRT does not have. Quantize it with --target tensorrt and calibration data."
             )
         profiles = self._profiles(source)
-        built = self._build(source, path, profiles, precision, sorted(facts.nodes))
-        ranges = [profile_dims(source.inputs, profile) for profile in profiles]
-        engine = self._facts(built, source, profiles, precision)
-        notes = [
-            f"built by {engine.built_by} for {', '.join(engine.targets)} in {built['build_s']:.1f} s",
-            *built["notes"],
-        ]
-        artifact = self.artifact(source, path, source.precision, notes=notes)
-        return artifact.model_copy(update={"engine": engine, "dims": hull(ranges)})
+        worker.begin(self._job(source, path, profiles, precision, sorted(facts.nodes)))
+        try:
+            return worker.answer(), profiles, precision
+        except WorkerFault as e:
+            told = refused_operators(source.path, e.nodes) if e.nodes else ""
+            raise StageError(f"{e}{told}") from e
 
     def _profiles(self, source: Artifact) -> tuple[Profile, ...]:
         profiles = self.profiles or (default_profile(source.inputs, source.dims),)
@@ -113,10 +129,10 @@ class BuildTensorRt(Stage):
             raise StageError("; ".join(faults))
         return tuple(profile for profile in profiles if profile)
 
-    def _build(
+    def _job(
         self, source: Artifact, path: Path, profiles: Sequence[Profile], precision: str, ops: Sequence[str]
     ) -> dict[str, Any]:
-        job = {
+        return {
             "task": "build",
             "runtime": self.runtime,
             "onnx": str(source.path),
@@ -136,12 +152,6 @@ class BuildTensorRt(Stage):
             "timing_cache": None if self.timing_cache == "none" else self._timing_cache(),
             "timing_cache_default": self.timing_cache == "auto",
         }
-        try:
-            with TensorRtProcess(job, Path(self.python) if self.python else None) as worker:
-                return worker.answer()
-        except WorkerFault as e:
-            told = refused_operators(source.path, e.nodes) if e.nodes else ""
-            raise StageError(f"{e}{told}") from e
 
     def _timing_cache(self) -> str:
         return str((TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute())

@@ -1,5 +1,6 @@
 """Real engines, built ahead of time by TensorRT-RTX on any machine, and all that can be wrong with a build."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,4 +191,8 @@ def _with(changed: dict[str, Any]) -> Any:
     """Return a process that gets another job than the stage wrote."""
     from optkit.tensorrt_process import TensorRtProcess
 
-    return lambda job, python: TensorRtProcess(job | changed, python)
+    class Misled(TensorRtProcess):
+        def begin(self, job: Mapping[str, Any]) -> None:
+            super().begin({**job, **changed})
+
+    return Misled

@@ -24,7 +24,7 @@ from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import FeedError, RunnerError, StageError
 from optkit.findings import Tolerance
-from optkit.pipeline.packages import package_files
+from optkit.pipeline.packaging import package_files
 from optkit.runners import Device, open_runner
 from optkit.runners.base import CallPlan
 from optkit.runners.tensorrt import TensorRtRunner, layer_shares
@@ -38,21 +38,15 @@ MEMBERS: dict[str, Any] = json.loads((HERE / "members.json").read_text())
 RULE = CallPlan(drop_s=0, drop_calls=1, block_s=0, block_calls=5)
 
 
-def forget() -> None:
-    """Let the next question about this machine be asked anew."""
-    tensorrt_process.tensorrt_here.cache_clear()
-    tensorrt_process.no_gpu_here.cache_clear()
-
-
 @pytest.fixture(params=["8.6", "10", "11"])
 def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let workers find a stand-in for this release, and a GPU."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.setenv("STANDIN_TENSORRT", request.param)
-    forget()
+    tensorrt_process.forget()
     monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
     yield request.param
-    forget()
+    tensorrt_process.forget()
 
 
 # What a release does not have: its classes must not have it either.
@@ -345,14 +339,14 @@ def test_an_engine_of_another_release_or_gpu_is_refused_from_its_passport(
 ) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     monkeypatch.setenv("STANDIN_SM", "90")
-    forget()
+    tensorrt_process.forget()
     version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
     sentence = f"built by TensorRT {version} for sm_86, this is TensorRT {version} on sm_90: rebuild with --runtime tensorrt on that GPU"
     with pytest.raises(RunnerError, match=sentence), open_runner(engine, Device.CUDA):
         pass
     monkeypatch.setenv("STANDIN_SM", "86")
     monkeypatch.setenv("STANDIN_TENSORRT", "10" if release != "10" else "11")
-    forget()
+    tensorrt_process.forget()
     with (
         pytest.raises(RunnerError, match=f"built by TensorRT {version} for sm_86, this is TensorRT 1"),
         open_runner(engine, Device.CUDA),

@@ -20,7 +20,7 @@ from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import BatchIndependence
 from optkit.forward import torchscript_notices_off
-from optkit.pipeline.packages import package_files
+from optkit.pipeline.packaging import package_files
 from optkit.preprocessing import ImagePreprocessing
 from optkit.serving import TorchServeServing, package_torchserve
 from optkit.serving import torchserve_handler as handling

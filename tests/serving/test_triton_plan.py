@@ -11,7 +11,7 @@ from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.engine import EngineFacts, default_profile, hull, profile_dims
 from optkit.errors import StageError
 from optkit.findings import BatchIndependence, Tolerance
-from optkit.pipeline.packages import package_files
+from optkit.pipeline.packaging import package_files
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.triton_lint import lint
