@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import contextlib
 import ctypes
+import hashlib
 import importlib.util
 import json
 import os
@@ -209,13 +210,7 @@ def build(job: Json, tell: Callable[..., None], cancelled: threading.Event) -> J
         raise CancelledError
     if plan is None:
         raise FaultError(f"{title(trt)} could not build the engine: {last_error(log)}{advice(log)}")
-    try:
-        with open(job["plan"], "wb") as file:
-            file.write(plan)
-    except OSError as e:
-        raise FaultError(
-            f"the engine of {memoryview(plan).nbytes / 1e6:.1f} MB cannot be written ({e.strerror})"
-        ) from e
+    sha256 = write(plan, job["plan"])
     if cache_file:
         keep_timing_cache(config, cache_file, notes)
     return {
@@ -228,11 +223,29 @@ def build(job: Json, tell: Callable[..., None], cancelled: threading.Event) -> J
         "flags": flags,
         "inputs": [tensor(network.get_input(i)) for i in range(network.num_inputs)],
         "outputs": [tensor(network.get_output(i)) for i in range(network.num_outputs)],
+        "sha256": sha256,
         "warnings": [line.partition(": ")[2] for line in log if line.startswith("warning: ")],
         "notes": notes,
         "parse_s": parsed - started,
         "build_s": time.perf_counter() - parsed,
     }
+
+
+def write(plan: Any, path: str) -> str:
+    """Write an engine, and return the SHA-256 of its bytes, which is computed meanwhile."""
+    digest = hashlib.sha256()
+    hashing = threading.Thread(target=digest.update, args=(plan,))
+    hashing.start()
+    try:
+        with open(path, "wb") as file:
+            file.write(plan)
+    except OSError as e:
+        raise FaultError(
+            f"the engine of {memoryview(plan).nbytes / 1e6:.1f} MB cannot be written ({e.strerror})"
+        ) from e
+    finally:
+        hashing.join()
+    return digest.hexdigest()
 
 
 def refuse_impossible(job: Json, runtime: str, trt: Any, gpu: Json | None, no_gpu: str) -> None:

@@ -92,8 +92,9 @@ class Stage(Record, abc.ABC):
         outputs: Sequence[TensorSpec] | None = None,
         files: Sequence[str] = (),
         notes: Sequence[str] = (),
+        sha256: str | None = None,
     ) -> Artifact:
-        """Return the artifact at `path`, which has the contract of its source."""
+        """Return the artifact at `path`, which has the contract of its source; `sha256` where whoever wrote it has the hash already."""
         return Artifact(
             path=path,
             format=self.produces,
@@ -101,7 +102,7 @@ class Stage(Record, abc.ABC):
             inputs=source.inputs,
             outputs=tuple(outputs or source.outputs),
             dims=source.dims,
-            sha256=sha256_of(path, *(path.parent / name for name in files)),
+            sha256=sha256 or sha256_of(path, *(path.parent / name for name in files)),
             parent_sha256=source.sha256,
             files=tuple(files),
             notes=tuple(notes),

@@ -95,7 +95,7 @@ class BuildTensorRt(Stage):
             f"built by {engine.built_by} for {', '.join(engine.targets)} in {built['build_s']:.1f} s",
             *built["notes"],
         ]
-        artifact = self.artifact(source, path, source.precision, notes=notes)
+        artifact = self.artifact(source, path, source.precision, notes=notes, sha256=built["sha256"])
         return artifact.model_copy(update={"engine": engine, "dims": hull(ranges)})
 
     def _built(
