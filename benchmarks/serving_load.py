@@ -82,7 +82,7 @@ def measure(folder: Path, rounds: int, duration_s: float) -> dict[str, Any]:
     package_advised(folder, artifact, samples, advice)
     with servers(folder, torchserve=False) as at:
         three = (PLAIN, BATCHED, ADVISED)
-        parts["advised"] = swept(at, three, rounds, duration_s, concurrency=CALLERS[2:])
+        parts["advised"] = swept(at, three, rounds, duration_s, concurrency=CALLERS)
         parts["perf_analyzer"] = swept(at, three, 1, duration_s, concurrency=CALLERS, tool="perf-analyzer")
     records = {name: [slim(variant, record) for variant, record in part] for name, part in parts.items()}
     return {"advice": advice.model_dump(), "parts": records}

@@ -47,7 +47,8 @@ def loadtest_text(record: "LoadRecord") -> str:
 def advice_text(advice: "Advice") -> str:
     """Return the verdict, its reasons, and the lines to paste."""
     if advice.pays:
-        head = f"advice: preferred_batch_size {advice.preferred_batch_size}, max_queue_delay_microseconds {advice.max_queue_delay_us}"
+        size = advice.preferred_batch_size or "none"
+        head = f"advice: preferred_batch_size {size}, max_queue_delay_microseconds {advice.max_queue_delay_us}"
     else:
         head = "advice: batching does not pay here"
     pasted = [f"  {line}" for line in (*advice.recipe.splitlines(), *advice.config.splitlines())]

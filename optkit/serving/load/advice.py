@@ -1,15 +1,18 @@
 """Settings of Triton's dynamic batcher, derived from what its executions took at each size of batch.
 
-An execution of b samples takes s(b), so one instance can do b / s(b) samples a second. Where that grows with b, batching pays. The
-preferred size is the smallest with 90 % of the largest such rate: larger batches add waiting and little else. A request may wait for others
-at most as long as such a batch takes to fill at the rate of arrivals, (b - 1) / rate, and no longer than the limit on latency leaves
-after two executions, the one that may be under way and its own; without a limit, no longer than one execution. NVIDIA's own process
-(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/batcher.html) likewise begins with no delay and
-raises it while the latency allows.
+An execution of b samples takes s(b), so one instance can do b / s(b) samples a second. Where that grows with b, batching pays. What comes
+while an execution is under way goes together after it: so batches grow by themselves until b / s(b) keeps up with the arrivals, nobody waits
+at an idle instance, and no delay is advised. A preferred size is, where larger batches that form are slower again.
+
+With a limit on latency, waiting up to it buys fewer executions. The preferred size is then the smallest with 90 % of the largest rate, and
+a request may wait as long as such a batch takes to fill at the rate of arrivals, (b - 1) / rate, and no longer than the limit leaves after
+two executions, the one that may be under way and its own. NVIDIA's own process
+(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/batcher.html) likewise begins with no delay and no
+preferred size, and raises the delay while the latency allows.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optkit.bench.summary import KNEE
 from optkit.errors import RecipeError
@@ -38,12 +41,6 @@ class Found:
     def time_ms(self, size: int) -> float:
         """What an execution of a size took."""
         return next(one.execution_ms for one in self.curve if one.size == size)
-
-    def allowed_ms(self, size: int) -> float:
-        """How long a request may wait for others."""
-        if self.max_latency_ms is None:
-            return self.time_ms(size)
-        return self.max_latency_ms - 2 * self.time_ms(size)
 
 
 def advise(
@@ -103,36 +100,64 @@ def _judge(found: Found) -> Advice:
             return _refused(found, reasons, f"that is less than {_WORTH_AS_A_WHOLE:g}x: something else limits it")
     else:
         reasons.append("not known: what the server as a whole gains; compare with a test of it without batching")
-    size = _size(found, KNEE * found.rate(best))
+    if found.max_latency_ms is None:
+        return _undelayed(found, reasons, best)
+    return _delayed(found, reasons, best, found.max_latency_ms)
+
+
+def _undelayed(found: Found, reasons: list[str], best: int) -> Advice:
+    """Return the advice where nobody is to wait: batches are what comes meanwhile."""
+    arrivals = f"at {found.arrivals_per_s:,.0f} samples/s ({found.arrivals_are})"
+    enough = next((one.size for one in found.curve if found.rate(one.size) >= found.arrivals_per_s), None)
+    if enough is None:
+        reasons.append(f"{arrivals} no size that formed keeps up in one instance: a queue fills the batches")
+    elif enough == found.curve[0].size:
+        reasons.append(f"{arrivals} lone executions keep up: batches form in bursts only")
+    else:
+        reasons.append(f"{arrivals} batches of {enough} keep up, and they form while an execution is under way")
+    reasons.append(
+        "so no delay: at an idle instance it only adds to the latency (--max-latency-ms N says that requests may wait)"
+    )
+    largest = found.curve[-1].size
+    slower = found.rate(largest) < KNEE * found.rate(best)
+    if slower:
+        reasons.append(f"{largest} has {found.rate(largest) / found.rate(best):.0%} of the samples/s of {best}")
+    return _accepted(found, reasons, best if slower else None, 0)
+
+
+def _delayed(found: Found, reasons: list[str], best: int, limit_ms: float) -> Advice:
+    """Return the advice where a request may take `limit_ms`."""
+    allowed_ms = {one.size: limit_ms - 2 * found.time_ms(one.size) for one in found.curve}
+    size = _size(found, KNEE * found.rate(best), allowed_ms)
     if size is None:
         smallest = found.curve[1].size
         return _refused(
             found,
             reasons,
-            f"two executions at {smallest} take {2 * found.time_ms(smallest):.3g} ms, and {found.max_latency_ms:g} ms are allowed",
+            f"two executions at {smallest} take {2 * found.time_ms(smallest):.3g} ms, and {limit_ms:g} ms are allowed",
         )
-    return _delayed(found, reasons, size, alone, best)
+    return _waiting(found, reasons, size, best, allowed_ms[size])
 
 
-def _size(found: Found, enough: float) -> int | None:
+def _size(found: Found, enough: float, allowed_ms: Mapping[int, float]) -> int | None:
     """Return the smallest size with enough samples a second, or the best that the limit on latency allows and that is worth it."""
-    fitting = [one.size for one in found.curve[1:] if found.allowed_ms(one.size) >= 0]
+    fitting = [one.size for one in found.curve[1:] if allowed_ms[one.size] >= 0]
     worth = [size for size in fitting if found.rate(size) >= _WORTH * found.rate(found.curve[0].size)]
     reached = [size for size in worth if found.rate(size) >= enough]
     return min(reached) if reached else max(worth, key=found.rate, default=None)
 
 
-def _delayed(found: Found, reasons: list[str], size: int, alone: int, best: int) -> Advice:
+def _waiting(found: Found, reasons: list[str], size: int, best: int, allowed_ms: float) -> Advice:
+    alone = found.curve[0].size
     if size != best:
         reasons.append(f"{size} has {found.rate(size) / found.rate(best):.0%} of the samples/s of {best}")
     if best == found.curve[-1].size:
         reasons.append(f"{best} is the largest size that formed often: more callers may find a larger one better")
     fill_ms = (size - alone) / found.arrivals_per_s * 1000
-    allowed_ms = found.allowed_ms(size)
     delay_ms = min(fill_ms, allowed_ms)
     reasons.append(
         f"at {found.arrivals_per_s:,.0f} samples/s ({found.arrivals_are}) a batch of {size} fills in {fill_ms:.3g} ms; "
-        + _limit_text(found, size, allowed_ms)
+        f"of {found.max_latency_ms:g} ms two executions of {found.time_ms(size):.3g} ms leave {allowed_ms:.3g} ms to wait"
     )
     joining = found.arrivals_per_s * (found.time_ms(alone) + delay_ms) / 1000
     if joining < alone:
@@ -142,26 +167,24 @@ def _delayed(found: Found, reasons: list[str], size: int, alone: int, best: int)
     return _accepted(found, reasons, size, round(delay_ms * 1000))
 
 
-def _limit_text(found: Found, size: int, allowed_ms: float) -> str:
-    if found.max_latency_ms is None:
-        return f"a request may wait {allowed_ms:.3g} ms, one execution (--max-latency-ms sets another limit)"
-    return f"of {found.max_latency_ms:g} ms two executions of {found.time_ms(size):.3g} ms leave {allowed_ms:.3g} ms to wait"
-
-
-def _accepted(found: Found, reasons: Sequence[str], size: int, delay_us: int) -> Advice:
+def _accepted(found: Found, reasons: Sequence[str], size: int | None, delay_us: int) -> Advice:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
     config = model_config_pb2.ModelConfig()
-    config.dynamic_batching.preferred_batch_size.append(size)
-    config.dynamic_batching.max_queue_delay_microseconds = delay_us
+    config.dynamic_batching.SetInParent()
+    if size:
+        config.dynamic_batching.preferred_batch_size.append(size)
+    if delay_us:
+        config.dynamic_batching.max_queue_delay_microseconds = delay_us
+    lines = ["serve:", "  - target: triton", f"    max_queue_delay_us: {delay_us}"]
     return Advice(
         pays=True,
         preferred_batch_size=size,
         max_queue_delay_us=delay_us,
         reasons=tuple(reasons),
         curve=found.curve,
-        recipe=f"serve:\n  - target: triton\n    preferred_batch_sizes: [{size}]\n    max_queue_delay_us: {delay_us}",
+        recipe="\n".join([*lines, *([f"    preferred_batch_sizes: [{size}]"] if size else [])]),
         config=text_format.MessageToString(config).rstrip(),
     )
 

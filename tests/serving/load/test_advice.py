@@ -91,8 +91,8 @@ def fixed_cost(size):
 @pytest.mark.parametrize(
     ("limit_ms", "size", "delay_us"),
     [
-        (None, 16, 15_000),  # 16 fill in 15 ms at 1000/s, less than the 20 ms of an execution
-        (100, 16, 15_000),  # 60 ms are left
+        (None, None, 0),  # nobody waits, and the largest size that forms is the fastest
+        (100, 16, 15_000),  # 16 fill in 15 ms at 1000/s, and 60 ms are left
         (50, 16, 10_000),  # two executions of 20 ms leave 10 ms, less than the 15
         (30, 8, 6_000),  # 40 ms for two executions of 16 are too much; two of 8 leave 6 ms, less than the 7 ms to fill
         (20, 4, 3_000),  # two of 4 leave 4 ms, and 4 fill in 3
@@ -105,9 +105,34 @@ def test_a_fixed_cost_of_each_execution(limit_ms, size, delay_us):
 
 
 def test_the_delay_follows_the_rate_of_arrivals():
-    for arrivals, delay_us in ((500, 20_000), (1000, 15_000), (5000, 3_000)):
-        assert advise(measured(fixed_cost), arrivals_per_s=arrivals).max_queue_delay_us == delay_us
-    assert advise(measured(fixed_cost, arrivals=2000)).max_queue_delay_us == 7_500  # the measured rate
+    for arrivals, delay_us in ((500, 30_000), (1000, 15_000), (5000, 3_000)):
+        found = advise(measured(fixed_cost), arrivals_per_s=arrivals, max_latency_ms=100)
+        assert found.max_queue_delay_us == delay_us
+    found = advise(measured(fixed_cost, arrivals=2000), max_latency_ms=100)
+    assert found.max_queue_delay_us == 7_500  # at the measured rate
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "reason"),
+    [
+        (100, "at 100 samples/s (as given) lone executions keep up: batches form in bursts only"),  # 200/s alone
+        (500, "at 500 samples/s (as given) batches of 4 keep up, and they form while an execution is under way"),
+        (1000, "at 1,000 samples/s (as given) no size that formed keeps up in one instance: a queue fills the batches"),
+    ],
+)
+def test_nobody_waits_where_no_limit_says_so(arrivals, reason):
+    found = advise(measured(fixed_cost), arrivals_per_s=arrivals)
+    assert (found.preferred_batch_size, found.max_queue_delay_us) == (None, 0)
+    assert reason in found.reasons
+    assert text_format.Parse(found.config, model_config_pb2.ModelConfig()).HasField("dynamic_batching")
+    assert TritonServing.model_validate(pasted(found)).max_queue_delay_us == 0
+
+
+def test_a_size_is_preferred_where_larger_batches_are_slower_again():
+    """Beyond 8 an execution takes twice as long: 16 has 0.4 samples/ms, where 8 has 0.67, and 32 has 0.44."""
+    found = advise(measured(lambda size: fixed_cost(size) * (1 if size <= 8 else 2)))
+    assert (found.preferred_batch_size, found.max_queue_delay_us) == (8, 0)
+    assert found.reasons[-1] == "32 has 67% of the samples/s of 8"
 
 
 def test_a_cost_that_grows_with_each_sample_is_refused():
@@ -134,20 +159,20 @@ def test_a_limit_that_leaves_no_batch_is_refused():
 
 
 def test_arrivals_too_few_to_meet_are_refused():
-    """At 20/s one comes in 50 ms; one execution and the wait of one more are 25 ms, in which half a sample comes."""
-    found = advise(measured(fixed_cost), arrivals_per_s=20)
+    """At 20/s one comes in 50 ms; a lone execution of 5 ms and the wait of 20 that 60 ms leave are 25, in which half a sample comes."""
+    found = advise(measured(fixed_cost), arrivals_per_s=20, max_latency_ms=60)
     assert not found.pays
     assert found.reasons[-1] == "meanwhile 0.5 more samples arrive: requests would wait and mostly stay alone"
 
 
 def test_requests_of_several_samples():
     """Requests of 4: the smallest batch is 4, and 16 fill with three more of them, 12 samples, in 12 ms."""
-    found = advise(measured(fixed_cost, sizes=(4, 8, 16, 32), batch=4))
+    found = advise(measured(fixed_cost, sizes=(4, 8, 16, 32), batch=4), max_latency_ms=100)
     assert (found.preferred_batch_size, found.max_queue_delay_us) == (16, 12_000)
 
 
 def test_where_the_rate_still_grows_at_the_largest_size_it_says_so():
-    found = advise(measured(fixed_cost, sizes=(1, 2, 4)))
+    found = advise(measured(fixed_cost, sizes=(1, 2, 4)), max_latency_ms=100)
     assert found.preferred_batch_size == 4
     assert any("4 is the largest size that formed often" in reason for reason in found.reasons)
 
@@ -156,7 +181,7 @@ def test_sizes_that_formed_too_rarely_do_not_count():
     points = [
         point(1000, [*formed(fixed_cost), FormedBatch(size=31, executions=9, execution_ms=0.001)], concurrency=16)
     ]
-    assert advise([record(points)]).preferred_batch_size == 16
+    assert advise([record(points)], max_latency_ms=100).preferred_batch_size == 16
     with pytest.raises(
         RecipeError, match=r"model 'm' formed no two sizes of batch often enough .* Raise --concurrency"
     ):

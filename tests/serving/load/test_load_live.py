@@ -134,7 +134,7 @@ def test_advice_from_the_real_server(server, repository):
     assert sum(one.executions for one in found.curve) <= sum(executions)
     assert found.curve[0].size == 1
     assert found.reasons[0].startswith("an execution takes ")
-    assert found.pays == (found.preferred_batch_size is not None) == ("preferred_batch_sizes" in found.recipe)
+    assert found.pays == (found.max_queue_delay_us is not None) == ("max_queue_delay_us" in found.recipe)
 
 
 def test_torchserve(onnx, tmp_path):
