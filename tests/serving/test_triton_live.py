@@ -15,6 +15,7 @@ import pytest
 import tritonclient.grpc as grpc
 from needs import need
 from served import PROVEN, scaled
+from tritonclient.utils import InferenceServerException
 
 from optkit import user_code
 from optkit.check import TOLERANCES, compare_outputs
@@ -238,6 +239,37 @@ def test_the_response_cache_answers_equal_requests(triton, onnx, sample, tmp_pat
             stats = statistics.get_inference_statistics("digits").model_stats[0].inference_stats
     np.testing.assert_array_equal(first, second)
     assert stats.cache_hit.count == 1
+
+
+def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, tmp_path):
+    """The batcher waits 3 s for more. At level 1 a request waits 50 ms at most; at level 2 one may wait, and a second is too many."""
+    impatient, short = {"timeout_us": 50_000}, {"max_size": 1}
+    settings = TritonServing(
+        preferred_batch_sizes=(4,),
+        max_queue_delay_us=3_000_000,
+        priorities={"levels": 2, "default": 2, "queues": {1: impatient, 2: short}},
+        warmup=False,
+    )
+    package_triton(onnx, tmp_path, settings, name="digits", independence=PROVEN, sample=sample)
+    assert lint(tmp_path).findings == ()
+    with TritonServer(triton, tmp_path) as server:
+
+        def ask(priority):
+            [(name, array)] = sample.items()
+            given = grpc.InferInput(name, array.shape, "FP32")
+            given.set_data_from_numpy(array)
+            try:
+                with grpc.InferenceServerClient(server.grpc) as client:
+                    return client.infer("digits", [given], priority=priority).as_numpy("output")
+            except InferenceServerException as e:
+                return e.message()
+
+        assert ask(1) == "Request timeout expired"
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(ask, (2, 2, 2)))
+    refused = [answer for answer in answers if isinstance(answer, str)]
+    assert len(refused) == 2
+    assert all("Exceeds maximum queue size" in message for message in refused)
 
 
 def test_minilm_answers_as_the_source_model(triton, tmp_path):
