@@ -64,6 +64,7 @@ DEFECTS = (
     # what the parser refuses
     Defect("brace-missing", "T103", _C, True, _add(_C, "optimization { cuda { graphs: false }")),
     Defect("colon-missing", "T103", _C, True, _edit(_C, "max_batch_size: 8", "max_batch_size 8")),
+    Defect("byte-order-mark", "T103", _C, True, _edit(_C, 'name: "classifier"', '\ufeffname: "classifier"')),
     Defect("unknown-field", "T104", _C, True, _edit(_C, "max_batch_size: 8", "max_batchsize: 8")),
     Defect("unknown-field-in-message", "T104", _C, True, _edit(_C, "preferred_batch_size:", "preferred_batch_sizes:")),
     Defect("unknown-type", "T105", _C, True, _edit(_C, 'name: "scores"\n    data_type: TYPE_FP32', 'name: "scores"\n    data_type: TYPE_FLOAT32')),

@@ -9,6 +9,7 @@ from typing import Any
 from optkit.serving.triton_lint.repository import CONFIG, Model
 from optkit.serving.triton_lint.rules import Problem, problem
 
+_MARK = "\ufeff"
 _KINDS = (
     (re.compile(r'has no field named "(?P<word>\w+)"'), "T104"),
     (re.compile(r'Enum type "(?P<type>[\w.]+)" has no value (?:named|with number) "?(?P<word>[\w-]+)"?'), "T105"),
@@ -27,6 +28,9 @@ def read_model(folder: Path) -> tuple[Model, list[Problem]]:
         text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as e:
         return Model(folder), [problem("T103", folder.name, file, f"cannot be read as text ({e})")]
+    if text.startswith(_MARK):
+        told = "begins with a byte order mark (EF BB BF), which Triton's parser refuses; expected UTF-8 without one"
+        return Model(folder), [problem("T103", folder.name, file, told, 1)]
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
