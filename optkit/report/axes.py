@@ -1,12 +1,13 @@
 """What several pictures do with their axes: lines with markers, ticks of milliseconds, names that do not overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from optkit.report.svg import INK, MARKERS, MUTED, series, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from optkit.report.pictures import Point
@@ -20,13 +21,21 @@ def line(axes: "Axes", name: str, place: int, points: Sequence[tuple[float, floa
 
 
 def ms_ticks(axes: "Axes") -> None:
-    """Put round numbers of ms under a logarithmic axis, also where it spans less than a decade."""
+    """Put round numbers of ms under a logarithmic axis."""
+    log_ticks(axes.xaxis, lambda value: f"{value:g}")
+
+
+def log_ticks(axis: "Axis", text: Callable[[float], str]) -> None:
+    """Put round numbers at a logarithmic axis, also where it spans less than a decade.
+
+    Matplotlib's own labels between decades are TeX, which no report shows as such.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 60 else (1,), numticks=12))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 60 else (1,), numticks=12))
+    axis.set_major_formatter(lambda value, _: text(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_points(figure: "Figure", axes: "Axes", points: Sequence["Point"]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optkit.report.axes import label_points, line, ms_ticks
+from optkit.report.axes import label_points, line, log_ticks, ms_ticks
 from optkit.report.numbers import ms_text
 from optkit.report.svg import INK, LINE, MUTED, draw, is_narrow, series, shorten
 
@@ -53,7 +53,6 @@ def trade_off(points: Sequence[Point], batch: int, quality: str, smaller_is_bett
         if smaller_is_better:
             axes.set_yscale("log")
             axes.invert_yaxis()
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}" if value <= 1 else "")
         axes.set_xlabel(f"median latency at batch {batch}, ms (log)")
         axes.set_title(f"{quality},\nbetter is up, faster is left")
         front = sorted((p for p in points if not p.dominated), key=lambda p: p.latency_ms)
@@ -73,6 +72,8 @@ def trade_off(points: Sequence[Point], batch: int, quality: str, smaller_is_bett
             )
         axes.margins(0.16 if not is_narrow(figure) else 0.2, 0.22)
         ms_ticks(axes)
+        if smaller_is_better:
+            log_ticks(axes.yaxis, lambda value: f"{value:.0e}" if value <= 1 else "")
         label_points(figure, axes, points)
 
     best = min(points, key=lambda p: p.latency_ms)
@@ -143,7 +144,7 @@ def throughput(measurements: Sequence["Measurement"], places: Mapping[str, int],
         axes.set_xticks(batches, [str(b) for b in batches])
         axes.set_xlabel("batch")
         axes.set_title("samples per second (log)")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        log_ticks(axes.yaxis, lambda value: f"{value:,.0f}")
         columns = 2 if is_narrow(figure) else 4
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK, fontsize=9)
 
@@ -214,8 +215,7 @@ def over_time(lines: Mapping[str, Sequence[tuple[int, float]]], places: Mapping[
         step = max(1, len(whens) // (4 if is_narrow(figure) else 8))
         axes.set_xticks(range(0, len(whens), step), list(whens[::step]))
         axes.set_title("median latency, ms (log)")
-        axes.yaxis.set_major_formatter(lambda value, _: ms_text(value))
-        axes.yaxis.set_minor_formatter(lambda *_: "")
+        log_ticks(axes.yaxis, ms_text)
         columns = 2 if is_narrow(figure) else 4
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK, fontsize=9)
 

@@ -14,6 +14,7 @@ from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
 from optkit.report import bench_notes, bench_tables
 from optkit.report.html import page, write_report
+from optkit.report.pictures import Point, distributions, over_time, throughput, trade_off
 from optkit.report.view import view_of
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)> $x^2$ {{ 7*7 }} \x1b[31m & ü"
@@ -243,6 +244,23 @@ def test_a_search_that_reached_nothing_chooses_nothing() -> None:
     assert "The limit was not reached, judged by m.py:evaluate: 0.9 with every layer in float." in text
     assert "To leave the same layers" not in text
     assert any(label.endswith("None was enough.") for label in found.labels)
+
+
+@pytest.mark.parametrize("spread", [1.01, 3.0, 20.0, 5000.0])
+def test_axes_show_numbers_and_no_tex(spread: float) -> None:
+    """Between decades matplotlib labels a logarithmic axis in TeX, which stands there as it is written."""
+    measurements = bench({"source": 1.0, "export-onnx": 1 / spread}).measurements
+    places = {"source": 0, "export-onnx": 1}
+    points = [Point(name, place, 1 / spread**place, 1e-3 / spread**place, 100, False) for name, place in places.items()]
+    for picture in (
+        throughput(measurements, places, {}),
+        distributions(measurements, places),
+        trade_off(points, 1, "largest error", smaller_is_better=True),
+        over_time({"source": [(0, 1.0), (1, 1 / spread)]}, places, ["a", "b"]),
+    ):
+        shown = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+        assert len(shown) > 4
+        assert not [text for text in shown if "$" in text or "\\" in text]
 
 
 def test_many_layers_lie_folded() -> None:
