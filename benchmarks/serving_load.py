@@ -5,7 +5,8 @@
 The same ONNX file is packaged four times: for Triton without dynamic batching and with what optkit writes by itself, for TorchServe with
 batch size 1 and with 8. Both servers run throughout. In every round each variant is put under every load, the variants in random order;
 a ratio is the median of the ratios within rounds, with the smallest and the largest. Then optkit's advice is derived from Triton's two
-variants, and a fifth variant that follows it is measured against them in rounds of their own, once more by both tools.
+variants, without a limit on latency and with one; a fifth variant that waits as the latter says is measured against them in rounds of their
+own, once more by both tools.
 
 The Triton here is the CPU server of the wheel nvidia-pytriton with a Python backend for ONNX models of our own (tests/servers): the
 scheduler, the statistics and the front ends are the real ones, the time of an execution is not that of Triton's own ONNX backend. Needs
@@ -34,10 +35,11 @@ HERE = Path(__file__).resolve()
 RECIPE = HERE.parents[1] / "recipes" / "digits.yaml"
 CALLERS = (1, 2, 4, 8, 16, 32)
 RATES = (50.0, 100.0, 200.0)
-PLAIN, BATCHED, ADVISED = "triton, no batching", "triton, dynamic batching", "triton, as advised"
+PLAIN, BATCHED, ADVISED = "triton, no batching", "triton, dynamic batching", "triton, waiting as advised"
 TORCHSERVE, TORCHSERVE_8 = "torchserve, batch size 1", "torchserve, batch size 8"
 MODELS = {PLAIN: "plain", BATCHED: "batched", ADVISED: "advised", TORCHSERVE: "one", TORCHSERVE_8: "eight"}
 TORCHSERVE_DELAY_MS = 5
+LIMIT_MS = 10.0  # of a request, for the advice that lets it wait
 
 
 def main() -> int:
@@ -77,15 +79,15 @@ def measure(folder: Path, rounds: int, duration_s: float) -> dict[str, Any]:
     with servers(folder) as at:
         first = swept(at, (PLAIN, BATCHED, TORCHSERVE, TORCHSERVE_8), rounds, duration_s, concurrency=CALLERS)
         opened = swept(at, (PLAIN, BATCHED, TORCHSERVE, TORCHSERVE_8), 1, duration_s, rate=RATES)
-        advice = advised(first)
+        advice, waiting = advised(first), advised(first, LIMIT_MS)
     parts = {"callers": first, "rates": opened}
-    package_advised(folder, artifact, samples, advice)
+    package_advised(folder, artifact, samples, waiting)
     with servers(folder, torchserve=False) as at:
         three = (PLAIN, BATCHED, ADVISED)
         parts["advised"] = swept(at, three, rounds, duration_s, concurrency=CALLERS)
         parts["perf_analyzer"] = swept(at, three, 1, duration_s, concurrency=CALLERS, tool="perf-analyzer")
     records = {name: [slim(variant, record) for variant, record in part] for name, part in parts.items()}
-    return {"advice": advice.model_dump(), "parts": records}
+    return {"advice": advice.model_dump(), "waiting": waiting.model_dump(), "parts": records}
 
 
 def slim(variant: str, record: "LoadRecord") -> dict[str, Any]:
@@ -185,7 +187,7 @@ def swept(
     return found
 
 
-def advised(found: "Sequence[tuple[str, LoadRecord]]") -> "Advice":
+def advised(found: "Sequence[tuple[str, LoadRecord]]", max_latency_ms: float | None = None) -> "Advice":
     """Return the advice from the median round of each load."""
     from optkit.serving.load import advise
     from optkit.serving.load.knee import knees_of
@@ -199,13 +201,12 @@ def advised(found: "Sequence[tuple[str, LoadRecord]]") -> "Advice":
         ]
         knees = tuple(knees_of(points, rounds[0].settings.duration_s))
         records.append(rounds[0].model_copy(update={"points": tuple(points), "knees": knees}))
-    return advise(records)
+    return advise(records, max_latency_ms=max_latency_ms)
 
 
 def report(document: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     machine, advice = document["machine"], document["advice"]
-    paste = advice["config"].replace("\n", "\n    ")
     lines = [
         "# The packaged digits model under load",
         "",
@@ -231,12 +232,12 @@ def report(document: dict[str, Any]) -> str:
         "",
         "## The advice",
         "",
-        f"From the median rounds of Triton's two variants: {'batching pays' if advice['pays'] else 'batching does not pay here'}.",
+        "From the median rounds of Triton's two variants, without a limit on latency:",
         "",
-        *(f"- {reason}" for reason in advice["reasons"]),
+        *advice_lines(advice),
+        f"For requests that may take {LIMIT_MS:g} ms (`--max-latency-ms {LIMIT_MS:g}`):",
         "",
-        f"    {paste}",
-        "",
+        *advice_lines(document["waiting"]),
         "| batch | executions | ms an execution | samples/s of an instance |",
         "|---|---|---|---|",
         *(
@@ -244,7 +245,7 @@ def report(document: dict[str, Any]) -> str:
             for one in advice["curve"]
         ),
         "",
-        "The variant that follows it, against the other two, in rounds of their own without TorchServe:",
+        "The variant that waits so, against the other two, in rounds of their own without TorchServe:",
         "",
         *table(document["parts"]["advised"], {BATCHED: PLAIN, ADVISED: PLAIN}),
         "",
@@ -259,6 +260,12 @@ def report(document: dict[str, Any]) -> str:
         + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def advice_lines(advice: dict[str, Any]) -> list[str]:
+    """Return the reasons and what is to be pasted."""
+    paste = advice["config"].replace("\n", "\n    ")
+    return [*(f"- {reason}" for reason in advice["reasons"]), "", f"    {paste}", ""]
 
 
 def busy(document: dict[str, Any]) -> list[str]:

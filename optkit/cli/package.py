@@ -14,9 +14,7 @@ Name = Annotated[str | None, typer.Option("--name", help="The model's name on th
 
 Version = Annotated[int, typer.Option(help="The version folder.")]
 Batching = Annotated[bool, typer.Option(help="Let the server put requests together.")]
-PreferredBatchSizes = Annotated[
-    str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="opt and max")
-]
+PreferredBatchSizes = Annotated[str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="none")]
 MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for others.")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="The largest batch.", show_default="largest declared")]
 Warmup = Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")]
@@ -35,7 +33,7 @@ def triton(
     version: Version = 1,
     batching: Batching = True,
     preferred_batch_sizes: PreferredBatchSizes = None,
-    max_queue_delay_us: MaxQueueDelayUs = 100,
+    max_queue_delay_us: MaxQueueDelayUs = 0,
     instances: Annotated[int, typer.Option(help="Copies of the model on each device.")] = 1,
     gpus: Annotated[str | None, typer.Option(help="GPUs to run on, as 0,1.", show_default="CPU")] = None,
     keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served; 0 serves all.")] = 1,
@@ -115,7 +113,7 @@ def triton_python(
     batching: Batching = True,
     max_batch_size: MaxBatchSize = None,
     preferred_batch_sizes: PreferredBatchSizes = None,
-    max_queue_delay_us: MaxQueueDelayUs = 100,
+    max_queue_delay_us: MaxQueueDelayUs = 0,
     instances: Annotated[int, typer.Option(help="Copies of the model.")] = 1,
     warmup: Warmup = True,
     client: Client = True,

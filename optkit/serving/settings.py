@@ -46,15 +46,15 @@ Specs = Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)]
 class TritonModelSettings(Record):
     """What is said of any model of a Triton repository.
 
-    `max_batch_size` None takes the largest declared size of the batch dimension; no `preferred_batch_sizes` takes its
-    usual and its largest one.
+    `max_batch_size` None takes the largest declared size of the batch dimension. Without preferred sizes and delay, Triton puts together
+    what comes while an execution is under way, and nobody waits (benchmarks/results/serving_load.md; `optkit loadtest` advises).
     """
 
     name: Name | None = None
     version: Count = 1
     batching: bool = True
     preferred_batch_sizes: tuple[Count, ...] = ()
-    max_queue_delay_us: Annotated[int, Field(ge=0)] = 100
+    max_queue_delay_us: Annotated[int, Field(ge=0)] = 0
     instances: Instances = Instances()
     version_policy: VersionPolicy = VersionPolicy(latest=1)
     warmup: bool = True

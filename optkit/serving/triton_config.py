@@ -104,6 +104,7 @@ def backend_config(
     for spec in contract.outputs:
         describe_tensor(config.output.add(), spec, contract, reshape=reshape)
     if contract.max_batch_size:
+        config.dynamic_batching.SetInParent()
         config.dynamic_batching.preferred_batch_size.extend(contract.preferred_batch_sizes)
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
         _add_queues(config.dynamic_batching, settings)
@@ -222,9 +223,9 @@ def _add_optimization(config: "schema.ModelConfig", optimization: Optimization) 
 
 
 def _add_warmup(config: "schema.ModelConfig", contract: TritonContract, warmup: Warmup) -> None:
-    """Warm up with one request and, where Triton batches, with each preferred batch; Triton repeats the request for it."""
+    """Warm up with one request and, where Triton batches, with its usual batches; Triton repeats the request for each."""
     names = warmup_files(warmup)
-    for size in sorted({1, *contract.preferred_batch_sizes}):
+    for size in contract.warmup_batch_sizes:
         entry = config.model_warmup.add(name=f"batch_{size}", batch_size=size)
         for spec in contract.inputs:
             tensor = entry.inputs[spec.name]

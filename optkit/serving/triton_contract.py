@@ -24,6 +24,7 @@ class TritonContract:
     max_batch_size: int
     preferred_batch_sizes: tuple[int, ...]
     notes: tuple[str, ...]
+    warmup_batch_sizes: tuple[int, ...] = (1,)
 
 
 def triton_contract(
@@ -77,8 +78,9 @@ def described_contract(
     if not (batch and settings.batching):
         return TritonContract(model.inputs, model.outputs, 0, (), tuple(notes))
     largest = _proven_largest(where, batch, model.dims[batch], settings, independence)
-    preferred = _preferred(where, batch, model.dims[batch], settings, largest)
-    return TritonContract(model.inputs, model.outputs, largest, preferred, tuple(notes))
+    preferred = _preferred(where, batch, settings, largest)
+    warmed = {1, *(preferred or (min(model.dims[batch].opt, largest), largest))}
+    return TritonContract(model.inputs, model.outputs, largest, preferred, tuple(notes), tuple(sorted(warmed)))
 
 
 def _check_backend_options(artifact: Artifact, settings: TritonServing) -> None:
@@ -122,12 +124,12 @@ def _proven_largest(
     return settings.max_batch_size or sizes.max
 
 
-def _preferred(where: str, batch: str, sizes: DimRange, settings: TritonModelSettings, largest: int) -> tuple[int, ...]:
-    """Return the preferred batch sizes: those asked for, else the usual and the largest size."""
+def _preferred(where: str, batch: str, settings: TritonModelSettings, largest: int) -> tuple[int, ...]:
+    """Return the preferred batch sizes that are asked for: a queue that holds one of them is never sent as a larger batch."""
     asked = settings.preferred_batch_sizes
     if asked and max(asked) > largest:
         raise StageError(
             f"{where}: preferred_batch_sizes {list(asked)}: {max(asked)} is above max_batch_size {largest}, "
             f"which comes from dimension {batch!r}. Lower it."
         )
-    return tuple(sorted(set(asked or (min(sizes.opt, largest), largest))))
+    return tuple(sorted(set(asked)))

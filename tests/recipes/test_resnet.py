@@ -128,7 +128,7 @@ def test_the_triton_entry_makes_a_repository(module: ModuleType, untrained: Path
     package_triton(model, tmp_path / "repository", settings, name="resnet", independence=proof, sample=feed)
     config = (tmp_path / "repository/resnet/config.pbtxt").read_text()
     assert "max_batch_size: 16" in config
-    assert "preferred_batch_size: 4" in config
+    assert "dynamic_batching {" in config
 
 
 @pytest.mark.slow

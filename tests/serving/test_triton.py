@@ -38,8 +38,10 @@ def test_dims_and_batch_follow_the_contract(onnx, sample, tmp_path):
     assert found.max_batch_size == 16
     assert [(i.name, i.data_type, list(i.dims)) for i in found.input] == [("image", schema.TYPE_FP32, [2, 3])]
     assert [(o.name, o.data_type, list(o.dims)) for o in found.output] == [("output", schema.TYPE_FP32, [3])]
-    assert list(found.dynamic_batching.preferred_batch_size) == [4, 16]
-    assert found.dynamic_batching.max_queue_delay_microseconds == 100
+    assert found.HasField("dynamic_batching")
+    assert list(found.dynamic_batching.preferred_batch_size) == []
+    assert found.dynamic_batching.max_queue_delay_microseconds == 0
+    assert [entry.batch_size for entry in found.model_warmup] == [1, 4, 16]
     assert found.version_policy.latest.num_versions == 1
     assert [(g.count, g.kind) for g in found.instance_group] == [(1, schema.ModelInstanceGroup.KIND_CPU)]
     assert done.files == ("1/model.onnx", "config.pbtxt", "optkit.json", "warmup/image")
@@ -61,14 +63,14 @@ def test_every_option_arrives_in_the_configuration(onnx, tmp_path):
         version=3,
         preferred_batch_sizes=(8, 2),
         max_batch_size=8,
-        max_queue_delay_us=0,
+        max_queue_delay_us=250,
         instances=Instances(count=2, kind="gpu", gpus=(0, 1)),
         version_policy=VersionPolicy(specific=(1, 3)),
         warmup=False,
     )
     found = config(done.path)
     assert (found.max_batch_size, list(found.dynamic_batching.preferred_batch_size)) == (8, [2, 8])
-    assert found.dynamic_batching.max_queue_delay_microseconds == 0
+    assert found.dynamic_batching.max_queue_delay_microseconds == 250
     group = found.instance_group[0]
     assert (group.count, group.kind, list(group.gpus)) == (2, schema.ModelInstanceGroup.KIND_GPU, [0, 1])
     assert list(found.version_policy.specific.versions) == [1, 3]
@@ -281,9 +283,7 @@ def test_a_version_that_is_there_is_replaced_only_by_force(onnx, sample, tmp_pat
 def test_another_configuration_is_replaced_only_by_force(onnx, tmp_path):
     done = package(onnx, tmp_path)
     before = content(done.path)
-    with pytest.raises(
-        OutputError, match=r"config.pbtxt: differs .* in max_batch_size, dynamic_batching and model_warmup"
-    ):
+    with pytest.raises(OutputError, match=r"config.pbtxt: differs .* in max_batch_size and model_warmup"):
         package(onnx, tmp_path, version=2, max_batch_size=8)
     assert content(done.path) == before
     package(onnx, tmp_path, version=2, max_batch_size=8, force=True)
