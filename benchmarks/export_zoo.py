@@ -48,12 +48,11 @@ def main() -> int:
         options.results.with_suffix(".md").write_text(report.markdown(_read(options.results)))
         print(options.results.with_suffix(".md").read_text().partition("\n## ")[0])
         return 0
-    _forget(options.results, options.again, options.only)
     lines = _read(options.results)
     facts = machine(options.optimum_site)
     if facts not in lines:
-        _append(options.results, facts)
-    done = {(line["model"], line["tool"], line["opset"]) for line in lines if "model" in line}
+        _put(options.results, facts)
+    done = {_key(line) for line in lines if "model" in line and line["tool"] != options.again}
     cases = [case for case in CASES.values() if fnmatch.fnmatch(case.name, options.only)]
     started = 0
     for case in cases:
@@ -62,7 +61,7 @@ def main() -> int:
             continue
         started += 1
         for line in run(case, todo, options.opset, options.time_limit, options.optimum_site):
-            _append(options.results, line)
+            _put(options.results, line)
             print(report.one_line(line), flush=True)
     return 0
 
@@ -74,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tools", type=lambda text: text.split(","), default=list(TOOLS))
     parser.add_argument("--opset", type=int, default=20)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds of processor time for one process")
-    parser.add_argument("--again", choices=TOOLS, help="forget this tool's results of the models asked for")
+    parser.add_argument("--again", choices=TOOLS, help="make this tool's results of the models asked for anew")
     parser.add_argument("--optimum-site", type=Path, help="put first on the path of optimum-cli")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "export_zoo.jsonl")
     parser.add_argument("--report", action="store_true", help="write the tables beside the results, and print the top")
@@ -200,7 +199,7 @@ def machine(optimum_site: Path | None) -> Line:
         platform.processor(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    versions = _versions()
     if optimum_site:
         beside = metadata.distributions(name="transformers", path=[str(optimum_site)])
         versions |= {"transformers for optimum": next(iter(beside)).version}
@@ -215,20 +214,26 @@ def _read(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _append(path: Path, line: Line) -> None:
+def _put(path: Path, line: Line) -> None:
+    """Add a line, in the place of the one that says the same of an earlier attempt."""
     path.parent.mkdir(exist_ok=True)
-    with path.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")
+    lines = _read(path)
+    same = [i for i, known in enumerate(lines) if "model" in line and _key(known) == _key(line)]
+    for i in same:
+        lines[i] = line
+    if not same:
+        lines.append(line)
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
 
 
-def _forget(path: Path, tool: str | None, only: str) -> None:
-    """Drop a tool's lines of the models asked for, so that they are made anew."""
-    if tool is None:
-        return
-    kept = [
-        line for line in _read(path) if line.get("tool") != tool or not fnmatch.fnmatch(line.get("model", ""), only)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+def _key(line: Line) -> tuple[Any, ...]:
+    return line.get("model"), line.get("tool"), line.get("opset")
+
+
+def _versions() -> dict[str, str]:
+    """Return the releases of what is installed; models of our own need neither timm nor transformers."""
+    found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
+    return {name: distribution.version for name, distribution in found.items() if distribution}
 
 
 if __name__ == "__main__":
