@@ -178,6 +178,35 @@ def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
         RTX.run(linear, tmp_path / "out")
 
 
+@pytest.mark.parametrize("runtime", ["auto", "tensorrt"])
+def test_a_process_that_gets_no_job_ends_by_itself(runtime: str) -> None:
+    """What was asked was refused while it imported; a runtime that is not there is told only to a job."""
+    with TensorRtProcess(None, preload=runtime) as worker:
+        pass
+    assert worker._process.returncode == 0
+    assert not worker.folder.exists()
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_build_starts_one_process(
+    linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
+) -> None:
+    """Whether a GPU is here is not asked once more of what has just said it."""
+    started = []
+
+    class Counted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            started.append(args)
+            super().__init__(*args, **kwargs)
+
+    tensorrt_process.forget()
+    monkeypatch.setattr(tensorrt_process.subprocess, "Popen", Counted)
+    found = optkit(
+        "build-engine", linear.path, "-o", tmp_path / "m.plan", "--dim", "batch=1:4:16", "--runtime", "tensorrt-rtx"
+    )
+    assert (found.code, len(started)) == (0, 1)
+
+
 def test_a_fault_of_the_worker_itself_ends_with_its_reason_and_no_crash() -> None:
     with (
         TensorRtProcess({}) as worker,
