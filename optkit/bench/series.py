@@ -59,7 +59,7 @@ class Series:
         random = np.random.default_rng(self.settings.seed)
         started = time.monotonic()
         try:
-            for _ in track(range(self.settings.max_blocks), "bench", self.settings.max_blocks):
+            for _ in track(range(self.settings.max_blocks), "bench"):  # how many it takes is not known before
                 self._add_row([str(name) for name in random.permutation(self.names)])
                 if self._is_enough() and self._is_precise():
                     return Stopped.PRECISE

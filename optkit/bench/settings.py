@@ -16,8 +16,9 @@ from optkit.tensors import batch_dim
 class BenchSettings(Record):
     """The `bench` key of a recipe.
 
-    The defaults were tuned with `benchmarks/ab_null.py`: shorter blocks leave too much of a switch in them, fewer blocks give no honest
-    interval, and a narrower interval than the noise of the sessions allows only costs time.
+    The defaults were tuned with `benchmarks/ab_null.py`. Blocks are short, so that those of a pair share what another load on the machine does
+    meanwhile, which comes in bursts; a narrow interval or the time limit ends them, and `max_blocks` only what would never end. Fewer than
+    `min_blocks` give no honest interval, and a narrower one than the noise of the sessions allows only costs time.
     """
 
     batches: tuple[int, ...] = Field(default=(), description="none: min, opt and max of the batch dimension")
@@ -26,12 +27,12 @@ class BenchSettings(Record):
     device: Device = Device.CPU
     cuda_graph: bool = Field(default=False, description="whether calls replay a captured CUDA graph; on device cuda")
     seed: int = Field(default=0, ge=0)  # of the random order
-    block_s: float = Field(default=0.05, ge=0)  # the shortest time of a block's counted calls
+    block_s: float = Field(default=0.02, ge=0)  # the shortest time of a block's counted calls
     block_calls: int = Field(default=5, ge=1)  # the fewest counted calls of a block
-    drop_s: float = Field(default=0.02, ge=0)  # the shortest time of the calls that are dropped after a switch
+    drop_s: float = Field(default=0.01, ge=0)  # the shortest time of the calls that are dropped after a switch
     drop_calls: int = Field(default=1, ge=0)  # the fewest of them, besides the very first call of a session
     min_blocks: int = Field(default=10, ge=1)
-    max_blocks: int = Field(default=40, ge=1)
+    max_blocks: int = Field(default=400, ge=1)
     half_width: float = Field(default=0.015, gt=0, le=1)  # of a speed-up's 95 % interval, relative, at which it is done
     time_limit_s: float = Field(default=30.0, gt=0)  # no new block begins after it
 
