@@ -55,12 +55,12 @@ def edit(path, old, new):
     return text
 
 
-DELAY = "max_queue_delay_microseconds: 100"
+NO_DELAY = "dynamic_batching {\n"
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_an_edited_configuration_stays_with_a_new_version(onnx, packaged, force):
-    text = edit(packaged, DELAY, "max_queue_delay_microseconds: 5000")
+    text = edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000\n")
     done = package(onnx, packaged.parent, version=2, force=force)
     assert (packaged / "config.pbtxt").read_text() == text
     assert "config.pbtxt keeps your own dynamic_batching" in done.notes
@@ -68,7 +68,7 @@ def test_an_edited_configuration_stays_with_a_new_version(onnx, packaged, force)
 
 
 def test_an_edit_and_a_change_elsewhere_are_merged(onnx, packaged):
-    edit(packaged, DELAY, "max_queue_delay_microseconds: 5000  # measured")
+    edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000  # measured\n")
     with pytest.raises(OutputError, match="in dynamic_batching and instance_group, and all"):
         package(onnx, packaged.parent, version=2, instances=Instances(count=3))
     done = package(onnx, packaged.parent, version=2, instances=Instances(count=3), force=True)
@@ -83,7 +83,7 @@ def test_an_edit_and_a_change_elsewhere_are_merged(onnx, packaged):
 
 
 def test_an_edit_where_something_else_would_be_written_is_refused_even_by_force(onnx, packaged):
-    text = edit(packaged, DELAY, "max_queue_delay_microseconds: 5000")
+    text = edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000\n")
     with pytest.raises(OutputError, match=r"dynamic_batching was edited by hand, .* Put your edit into the options"):
         package(onnx, packaged.parent, version=2, max_queue_delay_us=7, force=True)
     assert (packaged / "config.pbtxt").read_text() == text
@@ -92,7 +92,7 @@ def test_an_edit_where_something_else_would_be_written_is_refused_even_by_force(
 
 def test_a_foreign_configuration_is_replaced_by_force_alone_and_kept(onnx, packaged):
     (packaged / "optkit.json").unlink()
-    text = edit(packaged, DELAY, "max_queue_delay_microseconds: 5000")
+    text = edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000\n")
     with pytest.raises(OutputError, match="use --force to replace it"):
         package(onnx, packaged.parent, version=2)
     done = package(onnx, packaged.parent, version=2, force=True)
