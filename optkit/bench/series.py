@@ -93,9 +93,12 @@ class Series:
 
     @property
     def used(self) -> list[dict[str, Turn]]:
-        """The blocks that the numbers are made of: those without a starved candidate, or all where there are too few of them."""
+        """The blocks that the numbers are made of: those without a starved candidate, or all where these are few or the lesser part.
+
+        Blocks are compared in pairs, which share what the machine does: many starved ones say more than a few that happened not to be.
+        """
         fed = self._fed()
-        return fed if len(fed) >= self.settings.min_blocks else self.rows
+        return fed if len(fed) >= self.settings.min_blocks and 2 * len(fed) >= len(self.rows) else self.rows
 
     def _is_precise(self) -> bool:
         """Whether every comparison has an interval as narrow as was asked; one without a reference never gets narrower."""

@@ -206,6 +206,16 @@ def test_where_every_block_was_busy_the_verdict_says_so(play: Play) -> None:
     assert found.measurements[0].blocks_waited == (0.6,) * 6
 
 
+def test_a_few_quiet_blocks_do_not_stand_for_many_busy_ones(play: Play) -> None:
+    """Three of nine were quiet, and happened to be slow; the six others agree."""
+    _, found = play(
+        {"a": [1.0, *[(1.0, 0.6)] * 2] * 3, "b": [2.0, *[0.5] * 2] * 3}, min_blocks=3, max_blocks=9, half_width=1e-6
+    )
+    (s,) = found.speed_ups
+    assert (s.blocks, s.starved_blocks, found.left_out) == (9, 6, 0)
+    assert s.ratio > 1  # that of the three alone is 0.5
+
+
 def test_one_block_in_ten_may_meet_a_bad_moment(play: Play) -> None:
     models: dict[str, Iterable[Times]] = {"a": [STARVED, *[1.0] * 9], "b": repeat(0.5)}
     _, found = play(models, min_blocks=10, max_blocks=10)
