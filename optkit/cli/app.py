@@ -2,7 +2,9 @@
 
 import atexit
 import gc
+import signal
 import sys
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -95,8 +97,9 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 negative verdict, 2 could not run, 3 a bug in optkit, 130 Ctrl-C."""
+    """Run the command line and exit: 0 done, 1 negative verdict, 2 could not run, 3 a bug in optkit, 130 Ctrl-C or SIGTERM."""
     _expect_little_garbage()
+    _clean_up_when_ended()
     try:
         app()
     except OptkitError as e:
@@ -125,6 +128,18 @@ def _expect_little_garbage() -> None:
     """
     gc.set_threshold(_GARBAGE_AFTER, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
+
+
+def _clean_up_when_ended() -> None:
+    """Take as Ctrl-C what containers, CI, `timeout` and a terminal that closes send: no server stays, and no file half-written."""
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second would cut the cleaning short
+    raise KeyboardInterrupt
 
 
 def _print_traceback() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from project import DYNAMIC, ONNX, TORCHSCRIPT, edit, files_below, write_project
 
 from optkit.pipeline.records import RunRecord
@@ -58,7 +59,9 @@ def test_a_run_killed_at_every_step_completes(tmp_path: Path) -> None:
     assert archive.read_bytes() == before
 
 
-def test_ctrl_c_ends_a_run_with_130_and_nothing_half_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGHUP]])
+def test_what_ends_a_run_ends_it_with_130_and_nothing_half_made(tmp_path: Path, sent: list[signal.Signals]) -> None:
+    """Ctrl-C, `timeout` with its two signals, and a terminal that was closed."""
     recipe = write_project(tmp_path, steps=[TORCHSCRIPT | {"method": "trace"}])
     edit(tmp_path / "model.py", "def forward(self, x):", "def forward(self, x):\n        wait()")
     (tmp_path / "model.py").write_text(
@@ -70,7 +73,8 @@ def test_ctrl_c_ends_a_run_with_130_and_nothing_half_made(tmp_path: Path) -> Non
     process = start(recipe)
     assert wait_for(process, (tmp_path / "out" / ".export-torchscript.partial").exists)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    for number in sent:
+        process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert "Traceback" not in err

@@ -332,7 +332,8 @@ def test_no_server_installed(monkeypatch, tmp_path):
         find_triton()
 
 
-def test_ctrl_c_ends_optkit_serve_and_its_server(triton, repository):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_optkit_serve_ends_its_server(triton, repository, sent):
     ports = free_ports(3)
     names = ("--http-port", "--grpc-port", "--metrics-port")
     options = [part for pair in zip(names, map(str, ports), strict=True) for part in pair]
@@ -346,7 +347,7 @@ def test_ctrl_c_ends_optkit_serve_and_its_server(triton, repository):
                     break
             except RunnerError:
                 time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = process.communicate(timeout=30)
     finally:
         process.kill()
