@@ -84,10 +84,13 @@ class BuildTensorRt(Stage):
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Check names, profiles and precision, build in a process of its own, and keep what the passport must say."""
         python = Path(self.python) if self.python else None
-        with TensorRtProcess(
-            None, python, preload=self.runtime
-        ) as worker:  # it imports TensorRT while the file is read
-            built, profiles, precision = self._built(source, path, worker)
+        try:
+            # It imports TensorRT while the file is read.
+            with TensorRtProcess(None, python, preload=self.runtime) as worker:
+                built, profiles, precision = self._built(source, path, worker)
+        except BaseException:
+            path.unlink(missing_ok=True)  # the engine of a build that was cancelled in its last moment
+            raise
         keep_no_gpu(python, built["no_gpu"])
         ranges = [profile_dims(source.inputs, profile) for profile in profiles]
         engine = self._facts(built, source, profiles, precision)

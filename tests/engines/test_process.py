@@ -28,15 +28,15 @@ from optkit.tensorrt_process import TensorRtProcess
 RTX = BuildTensorRt(runtime="tensorrt-rtx")
 
 
-def at_first_progress(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[TensorRtProcess]:
-    """Let `act(process)` happen in the midst of the build, and return the processes that were started."""
+def at_each(kind: str, monkeypatch: pytest.MonkeyPatch, act: Any) -> list[TensorRtProcess]:
+    """Let `act(process)` happen at each message of a kind: `progress` is amidst the build. Return the processes that were started."""
     started: list[TensorRtProcess] = []
 
     class Watched(TensorRtProcess):
         def _messages(self) -> Iterator[dict[str, Any]]:
             started.append(self)
             for message in super()._messages():
-                if "progress" in message:
+                if kind in message:
                     act(self)
                 yield message
 
@@ -57,7 +57,7 @@ def test_a_death_by_signal_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
     optkit: CommandLine,
 ) -> None:
-    started = at_first_progress(monkeypatch, lambda process: os.kill(process._process.pid, number))
+    started = at_each("progress", monkeypatch, lambda process: os.kill(process._process.pid, number))
     before = files_below(tmp_path)
 
     found = optkit(
@@ -72,13 +72,14 @@ def test_a_death_by_signal_is_an_error_that_says_what_to_do(
 
 
 @pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("moment", ["progress", "result"])
 def test_ctrl_c_cancels_the_build_through_tensorrt(
-    linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: TensorRtProcess) -> None:
         raise KeyboardInterrupt
 
-    started = at_first_progress(monkeypatch, interrupt)
+    started = at_each(moment, monkeypatch, interrupt)
     before = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         RTX.run(linear, tmp_path / "out")
@@ -205,6 +206,27 @@ def test_a_build_starts_one_process(
         "build-engine", linear.path, "-o", tmp_path / "m.plan", "--dim", "batch=1:4:16", "--runtime", "tensorrt-rtx"
     )
     assert (found.code, len(started)) == (0, 1)
+
+
+@pytest.mark.usefixtures("rtx")
+def test_what_waits_for_the_process_is_small(linear: Artifact, tmp_path: Path) -> None:
+    """Each of these takes memory beside a build that may need all there is, and nothing of them is needed where no GPU is."""
+    arguments = ["build-engine", str(linear.path), "-o", str(tmp_path / "m.plan"), "--dim", "batch=1:4:16"]
+    code = f"""
+import sys
+import optkit.cli
+sys.argv = ["optkit", *{arguments!r}, "--runtime", "tensorrt-rtx", "-q"]
+from optkit.tensorrt_process import TensorRtProcess
+answer = TensorRtProcess.answer
+def counted(worker):
+    found = answer(worker)
+    print(sorted({{"numpy", "onnx", "onnx_ir", "torch", "onnxruntime"}} & set(sys.modules)), file=sys.stderr)
+    return found
+TensorRtProcess.answer = counted
+optkit.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
 
 
 def test_a_fault_of_the_worker_itself_ends_with_its_reason_and_no_crash() -> None:
