@@ -4,14 +4,16 @@ import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
 from optkit.errors import FeedError, OptkitError
 from optkit.image_folder import SUFFIXES, ImageFolder
 from optkit.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 
@@ -168,7 +170,9 @@ def _npz_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_npz(file: Path) -> dict[str, np.ndarray]:
+def _read_npz(file: Path) -> "dict[str, np.ndarray]":
+    import numpy as np
+
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -179,6 +183,8 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
 
 
 def _check_finite(feed: Feed) -> None:
+    import numpy as np
+
     for name, array in feed.items():
         # The extremes are NaN where any element is; unlike a mask of the elements they cost no memory.
         if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
@@ -187,7 +193,7 @@ def _check_finite(feed: Feed) -> None:
 
 def random_feed(
     inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
-) -> dict[str, np.ndarray]:
+) -> "dict[str, np.ndarray]":
     """Return seeded random values: normal for floats, 0 and 1 for integers and booleans, which are valid ids anywhere.
 
     An integer or boolean input with `mask` in its name keeps a first part of its last dimension, at least one element, as a text
@@ -199,6 +205,8 @@ def random_feed(
         seed: the same seed, inputs and sizes give the same values.
         wide: integers from -8 to 8, which not every model takes.
     """
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     feed: dict[str, np.ndarray] = {}
     for spec in inputs:
@@ -231,12 +239,14 @@ class Samples:
         """Where the values come from, in a word for the record."""
         return "real samples" if self.real is not None else "seeded random"
 
-    def at(self, sizes: Sizes, seed: int = 0) -> dict[str, np.ndarray]:
+    def at(self, sizes: Sizes, seed: int = 0) -> "dict[str, np.ndarray]":
         """Return a feed of these sizes; another seed gives other values (real samples start at another one).
 
         Raises:
             FeedError: the real data does not fit the inputs.
         """
+        import numpy as np
+
         if not self._pool:
             return random_feed(self.inputs, sizes, seed)
         feed: dict[str, np.ndarray] = {}
@@ -250,8 +260,10 @@ class Samples:
         return feed
 
     @functools.cached_property
-    def _pool(self) -> dict[str, np.ndarray]:
+    def _pool(self) -> "dict[str, np.ndarray]":
         """The first real feeds of one shape put together, up to the largest batch; empty where there is no real data."""
+        import numpy as np
+
         pool: dict[str, np.ndarray] = {}
         for feed in self.real if self.real is not None else ():
             if not pool:

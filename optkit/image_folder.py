@@ -12,8 +12,8 @@ All keys but `images` and `input` are those of `ImagePreprocessing`, with which 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import ValidationError
 
 from optkit.artifact import hash_of, sha256_of
@@ -21,6 +21,9 @@ from optkit.errors import FeedError, first_line
 from optkit.preprocessing import ImagePreprocessing
 from optkit.record import faults
 from optkit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML too
 _IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -62,7 +65,7 @@ class ImageFolder(ImagePreprocessing):
         files = {str(file.relative_to(self.images)): sha256_of(file) for file in self.files()}
         return hash_of({"preprocessing": self.model_dump(mode="json", exclude={"images"}), "files": files})
 
-    def feeds(self, inputs: Sequence[TensorSpec]) -> Iterator[dict[str, np.ndarray]]:
+    def feeds(self, inputs: Sequence[TensorSpec]) -> Iterator["dict[str, np.ndarray]"]:
         """Yield one feed of one image at a time.
 
         Raises:

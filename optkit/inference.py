@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from optkit.errors import ModelError
 from optkit.forward import parameter_names
 from optkit.record import Record
 from optkit.tensors import Dim, DimRange, DType, TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 _BATCH = DimRange(min=1, opt=8, max=64)
@@ -74,7 +73,8 @@ def infer_contract(example: object, module: "torch.nn.Module") -> Contract:
     return Contract(inputs=tuple(inputs), dims=dims)
 
 
-def _named(example: object, module: "torch.nn.Module") -> dict[str, np.ndarray]:
+def _named(example: object, module: "torch.nn.Module") -> "dict[str, np.ndarray]":
+    import numpy as np
     import torch
 
     if isinstance(example, Mapping):
@@ -91,7 +91,8 @@ def _named(example: object, module: "torch.nn.Module") -> dict[str, np.ndarray]:
     return {name: _array(value, name) for name, value in zip(names, values, strict=False)}
 
 
-def _array(value: object, name: str) -> np.ndarray:
+def _array(value: object, name: str) -> "np.ndarray":
+    import numpy as np
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -101,7 +102,7 @@ def _array(value: object, name: str) -> np.ndarray:
     raise ModelError(f"example input {name!r}: is a {type(value).__name__}; expected a tensor or an array")
 
 
-def _dtype(name: str, array: np.ndarray) -> DType:
+def _dtype(name: str, array: "np.ndarray") -> DType:
     if array.dtype.name not in set(DType):
         raise ModelError(f"example input {name!r}: is {array.dtype}; optkit handles {', '.join(DType)}")
     return DType(array.dtype.name)

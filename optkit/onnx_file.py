@@ -21,6 +21,14 @@ ONE_FILE_BYTES = 1_500_000_000
 _CONSTANT_WEIGHTS_IR = 4  # before, every initializer had to be an input as well
 _SMALL_BYTES = 1024  # up to this a tensor stays in the graph, as onnx's own external data has it
 
+# Numbers of onnx.proto: TensorProto.DataType and TensorProto.DataLocation.
+_DTYPES = {
+    1: DType.FLOAT32, 2: DType.UINT8, 3: DType.INT8, 5: DType.INT16, 6: DType.INT32, 7: DType.INT64, 9: DType.BOOL,
+    10: DType.FLOAT16, 11: DType.FLOAT64,
+}  # fmt: skip
+_FLOAT16 = 10
+_EXTERNAL = 1
+
 _QUANTIZED_OPS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger",
     "QLinearConv", "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
@@ -59,7 +67,7 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
     """
     import onnx
 
-    model = _parsed(path, lambda file: onnx.load(str(file), load_external_data=weights))
+    model = _parsed(path, lambda file: onnx.load(str(file), load_external_data=weights), onnx.checker.ValidationError)
     own = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in own]
     if len(inputs) < len(model.graph.input):
@@ -82,8 +90,8 @@ def load_lazily(path: Path) -> "onnx_ir.Model":
     return model
 
 
-def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"]) -> "onnx.ModelProto":
-    import onnx
+def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"], *refused: type[Exception]) -> "onnx.ModelProto":
+    """Read a file, whose faults are told; `refused` are errors of the reader's own that say that it is none."""
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
@@ -91,7 +99,7 @@ def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"]) -> "onnx.Mode
         raise ArtifactError(f"{path}: {what}; expected an ONNX model")
     try:
         model = read(path)
-    except (DecodeError, OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
+    except (DecodeError, OSError, ValueError, RuntimeError, *refused) as e:
         raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
     if not model.graph.node or not model.opset_import:
         raise ArtifactError(f"{path}: holds no ONNX graph; expected a model made by an exporter")
@@ -130,12 +138,11 @@ def has_half(path: Path) -> bool:
     Raises:
         ArtifactError: as `load`.
     """
-    import onnx
-
     graph = _parsed(path, outline).graph
-    half = onnx.TensorProto.FLOAT16
-    casts = (a.i == half for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to")
-    return any(tensor.data_type == half for tensor in _tensors(graph)) or any(casts)
+    casts = (
+        a.i == _FLOAT16 for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to"
+    )
+    return any(tensor.data_type == _FLOAT16 for tensor in _tensors(graph)) or any(casts)
 
 
 def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
@@ -305,9 +312,7 @@ def has_fp16_weights(path: Path) -> bool:
     Raises:
         ArtifactError: as `load`.
     """
-    import onnx
-
-    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in load(path, weights=False).graph.initializer)
+    return any(t.data_type == _FLOAT16 for t in load(path, weights=False).graph.initializer)
 
 
 def has_float_weights_behind_qdq(path: Path) -> bool:
@@ -322,14 +327,10 @@ def has_float_weights_behind_qdq(path: Path) -> bool:
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
-    import onnx
-
     tensor = value.type.tensor_type
-    try:
-        dtype = DType(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
-    except (ValueError, KeyError) as e:
-        name = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise ArtifactError(f"{path}: {value.name!r} is of type {name}; optkit handles {', '.join(DType)}") from e
+    dtype = _DTYPES.get(tensor.elem_type)
+    if dtype is None:
+        raise ArtifactError(f"{path}: {value.name!r} is of type {_type_name(value)}; optkit handles {', '.join(DType)}")
     dims: list[Dim] = []
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
@@ -337,12 +338,18 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 
-def _precision(graph: "onnx.GraphProto", counts: Mapping[str, int]) -> Precision:
-    import onnx
+def _type_name(value: "onnx.ValueInfoProto") -> str:
+    """Return the name that onnx.proto gives a tensor's type, or its number."""
+    tensor = value.DESCRIPTOR.file.message_types_by_name["TensorProto"]
+    number = value.type.tensor_type.elem_type
+    known = tensor.enum_types_by_name["DataType"].values_by_number.get(number)
+    return known.name if known else str(number)
 
+
+def _precision(graph: "onnx.GraphProto", counts: Mapping[str, int]) -> Precision:
     if _QUANTIZED_OPS & set(counts):
         return Precision.INT8
-    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
+    half = any(tensor.data_type == _FLOAT16 for tensor in graph.initializer)
     return Precision.FP16 if half else Precision.FP32
 
 
@@ -370,6 +377,5 @@ def _size(tensor: "onnx.TensorProto") -> float:
 
 
 def _external_files(tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    return tuple(sorted({ExternalDataInfo(t).location for t in tensors if uses_external_data(t)}))
+    external = [tensor.external_data for tensor in tensors if tensor.data_location == _EXTERNAL]
+    return tuple(sorted({entry.value for entries in external for entry in entries if entry.key == "location"}))

@@ -1,16 +1,17 @@
 """How an image becomes an input of the model, declared once: for calibration data and for servers."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.deps import require
 from optkit.errors import FeedError
-from optkit.images import read_image
 from optkit.record import Record
 from optkit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 
@@ -62,13 +63,15 @@ class ImagePreprocessing(Record):
         channels = _CHANNELS[self.mode]
         return (channels, height, width) if self.layout == "chw" else (height, width, channels)
 
-    def read(self, path: Path, spec: TensorSpec) -> np.ndarray:
+    def read(self, path: Path, spec: TensorSpec) -> "np.ndarray":
         """Return the image of a file as one sample of the input, without a batch dimension.
 
         Raises:
             FeedError: it cannot be read, or its shape is not that of the input.
             MissingDependency: Pillow is not installed.
         """
+        from optkit.images import read_image
+
         require("PIL", extra="images")
         try:
             sample = read_image(path.read_bytes(), **self.model_dump())

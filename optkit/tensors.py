@@ -7,16 +7,18 @@ The grammar of a specification is `name:dtype[dim,dim,...]`, where a dim is a nu
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from optkit.errors import FeedError
 from optkit.record import Record
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Dim = int | str
-Feed = Mapping[str, np.ndarray]
+Feed = Mapping[str, "np.ndarray"]
 Sizes = Mapping[str, int]  # named dimension -> its size at one point
 
 _NAME = r"[A-Za-z_][\w.]*"
@@ -38,8 +40,10 @@ class DType(StrEnum):
     BOOL = "bool"
 
     @property
-    def numpy(self) -> np.dtype[np.generic]:
+    def numpy(self) -> "np.dtype[np.generic]":
         """The numpy dtype."""
+        import numpy as np
+
         return np.dtype(self.value)
 
     @property
@@ -233,6 +237,8 @@ def check_feed(feed: Feed, inputs: Sequence[TensorSpec], dims: Mapping[str, DimR
 
 def _check_array(array: object, spec: TensorSpec, sizes: dict[str, int]) -> None:
     """Check one array and add the sizes of its named dimensions to `sizes`."""
+    import numpy as np
+
     if not isinstance(array, np.ndarray):
         raise FeedError(f"input {spec.name!r}: got {type(array).__name__}; expected a numpy array {spec.type_text}")
     found = f"{array.dtype}[{','.join(map(str, array.shape))}]"

@@ -12,6 +12,7 @@ from optkit.artifact import Artifact, Precision
 from optkit.errors import ArtifactError, StageError
 from optkit.runners import open_runner
 from optkit.stages import ConvertFp16, OptimizeOnnx, QuantizeDynamic, Stage
+from optkit.tensors import DType
 
 
 def external(folder: Path) -> Path:
@@ -117,6 +118,27 @@ def test_a_type_that_no_feed_can_have_is_named(onnx_copy: Path) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
     onnx.save(model, onnx_copy)
     with pytest.raises(ArtifactError, match=r"'input' is of type STRING; optkit handles float32, "):
+        onnx_file.facts(onnx_copy)
+
+
+@pytest.mark.parametrize("number", [number for number in TensorProto.DataType.values() if number])
+def test_a_type_is_what_onnx_says_it_is(number: int, onnx_copy: Path) -> None:
+    model = onnx.load(onnx_copy)
+    model.graph.input[0].type.tensor_type.elem_type = number
+    onnx.save(model, onnx_copy)
+    name = helper.tensor_dtype_to_np_dtype(number).name
+    if name in set(DType):
+        assert onnx_file.facts(onnx_copy).inputs[0].dtype == name
+    else:
+        with pytest.raises(ArtifactError, match=f"is of type {TensorProto.DataType.Name(number)};"):
+            onnx_file.facts(onnx_copy)
+
+
+def test_a_type_of_a_later_onnx_is_told_by_its_number(onnx_copy: Path) -> None:
+    model = onnx.load(onnx_copy)
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    onnx.save(model, onnx_copy)
+    with pytest.raises(ArtifactError, match="'input' is of type 99; optkit handles"):
         onnx_file.facts(onnx_copy)
 
 

@@ -1,5 +1,7 @@
 """The structure of a file without its values is what onnx itself reads, less these."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -106,3 +108,19 @@ def test_memory_is_that_of_the_graph(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert list(found.graph.initializer[0].dims) == [4_000_000]
     assert peak < 1_000_000  # bytes; the weight has 16 million
+
+
+def test_the_rest_of_onnx_is_not_imported_and_its_classes_are_the_same(path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from optkit.onnx_outline import outline
+
+model = outline(Path(sys.argv[1]))
+assert "onnx" not in sys.modules
+import onnx
+
+assert type(model) is onnx.ModelProto
+assert onnx.helper.make_model(model.graph).graph == model.graph
+"""
+    subprocess.run([sys.executable, "-c", code, path], check=True)

@@ -54,7 +54,8 @@ def floor(model: Path, images: Images, _: str) -> Ranges:
 
 def optkit(model: Path, images: Images, method: str) -> Ranges:
     """Calibrate with optkit; `entropy/8` samples one element in 8."""
-    from optkit.calibration import CalibrationSettings, calibrate
+    from optkit.calibration.collect import calibrate
+    from optkit.calibration.settings import CalibrationSettings
 
     name, _, sample = method.partition("/")
     found = calibrate(model, OPS, images, CalibrationSettings(method=name, sample=int(sample or 1)))

@@ -10,27 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
 from optkit.calibration.activations import Activations
 from optkit.calibration.batches import in_batches, rows_of
 from optkit.calibration.histogram import Histogram
 from optkit.calibration.inputs import InputStatistics
-from optkit.calibration.ranges import Method, Range, moving_average, observed, percentile
+from optkit.calibration.ranges import Range, moving_average, observed, percentile
 from optkit.calibration.search import entropy, mse
+from optkit.calibration.settings import CalibrationSettings, Method
 from optkit.errors import FeedError
 from optkit.progress import track
-from optkit.record import Record
 from optkit.tensors import Feed
-
-
-class CalibrationSettings(Record):
-    """How ranges are chosen."""
-
-    method: Method = Method.MINMAX
-    percentile: float = Field(default=99.999, gt=50, le=100)  # what the percentile method keeps, of 100
-    sample: int = Field(default=1, ge=1)  # histograms count one element in so many; extremes are always exact
-    symmetric: bool = False  # ranges of equal ends and 255 levels, as TensorRT takes them
 
 
 @dataclass(frozen=True)

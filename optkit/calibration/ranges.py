@@ -1,6 +1,5 @@
 """The range of a tensor, and the methods that need no search. Every range holds zero, which must be exact (padding, ReLU)."""
 
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -10,21 +9,6 @@ from optkit.calibration.histogram import Histogram
 MOVING_AVERAGE_CONSTANT = (
     0.01  # the weight of the newest sample, as in PyTorch's observers and ONNX Runtime's calibrator
 )
-
-
-class Method(StrEnum):
-    """How a range is chosen."""
-
-    MINMAX = "minmax"
-    MOVING_AVERAGE = "moving-average"
-    PERCENTILE = "percentile"
-    ENTROPY = "entropy"
-    MSE = "mse"
-
-    @property
-    def needs_histogram(self) -> bool:
-        """Whether the extremes of the samples do not suffice."""
-        return self not in (Method.MINMAX, Method.MOVING_AVERAGE)
 
 
 class Range(NamedTuple):

@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from optkit.artifact import Artifact, hash_of
-from optkit.calibration.collect import CalibrationSettings, calibrate
+from optkit.calibration.collect import calibrate
 from optkit.calibration.doctor import diagnose
+from optkit.calibration.settings import CalibrationSettings
 from optkit.data import Feeds
 from optkit.deps import built_with
 from optkit.diagnosis import CalibrationKey, CalibrationResult

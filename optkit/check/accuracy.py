@@ -2,15 +2,16 @@
 
 import math
 import numbers
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from optkit import user_code
-from optkit.calibration import InputStatistics
 from optkit.errors import FeedError, ModelError, OptkitError
 from optkit.findings import Accuracy
 from optkit.runners import Runner
 from optkit.tensors import Feed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def evaluate(function: str, runner: Runner) -> Accuracy:
@@ -24,12 +25,14 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
         ModelError: the function raises, or returns something else than a finite number.
         FeedError: it calls predict with what does not fit.
     """
+    from optkit.calibration.inputs import InputStatistics
+
     callee = user_code.load(function)
     if not callable(callee):
         raise ModelError(f"{function}: is a {type(callee).__name__}; expected a function of predict")
     seen = InputStatistics()
 
-    def predict(feed: Feed) -> dict[str, np.ndarray]:
+    def predict(feed: Feed) -> "dict[str, np.ndarray]":
         outputs = runner.infer(feed)  # which refuses what is no feed
         seen.add(feed)
         return outputs

@@ -1,14 +1,16 @@
 """Batch independence: f([a, b]) = [f(a), f(b)], which every batching server takes for granted."""
 
 from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from optkit.check.parity import TOLERANCES, compare_outputs
 from optkit.data import Samples, random_feed
 from optkit.findings import BatchIndependence, Tolerance
 from optkit.runners import Runner
 from optkit.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def check_batch_independence(
@@ -31,13 +33,15 @@ def check_batch_independence(
 
 
 def compare_batches(
-    infer: Callable[[Feed], Mapping[str, np.ndarray]],
+    infer: Callable[[Feed], "Mapping[str, np.ndarray]"],
     samples: Samples,
     outputs: Sequence[TensorSpec],
     dims: Mapping[str, DimRange],
     tolerance: Tolerance,
 ) -> BatchIndependence:
     """Run two feeds alone and put together through any function of a feed, and compare; as `check_batch_independence`."""
+    import numpy as np
+
     dim = batch_dim(samples.inputs)
     if dim is None or dim not in dims:
         return BatchIndependence(dim=None, failure="the inputs do not share a first dimension that varies")

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from optkit.artifact import Precision
 from optkit.data import Samples, random_feed
@@ -12,6 +11,9 @@ from optkit.findings import OutputParity, Parity, Tolerance
 from optkit.progress import track
 from optkit.runners import Runner
 from optkit.tensors import DimRange, corners
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # FP32: the rounding of another order of additions in a deep network. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so
 # single elements may be far off and only the whole output is held: its direction, which shows little where all values share a large
@@ -89,8 +91,8 @@ def _wide_integers(
 
 
 def compare_outputs(
-    reference: Mapping[str, np.ndarray],
-    candidate: Mapping[str, np.ndarray],
+    reference: "Mapping[str, np.ndarray]",
+    candidate: "Mapping[str, np.ndarray]",
     sizes: Mapping[str, int],
     tolerance: Tolerance,
 ) -> list[OutputParity]:
@@ -107,8 +109,10 @@ def compare_outputs(
 
 
 def _compare(
-    name: str, sizes: Mapping[str, int], reference: np.ndarray, candidate: np.ndarray, tolerance: Tolerance
+    name: str, sizes: Mapping[str, int], reference: "np.ndarray", candidate: "np.ndarray", tolerance: Tolerance
 ) -> OutputParity:
+    import numpy as np
+
     if reference.shape != candidate.shape:
         return _failed(name, sizes, f"has shape {list(candidate.shape)}; the reference has {list(reference.shape)}")
     if reference.dtype != candidate.dtype:
@@ -137,8 +141,10 @@ def _compare(
     )
 
 
-def _outside(reference: np.ndarray, difference: np.ndarray, tolerance: Tolerance) -> str | None:
+def _outside(reference: "np.ndarray", difference: "np.ndarray", tolerance: Tolerance) -> str | None:
     """Return what is wrong by atol and rtol, where one of them is given."""
+    import numpy as np
+
     if tolerance.atol is None and tolerance.rtol is None:
         return None
     allowed = (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * np.abs(reference)
@@ -149,12 +155,14 @@ def _outside(reference: np.ndarray, difference: np.ndarray, tolerance: Tolerance
     return f"{outside} of {reference.size} elements are outside {tolerance}: max abs {difference.max():.3g}, max rel {relative:.3g}"
 
 
-def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float | None:
+def sqnr_db(reference: "np.ndarray", candidate: "np.ndarray") -> float | None:
     """Return the variance of the reference over the mean square of the difference, in decibels: the signal to quantization noise ratio.
 
     The mean of the reference is no signal: a large constant would hide any error. A reference that does not vary (one element) counts
     as it is. None where there is no signal, or no difference.
     """
+    import numpy as np
+
     r, c = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
     varies = r.size > 0 and float(np.ptp(r)) > 0
     signal = float(np.square(r - r.mean()).sum() if varies else np.square(r).sum())
@@ -162,8 +170,10 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float | None:
     return 10 * math.log10(signal / noise) if signal and noise else None
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+def _cosine(a: "np.ndarray", b: "np.ndarray") -> float:
     """Return the cosine of two vectors; two zero vectors are equal, a zero one and another are not."""
+    import numpy as np
+
     norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     if norm_a == 0 or norm_b == 0:
         return 1.0 if norm_a == norm_b else 0.0

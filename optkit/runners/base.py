@@ -5,14 +5,15 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Self
 
 from optkit.artifact import Artifact
 from optkit.errors import FeedError, RunnerError, first_line
 from optkit.findings import CallParts
 from optkit.tensors import Feed, check_feed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Device(StrEnum):
@@ -91,7 +92,7 @@ class Runner(abc.ABC):
     def provider(self) -> str:
         """What really runs the artifact, such as `CPUExecutionProvider`; known once it is loaded."""
 
-    def infer(self, feed: Feed) -> dict[str, np.ndarray]:
+    def infer(self, feed: Feed) -> "dict[str, np.ndarray]":
         """Run one inference, host to host.
 
         Args:
@@ -104,6 +105,8 @@ class Runner(abc.ABC):
             FeedError: a name, dtype or shape does not fit.
             RunnerError: the artifact is not loaded, or failed on this feed.
         """
+        import numpy as np
+
         self._check(feed)
         try:
             outputs = self._infer(feed)
@@ -158,7 +161,7 @@ class Runner(abc.ABC):
     def _free(self) -> None: ...
 
     @abc.abstractmethod
-    def _infer(self, feed: Feed) -> dict[str, np.ndarray]: ...
+    def _infer(self, feed: Feed) -> "dict[str, np.ndarray]": ...
 
     @abc.abstractmethod
     def _bind(self, feed: Feed) -> Callable[[], object]: ...

@@ -8,13 +8,12 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision, read_passport
-from optkit.calibration import CalibrationSettings, Method, calibrated
+from optkit.calibration.settings import CalibrationSettings, Method
 from optkit.data import Feeds, absolute_data
 from optkit.diagnosis import CalibrationResult
 from optkit.errors import ArtifactError, StageError
 from optkit.stages.ort_quantizer import hold_in_float, quantizing
 from optkit.stages.quantizing import Quantizing, has_attention
-from optkit.stages.smoothing import SMOOTH, smooth
 
 if TYPE_CHECKING:
     import onnx
@@ -108,6 +107,8 @@ class QuantizeStatic(Quantizing):
             StageError: there is no calibration data, nothing to smooth, or the copy is not equal.
             FeedError: the data does not fit.
         """
+        from optkit.stages.smoothing import smooth
+
         names = {node.name for node in self.nodes(onnx_file.load(prepared, weights=False).graph)}
         return smooth(prepared, names, self._feeds(source), self.smooth or 0.0)
 
@@ -122,6 +123,8 @@ class QuantizeStatic(Quantizing):
             StageError: there is no calibration data, or the model cannot be run on it.
             FeedError: the data does not fit, or an activation is not finite.
         """
+        from optkit.calibration.reuse import calibrated
+
         feeds = self._feeds(source)
         graph = onnx_file.load(prepared, weights=False).graph
         selected = {node.name: node.op_type for node in self.nodes(graph)}
@@ -157,6 +160,8 @@ class QuantizeStatic(Quantizing):
 
         The products of two activations stay in float: the attention's mask holds -infinity, which has no range.
         """
+        from optkit.stages.smoothing import SMOOTH
+
         selected = self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
         return [node for node in selected if not node.name.endswith(SMOOTH)]  # those divide in float
 

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
-from optkit.calibration import check_enough
-from optkit.calibration.batches import rows_of
 from optkit.data import Feeds, absolute_data
 from optkit.errors import OptkitError, StageError
 from optkit.forward import forward_call
@@ -114,6 +112,9 @@ class QuantizeTorch(Stage):
 
     def _calibrate(self, module: "torch.nn.Module", source: Artifact) -> None:
         import torch
+
+        from optkit.calibration.batches import rows_of
+        from optkit.calibration.collect import check_enough
 
         assert self.calibration is not None
         feeds = Feeds(self.calibration, source.inputs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from optkit import onnx_file
-from optkit.calibration import PRODUCTS, channel_magnitudes
+from optkit.calibration.channels import PRODUCTS, channel_magnitudes
 from optkit.errors import StageError
 from optkit.tensors import Feed
 

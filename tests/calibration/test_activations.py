@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from optkit.calibration import CalibrationSettings, Method, calibrate
 from optkit.calibration.activations import Activations
+from optkit.calibration.collect import calibrate
+from optkit.calibration.settings import CalibrationSettings, Method
 
 OPS = ("Conv", "Relu", "Clip", "Add", "Gemm")
 

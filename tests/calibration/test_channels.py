@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from optkit.calibration import channel_magnitudes
+from optkit.calibration.channels import channel_magnitudes
 
 
 def test_magnitudes_do_not_depend_on_how_the_data_is_cut(tmp_path: Path) -> None:

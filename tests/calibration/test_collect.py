@@ -9,7 +9,9 @@ import zoo
 from conftest import Make
 
 from optkit.artifact import Artifact
-from optkit.calibration import CalibrationSettings, Method, Range, calibrate
+from optkit.calibration.collect import calibrate
+from optkit.calibration.ranges import Range
+from optkit.calibration.settings import CalibrationSettings, Method
 from optkit.errors import FeedError, StageError
 from optkit.stages import ExportOnnx
 from optkit.tensors import Feed

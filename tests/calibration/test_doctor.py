@@ -3,7 +3,10 @@ import pytest
 from conftest import Make
 
 from optkit.artifact import Artifact
-from optkit.calibration import CalibrationSettings, InputStatistics, calibrate, diagnose
+from optkit.calibration.collect import calibrate
+from optkit.calibration.doctor import diagnose
+from optkit.calibration.inputs import InputStatistics
+from optkit.calibration.settings import CalibrationSettings
 from optkit.diagnosis import Diagnosis, shifts
 from optkit.stages import ExportOnnx
 

@@ -13,8 +13,9 @@ from onnxruntime.quantization import CalibrationDataReader
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from optkit.calibration import CalibrationSettings, Method, calibrate
 from optkit.calibration.batches import rows_of
+from optkit.calibration.collect import calibrate
+from optkit.calibration.settings import CalibrationSettings, Method
 from optkit.tensors import Feed
 
 OPS = ("Conv", "Gemm", "Add", "Relu", "MaxPool", "GlobalAveragePool", "Flatten")
