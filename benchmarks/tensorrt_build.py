@@ -8,7 +8,8 @@ measured: the check of the file and of the profile, the process that builds, the
 
 Both are whole processes, in turn, with compiled bytecode, as an installed package has it; the numbers are medians over the pairs of the
 differences of seconds (on the clock, and of processors, which a busy machine disturbs less) and of the ratios of memory. Memory is the largest
-sum, looked at every 10 ms, of the proportional set sizes (PSS) of a process and of all its children. Targets: 1 second on the clock, 1.2
+sum of the proportional set sizes (PSS) of a process and of all its children, looked at without a pause, since its peak lasts a hundredth of a
+second; that takes a processor, so it is done in runs of its own, whose time does not count. Targets: 1 second on the clock, 1.2
 times. ResNet-50 has seeded random weights, the others their own. `same` says whether the two wrote the same bytes; TensorRT-RTX alone
 does not always do so twice. Models left out keep the numbers that the results file has of them.
 """
@@ -32,7 +33,7 @@ from typing import Any
 HERE = Path(__file__).resolve()
 RECIPES = HERE.parents[1] / "recipes"
 RESULTS = HERE.parent / "results" / "tensorrt_build.json"
-LOOK_S = 0.01
+MEMORY_PAIRS = 3  # at most; a peak differs by 2 % from run to run
 LIBRARIES = ("optkit", "tensorrt_rtx_cu13_bindings", "onnx", "pydantic")
 OVERHEAD_S, MEMORY_RATIO = 1.0, 1.2
 MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, str], str]] = {
@@ -49,7 +50,10 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, str], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one command took: on the clock, of processors, and the largest proportional memory (PSS) of its processes together."""
+    """What one command took: on the clock, of processors, and the largest proportional memory (PSS) of its processes together.
+
+    The memory is 0 where it was not looked at.
+    """
 
     seconds: float
     cpu_seconds: float
@@ -179,14 +183,12 @@ def _compare(model: str, precision: str, onnx: Path, folder: Path, pairs: int) -
         "optkit": [_optkit(), "build-engine", str(onnx), "-o", str(plans["optkit"]), "--runtime", "tensorrt-rtx", "-q", *ranges],
     }  # fmt: skip
     runs: dict[str, list[Run]] = {name: [] for name in commands}
-    for number in range(pairs + 1):
+    watched: dict[str, list[Run]] = {name: [] for name in commands}
+    # The first pair fills the caches.
+    for number, kept in enumerate([{}, *([runs] * pairs), *([watched] * min(pairs, MEMORY_PAIRS))]):
         for name in sorted(commands, reverse=bool(number % 2)):
-            plans[name].unlink(
-                missing_ok=True
-            )  # a first build: to replace 100 MB takes the file system a tenth of a second
-            run = _measured(commands[name], folder)
-            if number:  # the first pair fills the caches
-                runs[name].append(run)
+            plans[name].unlink(missing_ok=True)  # to replace 100 MB takes the file system a tenth of a second
+            kept.setdefault(name, []).append(_measured(commands[name], folder, watch=kept is watched))
     paired = list(zip(runs["bare"], runs["optkit"], strict=True))
     digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in plans.values()}
     return {
@@ -198,11 +200,14 @@ def _compare(model: str, precision: str, onnx: Path, folder: Path, pairs: int) -
         "optkit_s": statistics.median(run.seconds for run in runs["optkit"]),
         "overhead_s": statistics.median(ours.seconds - floor.seconds for floor, ours in paired),
         "overhead_cpu_s": statistics.median(ours.cpu_seconds - floor.cpu_seconds for floor, ours in paired),
-        "bare_mib": statistics.median(run.peak_mib for run in runs["bare"]),
-        "optkit_mib": statistics.median(run.peak_mib for run in runs["optkit"]),
-        "memory_ratio": statistics.median(ours.peak_mib / floor.peak_mib for floor, ours in paired),
+        "bare_mib": statistics.median(run.peak_mib for run in watched["bare"]),
+        "optkit_mib": statistics.median(run.peak_mib for run in watched["optkit"]),
+        "memory_ratio": statistics.median(
+            ours.peak_mib / floor.peak_mib for floor, ours in zip(watched["bare"], watched["optkit"], strict=True)
+        ),
         "same_bytes": len(digests) == 1,
         "runs": {name: [dataclasses.asdict(run) for run in found] for name, found in runs.items()},
+        "watched": {name: [dataclasses.asdict(run) for run in found] for name, found in watched.items()},
         "load_average": os.getloadavg()[0],
     }
 
@@ -222,20 +227,18 @@ def _profiles(model: str, onnx: Path) -> list[str]:
     return found
 
 
-def _measured(command: Sequence[str], folder: Path) -> Run:
-    """Run a command and return what it and the processes that it waited for took."""
+def _measured(command: Sequence[str], folder: Path, *, watch: bool) -> Run:
+    """Run a command and return what it and the processes that it waited for took; their memory where it is watched."""
     compiled = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryFile() as printed:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=printed, env=os.environ | compiled)
         peak = 0.0
-        while True:
-            found, status, usage = os.wait4(process.pid, os.WNOHANG)
-            seconds = time.perf_counter() - started
-            if found:
-                break
-            peak = max(peak, sum(map(_pss_mib, _tree(process.pid))))
-            time.sleep(LOOK_S)
+        found = 0
+        while not found:
+            found, status, usage = os.wait4(process.pid, os.WNOHANG if watch else 0)
+            peak = max(peak, sum(map(_pss_mib, _tree(process.pid)))) if watch else 0.0
+        seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             printed.seek(0)

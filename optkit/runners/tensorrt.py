@@ -3,9 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from optkit.artifact import Artifact
 from optkit.engine import EngineFacts, LayerShare, load_refusal
@@ -14,6 +12,9 @@ from optkit.findings import CallParts
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
 from optkit.tensorrt_process import TensorRtProcess, WorkerFault, no_gpu_here, tensorrt_here
 from optkit.tensors import Feed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _COMPUTES = (
     "fp8",
@@ -87,7 +88,9 @@ class TensorRtRunner(Runner):
     def _free(self) -> None:
         self._worker.__exit__(None, None, None)
 
-    def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
+    def _infer(self, feed: Feed) -> "dict[str, np.ndarray]":
+        import numpy as np
+
         answer = self._ask("infer", feed)
         folder = self._worker.folder
         found = [np.load(folder / f"output_{i}.npy", allow_pickle=False) for i in range(len(answer["outputs"]))]
@@ -123,6 +126,8 @@ class TensorRtRunner(Runner):
         return layer_shares(self._ask("layers", feed)["layers"])
 
     def _ask(self, what: str, feed: Feed, **more: Any) -> dict[str, Any]:
+        import numpy as np
+
         for i, array in enumerate(feed.values()):
             np.save(self._worker.folder / f"input_{i}.npy", array)
         try:

@@ -46,8 +46,11 @@ def test_both_sides_build_the_same_engine(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear: Any
 ) -> None:
     monkeypatch.setitem(script.MODELS, "linear", ("", ("input:float32[batch,4]",), {"batch": "1:4:16"}, ""))
-    entry = script._compare("linear", "fp32", linear.path, tmp_path, 1)
+    entry = script._compare("linear", "fp32", linear.path, tmp_path, 2)
     assert entry["same_bytes"]
+    assert [len(runs) for runs in entry["runs"].values()] == [2, 2]
+    assert [len(runs) for runs in entry["watched"].values()] == [2, 2]
     for runs in entry["runs"].values():
         assert runs[0]["seconds"] > 0
+    for runs in entry["watched"].values():
         assert runs[0]["peak_mib"] > 50  # of TensorRT's libraries alone; a tree whose worker is missed has less
