@@ -119,8 +119,19 @@ class TensorRtProcess:
         self._job = job
         self._python = python or Path(sys.executable)
         self._preload = preload
+        self._started = False
 
     def __enter__(self) -> Self:
+        if not self._started:
+            self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the process ahead of the `with` that ends it.
+
+        Raises:
+            RunnerError: it cannot be started.
+        """
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="optkit-tensorrt-")
             self.folder = Path(self._folder.name)
@@ -144,7 +155,7 @@ class TensorRtProcess:
             raise RunnerError(
                 f"{self._python}: cannot be started ({e.strerror}); expected a Python with TensorRT"
             ) from e
-        return self
+        self._started = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -238,3 +249,28 @@ class TensorRtProcess:
             "SIGSEGV": "TensorRT itself crashed: try another --optimization-level or another release, and report it to NVIDIA.",
         }.get(name, "Run it again with -vv to see what TensorRT logged.")
         return f"the TensorRT process was ended by {name}; nothing was written. {told}{last}"
+
+
+_early: dict[tuple[Path | None, str], TensorRtProcess] = {}  # by interpreter and runtime
+
+
+@contextlib.contextmanager
+def started_early(python: Path | None, runtime: str) -> Iterator[None]:
+    """Let a process import a runtime while the block does something else; `preloaded` takes it, and it ends with the block at last."""
+    process = TensorRtProcess(None, python, preload=runtime)
+    try:
+        process.start()
+    except RunnerError:  # told where the process is wanted
+        yield
+        return
+    _early[python, runtime] = process
+    try:
+        yield
+    finally:
+        if _early.pop((python, runtime), None):
+            process.__exit__(None, None, None)
+
+
+def preloaded(python: Path | None, runtime: str) -> TensorRtProcess:
+    """Return a process for `begin` that imports a runtime meanwhile, to be used in `with`: the one that was started early, or a new one."""
+    return _early.pop((python, runtime), None) or TensorRtProcess(None, python, preload=runtime)

@@ -13,7 +13,7 @@ from optkit.engine import EngineFacts, Profile, default_profile, hull, profile_d
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 from optkit.stages.tensorrt_operators import refused_operators
-from optkit.tensorrt_process import TensorRtProcess, WorkerFault, keep_no_gpu
+from optkit.tensorrt_process import TensorRtProcess, WorkerFault, keep_no_gpu, preloaded
 from optkit.tensors import DType, TensorSpec
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
@@ -86,7 +86,7 @@ class BuildTensorRt(Stage):
         python = Path(self.python) if self.python else None
         try:
             # It imports TensorRT while the file is read.
-            with TensorRtProcess(None, python, preload=self.runtime) as worker:
+            with preloaded(python, self.runtime) as worker:
                 built, profiles, precision = self._built(source, path, worker)
         except BaseException:
             path.unlink(missing_ok=True)  # the engine of a build that was cancelled in its last moment

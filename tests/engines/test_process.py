@@ -40,7 +40,7 @@ def at_each(kind: str, monkeypatch: pytest.MonkeyPatch, act: Any) -> list[Tensor
                     act(self)
                 yield message
 
-    monkeypatch.setattr("optkit.stages.build_tensorrt.TensorRtProcess", Watched)
+    monkeypatch.setattr("optkit.tensorrt_process.TensorRtProcess", Watched)
     return started
 
 
