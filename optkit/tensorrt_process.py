@@ -168,6 +168,11 @@ class TensorRtProcess:
         self._stderr.close()
         self._folder.cleanup()
 
+    def discard(self) -> None:
+        """End a process that has no job, without waiting for what it imports."""
+        self._process.kill()
+        self.__exit__(None, None, None)
+
     @property
     def _job_file(self) -> Path:
         return self.folder / "job.json"
@@ -268,7 +273,7 @@ def started_early(python: Path | None, runtime: str) -> Iterator[None]:
         yield
     finally:
         if _early.pop((python, runtime), None):
-            process.__exit__(None, None, None)
+            process.discard()
 
 
 def preloaded(python: Path | None, runtime: str) -> TensorRtProcess:

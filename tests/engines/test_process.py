@@ -188,6 +188,25 @@ def test_a_process_that_gets_no_job_ends_by_itself(runtime: str) -> None:
     assert not worker.folder.exists()
 
 
+@pytest.mark.parametrize("arguments", [["--dim", "batch=0:4:16"], ["--require", "fp16=2"], ["--runtime", "magic"]])
+def test_a_process_that_was_started_early_ends_with_a_command_that_is_refused(
+    arguments: list[str], linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
+) -> None:
+    started: list[TensorRtProcess] = []
+
+    class Kept(TensorRtProcess):
+        def start(self) -> None:
+            super().start()
+            started.append(self)
+
+    monkeypatch.setattr(tensorrt_process, "TensorRtProcess", Kept)
+    found = optkit("build-engine", linear.path, "-o", tmp_path / "m.plan", *arguments)
+    assert (found.code, len(started)) == (2, 1)
+    assert started[0]._process.poll() is not None
+    assert not started[0].folder.exists()
+    assert not (tmp_path / "m.plan").exists()
+
+
 @pytest.mark.usefixtures("rtx")
 def test_a_build_starts_one_process(
     linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
