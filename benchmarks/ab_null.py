@@ -142,8 +142,9 @@ def _write(found: dict[str, object], trials: Sequence[Trial]) -> None:
 
 
 def _table(found: dict[str, object]) -> str:
-    machine = found["machine"]
+    machine, settings = found["machine"], found["settings"]
     assert isinstance(machine, dict)
+    assert isinstance(settings, dict)
     rows = [
         ("copy: 95 % t interval holds 1", f"{found['coverage']:.0%}", f"{COVERAGE[0]:.0%} to {COVERAGE[1]:.0%}"),
         ("copy: distribution-free interval holds 1", f"{found['free_coverage']:.0%}", "at least 95 %, by construction"),
@@ -157,7 +158,7 @@ def _table(found: dict[str, object]) -> str:
     lines = [
         f"## {found['runtime']}, {found['threads']} thread, {found['load_processes']} other process at work",
         "",
-        f"{found['trials']} trials of {found['blocks']:.0f} blocks and {found['seconds']:.1f} s (medians), p50 {found['p50_ms']:.3f} ms; "
+        f"{found['trials']} trials of {found['blocks']:.0f} blocks of {settings['block_s'] * 1000:.0f} ms and {found['seconds']:.1f} s (medians), p50 {found['p50_ms']:.3f} ms; "
         f"load average {found['load_average']:.1f} on {machine['cores']} cores of {machine['cpu']}.",
         "",
         "| | found | target |",
