@@ -17,6 +17,7 @@ def main(onnx: str, plan: str, *profiles: str) -> None:
     if not parser.parse_from_file(onnx):
         raise SystemExit(str(parser.get_error(0).desc()))
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = builder.create_optimization_profile()
     for text in profiles:

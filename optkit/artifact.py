@@ -71,6 +71,11 @@ class Artifact(Record):
         return sum(file.stat().st_size for file in self.all_files)
 
     @property
+    def products(self) -> Precision:
+        """What its products are as exact as, which its tolerances go by: TF32 has the mantissa of FP16."""
+        return Precision.FP16 if self.engine and self.engine.settings.get("tf32") else self.precision
+
+    @property
     def identity(self) -> str:
         """The hash of its content and of its contract, on which depends all that is made from it or found about it."""
         return hash_of(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from optkit import platforms
 from optkit.record import Record
 from optkit.tensors import DimRange, TensorSpec
 
@@ -114,6 +115,12 @@ def load_refusal(engine: EngineFacts, runtime: str, version: str, target: str) -
         version: of that runtime.
         target: the compute capability of the GPU there, such as `sm86`.
     """
+    if not platforms.runs_on(runtime, target):
+        takes = ", ".join(map(sm_text, platforms.platforms().tensorrt_rtx))
+        return (
+            f"built by {engine.built_by}, and {TITLES[runtime]} does not run on {sm_text(target)}, only on {takes} and later: rebuild "
+            f"with --runtime tensorrt on that GPU"
+        )
     fits = engine.runtime == runtime and _version_fits(engine, version) and _target_fits(engine, target)
     if fits:
         return None

@@ -200,6 +200,16 @@ class Measurement(Latencies):
     samples_per_s: float
     gpu: GpuConditions | None = None
     parts: CallParts | None = None
+    on_cpu: dict[str, int] = Field(
+        default_factory=dict
+    )  # operator -> its nodes that ran on the CPU, though a GPU was asked for
+    nodes: int | None = None  # all of them; None where the runtime does not tell
+
+    @property
+    def on_cpu_text(self) -> str:
+        """What ran on the CPU, though a GPU was asked for, in one sentence."""
+        ops = ", ".join(f"{number} {op}" for op, number in sorted(self.on_cpu.items(), key=lambda item: -item[1]))
+        return f"{sum(self.on_cpu.values())} of its {self.nodes} nodes ran on the CPU: {ops}"
 
 
 class Verdict(StrEnum):

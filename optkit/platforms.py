@@ -12,9 +12,10 @@ _FILE = Path(__file__).with_name("platforms.json")
 
 
 class Platforms(Record):
-    """GPU names by compute capability, and the TensorRT of every Triton release."""
+    """GPU names by compute capability, those that TensorRT-RTX takes, and the TensorRT of every Triton release."""
 
     gpus: Mapping[str, tuple[str, ...]]
+    tensorrt_rtx: tuple[str, ...]  # that it runs on
     triton: Mapping[str, str]
     sources: Mapping[str, str]
 
@@ -39,6 +40,16 @@ def compute_capability(name: str) -> str:
             return sm
     known = ", ".join(name for names in platforms().gpus.values() for name in names)
     raise ValueError(f"{name!r} is no GPU that optkit knows; expected a compute capability, as sm86, or one of {known}")
+
+
+def runs_on(runtime: str, sm: str) -> bool:
+    """Whether a runtime takes GPUs of a compute capability at all; TensorRT-RTX leaves out those for data centers since Hopper."""
+    known = platforms().tensorrt_rtx
+    return runtime != "tensorrt-rtx" or sm in known or _number(sm) > max(map(_number, known))
+
+
+def _number(sm: str) -> int:
+    return int(sm.removeprefix("sm"))
 
 
 def _plain(name: str) -> str:

@@ -392,6 +392,10 @@ def configure(trt: Any, config: Any, job: Json, typed: bool) -> list[str]:
     ]
     if not typed:  # 8.6: the types of the file are obeyed only where a flag allows them
         flags += [kind.upper() for kind in job["types"]]
+    if job["tf32"]:
+        flags.append("TF32")
+    else:  # TensorRT sets it by itself, and FP32 then means products of 10 bits
+        config.clear_flag(trt.BuilderFlag.TF32)
     for flag in flags:
         config.set_flag(getattr(trt.BuilderFlag, flag))
         if not config.get_flag(getattr(trt.BuilderFlag, flag)):

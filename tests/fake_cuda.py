@@ -213,6 +213,12 @@ class FakeSession:
     def get_providers(self) -> list[str]:
         return ["CUDAExecutionProvider"]
 
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        node = SimpleNamespace
+        cpu = [node(op_type="Shape"), node(op_type="Shape"), node(op_type="MatMulInteger")]
+        parts = {"CPUExecutionProvider": cpu, "CUDAExecutionProvider": [node(op_type="Conv")]}
+        return [node(ep_name=name, get_nodes=lambda nodes=nodes: nodes) for name, nodes in parts.items()]
+
     def get_outputs(self) -> Any:
         return self.real.get_outputs()
 

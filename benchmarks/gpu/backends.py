@@ -35,6 +35,7 @@ class Case:
     device: torch.device
     folder: Path
     reference: np.ndarray
+    tensorrt_python: str = sys.executable
 
     def module(self) -> torch.nn.Module:
         """Return the module on the device, in its precision."""
@@ -203,7 +204,7 @@ def run_engine(case: Case, cuda_graph: bool) -> dict[str, Any]:
     job = {"task": "run", "runtime": "auto", "plan": str(plan), "streams": 1, "version_compatible": False}
     requests = [{"do": "infer", **common}, {"do": "time", "cuda_graph": cuda_graph, **common, **rule}]
     requests.append({"do": "parts", "cuda_graph": cuda_graph, **common})
-    _, _, times, parts = _ask(case.folder, job, requests)
+    _, _, times, parts = _ask(case, job, requests)
     return {**times, "parts": parts, "answer": np.load(folder / "output_0.npy").astype(np.float32)}
 
 
@@ -214,19 +215,23 @@ def _build(case: Case, onnx: Path, plan: Path, inputs: dict[str, np.ndarray]) ->
         "task": "build", "runtime": "auto", "onnx": str(onnx), "plan": str(plan),
         "inputs": [{"name": name, "dtype": dtypes[name], "shape": [-1, *shape]} for name, shape in shapes.items()], "outputs": ["output"],
         "profiles": [{name: [[1, *shape], [8, *shape], [LARGEST_BATCH, *shape]] for name, shape in shapes.items()}],
-        "targets": [], "types": ["fp16"] if case.precision == "fp16" else [], "ops": [], "workspace_mib": None, "optimization_level": None,
+        "targets": [], "types": ["fp16"] if case.precision == "fp16" else [], "ops": [], "workspace_mib": None, "optimization_level": None, "tf32": False,
         "version_compatible": False, "hardware_compatible": None, "refit": False, "strip": False, "timing_cache": None, "timing_cache_default": False,
     }  # fmt: skip
-    _ask(case.folder, job, [])
+    _ask(case, job, [])
 
 
-def _ask(folder: Path, job: dict[str, Any], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _ask(case: Case, job: dict[str, Any], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the worker a job and requests, and return its results; what it cannot do is the reason why it was not run."""
-    path = folder / "job.json"
+    path = case.folder / "job.json"
     path.write_text(json.dumps(job))
-    with (folder / "worker.log").open("w+") as printed:  # a file: a pipe that nobody reads may fill
+    with (case.folder / "worker.log").open("w+") as printed:  # a file: a pipe that nobody reads may fill
         process = subprocess.Popen(
-            [sys.executable, WORKER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, text=True
+            [case.tensorrt_python, WORKER, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=printed,
+            text=True,
         )
         results = _results(process, requests)
         process.communicate()

@@ -1,15 +1,18 @@
 """One backend of the GPU benchmark on every case, in a process of its own; each row is written as it is found.
 
-    python benchmarks/gpu/part.py BACKEND --rows rows.jsonl --folder FOLDER --device cuda --models digits --batches 1 --precisions fp32
+    python benchmarks/gpu/part.py BACKEND --rows rows.jsonl --folder FOLDER --device cuda --models digits --batches 1 --precisions fp32 \
+        --tensorrt-python python3
 
 `run.py` starts it, and ends it where it takes too long; what it wrote until then counts.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -33,7 +36,7 @@ def main() -> int:
     parser.add_argument("backend", choices=list(BACKENDS))
     for name in ("rows", "folder"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("device", "models", "batches", "precisions"):
+    for name in ("device", "models", "batches", "precisions", "tensorrt-python"):
         parser.add_argument(f"--{name}", required=True)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -54,7 +57,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
         for batch in map(int, options.batches.split(",")):
             right = model.build().to(device)(*(x.to(device) for x in model.inputs(batch))).float().cpu().numpy()
             for precision in options.precisions.split(","):
-                yield name, Case(model, precision, batch, device, options.folder, right)
+                yield name, Case(model, precision, batch, device, options.folder, right, options.tensorrt_python)
 
 
 def row(backend: Callable[[Case], Ready | dict[str, Any]], case: Case) -> dict[str, Any]:
@@ -116,12 +119,20 @@ def machine(device: str) -> dict[str, Any]:
         "device": device,
         "gpu": gpu.name if gpu else None,
         "compute_capability": f"{gpu.major}.{gpu.minor}" if gpu else None,
+        "driver": _driver() if gpu else None,
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
     }
+
+
+def _driver() -> str | None:
+    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    return None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Eager PyTorch, TorchScript, CUDA graphs, torch.compile, ONNX Runtime and TensorRT on one GPU: latency, throughput, parity.
 
     python benchmarks/gpu/run.py [--models digits,resnet50,minilm] [--batches 1,8,64] [--precisions fp32,fp16] [--budget 540]
+                                 [--tensorrt-python PATH] [--keep]
 
 Needs torch, onnx and numpy; onnxruntime with CUDA, tensorrt or tensorrt_rtx with pycuda are used where they are there, and what is not there
 is told: "not run: reason". Nothing of optkit is imported but its TensorRT worker, which needs no package of optkit's.
@@ -31,7 +32,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "gpu.json"
 NO_GPU = 2
 # Seconds that a backend has for all its cases. In this order, so that what takes long to start keeps no other from its numbers.
 LIMITS_S = {
-    "eager": 90.0, "torchscript": 90.0, "cuda-graphs": 90.0, "onnxruntime": 120.0, "tensorrt": 180.0, "tensorrt+graph": 90.0,
+    "eager": 90.0, "torchscript": 90.0, "cuda-graphs": 90.0, "onnxruntime": 120.0, "tensorrt": 300.0, "tensorrt+graph": 90.0,
     "compile": 240.0,
 }  # fmt: skip
 Row = dict[str, Any]
@@ -45,11 +46,19 @@ def main() -> int:
     parser.add_argument("--precisions", default="fp32,fp16")
     parser.add_argument("--backends", type=lambda text: text.split(","), default=list(LIMITS_S))
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument(
+        "--tensorrt-python", default=sys.executable, help="the interpreter that has TensorRT and pycuda"
+    )
     parser.add_argument("--budget", type=float, default=540.0, help="seconds for all together")
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what the JSON file has of other backends, on the same GPU"
+    )
     options = parser.parse_args()
     ends = time.monotonic() + options.budget
     document: dict[str, Any] = {"machine": None, "settings": {"tf32": False, "min_seconds": 0.5}, "rows": []}
+    target = options.json or (RESULTS if options.device == "cuda" else None)
+    kept = _kept(target, options.backends) if options.keep else {}
     with tempfile.TemporaryDirectory(prefix="optkit-gpu-") as folder:
         for backend in options.backends:
             code, rows, machine = _part(backend, options, Path(folder), min(LIMITS_S[backend], ends - time.monotonic()))
@@ -57,12 +66,22 @@ def main() -> int:
                 print("not run: torch finds no NVIDIA GPU here")
                 return NO_GPU
             document["machine"] = document["machine"] or machine
+            if kept and machine and kept["machine"]["gpu"] == machine["gpu"]:
+                document["rows"], kept = kept["rows"], {}
             document["rows"] += rows
             for row in rows:
                 print(_line(row), flush=True)
-            _write(document, options.json or (RESULTS if options.device == "cuda" else None))
+            _write(document, target)
     print("\n" + _markdown(document))
     return 1 if any(row.get("equal") is False for row in document["rows"]) else 0
+
+
+def _kept(path: Path | None, backends: Sequence[str]) -> dict[str, Any]:
+    """Return what a file has of other backends; nothing where there is no such file."""
+    if path is None or not path.exists():
+        return {}
+    document: dict[str, Any] = json.loads(path.read_text())
+    return {**document, "rows": [row for row in document["rows"] if row["backend"] not in backends]}
 
 
 def _part(
@@ -70,13 +89,13 @@ def _part(
 ) -> tuple[int, list[Row], dict[str, Any] | None]:
     """Run one backend; return its exit code, a row for every case, and the facts of the machine."""
     rows, log = folder / f"{backend}.jsonl", folder / f"{backend}.log"
-    asked = {name: getattr(options, name) for name in ("device", "models", "batches", "precisions")}
+    asked = {name: getattr(options, name) for name in ("device", "models", "batches", "precisions", "tensorrt_python")}
     asked |= {"rows": str(rows), "folder": str(folder)}
     command = [
         sys.executable,
         str(PART),
         backend,
-        *(part for name, value in asked.items() for part in (f"--{name}", value)),
+        *(part for name, value in asked.items() for part in (f"--{name.replace('_', '-')}", value)),
     ]
     code, reason = 0, f"no time was left of {options.budget:g} s"
     if limit_s > 0:

@@ -134,7 +134,7 @@ def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) ->
                     block = _own_block(runner, feed, settings) or time_block(call, settings)
                     blocks.append(watch.judged(block) if watch else block)
                     parts += runner.parts(feed)
-        return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts))
+        return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts), runner.placement())
 
 
 def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | None:

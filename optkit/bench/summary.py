@@ -13,6 +13,7 @@ from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import Intervals, intervals, percentile, verdict
 from optkit.bench.timing import Block
 from optkit.findings import CallParts, Knee, Latencies, Measurement, SpeedUp, Stopped
+from optkit.runners.base import Placement
 from optkit.tensors import batch_dim
 
 KEPT_CALLS = 200  # of each block in the record; percentiles are computed from all
@@ -28,6 +29,7 @@ class Turn:
     first_call_ms: float
     blocks: tuple[Block, ...]
     parts: tuple[CallParts, ...] = ()  # where a call's time goes, for each point; empty where the runtime cannot tell
+    placement: Placement | None = None
 
 
 def measurement(
@@ -36,6 +38,7 @@ def measurement(
     """Return the numbers of one artifact at one point, over all its sessions."""
     blocks = [turn.blocks[point] for turn in turns]
     found = latencies(blocks)
+    placed = turns[0].placement
     batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
     shared = artifact.format is Format.PYTORCH  # built once a process, so that a session only takes it up
     return Measurement(
@@ -54,6 +57,8 @@ def measurement(
         samples_per_s=float(batch * 1000 / found.mean_ms),
         gpu=conditions(blocks),
         parts=_median_parts([turn.parts[point] for turn in turns if turn.parts]),
+        on_cpu=placed.on_cpu if placed else {},
+        nodes=placed.nodes if placed else None,
         **dict(found),
     )
 

@@ -28,7 +28,7 @@ def check_batch_independence(
         RunnerError: the artifact cannot be run on a feed inside its range.
     """
     artifact = runner.artifact
-    tolerance = tolerance or TOLERANCES[artifact.precision]
+    tolerance = tolerance or TOLERANCES[artifact.products]
     return compare_batches(runner.infer, samples, artifact.outputs, dims, tolerance)
 
 

@@ -44,7 +44,7 @@ def check_parity(
     Raises:
         RunnerError: the reference cannot be run. A candidate that cannot is a failure of parity, not an error.
     """
-    tolerance = tolerance or TOLERANCES[candidate.artifact.precision]
+    tolerance = tolerance or TOLERANCES[candidate.artifact.products]
     found: list[OutputParity] = []
     sizes_and_seeds = [(sizes, 0) for sizes in corners(dims)]
     # Other values at the smallest sizes: a branch that the exporter baked in may hide behind one set.

@@ -54,6 +54,9 @@ def build_engine(
     ] = None,
     workspace_mib: Annotated[int | None, typer.Option(help="The most memory of one layer.", show_default="all")] = None,
     optimization_level: Annotated[int | None, typer.Option(help="0 (fast build) to 5.", show_default="3")] = None,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="FP32 products may be computed in TF32: 10 bits, on sm80 and later.")
+    ] = False,
     timing_cache: Annotated[
         str, typer.Option(help="auto (kept for each GPU, release and driver), none, or a file.")
     ] = "auto",
@@ -109,6 +112,7 @@ def build_engine(
         gpu=tuple(part.strip() for part in gpu.split(",")) if gpu else (),
         workspace_mib=workspace_mib,
         optimization_level=optimization_level,
+        tf32=tf32,
         timing_cache=timing_cache,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,

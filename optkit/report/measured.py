@@ -9,7 +9,7 @@ from rich.text import Text
 from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
 from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine, included
+from optkit.report.verdict import busy_machine, included, left_to_the_cpu
 
 if TYPE_CHECKING:
     from optkit.pipeline.records import BenchRecord, SelfTestRecord
@@ -41,6 +41,7 @@ def bench_notes(record: "BenchRecord") -> list[str]:
     ]
     lines += [f"{reason}: {_of(record, reason)}" for reason in dict.fromkeys(s.stopped for s in record.speed_ups)]
     lines += [f"{knee.artifact}: knee at batch {knee.batch}, {knee.rule}" for knee in record.knees]
+    lines += left_to_the_cpu(record)
     lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.not_run]
     if record.interrupted:
         lines.append("interrupted: these are the blocks that were whole")
@@ -121,7 +122,7 @@ def _gpu(measured: Sequence[Measurement]) -> Table:
             m.artifact,
             str(m.batch),
             *("" if ms is None else ms_text(ms) for ms in parts),
-            *("" if value is None else f"{value:.3g}" for value in found),
+            *("" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in found),
             gpu.throttled_text if gpu else "",
         )
     return table

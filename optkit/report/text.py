@@ -8,12 +8,13 @@ from rich.text import Text
 
 from optkit.artifact import Passport
 from optkit.engine import TITLES, sm_text
+from optkit.platforms import runs_on
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine, included
+from optkit.report.verdict import busy_machine, included, left_to_the_cpu
 
 if TYPE_CHECKING:
-    from optkit.pipeline.inspecting import Examination, Inspection
+    from optkit.pipeline.inspecting import Examination, Inspection, TensorRtHere
     from optkit.pipeline.packaging import PackageRecord
     from optkit.pipeline.plan import Plan
     from optkit.pipeline.records import RunRecord
@@ -44,6 +45,7 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
         first = record.bench.measurements[0]
         where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
         lines.append(f"measured: {where}, {included(first)}, models warm")
+        lines += left_to_the_cpu(record.bench)
         lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
     if record.winner:
@@ -165,13 +167,7 @@ def engines_text(record: "Examination") -> list[str]:
     lines = []
     if record.tensorrt:
         here = record.tensorrt
-        releases = " and ".join(f"{TITLES[name]} {version}" for name, version in here.versions.items())
-        on = (
-            f"engines of {releases} for {sm_text(here.target)} load here"
-            if here.target
-            else f"none run here: {here.no_gpu}"
-        )
-        lines.append(f"engines: {on}")
+        lines.append(f"engines: {_loading(here) if here.target else f'none run here: {here.no_gpu}'}")
     if record.triton:
         release = record.triton
         lines.append(f"Triton {release.release} has TensorRT {release.tensorrt}")
@@ -182,6 +178,17 @@ def engines_text(record: "Examination") -> list[str]:
         if record.triton:
             lines.append(f"  Triton {record.triton.release}: {verdict.triton or 'loads'}")
     return ["\n".join(lines)] if lines else []
+
+
+def _loading(here: "TensorRtHere") -> str:
+    """Return whose engines the GPU here runs, and who only builds for others."""
+    target = here.target or ""
+    titles = {name: f"{TITLES[name]} {version}" for name, version in here.versions.items()}
+    runs = [title for name, title in titles.items() if runs_on(name, target)]
+    others = [title for name, title in titles.items() if not runs_on(name, target)]
+    told = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
+    told += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
+    return "; ".join(told)
 
 
 def _engine_lines(record: "Inspection") -> list[str]:

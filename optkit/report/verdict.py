@@ -62,6 +62,12 @@ def conditions(record: "RunRecord") -> str:
     return text
 
 
+def left_to_the_cpu(bench: "BenchRecord") -> list[str]:
+    """Return a line for each artifact of which parts ran on the CPU though a GPU was asked for."""
+    found = dict.fromkeys((m.artifact, m.on_cpu_text) for m in bench.measurements if m.on_cpu)
+    return [f"{artifact}: {text}" for artifact, text in found]
+
+
 def busy_machine(bench: "BenchRecord") -> list[str]:
     """Return a warning when others wanted the machine too, for their work is in the numbers; else what was left out for that, if anything."""
     load = (

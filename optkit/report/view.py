@@ -12,7 +12,7 @@ from optkit.report.int8 import Calibrated, Search, calibrations, searches
 from optkit.report.numbers import ms_text, ratio_text, size_text
 from optkit.report.pictures import Point, dominated
 from optkit.report.provenance import PastRun, commands, facts_of, past_runs
-from optkit.report.verdict import busy_machine, conditions, verdict_sentence
+from optkit.report.verdict import busy_machine, conditions, left_to_the_cpu, verdict_sentence
 
 NO_ERROR = 1e-12  # where a variant that is exactly equal stands on the logarithmic axis of the error
 
@@ -61,6 +61,7 @@ class View:
     times: dict[str, dict[str, float]]
     reused: tuple[str, ...]
     on_gpu: tuple[Measurement, ...]
+    on_cpu: tuple[str, ...]  # what ran on the CPU though a GPU was asked for
     heat: Heat | None
     proven: tuple[StepResult, ...]
     searches: tuple[Search, ...]
@@ -127,6 +128,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         times=_times(record, steps),
         reused=tuple(step.name for step in steps if step.status == "reused"),
         on_gpu=tuple(m for m in (record.bench.measurements if record.bench else ()) if m.gpu or m.parts),
+        on_cpu=tuple(left_to_the_cpu(record.bench)) if record.bench else (),
         heat=heat,
         proven=tuple(step for step in steps if step.parity),
         searches=searched,

@@ -41,6 +41,14 @@ class OwnTimes:
     dropped_calls: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the nodes of a graph run: operator -> the number of its nodes on the CPU though a GPU was asked for, of `nodes` in all."""
+
+    on_cpu: dict[str, int]
+    nodes: int
+
+
 class Runner(abc.ABC):
     """A context manager: constructing costs nothing, `with` loads the artifact, and its end frees it.
 
@@ -135,6 +143,10 @@ class Runner(abc.ABC):
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
         """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
         return ()
+
+    def placement(self) -> Placement | None:
+        """Return which nodes run on the CPU though a GPU was asked for; None where the runtime does not tell, or none was."""
+        return None
 
     def several_callers_obstacle(self) -> str | None:
         """Return why several threads cannot call what `bind` gave at once; None where they can."""

@@ -5,10 +5,11 @@ on one stream around the copy in, the call and the copy out, and the time that t
 the tests run it against a stand-in that refuses what CUDA refuses.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,6 +79,23 @@ def captured(call: Callable[[], object]) -> tuple[Callable[[], None], object]:
     with torch.cuda.graph(graph):
         outputs = call()
     return graph.replay, outputs
+
+
+@contextlib.contextmanager
+def fp32_products() -> Iterator[None]:
+    """Keep PyTorch from computing products of FP32 in TF32, which its convolutions do by default and which has 10 bits of 23."""
+    import torch
+
+    # The older names: they keep the newer ones in step, and not the other way round.
+    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
 
 
 def pinned(tensor: "torch.Tensor") -> "torch.Tensor":

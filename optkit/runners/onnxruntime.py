@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from optkit import onnx_file
 from optkit.artifact import Precision
 from optkit.errors import RunnerError, first_line
 from optkit.findings import CallParts
-from optkit.runners.base import Device, Runner
+from optkit.runners.base import Device, Placement, Runner
 from optkit.runners.cuda import call_parts, pinned
 from optkit.tensors import Feed
 
@@ -43,6 +44,8 @@ class OnnxRuntimeRunner(Runner):
         options.log_severity_level = 4
         if self.threads:
             options.intra_op_num_threads = self.threads
+        if self.device is Device.CUDA:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # of 1.31
         int8 = self.artifact.precision is Precision.INT8
         # TensorRT adds up in 32 bits. x86 processors without VNNI add pairs of 8-bit products in 16 bits, which overflow; this session
         # computes as TensorRT will. What is made for CPUs has 7-bit weights there, and runs as it will where it is served.
@@ -76,14 +79,15 @@ class OnnxRuntimeRunner(Runner):
     def _provider_options(self) -> dict[str, str]:
         """Return the options of the CUDA provider: one stream that torch's events can lie on, and graphs where they are asked for.
 
-        With several callers ONNX Runtime takes a stream of its own for each of them, as it does for those who give it none.
+        Products of FP32 are computed in FP32, where ONNX Runtime takes TF32 by itself.
+        With several callers it takes a stream of its own for each of them, as it does for those who give it none.
         """
         self._stream: Any = None
         if self.device is Device.CPU:
             return {}
         import torch
 
-        options = {"enable_cuda_graph": "1"} if self.cuda_graph else {}
+        options = {"use_tf32": "0", **({"enable_cuda_graph": "1"} if self.cuda_graph else {})}
         if self.streams == 1 and torch.cuda.is_available():  # torch may be one for CPUs, beside onnxruntime-gpu
             self._stream = torch.cuda.Stream()
             options["user_compute_stream"] = str(self._stream.cuda_stream)
@@ -95,6 +99,14 @@ class OnnxRuntimeRunner(Runner):
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
         arrays = self._session.run(self._names, dict(feed), self._without_graph())
         return dict(zip(self._names, arrays, strict=True))
+
+    def placement(self) -> Placement | None:
+        """Return what ONNX Runtime left to the CPU: shapes that it computes there on purpose, and operators without a CUDA form."""
+        if self.device is Device.CPU or not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        parts = [(part.ep_name, part.get_nodes()) for part in self._session.get_provider_graph_assignment_info()]
+        on_cpu = Counter(node.op_type for name, nodes in parts if name == _PROVIDERS[Device.CPU] for node in nodes)
+        return Placement(dict(on_cpu), sum(len(nodes) for _, nodes in parts))
 
     def several_callers_obstacle(self) -> str | None:
         """Return that a session replays its graphs from one thread only, as its documentation says."""

@@ -14,7 +14,7 @@ from optkit.errors import RunnerError, first_line
 from optkit.findings import CallParts
 from optkit.forward import flatten, forward_call, torchscript_notices_off
 from optkit.runners.base import Device, Runner, shapes_text
-from optkit.runners.cuda import call_parts, captured, pinned
+from optkit.runners.cuda import call_parts, captured, fp32_products, pinned
 from optkit.source import load_module
 from optkit.tensors import Feed
 from optkit.torch_engines import quantized_engine, supported_engines
@@ -49,6 +49,9 @@ class _TorchRunner(Runner):
         module = self._module()
         self._call = forward_call(module, self.artifact.inputs)
         self._loaded_module = module.to(self._where)
+        self._set = contextlib.ExitStack()
+        if self.device is Device.CUDA:
+            self._set.enter_context(fp32_products())
         self._threads_before = torch.get_num_threads()
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -59,6 +62,7 @@ class _TorchRunner(Runner):
 
         del self._loaded_module, self._held
         torch.set_num_threads(self._threads_before)
+        self._set.close()
         if self.device is Device.CUDA:
             torch.cuda.empty_cache()
 

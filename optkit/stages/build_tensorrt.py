@@ -43,6 +43,7 @@ class BuildTensorRt(Stage):
     gpu: Annotated[tuple[str, ...], AfterValidator(_targets)] = ()  # compute capabilities or names: sm86, T4, RTX 4090
     workspace_mib: int | None = Field(default=None, ge=1)
     optimization_level: int | None = Field(default=None, ge=0, le=5)
+    tf32: bool = False  # products of FP32 may be computed in TF32, which keeps 10 bits of the mantissa
     timing_cache: str = "auto"  # auto: kept for each GPU, release and driver; none; or a file
     version_compatible: bool = False
     hardware_compatible: Literal["ampere-plus", "same-compute-capability"] | None = None
@@ -148,6 +149,7 @@ class BuildTensorRt(Stage):
             "ops": ops,
             "workspace_mib": self.workspace_mib,
             "optimization_level": self.optimization_level,
+            "tf32": self.tf32,
             "version_compatible": self.version_compatible,
             "hardware_compatible": self.hardware_compatible,
             "refit": self.refit,
@@ -168,7 +170,7 @@ class BuildTensorRt(Stage):
             if gpu
             else (f"no answer of the engine was compared, and no layer's precision was seen: {built['no_gpu']}",)
         )
-        settings = {"workspace_mib", "optimization_level", "timing_cache", "refit", "strip"}
+        settings = {"workspace_mib", "optimization_level", "tf32", "timing_cache", "refit", "strip"}
         return EngineFacts(
             runtime=built["runtime"],
             version=built["version"],

@@ -77,6 +77,9 @@ class Actor:
     def parts(self, feed: Feed) -> tuple[()]:
         return ()
 
+    def placement(self) -> None:
+        """As most runners: it does not tell."""
+
     def bind(self, feed: Feed) -> Callable[[], None]:
         self.stage.played.append((self.name, len(feed["input"])))
         return lambda: None

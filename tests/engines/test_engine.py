@@ -93,6 +93,23 @@ def test_the_refusal_is_one_sentence() -> None:
     )
 
 
+def test_tensorrt_rtx_is_not_advised_where_it_does_not_run() -> None:
+    rtx = facts(runtime="tensorrt-rtx", version="1.7.1.116", targets=("sm86",))
+    assert load_refusal(rtx, "tensorrt-rtx", "1.7.1.116", "sm90") == (
+        "built by TensorRT-RTX 1.7.1.116, and TensorRT-RTX does not run on sm_90, only on sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and "
+        "later: rebuild with --runtime tensorrt on that GPU"
+    )
+    told = load_refusal(rtx, "tensorrt-rtx", "1.7.1.116", "sm89")
+    assert told
+    assert told.endswith("rebuild with --runtime tensorrt-rtx --gpu sm89")
+
+
+def test_what_tensorrt_rtx_runs_on_is_what_its_bindings_name() -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    named = {name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM")}
+    assert set(platforms().tensorrt_rtx) == named
+
+
 @pytest.mark.parametrize(
     ("name", "target"),
     [("sm86", "sm86"), ("86", "sm86"), ("SM_120", "sm120"), ("T4", "sm75"), ("NVIDIA A100", "sm80"), ("Tesla T4", "sm75"),

@@ -98,6 +98,18 @@ def test_without_a_gpu_nothing_is_written_over(
     assert not (tmp_path / "out.json").exists()
 
 
+def test_backends_that_are_run_again_leave_the_others_rows(
+    load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.json"
+    for backends, more in (("eager,torchscript", ()), ("torchscript", ("--keep",)), ("torchscript", ())):
+        options = f"--device cpu --models digits --batches 1 --precisions fp32 --backends {backends} --json {path}"
+        monkeypatch.setattr(sys, "argv", ["run.py", *options.split(), *more])
+        assert load("run").main() == 0  # type: ignore[operator]
+        found = [row["backend"] for row in json.loads(path.read_text())["rows"]]
+        assert found == (["eager", "torchscript"] if backends != "torchscript" or more else ["torchscript"])
+
+
 def test_no_budget_left_is_told(load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = f"--models digits --batches 1 --budget 0 --json {tmp_path / 'out.json'}"
     monkeypatch.setattr(sys, "argv", ["run.py", *options.split()])

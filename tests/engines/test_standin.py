@@ -149,6 +149,16 @@ def test_settings_reach_the_builder(release: str, linear: Artifact, tmp_path: Pa
     assert told["profiles"] == [{"input": [[1, 4], [4, 4], [16, 4]]}]
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_fp32_is_computed_in_tf32_only_where_that_is_asked_for(
+    release: str, tf32: bool, linear: Artifact, tmp_path: Path
+) -> None:
+    engine, told = built(STAGE.model_copy(update={"tf32": tf32}), linear, tmp_path)
+    assert told["flags"] == (["TF32"] if tf32 else [])  # it is set before anybody asks
+    assert engine.precision is Precision.FP32
+    assert engine.products is (Precision.FP16 if tf32 else Precision.FP32)
+
+
 def test_what_a_release_does_not_have_is_refused_before_the_build(
     release: str, linear: Artifact, tmp_path: Path
 ) -> None:

@@ -183,7 +183,7 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
         sm_clock_mhz=1980.0, memory_clock_mhz=None, max_temperature_c=61.0, mean_power_w=300.0, energy_mj_per_inference=150.0,
         throttle_reasons=("software power cap",), throttled_calls=7, throttled_calls_kept=2,
     )  # fmt: skip
-    told = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu}
+    told = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu, "on_cpu": {"Shape": 2}, "nodes": 9}
     measured = tuple(m.model_copy(update=told) for m in record.bench.measurements)
     load = ConcurrentLoad(
         artifact="export-onnx", batch=8, callers=2, streams=2, cuda_graph=True, calls=50, samples_per_s=99.0, p50_ms=1.0,
@@ -193,6 +193,7 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
     text, _ = outline(run_record(bench=changed))
     for words in (
         "5 dropped, 2 in the numbers: software power cap", "<td class=\"n\">150</td>", "<td class=\"n\">1980</td>",
+        "2 of its 9 nodes ran on the CPU: 2 Shape.",
         "copies between host and device, replayed from a CUDA graph, one caller on one stream",
         "Several callers at once, each on a CUDA stream of its own, each replaying a CUDA graph",
     ):  # fmt: skip

@@ -207,7 +207,7 @@ class ITimingCache:
 class IBuilderConfig(_Strict):
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
-        self._flags: set[Any] = set()
+        self._flags: set[Any] = {BuilderFlag.TF32}  # as the real ones begin
         self._profiles: list[IOptimizationProfile] = []
         self._pools: dict[str, int] = {}
         self._previews: list[str] = []
@@ -220,6 +220,9 @@ class IBuilderConfig(_Strict):
 
     def set_flag(self, flag: Any) -> None:
         self._flags.add(flag)
+
+    def clear_flag(self, flag: Any) -> None:
+        self._flags.discard(flag)
 
     def get_flag(self, flag: Any) -> bool:
         return flag in self._flags
