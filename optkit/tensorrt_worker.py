@@ -924,9 +924,14 @@ class Session:
         """Return name, type, types of the tensors, and the time of every layer, from the inspector and the profiler."""
         trt, lane = self._trt, self.lanes[0]
         inspector = self.engine.create_engine_inspector()
-        told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         lane.place(read_feed(request))
         lane.copy_in()
+        inspector.execution_context = lane.context  # without its shapes, types are "N/A due to dynamic shapes"
+        # 8.6 writes the control characters between the parts of its metadata as they are.
+        try:
+            told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON), strict=False)
+        except ValueError as e:
+            raise FaultError(f"the inspector's JSON cannot be read ({e})") from e
         times: dict[str, list[float]] = {}
 
         class Profile(trt.IProfiler):  # type: ignore[misc, name-defined]
@@ -949,7 +954,7 @@ class Session:
             found.append({
                 "name": layer["Name"],
                 "type": layer.get("LayerType", ""),
-                "types": sorted({t for end in ("Inputs", "Outputs") for t in map(type_of, layer.get(end, [])) if t}),
+                "types": types_of(layer),
                 "ms": seen[len(seen) // 2],
             })  # fmt: skip
         return {"layers": found}
@@ -963,9 +968,23 @@ class Session:
         self._cuda_context.pop()
 
 
-def type_of(end: Json) -> str:
-    """Return fp32, fp16, int8 and so on from what the inspector says of a layer's tensor, in the words of 8.6 and of later releases."""
-    text = str(end.get("Datatype") or end.get("Format/Datatype") or "").lower()
+def types_of(layer: Json) -> list[str]:
+    """Return the types of what a layer reads and writes; where the inspector does not tell them, those of its weights."""
+    ends = [
+        end.get("Datatype") or end.get("Format/Datatype")
+        for name in ("Inputs", "Outputs")
+        for end in layer.get(name, [])
+    ]
+    weights = layer.get("Weights")
+    told = {type_of(end) for end in ends} - {""} or {
+        type_of(weights.get("Type") if isinstance(weights, dict) else None)
+    }
+    return sorted(told - {""})
+
+
+def type_of(told: Any) -> str:
+    """Return fp32, fp16, int8 and so on from what the inspector says of a type, in the words of 8.6 and of later releases."""
+    text = str(told or "").lower()
     words = (("int8", "int8"), ("bf16", "bf16"), ("bfloat16", "bf16"), ("fp8", "fp8"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32"))  # fmt: skip
     return next((kind for word, kind in words if word in text), "")
 

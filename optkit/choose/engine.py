@@ -6,7 +6,8 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.check import Prover
-from optkit.errors import StageError
+from optkit.engine import EngineFacts
+from optkit.errors import RunnerError, StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
 from optkit.stages.build_tensorrt import engine_precision
@@ -34,7 +35,11 @@ def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: 
                 raise StageError(f"{stage.step}: precision {stage.precision}: {e}") from e
             notes += [f"{step.stage}: {note}" for note in source.notes]
         engine = stage.run(source, out_dir, filename)
-    return _looked_into(stage, engine.model_copy(update={"notes": (*notes, *engine.notes)}), prover)
+    try:
+        return _looked_into(stage, engine.model_copy(update={"notes": (*notes, *engine.notes)}), prover)
+    except BaseException:
+        engine.path.unlink(missing_ok=True)
+        raise
 
 
 def _made(step: Stage, source: Artifact, folder: Path, prover: Prover) -> Artifact:
@@ -93,11 +98,33 @@ def _looked_into(stage: BuildTensorRt, artifact: Artifact, prover: Prover) -> Ar
         return artifact
     from optkit.runners.tensorrt import TensorRtRunner
 
-    sizes = {name: r.opt for name, r in artifact.ranges[0].items()}
-    with TensorRtRunner(artifact, Device.CUDA) as runner:
-        shares = runner.layer_shares(prover.samples.at(sizes))
     if artifact.engine is None:
         raise AssertionError("an engine without facts")
-    told = ", ".join(f"{s.layers:.0%} of the layers and {s.time:.0%} of their time in {s.precision}" for s in shares)
+    sizes = {name: r.opt for name, r in artifact.ranges[0].items()}
+    with TensorRtRunner(artifact, Device.CUDA) as runner:
+        try:
+            shares = runner.layer_shares(prover.samples.at(sizes))
+        except RunnerError as e:
+            if stage.require:
+                raise StageError(f"{stage.step}: require: no layer's precision can be seen: {e}") from e
+            # A build of minutes is not lost for want of a look into it.
+            return artifact.model_copy(update={"notes": (*artifact.notes, f"no layer's precision was seen: {e}")})
     engine = artifact.engine.model_copy(update={"layers": shares})
-    return artifact.model_copy(update={"engine": engine, "notes": (*artifact.notes, told)})
+    return artifact.model_copy(update={"engine": engine, "notes": (*artifact.notes, *layer_notes(engine))})
+
+
+def layer_notes(engine: EngineFacts) -> list[str]:
+    """Return what the layers compute in, and the precisions that were asked for and that none computes in."""
+    if not engine.layers:
+        return ["the inspector tells no layer's type, so that no precision was seen"]
+    shares = (f"{s.layers:.0%} of the layers and {s.time:.0%} of their time in {s.precision}" for s in engine.layers)
+    notes = [", ".join(shares)]
+    seen = {s.precision for s in engine.layers}
+    absent = [kind for kind in ("int8", "fp16") if kind in engine.precision and kind not in seen]
+    chose = (
+        "" if engine.typed else f": {engine.built_by} chooses among the types that are allowed, and found others faster"
+    )
+    return notes + [
+        f"no layer computes in {kind}, though it was asked for{chose}. --require {kind}=0.5 refuses that"
+        for kind in absent
+    ]

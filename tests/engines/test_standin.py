@@ -17,11 +17,13 @@ from conftest import Make
 from onnx import TensorProto, helper
 from project import CommandLine, files_below
 
-from optkit import onnx_file, tensorrt_process
+from optkit import onnx_file, tensorrt_process, tensorrt_worker
 from optkit.artifact import Artifact, Precision, read_passport
 from optkit.check import Prover, Requirements
+from optkit.choose.engine import layer_notes
 from optkit.choose.stage import run_stage
 from optkit.data import Samples
+from optkit.engine import EngineFacts, LayerShare
 from optkit.errors import FeedError, RunnerError, StageError
 from optkit.findings import Tolerance
 from optkit.pipeline.packaging import package_files
@@ -397,6 +399,61 @@ def test_an_engine_that_runs_here_is_packaged_with_its_golden_samples(
     found = read_golden(done.path / "golden/1.npz", Tolerance())
     expected = zoo.SAMPLES["linear"].expected(found.inputs)["output"]
     np.testing.assert_allclose(found.outputs["output"], expected, atol=1e-5)
+
+
+def test_an_engine_is_not_lost_for_want_of_a_look_into_it(
+    release: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_INSPECTOR", "broken")
+    prover = Prover(linear, Samples(linear.inputs, linear.dims, None), Requirements())
+    engine = run_stage(STAGE, linear, tmp_path / "out", prover)
+    assert engine.notes[-1].startswith("no layer's precision was seen: model.plan: the inspector's JSON cannot be read")
+    assert prover.parity(engine).passed
+    asked = STAGE.model_copy(update={"require": {"fp32": 0.5}})
+    with pytest.raises(
+        StageError, match=r"require: no layer's precision can be seen: model.plan: the inspector's JSON"
+    ):
+        run_stage(asked, linear, tmp_path / "asked", prover)
+    assert not (tmp_path / "asked" / "model.plan").exists()
+
+
+FACTS = {
+    "runtime": "tensorrt", "version": "8.6.0", "targets": ("sm90",), "gpu": "NVIDIA H200", "driver": "13.0", "typed": False,
+    "profiles": (), "inputs": (), "outputs": (), "onnx_sha256": "0", "settings": {},
+}  # fmt: skip
+UNSEEN = "no layer computes in fp16, though it was asked for: TensorRT 8.6.0 chooses among the types that are allowed, and found others"
+
+
+@pytest.mark.parametrize(
+    ("precision", "typed", "seen", "told"),
+    [
+        ("fp32", False, {"fp32": 1.0}, []),
+        ("fp16", False, {"fp16": 0.9, "fp32": 0.1}, []),
+        ("fp16", False, {"fp32": 1.0}, [f"{UNSEEN} faster. --require fp16=0.5 refuses that"]),
+        ("fp16", True, {"fp32": 1.0}, ["no layer computes in fp16, though it was asked for. --require fp16=0.5 refuses that"]),
+        ("int8+fp16", True, {"fp16": 1.0}, ["no layer computes in int8, though it was asked for. --require int8=0.5 refuses that"]),
+    ],
+)  # fmt: skip
+def test_a_precision_that_no_layer_computes_in_is_told(
+    precision: str, typed: bool, seen: dict[str, float], told: list[str]
+) -> None:
+    layers = tuple(LayerShare(precision=kind, layers=share, time=share) for kind, share in seen.items())
+    facts = EngineFacts.model_validate(FACTS | {"precision": precision, "typed": typed, "layers": layers})
+    assert layer_notes(facts)[1:] == told
+    assert layer_notes(facts.model_copy(update={"layers": ()})) == [
+        "the inspector tells no layer's type, so that no precision was seen"
+    ]
+
+
+def test_where_the_inspector_tells_no_type_the_weights_do() -> None:
+    """As TensorRT 8.6.0 wrote it on an H200 of an INT8 convolution of dynamic shape, without a context."""
+    end = [{"Name": "x", "Dimensions": [-1, 1, 6, 6], "Format/Datatype": "N/A due to dynamic shapes"}]
+    layer = {"LayerType": "CaskConvolution", "Inputs": end, "Outputs": end, "Weights": {"Type": "Int8", "Count": 9}}
+    assert tensorrt_worker.types_of(layer) == ["int8"]
+    assert tensorrt_worker.types_of(layer | {"Weights": {"Type": "Half", "Count": 9}}) == ["fp16"]
+    assert tensorrt_worker.types_of(layer | {"Weights": {}}) == []
+    static = [{"Name": "y", "Format/Datatype": "Row major linear FP32"}]
+    assert tensorrt_worker.types_of(layer | {"Outputs": static}) == ["fp32"]
 
 
 def test_layers_that_only_move_data_are_not_counted() -> None:

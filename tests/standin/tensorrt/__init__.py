@@ -383,10 +383,14 @@ class ICudaEngine(_Strict):
 
 
 class EngineInspector(_Strict):
-    """8.6 and 10 say Format/Datatype of a tensor in words, 11 its type alone."""
+    """8.6 and 10 say Format/Datatype of a tensor in words, 11 its type alone; none without a context where shapes are dynamic.
+
+    8.6 writes the control character 30 between the parts of its metadata as it is, which is no JSON; both were seen on an H200.
+    """
 
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
+        self.execution_context: IExecutionContext | None = None
 
     def get_engine_information(self, format: Any) -> str:
         half = {
@@ -398,9 +402,16 @@ class EngineInspector(_Strict):
             words = {"8.6": f"Row major linear {'FP16' if kind == 'Half' else 'FP32'} format", "10": kind, "11": kind}[
                 _RELEASE
             ]
+            dynamic = any(-1 in self._engine.get_tensor_shape(name) for name in self._engine._tensors)
+            if dynamic and (self.execution_context is None or not self.execution_context._shapes):
+                words = "N/A due to dynamic shapes"
             end = [{"Name": "t", ("Datatype" if _RELEASE == "11" else "Format/Datatype"): words}]
-            layers.append({"Name": node.output[0], "LayerType": "CaskGemm", "Inputs": end, "Outputs": end})
-        return json.dumps({"Layers": layers, ("I/O Tensors" if _RELEASE == "11" else "Bindings"): []})
+            about = {"Name": node.output[0], "LayerType": "CaskGemm", "Inputs": end, "Outputs": end}
+            layers.append({**about, "Metadata": f"[ONNX Layer: {node.name}]\x1e[ONNX Layer: {node.name}]"})
+        if os.environ.get("STANDIN_INSPECTOR") == "broken":
+            return "{"
+        text = json.dumps({"Layers": layers, ("I/O Tensors" if _RELEASE == "11" else "Bindings"): []})
+        return text.replace("\\u001e", "\x1e") if _RELEASE == "8.6" else text
 
 
 class IExecutionContext(_Strict):
