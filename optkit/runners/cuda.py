@@ -1,8 +1,8 @@
 """Where the time of a call on a GPU goes, by CUDA events; PyTorch's events serve ONNX Runtime too, on a stream that both know.
 
 The parts are the same for every runtime, TensorRT's worker included: pinned memory on the host, buffers on the GPU that stay, events
-on one stream around the copy in, the call and the copy out, and the time that the host takes to enqueue the call. Not proven on a GPU yet:
-the tests run it against a stand-in that refuses what CUDA refuses.
+on one stream around the copy in, the call and the copy out, and the time that the host takes to enqueue the call. Where no GPU is, the tests
+run it against a stand-in that refuses what CUDA refuses.
 """
 
 import contextlib

