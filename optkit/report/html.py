@@ -85,18 +85,14 @@ def _pictures(record: RunRecord, view: View) -> dict[str, str]:
         if len({m.batch for m in bench.measurements}) > 1:
             knees = {knee.artifact: knee.batch for knee in bench.knees}
             found["throughput"] = pictures.throughput(bench.measurements, view.places, knees)
-        parts = {
-            f"{m.artifact}, batch {m.batch}": {
-                "enqueue": m.parts.enqueue_ms,
-                "copy in": m.parts.copy_in_ms,
-                "compute": m.parts.compute_ms,
-                "copy out": m.parts.copy_out_ms,
-            }
-            for m in bench.measurements
-            if m.parts
-        }
+        parts = {f"{m.artifact}, batch {m.batch}": m.parts for m in bench.measurements if m.parts}
         if parts:
-            found["parts"] = pictures.bars("parts", "median ms", parts, "ms")
+            on_stream = {
+                row: {"copy in": p.copy_in_ms, "compute": p.compute_ms, "copy out": p.copy_out_ms}
+                for row, p in parts.items()
+            }
+            enqueue = ("enqueue, on the host", {row: p.enqueue_ms for row, p in parts.items()})
+            found["parts"] = pictures.bars("parts", "median ms", on_stream, "ms", beside=enqueue)
     if len(view.points) > 1 and view.batch is not None:
         found["trade_off"] = pictures.trade_off(view.points, view.batch, view.quality, view.smaller_is_better)
     if len(view.history) > 1:

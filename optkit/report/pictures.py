@@ -155,8 +155,15 @@ def throughput(measurements: Sequence["Measurement"], places: Mapping[str, int],
     return draw("throughput", alt, 360, paint)
 
 
-def bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]], unit: str, pale: Sequence[str] = ()) -> str:
-    """Draw one bar for each row, in the parts that it has.
+def bars(
+    name: str,
+    title: str,
+    rows: Mapping[str, Mapping[str, float]],
+    unit: str,
+    pale: Sequence[str] = (),
+    beside: tuple[str, Mapping[str, float]] | None = None,
+) -> str:
+    """Draw one bar for each row, in the parts that it has, one after the other.
 
     Args:
         name: of the picture.
@@ -164,7 +171,9 @@ def bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]], unit: s
         rows: row -> part -> value; every row has the same parts.
         unit: of the values.
         pale: rows that are drawn pale.
+        beside: what goes on at the same time as the parts, and its value in each row; drawn as a line across the bar.
     """
+    along, values_along = beside or ("", {})
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
 
     def paint(figure: "Figure") -> None:
@@ -177,8 +186,22 @@ def bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]], unit: s
                     y, values[part], left=left, height=0.62, color=color, alpha=alpha, label=part if y == 0 else None
                 )
                 left += values[part]
+            if row in values_along:
+                axes.vlines(
+                    values_along[row],
+                    y - 0.42,
+                    y + 0.42,
+                    colors=INK,
+                    linewidth=2.5,
+                    label=along if y == 0 else "_nolegend_",
+                )
             axes.annotate(
-                f"{left:.3g} {unit}", (left, y), xytext=(4, 0), textcoords="offset points", va="center", color=MUTED
+                f"{left:.3g} {unit}",
+                (max(left, values_along.get(row, 0.0)), y),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
             )
         axes.set_yticks(range(len(rows)), [shorten(row, 30) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -187,12 +210,13 @@ def bars(name: str, title: str, rows: Mapping[str, Mapping[str, float]], unit: s
         axes.set_xlabel(unit)
         axes.set_title(title)
         if len(parts) > 1:
-            columns = 2 if is_narrow(figure) else len(parts)
+            columns = 2 if is_narrow(figure) else len(parts) + bool(along)
             figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK)
 
     alt = f"{title}: " + "; ".join(
         f"{row} {sum(values.values()):.3g} {unit}"
         + (f" ({', '.join(f'{part} {v:.3g}' for part, v in values.items())})" if len(parts) > 1 else "")
+        + (f", {along} {values_along[row]:.3g}" if row in values_along else "")
         for row, values in rows.items()
     )
     return draw(name, alt, 70 + 27 * len(rows) + (40 if len(parts) > 1 else 0), paint)

@@ -171,7 +171,7 @@ def test_parts_of_a_gpu_call_and_knees_are_drawn_where_they_are_known() -> None:
     knee = Knee(artifact="quantize-static", batch=8, samples_per_s=1.0, rule="within 5 % of the most")
     drawn, _ = outline(run_record(bench=record.bench.model_copy(update={"measurements": measured, "knees": (knee,)})))
     assert "A call on the GPU" in drawn
-    assert "copy out 0.03" in drawn
+    assert "copy out 0.03), enqueue, on the host 0.01" in drawn
     assert "A ring marks the knee: within 5 % of the most" in drawn
 
 
