@@ -21,6 +21,7 @@ _PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionPro
 # Keys of onnxruntime_run_options_config_keys.h and of the CUDA provider's documentation.
 _GRAPH_ID = "gpu_graph_id"
 _NO_GRAPH = "-1"
+RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _NO_WAIT = "disable_synchronize_execution_providers"
 
 
@@ -45,7 +46,7 @@ class OnnxRuntimeRunner(Runner):
         if self.threads:
             options.intra_op_num_threads = self.threads
         if self.device is Device.CUDA:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # of 1.31
+            options.add_session_config_entry(RECORD_PLACEMENT, "1")
         int8 = self.artifact.precision is Precision.INT8
         # TensorRT adds up in 32 bits. x86 processors without VNNI add pairs of 8-bit products in 16 bits, which overflow; this session
         # computes as TensorRT will. What is made for CPUs has 7-bit weights there, and runs as it will where it is served.
@@ -102,11 +103,7 @@ class OnnxRuntimeRunner(Runner):
 
     def placement(self) -> Placement | None:
         """Return what ONNX Runtime left to the CPU: shapes that it computes there on purpose, and operators without a CUDA form."""
-        if self.device is Device.CPU or not hasattr(self._session, "get_provider_graph_assignment_info"):
-            return None
-        parts = [(part.ep_name, part.get_nodes()) for part in self._session.get_provider_graph_assignment_info()]
-        on_cpu = Counter(node.op_type for name, nodes in parts if name == _PROVIDERS[Device.CPU] for node in nodes)
-        return Placement(dict(on_cpu), sum(len(nodes) for _, nodes in parts))
+        return None if self.device is Device.CPU else placement_of(self._session)
 
     def several_callers_obstacle(self) -> str | None:
         """Return that a session replays its graphs from one thread only, as its documentation says."""
@@ -221,3 +218,10 @@ class OnnxRuntimeRunner(Runner):
                     host.copy_(tensor, non_blocking=True)
 
         return (call_parts(self._stream, copy_in, run, copy_out),)
+
+
+def placement_of(session: Any) -> Placement:
+    """Return which nodes a session has on the CPU, of all that it has; it was made with `RECORD_PLACEMENT`."""
+    parts = [(part.ep_name, part.get_nodes()) for part in session.get_provider_graph_assignment_info()]
+    on_cpu = Counter(node.op_type for name, nodes in parts if name == _PROVIDERS[Device.CPU] for node in nodes)
+    return Placement(dict(on_cpu), sum(len(nodes) for _, nodes in parts))

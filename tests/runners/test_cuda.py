@@ -1,6 +1,7 @@
 """Calls on a GPU through a stand-in that refuses what CUDA refuses; the same on a real one with `pytest -m gpu`."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import zoo
@@ -16,6 +17,7 @@ from optkit.findings import CallParts
 from optkit.runners import Device, Runner, open_runner
 from optkit.runners import pytorch as pytorch_runner
 from optkit.runners.cuda import ROUNDS, call_parts
+from optkit.runners.onnxruntime import RECORD_PLACEMENT, placement_of
 from optkit.stages import ExportOnnx, ExportTorchScript
 
 __all__ = ["cuda_sessions", "gpu"]  # fixtures
@@ -193,6 +195,17 @@ def test_a_benchmark_says_what_its_numbers_include(
     (missing,) = found.not_run  # the measurement above stays
     assert missing.artifact == "m, several callers"
     assert missing.reason.endswith("ONNX Runtime replays CUDA graphs from one thread only")
+
+
+def test_where_nodes_run_is_read_off_a_real_session(onnx_linear: Artifact) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(RECORD_PLACEMENT, "1")
+    session = onnxruntime.InferenceSession(onnx_linear.path, options, providers=["CPUExecutionProvider"])
+    placed = placement_of(session)
+    assert placed.nodes == sum(placed.on_cpu.values()) > 0
+    assert set(placed.on_cpu) <= {"Gemm", "MatMul", "FusedMatMul", "Add"}
+    with open_runner(onnx_linear) as runner:
+        assert runner.placement() is None  # what was asked to run on the CPU is no surprise there
 
 
 def test_a_graph_on_a_cpu_is_refused() -> None:
