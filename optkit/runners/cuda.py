@@ -83,19 +83,28 @@ def captured(call: Callable[[], object]) -> tuple[Callable[[], None], object]:
 
 @contextlib.contextmanager
 def fp32_products() -> Iterator[None]:
-    """Keep PyTorch from computing products of FP32 in TF32, which its convolutions do by default and which has 10 bits of 23."""
+    """Keep PyTorch from computing products of FP32 in TF32, which its convolutions do by default and which has 10 bits of 23.
+
+    PyTorch has two sets of names for this. To set the older ones keeps the newer in step; to read them raises where the user set the newer.
+    """
     import torch
 
-    # The older names: they keep the newer ones in step, and not the other way round.
-    places: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = False
-    try:
+    backends: Any = torch.backends
+    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    places = ((matmul, (matmul,)), (cudnn, (cudnn.conv, cudnn.rnn)))
+    with contextlib.ExitStack() as undo:
+        for place, operations in places:
+            try:
+                undo.callback(setattr, place, "allow_tf32", place.allow_tf32)
+            except RuntimeError:
+                for operation in operations:
+                    undo.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
+            place.allow_tf32 = False
+            for operation in operations:
+                if operation.fp32_precision == "tf32":  # from torch.backends.fp32_precision, which is for all
+                    undo.callback(setattr, operation, "fp32_precision", "tf32")
+                    operation.fp32_precision = "ieee"
         yield
-    finally:
-        for place, allowed in zip(places, before, strict=True):
-            place.allow_tf32 = allowed
 
 
 def pinned(tensor: "torch.Tensor") -> "torch.Tensor":

@@ -1,5 +1,8 @@
 """Calls on a GPU through a stand-in that refuses what CUDA refuses; the same on a real one with `pytest -m gpu`."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -195,6 +198,35 @@ def test_a_benchmark_says_what_its_numbers_include(
     (missing,) = found.not_run  # the measurement above stays
     assert missing.artifact == "m, several callers"
     assert missing.reason.endswith("ONNX Runtime replays CUDA graphs from one thread only")
+
+
+TF32_SET_BY = {
+    "nobody": "",
+    "the precision of matmul": "torch.set_float32_matmul_precision('high')",
+    "the older names": "torch.backends.cudnn.allow_tf32 = False",
+    "the newer name of matmul": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "the newer name of convolutions": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "the newer name of all": "torch.backends.fp32_precision = 'tf32'",
+}
+
+
+@pytest.mark.parametrize("who", TF32_SET_BY)
+def test_no_product_is_of_tf32_while_a_module_is_open_and_all_is_as_before_afterwards(who: str) -> None:
+    """Whichever of PyTorch's two sets of names the user's module has set; the older ones cannot be read then."""
+    code = f"""
+import torch
+from optkit.runners.cuda import fp32_products
+{TF32_SET_BY[who]}
+b = torch.backends
+def state():
+    return [b.cuda.matmul.fp32_precision == 'tf32', b.cudnn.conv.fp32_precision == 'tf32', b.cudnn.rnn.fp32_precision == 'tf32']
+before = state()
+with fp32_products():
+    assert state() == [False] * 3, state()
+assert state() == before, (before, state())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_where_nodes_run_is_read_off_a_real_session(onnx_linear: Artifact) -> None:
