@@ -1,6 +1,7 @@
 """What all tests share: artifacts of the zoo, made once a session, and the reason why a GPU test is skipped."""
 
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,10 @@ from needs import need
 from optkit.artifact import Artifact
 from optkit.serving.triton_server import TritonInstall, find_triton
 from optkit.stages import ExportOnnx, Stage
+
+# Where a shell started the tests in the background it has SIGINT ignored, and so would the processes whose Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Make = Callable[..., Artifact]
 

@@ -322,8 +322,10 @@ def _later_than_3_8(tree: ast.Module) -> set[str]:
     }
     nodes = list(ast.walk(tree))
     found = {node.attr for node in nodes if isinstance(node, ast.Attribute)} & later
-    found |= {keyword.arg or "" for node in nodes if isinstance(node, ast.Call) for keyword in node.keywords} & {
-        "strict",
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    zips = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "zip"]
+    found |= {"strict"} & {keyword.arg for call in zips for keyword in call.keywords}  # json has one that is older
+    found |= {keyword.arg or "" for call in calls for keyword in call.keywords} & {
         "encoding_errors",
         "delete_on_close",
         "root_dir",
