@@ -179,8 +179,10 @@ def test_int8_that_is_not_faster_is_said_plainly(make: Make, tmp_path: Path) -> 
     stage = QuantizeStatic(calibration=CONV, activation_type="int8", format="qoperator")
     made, found = chosen(stage, make("conv", ONNX), tmp_path)
     assert found.speed_up is not None
-    assert found.speed_up.ratio < 1
-    assert "INT8 is not faster here; " in made.notes[-1]
+    assert found.speed_up.verdict is not Verdict.FASTER
+    busy = found.speed_up.verdict is Verdict.TOO_NOISY
+    plain = "Whether INT8 is faster here is too noisy to say; " if busy else "INT8 is not faster here; "
+    assert plain in made.notes[-1]
 
 
 def told(stage: QuantizeStatic | QuantizeDynamic, made: Artifact, ratio: float, verdict: Verdict) -> str:
