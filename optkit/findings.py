@@ -200,9 +200,8 @@ class Measurement(Latencies):
     samples_per_s: float
     gpu: GpuConditions | None = None
     parts: CallParts | None = None
-    on_cpu: dict[str, int] = Field(
-        default_factory=dict
-    )  # operator -> its nodes that ran on the CPU, though a GPU was asked for
+    # Operator -> the number of its nodes that ran on the CPU, though a GPU was asked for.
+    on_cpu: dict[str, int] = Field(default_factory=dict)
     nodes: int | None = None  # all of them; None where the runtime does not tell
 
     @property
