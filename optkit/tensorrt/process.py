@@ -1,8 +1,6 @@
-"""The process that works with TensorRT, as its parent sees it: started, listened to, cancelled; its death becomes an error."""
+"""The process that works with TensorRT, as its parent sees it: it is started, read from and cancelled, and its death becomes an error."""
 
 import contextlib
-import dataclasses
-import functools
 import json
 import logging
 import signal
@@ -19,16 +17,7 @@ from optkit.progress import Phases
 
 logger = logging.getLogger(__name__)
 
-WORKER = Path(__file__).with_name("tensorrt_worker.py")
-# As `python WORKER JOB`, but from the compiled file where there is one, which saves 3 MiB; nothing is imported from the current folder.
-_START = """
-import importlib.util, sys
-sys.path[:] = filter(None, sys.path)
-spec = importlib.util.spec_from_file_location("tensorrt_worker", sys.argv[1])
-sys.modules[spec.name] = worker = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(worker)
-worker.run(*sys.argv[2:])
-"""
+WORKER = Path(__file__).with_name("worker")
 _GRACE_S = 10.0  # that a cancelled build has before it is killed
 _NO_ROOM = (
     "the folder for temporary files cannot be written ({}); the TensorRT process gets its job there. Free space, "
@@ -37,97 +26,28 @@ _NO_ROOM = (
 
 
 class WorkerFault(OptkitError):
-    """What the worker could not do, with the nodes that TensorRT refused, if that was it."""
+    """What the worker could not do; `nodes` are those that TensorRT refused, if that was the reason."""
 
     def __init__(self, text: str, nodes: list[dict[str, Any]]) -> None:
         super().__init__(text)
         self.nodes = nodes
 
 
-@dataclasses.dataclass(frozen=True)
-class Here:
-    """What would build or run an engine under one interpreter; `no_gpu` says why there is no GPU."""
-
-    gpu: str | None
-    target: str | None  # its compute capability, such as sm86
-    no_gpu: str
-    versions: dict[str, str | None]  # runtime -> its version; None where it is not installed
-    pycuda: bool
-
-
-@functools.cache
-def tensorrt_here(python: Path | None = None) -> Here:
-    """Ask an interpreter what it has; once a process, since importing TensorRT takes a part of a second.
-
-    Raises:
-        RunnerError: it cannot be started, or TensorRT crashed it.
-    """
-    found = _facts(python, versions=True)
-    gpu = found["gpu"] or {}
-    return Here(
-        gpu=gpu.get("name"),
-        target=gpu.get("sm"),
-        no_gpu=found["no_gpu"],
-        versions=found["versions"],
-        pycuda=found["pycuda"],
-    )
-
-
-_no_gpu: dict[Path | None, str] = {}  # what the driver said, by interpreter
-
-
-def no_gpu_here(python: Path | None = None) -> str:
-    """Return why no GPU can be used here, empty where one can: asked of the driver alone, without the cost of TensorRT.
-
-    Raises:
-        RunnerError: the interpreter cannot be started.
-    """
-    if python not in _no_gpu:
-        _no_gpu[python] = str(_facts(python, versions=False)["no_gpu"])
-    return _no_gpu[python]
-
-
-def keep_no_gpu(python: Path | None, why: str) -> None:
-    """Remember what a worker said of the GPU while it did something else."""
-    _no_gpu[python] = why
-
-
-def forget() -> None:
-    """Let the next question about this machine be asked anew."""
-    tensorrt_here.cache_clear()
-    _no_gpu.clear()
-
-
-def _facts(python: Path | None, *, versions: bool) -> dict[str, Any]:
-    with TensorRtProcess({"task": "facts", "versions": versions}, python) as worker:
-        return worker.answer()
-
-
 class TensorRtProcess:
     """A worker with one job; a context manager, whose end ends the worker."""
 
-    def __init__(
-        self, job: Mapping[str, Any] | None, python: Path | None = None, *, preload: str | None = None
-    ) -> None:
+    def __init__(self, job: Mapping[str, Any], python: Path | None = None) -> None:
         """Remember the job.
 
         Args:
-            job: as `tensorrt_worker` reads it; None where `begin` brings it later.
+            job: as `worker/jobs.py` reads it.
             python: the interpreter that has TensorRT; None takes this one.
-            preload: the runtime that the process imports while its job is still being written, for `begin`.
         """
         self._job = job
         self._python = python or Path(sys.executable)
-        self._preload = preload
-        self._started = False
 
     def __enter__(self) -> Self:
-        if not self._started:
-            self.start()
-        return self
-
-    def start(self) -> None:
-        """Start the process ahead of the `with` that ends it.
+        """Start the process.
 
         Raises:
             RunnerError: it cannot be started.
@@ -135,13 +55,14 @@ class TensorRtProcess:
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="optkit-tensorrt-")
             self.folder = Path(self._folder.name)
-            self._write(self._job)
+            job_file = self.folder / "job.json"
+            job_file.write_text(json.dumps(self._job), encoding="utf-8")
             self._stderr: IO[bytes] = (self.folder / "stderr").open("w+b")
         except OSError as e:
             raise RunnerError(_NO_ROOM.format(e.strerror)) from e
         try:
             self._process = subprocess.Popen(
-                [self._python, "-c", _START, WORKER, self._job_file, *([self._preload] if self._preload else ())],
+                [self._python, WORKER, job_file],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -155,7 +76,7 @@ class TensorRtProcess:
             raise RunnerError(
                 f"{self._python}: cannot be started ({e.strerror}); expected a Python with TensorRT"
             ) from e
-        self._started = True
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -168,38 +89,6 @@ class TensorRtProcess:
         self._stderr.close()
         self._folder.cleanup()
 
-    def discard(self) -> None:
-        """End a process that has no job, without waiting for what it imports."""
-        self._process.kill()
-        self.__exit__(None, None, None)
-
-    @property
-    def _job_file(self) -> Path:
-        return self.folder / "job.json"
-
-    def _write(self, job: Mapping[str, Any] | None) -> None:
-        self._job_file.write_text(json.dumps(job), encoding="utf-8")
-
-    def begin(self, job: Mapping[str, Any]) -> None:
-        """Give a process that was started with `preload` its job; its death is told by the answer that does not come."""
-        try:
-            self._write(job)
-        except OSError as e:
-            raise RunnerError(_NO_ROOM.format(e.strerror)) from e
-        with contextlib.suppress(BrokenPipeError):
-            self._in.write("\n")
-            self._in.flush()
-
-    @property
-    def _in(self) -> IO[str]:
-        assert self._process.stdin is not None
-        return self._process.stdin
-
-    @property
-    def _out(self) -> IO[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout
-
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request to a worker that runs an engine, and return its answer.
 
@@ -207,9 +96,10 @@ class TensorRtProcess:
             WorkerFault: it could not do it.
             RunnerError: it died.
         """
-        with contextlib.suppress(BrokenPipeError):  # its death is told by the answer that does not come
-            self._in.write(json.dumps(request) + "\n")
-            self._in.flush()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the worker died, which the missing answer reports
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -234,14 +124,15 @@ class TensorRtProcess:
                         phases.advance(name)
                     case {"progress": "finish", "phase": str(name)}:
                         phases.end(name)
-        raise RunnerError(self._death())
+        raise RunnerError(self._describe_death())
 
     def _messages(self) -> Iterator[dict[str, Any]]:
-        for line in self._out:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             yield json.loads(line)
 
-    def _death(self) -> str:
-        """Return how the worker ended without an answer."""
+    def _describe_death(self) -> str:
+        """Return how the worker ended without an answer, and what to do."""
         code = self._process.wait()
         self._stderr.seek(0)
         printed = self._stderr.read().decode(errors="replace").strip().splitlines()
@@ -249,33 +140,8 @@ class TensorRtProcess:
         if code >= 0:
             return f"the TensorRT process ended with exit code {code} and no answer.{last}"
         name = signal.Signals(-code).name
-        told = {
+        advice = {
             "SIGKILL": "Most often the system killed it because memory ran out: give it more, or a smaller --workspace-mib.",
             "SIGSEGV": "TensorRT itself crashed: try another --optimization-level or another release, and report it to NVIDIA.",
         }.get(name, "Run it again with -vv to see what TensorRT logged.")
-        return f"the TensorRT process was ended by {name}; nothing was written. {told}{last}"
-
-
-_early: dict[tuple[Path | None, str], TensorRtProcess] = {}  # by interpreter and runtime
-
-
-@contextlib.contextmanager
-def started_early(python: Path | None, runtime: str) -> Iterator[None]:
-    """Let a process import a runtime while the block does something else; `preloaded` takes it, and it ends with the block at last."""
-    process = TensorRtProcess(None, python, preload=runtime)
-    try:
-        process.start()
-    except RunnerError:  # told where the process is wanted
-        yield
-        return
-    _early[python, runtime] = process
-    try:
-        yield
-    finally:
-        if _early.pop((python, runtime), None):
-            process.discard()
-
-
-def preloaded(python: Path | None, runtime: str) -> TensorRtProcess:
-    """Return a process for `begin` that imports a runtime meanwhile, to be used in `with`: the one that was started early, or a new one."""
-    return _early.pop((python, runtime), None) or TensorRtProcess(None, python, preload=runtime)
+        return f"the TensorRT process was ended by {name}; nothing was written. {advice}{last}"
