@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from models import Model
 
-WORKER = Path(__file__).resolve().parents[2] / "optkit" / "tensorrt_worker.py"
+WORKER = Path(__file__).resolve().parents[2] / "optkit" / "tensorrt" / "worker"
 MIN_SECONDS, MIN_CALLS, WARMUP_CALLS = 0.5, 30, 10
 LARGEST_BATCH = 64  # of an engine's profile
 

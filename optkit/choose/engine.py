@@ -11,7 +11,7 @@ from optkit.errors import RunnerError, StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
 from optkit.stages.build_tensorrt import engine_precision
-from optkit.tensorrt_process import no_gpu_here
+from optkit.tensorrt.installed import why_no_gpu
 
 _HALF_QDQ_OPSET = 19  # https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
 
@@ -81,7 +81,7 @@ def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:
 
 def _refuse_unprovable(stage: BuildTensorRt) -> None:
     """Refuse `require` before the work where no engine can be looked into."""
-    if no_gpu := no_gpu_here(Path(stage.python) if stage.python else None):
+    if no_gpu := why_no_gpu(Path(stage.python) if stage.python else None):
         raise StageError(f"{stage.step}: require: the inspector sees layers on a GPU only: {no_gpu}")
 
 

@@ -15,7 +15,6 @@ from optkit.artifact import Artifact
 from optkit.bench import BenchSettings, measure, this_machine
 from optkit.check import TOLERANCES, Prover
 from optkit.check.parity import compare_outputs
-from optkit.check.tensorrt_rules import broken_rules
 from optkit.choose.keeping import accurate_enough
 from optkit.choose.workshop import AnyQuantize, Workshop
 from optkit.choose.worth import at_opt, worth
@@ -25,6 +24,7 @@ from optkit.runners import open_runner
 from optkit.stages import QuantizeDynamic, QuantizeStatic
 from optkit.stages.ort_quantizer import quantizing
 from optkit.stages.quantizing import has_attention
+from optkit.tensorrt.qdq_rules import broken_rules
 
 _NEAR = 1.25  # a candidate that is slower than the fastest by more is not measured again
 _SAME = 1.03  # latencies that differ by less are the same, and the first in the list is taken

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def build_engine(
-    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(help="An ONNX model, or a model source as `optkit export onnx` takes it.", show_default=False),
@@ -92,11 +91,6 @@ def build_engine(
 
     Example: optkit build-engine model.onnx -o model.plan --dim batch=1:8:64 --precision fp16 --runtime tensorrt-rtx
     """
-    from optkit.tensorrt_process import started_early
-
-    if model.endswith(".onnx") and precision is None and Path(model).is_file():  # else much is to be done before
-        context.with_resource(started_early(python.absolute() if python else None, runtime))
-
     from optkit.data import absolute_data
     from optkit.pipeline.single import check_output
     from optkit.stages import BuildTensorRt

@@ -15,7 +15,7 @@ from optkit.platforms import compute_capability, platforms
 from optkit.record import Document, Record
 from optkit.runners import obstacle
 from optkit.source import open_artifact
-from optkit.tensorrt_process import tensorrt_here
+from optkit.tensorrt.installed import find_installed
 
 
 class Inspection(Document):
@@ -160,9 +160,9 @@ def examine(triton: str | None = None, gpu: str | None = None, engines: Sequence
 def _tensorrt() -> TensorRtHere | None:
     if not any(map(deps.installed, ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"))):
         return None
-    here = tensorrt_here()
-    versions = {name: version for name, version in here.versions.items() if version}
-    return TensorRtHere(gpu=here.gpu, target=here.target, versions=versions, no_gpu=here.no_gpu)
+    found = find_installed()
+    versions = {name: version for name, version in found.versions.items() if version}
+    return TensorRtHere(gpu=found.gpu, target=found.target, versions=versions, no_gpu=found.no_gpu)
 
 
 def _triton(release: str) -> TritonRelease:
@@ -185,7 +185,7 @@ def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> Engi
     there = None
     if release:
         try:
-            target = compute_capability(gpu) if gpu else tensorrt_here().target
+            target = compute_capability(gpu) if gpu else find_installed().target
         except ValueError as e:
             raise RecipeError(f"--gpu: {e}") from e
         if target is None:

@@ -10,7 +10,8 @@ from optkit.engine import EngineFacts, LayerShare, load_refusal
 from optkit.errors import FeedError, RunnerError
 from optkit.findings import CallParts
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
-from optkit.tensorrt_process import TensorRtProcess, WorkerFault, no_gpu_here, tensorrt_here
+from optkit.tensorrt.installed import find_installed, why_no_gpu
+from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensors import Feed
 
 if TYPE_CHECKING:
@@ -142,16 +143,16 @@ def engine_obstacle(artifact: Artifact) -> str | None:
     engine = artifact.engine
     if engine is None:
         return "its passport says nothing of the engine. Build it with optkit."
-    no_gpu = no_gpu_here(_python(engine))  # asked first: it does not cost what importing TensorRT does
-    here = None if no_gpu else tensorrt_here(_python(engine))
-    if here is None or here.target is None:
+    no_gpu = why_no_gpu(_python(engine))  # first, because it does not cost the import of TensorRT
+    installed = None if no_gpu else find_installed(_python(engine))
+    if installed is None or installed.target is None:
         return f"an engine runs on a GPU only: {no_gpu}"
-    version = here.versions[engine.runtime]
+    version = installed.versions[engine.runtime]
     if version is None:
         return f"{engine.runtime} is not installed. Run: pip install 'optkit[{engine.runtime}]'"
-    if not here.pycuda:
+    if not installed.pycuda:
         return "pycuda, which runs engines, is not installed. Run: pip install pycuda"
-    return load_refusal(engine, engine.runtime, version, here.target)
+    return load_refusal(engine, engine.runtime, version, installed.target)
 
 
 def layer_shares(layers: list[dict[str, Any]]) -> tuple[LayerShare, ...]:

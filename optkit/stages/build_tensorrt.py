@@ -12,8 +12,9 @@ from optkit.data import absolute_data
 from optkit.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
 from optkit.errors import StageError
 from optkit.stages.base import Stage
-from optkit.stages.tensorrt_operators import refused_operators
-from optkit.tensorrt_process import TensorRtProcess, WorkerFault, keep_no_gpu, preloaded
+from optkit.tensorrt.installed import remember_why_no_gpu
+from optkit.tensorrt.process import TensorRtProcess, WorkerFault
+from optkit.tensorrt.unsupported_ops import describe_unsupported
 from optkit.tensors import DType, TensorSpec
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
@@ -84,15 +85,19 @@ class BuildTensorRt(Stage):
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Check names, profiles and precision, build in a process of its own, and keep what the passport must say."""
+        facts = onnx_file.facts(source.path)
+        precision = self._checked_precision(source.path, facts)
+        profiles = self._profiles(source)
         python = Path(self.python) if self.python else None
         try:
-            # It imports TensorRT while the file is read.
-            with preloaded(python, self.runtime) as worker:
-                built, profiles, precision = self._built(source, path, worker)
-        except BaseException:
+            with TensorRtProcess(self._job(source, path, profiles, precision, sorted(facts.nodes)), python) as worker:
+                built = worker.answer()
+        except BaseException as e:
             path.unlink(missing_ok=True)  # the engine of a build that was cancelled in its last moment
+            if isinstance(e, WorkerFault):
+                raise StageError(f"{e}{describe_unsupported(source.path, e.nodes) if e.nodes else ''}") from e
             raise
-        keep_no_gpu(python, built["no_gpu"])
+        remember_why_no_gpu(python, built["no_gpu"])
         ranges = [profile_dims(source.inputs, profile) for profile in profiles]
         engine = self._facts(built, source, profiles, precision)
         notes = [
@@ -102,29 +107,24 @@ class BuildTensorRt(Stage):
         artifact = self.artifact(source, path, source.precision, notes=notes, sha256=built["sha256"])
         return artifact.model_copy(update={"engine": engine, "dims": hull(ranges)})
 
-    def _built(
-        self, source: Artifact, path: Path, worker: TensorRtProcess
-    ) -> tuple[dict[str, Any], tuple[Profile, ...], EnginePrecision]:
-        """Check what was asked, and return the worker's answer with the profiles and the precision that it was asked for."""
-        facts = onnx_file.facts(source.path)
-        precision = engine_precision(source.path, facts.precision)
+    def _checked_precision(self, path: Path, facts: onnx_file.OnnxFacts) -> EnginePrecision:
+        """Return the precision of the file, which the engine will have.
+
+        Raises:
+            StageError: another one was requested, or TensorRT does not take the file's.
+        """
+        precision = engine_precision(path, facts.precision)
         if self.precision not in (None, precision):
             raise StageError(
-                f"{source.path.name} is {precision}, and precision lives in the ONNX file; an engine in {self.precision} cannot be "
+                f"{path.name} is {precision}, and precision lives in the ONNX file; an engine in {self.precision} cannot be "
                 f"built of it. Use optkit convert fp16, or optkit quantize --target tensorrt, first."
             )
         if onnx_file.DYNAMIC_OPS & set(facts.nodes):
             raise StageError(
-                f"{source.path.name} is quantized dynamically ({', '.join(sorted(onnx_file.DYNAMIC_OPS & set(facts.nodes)))}), "
+                f"{path.name} is quantized dynamically ({', '.join(sorted(onnx_file.DYNAMIC_OPS & set(facts.nodes)))}), "
                 f"which TensorRT does not have. Quantize it with --target tensorrt and calibration data."
             )
-        profiles = self._profiles(source)
-        worker.begin(self._job(source, path, profiles, precision, sorted(facts.nodes)))
-        try:
-            return worker.answer(), profiles, precision
-        except WorkerFault as e:
-            told = refused_operators(source.path, e.nodes) if e.nodes else ""
-            raise StageError(f"{e}{told}") from e
+        return precision
 
     def _profiles(self, source: Artifact) -> tuple[Profile, ...]:
         profiles = self.profiles or (default_profile(source.inputs, source.dims),)

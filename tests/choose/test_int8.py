@@ -11,7 +11,6 @@ from conftest import Make
 from optkit.artifact import Artifact, Passport, Precision
 from optkit.bench import Machine, this_machine
 from optkit.check import Prover, Requirements
-from optkit.check.tensorrt_rules import broken_rules
 from optkit.choose import int8, worth
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
@@ -19,6 +18,7 @@ from optkit.errors import StageError
 from optkit.findings import Quantization, SpeedUp, Stopped, Tolerance, Verdict
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
+from optkit.tensorrt.qdq_rules import broken_rules
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
 LINEAR = f"{zoo.HERE}:linear_feeds"

@@ -161,7 +161,7 @@ def test_a_file_that_parses_as_nothing_is_refused(
     """optkit's own reader refuses garbage first; TensorRT answers True to it, so the worker looks too."""
     garbage = tmp_path / "garbage.onnx"
     garbage.write_bytes(bytes(100))
-    monkeypatch.setattr("optkit.tensorrt_process.TensorRtProcess", _with({"onnx": str(garbage)}))
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TensorRtProcess", _with({"onnx": str(garbage)}))
     with pytest.raises(StageError, match="TensorRT finds no output in the model, so the file is damaged or empty"):
         BuildTensorRt(**RTX).run(linear, tmp_path / "out")
 
@@ -182,17 +182,17 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 def test_the_worker_trusts_nobody(case: str, linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own checks, on jobs that the stage would not write."""
     changed, message = OTHER[case]
-    monkeypatch.setattr("optkit.tensorrt_process.TensorRtProcess", _with(changed))
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TensorRtProcess", _with(changed))
     with pytest.raises(StageError, match=message):
         BuildTensorRt(**RTX).run(linear, tmp_path / "out")
 
 
 def _with(changed: dict[str, Any]) -> Any:
     """Return a process that gets another job than the stage wrote."""
-    from optkit.tensorrt_process import TensorRtProcess
+    from optkit.tensorrt.process import TensorRtProcess
 
     class Misled(TensorRtProcess):
-        def begin(self, job: Mapping[str, Any]) -> None:
-            super().begin({**job, **changed})
+        def __init__(self, job: Mapping[str, Any], python: Path | None = None) -> None:
+            super().__init__({**job, **changed}, python)
 
     return Misled

@@ -19,9 +19,9 @@ DIM = ("--dim", "batch=1:4:16")
 @pytest.fixture
 def no_gpu() -> None:
     """Skip where a GPU is: engines are proven there, and nothing is left unproven."""
-    from optkit.tensorrt_worker import driver
+    from optkit.tensorrt.worker.runtimes import find_gpu
 
-    if driver()[0]:
+    if find_gpu()[0]:
         pytest.skip("a GPU is here")
 
 

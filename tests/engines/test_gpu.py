@@ -23,7 +23,7 @@ from optkit.runners.base import CallPlan, Device
 from optkit.runners.tensorrt import TensorRtRunner
 from optkit.source import open_artifact
 from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeStatic
-from optkit.tensorrt_process import tensorrt_here
+from optkit.tensorrt.installed import find_installed
 from optkit.tensors import DimRange, corners
 
 pytestmark = pytest.mark.gpu
@@ -33,7 +33,7 @@ RULE = CallPlan(drop_s=0.02, drop_calls=3, block_s=0.1, block_calls=20)
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def runtime(request: pytest.FixtureRequest) -> str:
-    here = tensorrt_here(Path(PYTHON) if PYTHON else None)
+    here = find_installed(Path(PYTHON) if PYTHON else None)
     need(here.versions[request.param] and here.pycuda, f"{request.param} or pycuda is not installed")
     if request.param == "tensorrt-rtx" and here.target not in ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"):
         pytest.skip(f"TensorRT-RTX does not build for {here.target}")

@@ -18,12 +18,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from project import CommandLine, files_below
 
-from optkit import tensorrt_process
 from optkit.artifact import Artifact
 from optkit.errors import RunnerError, StageError
 from optkit.progress import reporting
 from optkit.stages import BuildTensorRt
-from optkit.tensorrt_process import TensorRtProcess
+from optkit.tensorrt import process as worker_process
+from optkit.tensorrt.installed import forget
+from optkit.tensorrt.process import WORKER, TensorRtProcess
 
 RTX = BuildTensorRt(runtime="tensorrt-rtx")
 
@@ -40,7 +41,7 @@ def at_each(kind: str, monkeypatch: pytest.MonkeyPatch, act: Any) -> list[Tensor
                     act(self)
                 yield message
 
-    monkeypatch.setattr("optkit.tensorrt_process.TensorRtProcess", Watched)
+    monkeypatch.setattr("optkit.stages.build_tensorrt.TensorRtProcess", Watched)
     return started
 
 
@@ -84,7 +85,7 @@ def test_ctrl_c_cancels_the_build_through_tensorrt(
     with pytest.raises(KeyboardInterrupt):
         RTX.run(linear, tmp_path / "out")
     assert started[0]._process.returncode == 0, "it was killed, where it should have answered that it is cancelled"
-    assert time.perf_counter() - before < tensorrt_process._GRACE_S
+    assert time.perf_counter() - before < worker_process._GRACE_S
     assert files_below(tmp_path / "out") == set()
     assert not started[0].folder.exists()
 
@@ -160,7 +161,7 @@ def test_the_end_of_the_parent_is_the_end_of_the_worker(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     job.write_text('{"task": "sleep"}')
     code = (
-        "import sys, threading, time; sys.path.insert(0, sys.argv[1]); import optkit.tensorrt_worker as w; w.GRACE_S = 0.2\n"
+        "import sys, threading, time; sys.path.insert(0, sys.argv[1]); import optkit.tensorrt.worker.jobs as w; w.GRACE_S = 0.2\n"
         "threading.Thread(target=w.watch_input, args=(threading.Event(),), daemon=True).start(); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(Path(__file__).parents[2])], stdin=subprocess.PIPE)
@@ -174,36 +175,18 @@ def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
 ) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text("import sys\nprint('out of luck', file=sys.stderr)\nsys.exit(7)\n")
-    monkeypatch.setattr(tensorrt_process, "WORKER", worker)
+    monkeypatch.setattr(worker_process, "WORKER", worker)
     with pytest.raises(RunnerError, match=r"ended with exit code 7 and no answer\. Its last words: out of luck"):
         RTX.run(linear, tmp_path / "out")
 
 
-@pytest.mark.parametrize("runtime", ["auto", "tensorrt"])
-def test_a_process_that_gets_no_job_ends_by_itself(runtime: str) -> None:
-    """What was asked was refused while it imported; a runtime that is not there is told only to a job."""
-    with TensorRtProcess(None, preload=runtime) as worker:
-        pass
-    assert worker._process.returncode == 0
-    assert not worker.folder.exists()
-
-
 @pytest.mark.parametrize("arguments", [["--dim", "batch=0:4:16"], ["--require", "fp16=2"], ["--runtime", "magic"]])
-def test_a_process_that_was_started_early_ends_with_a_command_that_is_refused(
+def test_a_command_that_is_refused_starts_no_process(
     arguments: list[str], linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
 ) -> None:
-    started: list[TensorRtProcess] = []
-
-    class Kept(TensorRtProcess):
-        def start(self) -> None:
-            super().start()
-            started.append(self)
-
-    monkeypatch.setattr(tensorrt_process, "TensorRtProcess", Kept)
+    monkeypatch.setattr(worker_process.subprocess, "Popen", None)
     found = optkit("build-engine", linear.path, "-o", tmp_path / "m.plan", *arguments)
-    assert (found.code, len(started)) == (2, 1)
-    assert started[0]._process.poll() is not None
-    assert not started[0].folder.exists()
+    assert found.code == 2
     assert not (tmp_path / "m.plan").exists()
 
 
@@ -219,8 +202,8 @@ def test_a_build_starts_one_process(
             started.append(args)
             super().__init__(*args, **kwargs)
 
-    tensorrt_process.forget()
-    monkeypatch.setattr(tensorrt_process.subprocess, "Popen", Counted)
+    forget()
+    monkeypatch.setattr(worker_process.subprocess, "Popen", Counted)
     found = optkit(
         "build-engine", linear.path, "-o", tmp_path / "m.plan", "--dim", "batch=1:4:16", "--runtime", "tensorrt-rtx"
     )
@@ -268,6 +251,22 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path, monkeypatch
         assert "versions" in worker.answer()
 
 
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_no_module_of_optkit_stands_in_for_one_that_tensorrt_imports(
+    safe_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python puts a folder that it runs on the path of imports, with PYTHONSAFEPATH too; the modules in it have common names."""
+    (tmp_path / "tensorrt.py").write_text(
+        "import importlib.util\n"
+        "names = ('session', 'network', 'jobs', 'process', 'qdq_rules')\n"
+        "__version__ = [name for name in names if importlib.util.find_spec(name)]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONSAFEPATH", safe_path)
+    with TensorRtProcess({"task": "facts", "versions": True}) as worker:
+        assert worker.answer()["versions"]["tensorrt"] == []
+
+
 def test_whether_a_gpu_is_here_does_not_cost_the_import_of_tensorrt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,13 +294,16 @@ def test_an_interpreter_without_tensorrt_is_told(linear: Artifact, tmp_path: Pat
 
 
 def test_the_worker_is_python_3_8_and_needs_nothing_of_optkit() -> None:
-    tree = ast.parse(tensorrt_process.WORKER.read_text(), feature_version=(3, 8))
-    imported = {
-        name.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
-    }
-    imported |= {str(node.module).partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    trees = {path.stem: ast.parse(path.read_text(), feature_version=(3, 8)) for path in WORKER.glob("*.py")}
+    assert len(trees) > 10
+    nodes = [node for tree in trees.values() for node in ast.walk(tree)]
+    imported = {name.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    sources = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported |= {str(node.module).partition(".")[0] for node in sources if node.level == 0}
     assert imported - sys.stdlib_module_names == {"numpy", "pycuda"}  # and TensorRT, by name
-    assert not _later_than_3_8(tree)
+    assert {node.level for node in sources} == {0, 1}  # 2 would be a module of optkit
+    assert {node.module for node in sources if node.level} <= set(trees)
+    assert not {name: found for name, tree in trees.items() if (found := _later_than_3_8(tree))}
     assert _later_than_3_8(ast.parse("zip(a, b, strict=True)\n'x'.removeprefix('y')\nx: int | None = 1")) == {
         "strict", "removeprefix", "annotation of x"
     }  # fmt: skip

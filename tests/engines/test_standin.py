@@ -17,7 +17,7 @@ from conftest import Make
 from onnx import TensorProto, helper
 from project import CommandLine, files_below
 
-from optkit import onnx_file, tensorrt_process, tensorrt_worker
+from optkit import onnx_file
 from optkit.artifact import Artifact, Precision, read_passport
 from optkit.check import Prover, Requirements
 from optkit.choose.engine import layer_notes
@@ -33,6 +33,9 @@ from optkit.runners.tensorrt import TensorRtRunner, layer_shares
 from optkit.serving import TritonServing
 from optkit.serving.golden import read_golden
 from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic
+from optkit.tensorrt.installed import forget
+from optkit.tensorrt.process import WORKER
+from optkit.tensorrt.worker.layers import types_of
 from optkit.tensors import corners
 
 HERE = Path(__file__).absolute().parents[1] / "standin"
@@ -45,10 +48,10 @@ def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Let workers find a stand-in for this release, and a GPU."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.setenv("STANDIN_TENSORRT", request.param)
-    tensorrt_process.forget()
+    forget()
     monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
     yield request.param
-    tensorrt_process.forget()
+    forget()
 
 
 # What a release does not have: its classes must not have it either.
@@ -112,7 +115,7 @@ def test_int8_is_a_flag_in_8_6_and_no_calibrator_is_used(release: str, make: Mak
     assert engine.engine
     assert engine.engine.precision == "int8+fp16"
     assert told["flags"] == (["FP16", "INT8"] if release == "8.6" else [])
-    text = tensorrt_process.WORKER.read_text()
+    text = "".join(path.read_text() for path in WORKER.glob("*.py"))
     assert not [word for word in ("calibrator", "IInt8", "dynamic_range") if word in text]
 
 
@@ -351,14 +354,14 @@ def test_an_engine_of_another_release_or_gpu_is_refused_from_its_passport(
 ) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     monkeypatch.setenv("STANDIN_SM", "90")
-    tensorrt_process.forget()
+    forget()
     version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
     sentence = f"built by TensorRT {version} for sm_86, this is TensorRT {version} on sm_90: rebuild with --runtime tensorrt on that GPU"
     with pytest.raises(RunnerError, match=sentence), open_runner(engine, Device.CUDA):
         pass
     monkeypatch.setenv("STANDIN_SM", "86")
     monkeypatch.setenv("STANDIN_TENSORRT", "10" if release != "10" else "11")
-    tensorrt_process.forget()
+    forget()
     with (
         pytest.raises(RunnerError, match=f"built by TensorRT {version} for sm_86, this is TensorRT 1"),
         open_runner(engine, Device.CUDA),
@@ -449,11 +452,11 @@ def test_where_the_inspector_tells_no_type_the_weights_do() -> None:
     """As TensorRT 8.6.0 wrote it on an H200 of an INT8 convolution of dynamic shape, without a context."""
     end = [{"Name": "x", "Dimensions": [-1, 1, 6, 6], "Format/Datatype": "N/A due to dynamic shapes"}]
     layer = {"LayerType": "CaskConvolution", "Inputs": end, "Outputs": end, "Weights": {"Type": "Int8", "Count": 9}}
-    assert tensorrt_worker.types_of(layer) == ["int8"]
-    assert tensorrt_worker.types_of(layer | {"Weights": {"Type": "Half", "Count": 9}}) == ["fp16"]
-    assert tensorrt_worker.types_of(layer | {"Weights": {}}) == []
+    assert types_of(layer) == ["int8"]
+    assert types_of(layer | {"Weights": {"Type": "Half", "Count": 9}}) == ["fp16"]
+    assert types_of(layer | {"Weights": {}}) == []
     static = [{"Name": "y", "Format/Datatype": "Row major linear FP32"}]
-    assert tensorrt_worker.types_of(layer | {"Outputs": static}) == ["fp32"]
+    assert types_of(layer | {"Outputs": static}) == ["fp32"]
 
 
 def test_layers_that_only_move_data_are_not_counted() -> None:

@@ -1,4 +1,4 @@
-"""What TensorRT asks of an ONNX model with Q/DQ nodes, as rules over the graph; each has an id, and names the node that breaks it.
+"""What TensorRT requires of an ONNX model with Q/DQ nodes, as rules over the graph; each has an id, and names the node that breaks it.
 
 TensorRT reads explicit quantization only: symmetric INT8 in QuantizeLinear and DequantizeLinear pairs. ONNX Runtime's defaults break
 several of these rules, and TensorRT then refuses the file, or builds an engine that is not in INT8.

@@ -17,10 +17,10 @@ from onnx import helper, numpy_helper
 
 from optkit import deps
 from optkit.artifact import Artifact
-from optkit.check.tensorrt_rules import RULES, broken_rules
 from optkit.data import Feeds
 from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeDynamic, QuantizeStatic
+from optkit.tensorrt.qdq_rules import RULES, broken_rules
 from optkit.tensors import DimRange, TensorSpec
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)

@@ -1,0 +1,16 @@
+"""Start the worker: `python optkit/tensorrt/worker JOB.json`.
+
+Python puts a folder that it runs on the path of imports, where a module such as `build` could be taken for a package of that name. So the
+folder is taken off the path, and the worker is imported as a package, which finds its own modules. They are also read from their compiled files.
+"""
+
+import importlib
+import os
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    importlib.import_module("worker")
+    del sys.path[0]
+    importlib.import_module("worker.jobs").run(sys.argv[1])

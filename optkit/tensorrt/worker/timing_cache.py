@@ -1,0 +1,43 @@
+"""The timings of TensorRT's kernels that one build keeps for the next one on the same GPU."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .protocol import Json
+
+
+def open_timing_cache(config: Any, job: Json, runtime: str, trt: Any, gpu: Json | None, notes: list[str]) -> str | None:
+    """Give the builder the timings of earlier builds, and return the file to keep the new ones in; None where none are kept."""
+    if not job["timing_cache"] or runtime == "tensorrt-rtx" or not hasattr(config, "set_timing_cache"):
+        return None
+    path = str(job["timing_cache"])
+    if job["timing_cache_default"] and gpu:  # a folder: one file for each GPU, release and driver
+        key = "{}-{}-driver{}".format(gpu["name"], trt.__version__, gpu["driver"])
+        path = os.path.join(path, "".join(c if c.isalnum() or c in "-._" else "_" for c in key) + ".timing")
+    try:
+        with open(path, "rb") as file:
+            blob = file.read()
+    except OSError:
+        blob = b""
+    cache = config.create_timing_cache(blob)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        notes.append(f"timing cache {path}: made by another TensorRT, GPU or driver; ignored, and written anew")
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return path
+
+
+def keep_timing_cache(config: Any, path: str, notes: list[str]) -> None:
+    """Write the timings for the next build, whole or not at all; a failure is a note, since the engine is there all the same."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(cache.serialize())
+        os.replace(temporary, path)
+    except OSError as e:
+        notes.append(f"timing cache {path}: could not be written ({e.strerror})")
