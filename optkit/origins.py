@@ -14,7 +14,6 @@ from optkit.artifact import hash_of, sha256_of
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
 from optkit.forward import torchscript_notices_off
-from optkit.model_names import the_model
 
 if TYPE_CHECKING:
     import torch
@@ -286,7 +285,7 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
     if path.suffix == ".onnx":
         raise ModelError(f"{target}: an ONNX model holds no nn.Module; expected {_EXPECTED}")
     if path.suffix == ".py":
-        return Factory(f"{path}:{the_model(path)}", named=False)
+        return Factory(f"{path}:{user_code.the_model(path)}", named=False)
     return Factory(user_code.absolute_target(target, base))
 
 

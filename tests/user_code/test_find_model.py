@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from optkit.errors import ModelError
-from optkit.model_names import the_model
+from optkit.user_code import the_model
 
 NET = """
 import torch

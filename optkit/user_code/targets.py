@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from optkit.errors import ModelError, first_line
-from optkit.from_source import FromSource, forget_changed, import_from_source
+from optkit.user_code.loader import FromSource, forget_changed, import_from_source
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -231,6 +231,6 @@ def current_line() -> str | None:
 
 
 def _is_users(filename: str) -> bool:
-    ours = str(Path(__file__).parent)
+    ours = str(Path(__file__).parent.parent)
     installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)
     return not (installed or filename.startswith((ours, sys.base_prefix, "<")))

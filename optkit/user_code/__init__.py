@@ -1,0 +1,29 @@
+"""The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
+
+from optkit.user_code.find_model import the_model
+from optkit.user_code.targets import (
+    absolute_target,
+    code_files,
+    code_sha256,
+    current_line,
+    defines,
+    describe,
+    last_line_in,
+    load,
+    split_target,
+    target_fault,
+)
+
+__all__ = [
+    "absolute_target",
+    "code_files",
+    "code_sha256",
+    "current_line",
+    "defines",
+    "describe",
+    "last_line_in",
+    "load",
+    "split_target",
+    "target_fault",
+    "the_model",
+]
