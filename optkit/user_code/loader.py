@@ -49,10 +49,10 @@ class UserFolder:
         self.files: dict[str, Path] = {}  # module -> its file, where that was given and not found by the name
         self.before: list[str] = []  # what the user's code itself put on `sys.path`, ahead of what was there
         self.after: list[str] = []  # and behind it
-        self._known: Sequence[str] = tuple(sys.path)
+        self.known_path: Sequence[str] = tuple(sys.path)  # without what the user's code has put there
         self._others: set[str] = (
             set()
-        )  # names that are none of its own, so that an import in `forward` costs no look into the folder
+        )  # names that are none of its own: an import in `forward` costs no look into the folder
         self._code: dict[str, str] = {}  # module -> the hash of its code when it was imported
         self.builtins = vars(builtins) | {"__import__": self._import}
 
@@ -70,14 +70,13 @@ class UserFolder:
         changed = any(isinstance(loader, FromSource) and not loader.is_current() for loader in loaders)
         if changed or (full in sys.modules and self._code.get(full, code) != code):
             for key in loaded:  # all, for each may hold what it took from another
-                del sys.modules[key]
+                sys.modules.pop(key, None)
         if self.package not in sys.modules:
             package = ModuleSpec(self.package, None, is_package=True)
             package.submodule_search_locations = [str(self.folder)]
             sys.modules[self.package] = importlib.util.module_from_spec(package)
         if file:
             self.files[full] = file
-        self._known = tuple(sys.path)
         self._others.clear()
         with _running(self):
             module = importlib.import_module(full)
@@ -93,24 +92,27 @@ class UserFolder:
             )
         if name.rpartition(".")[0] != self.package:
             return find_in(path, name, _Private)
-        self._learn_path()
+        self.learn_path()
         return find_neighbour([*self.before, str(self.folder)], self.after, name, _Private)
 
     def owns(self, top: str, importer: str) -> bool:
         """Whether a file of the folder means one of its neighbours by a name."""
         full = f"{self.package}.{top}"
-        if full == importer and is_installed(
-            top, [str(self.folder)]
-        ):  # a file that is called as a library, and imports that
+        if top in self._others:
             return False
-        return full in sys.modules or self.find(full, ()) is not None
+        if full == importer:  # a file that is called as a library imports that
+            return not is_installed(top, [str(self.folder)])
+        if full in sys.modules or self.find(full, ()):
+            return True
+        self._others.add(top)
+        return False
 
-    def _learn_path(self) -> None:
+    def learn_path(self) -> None:
         """Take over what the user's code has put on `sys.path`."""
         path = list(sys.path)
-        start = next((i for i, entry in enumerate(path) if entry in self._known), len(path))
+        start = next((i for i, entry in enumerate(path) if entry in self.known_path), len(path))
         for new, kept in ((path[:start], self.before), (path[start:], self.after)):
-            entries = (str(Path(entry).absolute()) for entry in new if entry not in self._known and is_users(entry))
+            entries = (str(Path(entry).absolute()) for entry in new if entry not in self.known_path and is_users(entry))
             kept += [entry for entry in entries if entry not in (*self.before, *self.after)]
 
     def _import(
@@ -125,10 +127,8 @@ class UserFolder:
         top = name.partition(".")[0]
         from_c = isinstance(fromlist, list) and not fromlist  # PyImport_Import, which takes the answer from sys.modules
         importer = (globals or {}).get("__name__", "")
-        if not level and (from_c or top in self._others or not self.owns(top, importer)):
-            module = builtins.__import__(name, globals, locals, fromlist or (), level)
-            self._others.add(top)
-            return module
+        if not level and (from_c or not self.owns(top, importer)):
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
         try:
             with _finding():
                 full = name if level else f"{self.package}.{name}"
@@ -228,12 +228,14 @@ def _finding() -> Iterator[None]:
 @contextlib.contextmanager
 def _running(folder: UserFolder | None) -> Iterator[None]:
     before = tuple(sys.path)
+    if folder:
+        folder.known_path = before
     try:
         with _finding():
             yield
     finally:
         if folder:
-            folder._learn_path()
+            folder.learn_path()
         for entry in [entry for entry in sys.path if entry not in before and is_users(entry)]:
             sys.path.remove(entry)
             sys.path_importer_cache.pop(entry, None)

@@ -176,7 +176,7 @@ def _imported(where: str) -> ModuleType:
     folder, module = module_of(file)
     if str(folder) in sys.path and not is_users(str(folder)):
         return importlib.import_module(module)
-    private = module if module.count(".") == len(file.relative_to(folder).parts) - 1 else module.replace(".", "_")
+    private = module if module.count(".") == len(file.relative_to(folder).parts) - 1 else module.replace(".", "_dot_")
     return user_folder(folder).load(private, file, code)
 
 

@@ -391,3 +391,21 @@ def test_files_that_are_imported_in_every_way_belong_to_the_code(write: Write) -
     """
     expected = {"a", "b", "c/__init__", "c/d", "c/e", "f/__init__", "f/g", "h", "m"}
     assert set(user_code.code_files(str(write("m.py", body)))) == {f"{name}.py" for name in expected}
+
+
+def test_two_files_mean_different_things_by_the_name_of_one_of_them(write: Write) -> None:
+    write("colorsys.py", "import colorsys\nMINE = colorsys.rgb_to_hsv")
+    assert user_code.load(f"{write('m.py', 'import colorsys' + chr(10) + 'MINE = colorsys.MINE')}:MINE")
+
+
+def test_files_whose_names_differ_in_a_dot_are_two(write: Write) -> None:
+    for name in ("net.v2", "net_v2"):
+        assert user_code.load(f"{write(f'{name}.py', f'NAME = {name!r}')}:NAME") == name
+
+
+def test_a_neighbour_that_is_written_later_is_found(write: Write) -> None:
+    body = "try:\n    import written_later as found\nexcept ImportError:\n    found = None\n"
+    file = write("m.py", body)
+    assert user_code.load(f"{file}:found") is None
+    write("written_later.py")
+    assert user_code.load(f"{file}:found") is not None
