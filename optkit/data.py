@@ -2,9 +2,10 @@
 
 import functools
 import operator
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
@@ -83,7 +84,8 @@ class Feeds:
         feeds, number = iter(self._read()), 0
         while True:
             try:
-                feed = next(feeds)
+                with user_code.running(self._code):
+                    feed = next(feeds)
             except StopIteration:
                 return
             except OptkitError:
@@ -101,11 +103,17 @@ class Feeds:
         return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
+    def _code(self) -> Any:
+        """What the target names, where it is code."""
+        return user_code.load(self.target) if _is_code(self.target) else None
+
+    @functools.cached_property
     def _called(self) -> Iterable[object]:
         """What the user's function gave; it is called once, or at each reading where it gives an iterator."""
-        given = user_code.load(self.target)
+        given = self._code
         try:
-            found = given() if callable(given) else given
+            with user_code.running(given):
+                found = given() if callable(given) else given
         except (Exception, SystemExit) as e:
             raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(found, Iterable):
@@ -156,8 +164,9 @@ def data_fault(target: str) -> str | None:
 
 def absolute_data(target: str, base: Path) -> str:
     """Return a data source with its path made absolute; a relative one starts at `base`."""
-    if (base / target).exists() or ":" not in target:
-        return str((base / target).absolute())
+    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+    if path.exists() or ":" not in target:
+        return str(path.absolute())
     return user_code.absolute_target(target, base)
 
 

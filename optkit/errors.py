@@ -61,3 +61,11 @@ class RunnerError(OptkitError):
 def first_line(error: BaseException) -> str:
     """Return the first non-empty line of an error, or its type's name where it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is what an error comes from: Python 3.11 wraps it in a RuntimeError where a class is being made."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__ or found.__context__
+    return found is not None

@@ -97,7 +97,8 @@ class Factory(Origin):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
-                module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
+                with user_code.running(factory):
+                    module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
             except (Exception, SystemExit) as e:
                 raise ModelError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(module, torch.nn.Module):
@@ -130,7 +131,7 @@ class Factory(Origin):
             for relative, file in user_code.code_files(where).items():
                 (folder / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / relative)
-        module = Path(where).stem if where.endswith(".py") else where
+        module = user_code.module_name(where)
         made = ", ".join(f"{key}={value!r}" for key, value in args.items())
         return [f"from {module} import {name}", "", "torch.manual_seed(0)", f"model = {name}({made})"]
 
@@ -273,7 +274,7 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
     Raises:
         ModelError: it names none.
     """
-    path = Path(os.path.abspath(base / target))  # noqa: PTH100 - resolves `..` without following links
+    path = Path(os.path.abspath(base / os.path.expanduser(target)))  # noqa: PTH100, PTH111 - resolves `..` without following links
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{target}: is a directory without config.json; expected {_EXPECTED}")
@@ -297,8 +298,9 @@ def call_example(target: str) -> object:
     """
     found: Any = user_code.load(target)
     try:
-        return found() if callable(found) else found
-    except Exception as e:
+        with user_code.running(found):
+            return found() if callable(found) else found
+    except (Exception, SystemExit) as e:
         raise ModelError(f"{target}: raised {user_code.describe(e)}") from e
 
 

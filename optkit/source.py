@@ -76,7 +76,9 @@ def absolute_source(target: str, base: Path) -> str:
     Raises:
         ModelError: it names nothing that a model can come from.
     """
-    return os.path.abspath(base / target) if is_onnx(target) else open_origin(target, base).target  # noqa: PTH100
+    if is_onnx(target):
+        return os.path.abspath(base / os.path.expanduser(target))  # noqa: PTH100, PTH111 - as the targets of code
+    return open_origin(target, base).target
 
 
 def source_fault(target: str) -> str | None:
@@ -141,7 +143,7 @@ def make_source(
         ModelError: it cannot be built, loaded or run, or the names do not fit what it returns.
     """
     origin = open_origin(target)
-    weights = Path(os.path.abspath(weights)) if weights else None  # noqa: PTH100 - one spelling, as that of the target
+    weights = Path(os.path.abspath(os.path.expanduser(weights))) if weights else None  # noqa: PTH100, PTH111 - one spelling, as that of the target
     if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
     module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))

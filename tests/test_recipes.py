@@ -26,8 +26,7 @@ METHODS = ("minmax", "entropy", "percentile")
 
 def recipe(name: str) -> ModuleType:
     """Return the recipe's module, the very one that optkit imports."""
-    user_code.load(f"{RECIPES / name}.py:build")
-    return sys.modules[f"optkit_user_{name}"]
+    return sys.modules[user_code.load(f"{RECIPES / name}.py:build").__module__]
 
 
 @pytest.fixture(scope="module", params=INPUTS)

@@ -38,7 +38,8 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
         return outputs
 
     try:
-        value = callee(predict)
+        with user_code.running(callee):
+            value = callee(predict)
     except FeedError as e:
         raise FeedError(f"{function}: called predict with what is no feed: {str(e).removeprefix('feed: ')}") from e
     except OptkitError:

@@ -29,9 +29,10 @@ from optkit.cli import (
     serve,
 )
 from optkit.cli.output import print_error
-from optkit.errors import OptkitError
+from optkit.errors import OptkitError, interrupted
 
 _BUG = 3
+_INTERRUPTED = 130
 _GARBAGE_AFTER = 10_000  # new objects
 
 
@@ -105,9 +106,13 @@ def main() -> NoReturn:
     except OptkitError as e:
         if "--debug" in sys.argv:
             _print_traceback()
+        if interrupted(e):
+            sys.exit(_INTERRUPTED)
         print_error(f"{e}{_with_added(e.add)}")
         sys.exit(2)
-    except Exception:
+    except Exception as e:
+        if interrupted(e):
+            sys.exit(_INTERRUPTED)
         _print_traceback()
         print_error("this is a bug in optkit. Please report it with the lines above.")
         sys.exit(_BUG)

@@ -67,7 +67,8 @@ def called(
         RunnerError: it failed, or gave something else.
     """
     try:
-        given = function(feed)
+        with user_code.running(function):
+            given = function(feed)
     except (Exception, SystemExit) as e:
         raise RunnerError(f"{where}: raised {user_code.describe(e)}") from e
     if not isinstance(given, Mapping):

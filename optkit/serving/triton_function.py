@@ -22,7 +22,7 @@ from optkit.serving.triton_contract import described_contract
 from optkit.serving.triton_folder import TritonModel, write_files, write_model
 from optkit.serving.triton_python import python_files
 from optkit.tensors import DimRange, dimension_faults
-from optkit.user_code import split_target
+from optkit.user_code import module_name, split_target
 
 _TRIAL_LIMIT_S = 300.0
 _TRIAL = """
@@ -105,12 +105,17 @@ def _try_alone(model: FunctionModel, files: Mapping[str, Path | bytes], golden: 
         StageError: it fails there, or gives another answer: it needs a file that is not carried.
     """
     where, function = split_target(model.target)
-    module = Path(where).stem if where.endswith(".py") else where
     with tempfile.TemporaryDirectory(prefix="optkit-function-") as name:
         folder = Path(name)
         write_files(folder, files)
         write_golden(Golden(golden.inputs, {}, golden.tolerance), folder / "feed.npz")
-        arguments = [str(folder / "code"), module, function, str(folder / "feed.npz"), str(folder / "answer.npz")]
+        arguments = [
+            str(folder / "code"),
+            module_name(where),
+            function,
+            str(folder / "feed.npz"),
+            str(folder / "answer.npz"),
+        ]
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-c", _TRIAL, *arguments],

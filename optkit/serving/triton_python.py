@@ -11,7 +11,7 @@ from optkit.serving.triton_config import describe_tensor, instance_group
 from optkit.serving.triton_contract import TritonContract
 from optkit.serving.triton_settings import Instances
 from optkit.tensors import TensorSpec
-from optkit.user_code import code_files, split_target
+from optkit.user_code import code_files, module_name, split_target
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -42,7 +42,7 @@ def python_files(
     """
     where, name = split_target(function)
     settings = {
-        "module": Path(where).stem if where.endswith(".py") else where,
+        "module": module_name(where),
         "function": name,
         "batched": batched,
         "together": together,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from optkit.artifact import Artifact, Format, Precision, sha256_of
-from optkit.errors import StageError
+from optkit.errors import StageError, interrupted
 from optkit.record import Record
 from optkit.tensors import TensorSpec
 
@@ -78,6 +78,8 @@ class Stage(Record, abc.ABC):
         try:
             artifact = self.make(source, out_dir.absolute() / (filename or self.filename))
         except StageError as e:
+            if interrupted(e):
+                raise KeyboardInterrupt from e
             raise StageError(f"{self.step}: {e}") from e
         if artifact.format is not self.produces or not artifact.path.is_file():
             raise AssertionError(f"{type(self).__name__} declares {self.produces} but made {artifact}")

@@ -1,68 +1,253 @@
-"""Files of a folder imported as their source says, whatever bytecode lies beside them, and anew once one of them has changed.
+"""How the user's files are imported: their neighbours first, and seen by nobody else.
 
-Python takes cached bytecode for a source of the same size and the same second, so a file that was rewritten at once would run as it was
-before, under the hash of what it is now. No `__pycache__` is left in the folder either.
+The files of a folder live in `sys.modules` below a package of that folder's own, as `optkit_user_1a2b3c4d.model`. Each has its own
+`__import__`, which looks among its neighbours first, whenever and in whatever thread the import is made. Nothing is added to `sys.path`,
+so libraries find what is installed and never a file of the user's, and two folders may both hold a `utils.py`.
+
+What is imported by its plain name through a library (`importlib.import_module("models")`, or a pickle of `models.Net`) is found while
+optkit calls the user's code: see `running`.
 """
 
-import functools
+import builtins
+import contextlib
 import hashlib
+import importlib
 import importlib.abc
-import importlib.machinery
+import importlib.util
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import CodeType
+from types import ModuleType
+from typing import Any
 
+from optkit.user_code.lines import is_users
+from optkit.user_code.neighbours import FromSource, find_in, find_neighbour, is_installed
 
-class FromSource(importlib.machinery.SourceFileLoader):
-    """Compiles the file at each import, and remembers what it read."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Return the code of the file as it is now."""
-        path = self.get_filename(fullname)
-        source = self.get_data(path)
-        self._read = hashlib.sha256(source).digest()
-        return self.source_to_code(source, path)
-
-    def is_current(self) -> bool:
-        """Whether the file still holds what was imported."""
-        try:
-            return hashlib.sha256(self.get_data(self.path)).digest() == self._read
-        except OSError:
-            return False
-
-
-_LOADERS = (
-    (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
-    (FromSource, importlib.machinery.SOURCE_SUFFIXES),
+_PREFIX = "optkit_user_"
+# What imports a module for its caller, by the name that it is given.
+_FOR_OTHERS = (
+    "_frozen_importlib",
+    "importlib",
+    "pickle",
+    "pkgutil",
+    "torch.serialization",
+    "joblib",
+    "cloudpickle",
+    "dill",
 )
+_CHANGING = threading.Lock()
 
 
-@functools.cache
-def import_from_source(folder: Path, belongs: Callable[[str], bool]) -> None:
-    """Import what lies in a folder or below it from its source from now on, where `belongs` says so of a path."""
-    files = importlib.machinery.FileFinder.path_hook(*_LOADERS)
+class UserFolder:
+    """A folder of the user's, whose files import one another before anything else."""
 
-    def hook(path: str) -> importlib.abc.PathEntryFinder:
-        if not (Path(path).is_relative_to(folder) and belongs(path)):
-            raise ImportError(path)
-        return files(path)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = _PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self.files: dict[str, Path] = {}  # module -> its file, where that was given and not found by the name
+        self.before: list[str] = []  # what the user's code itself put on `sys.path`, ahead of what was there
+        self.after: list[str] = []  # and behind it
+        self.known_path: Sequence[str] = tuple(sys.path)  # without what the user's code has put there
+        self._others: set[str] = (
+            set()
+        )  # names that are none of its own: an import in `forward` costs no look into the folder
+        self._code: dict[str, str] = {}  # module -> the hash of its code when it was imported
+        self.builtins = vars(builtins) | {"__import__": self._import}
 
-    sys.path_hooks.insert(0, hook)
-    for known in [path for path in sys.path_importer_cache if Path(path).is_relative_to(folder)]:
-        del sys.path_importer_cache[known]
+    def load(self, name: str, file: Path | None, code: str) -> ModuleType:
+        """Import a module once for each state of its code.
+
+        Args:
+            name: as the folder's files import it.
+            file: where that was given.
+            code: the hash of all that it imports from the folder.
+        """
+        full = f"{self.package}.{name}"
+        loaded = [key for key in list(sys.modules) if key.startswith(f"{self.package}.")]
+        loaders = [getattr(getattr(sys.modules[key], "__spec__", None), "loader", None) for key in loaded]
+        changed = any(isinstance(loader, FromSource) and not loader.is_current() for loader in loaders)
+        if changed or (full in sys.modules and self._code.get(full, code) != code):
+            for key in loaded:  # all, for each may hold what it took from another
+                sys.modules.pop(key, None)
+        if self.package not in sys.modules:
+            package = ModuleSpec(self.package, None, is_package=True)
+            package.submodule_search_locations = [str(self.folder)]
+            sys.modules[self.package] = importlib.util.module_from_spec(package)
+        if file:
+            self.files[full] = file
+        self._others.clear()
+        with _running(self):
+            module = importlib.import_module(full)
+        self._code[full] = code
+        return module
+
+    def find(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
+        """Return the module of a full name; `path` is where its package looks for its parts."""
+        if file := self.files.get(name):
+            is_package = [str(file.parent)] if file.name == "__init__.py" else None
+            return importlib.util.spec_from_file_location(
+                name, file, loader=_Private(name, str(file)), submodule_search_locations=is_package
+            )
+        if name.rpartition(".")[0] != self.package:
+            return find_in(path, name, _Private)
+        self.learn_path()
+        return find_neighbour([*self.before, str(self.folder)], self.after, name, _Private)
+
+    def owns(self, top: str, importer: str) -> bool:
+        """Whether a file of the folder means one of its neighbours by a name."""
+        full = f"{self.package}.{top}"
+        if top in self._others:
+            return False
+        if full == importer:  # a file that is called as a library imports that
+            return not is_installed(top, [str(self.folder)])
+        if full in sys.modules or self.find(full, ()):
+            return True
+        self._others.add(top)
+        return False
+
+    def learn_path(self) -> None:
+        """Take over what the user's code has put on `sys.path`."""
+        path = list(sys.path)
+        start = next((i for i, entry in enumerate(path) if entry in self.known_path), len(path))
+        for new, kept in ((path[:start], self.before), (path[start:], self.after)):
+            entries = (str(Path(entry).absolute()) for entry in new if entry not in self.known_path and is_users(entry))
+            kept += [entry for entry in entries if entry not in (*self.before, *self.after)]
+
+    def _import(
+        self,
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        """Stand in for `__import__` in the folder's files."""
+        top = name.partition(".")[0]
+        from_c = isinstance(fromlist, list) and not fromlist  # PyImport_Import, which takes the answer from sys.modules
+        importer = (globals or {}).get("__name__", "")
+        if not level and (from_c or not self.owns(top, importer)):
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        try:
+            with _finding():
+                full = name if level else f"{self.package}.{name}"
+                module = builtins.__import__(full, globals, locals, fromlist or (), level)
+        except ModuleNotFoundError as e:
+            e.name = (e.name or "").removeprefix(f"{self.package}.")
+            e.msg = e.msg.replace(f"{self.package}.", "")
+            raise
+        return module if fromlist or level else sys.modules[f"{self.package}.{top}"]
 
 
-def forget_changed(folder: Path) -> None:
-    """Forget the modules of a folder when the file of one has changed: the others may hold what they took from it."""
-    found = {
-        name: loader for name in sys.modules if (loader := _loader(name)) and Path(loader.path).is_relative_to(folder)
-    }
-    if not all(loader.is_current() for loader in found.values()):
-        for name in found:
-            del sys.modules[name]
+_FOLDERS: dict[str, UserFolder] = {}  # by the name of its package
 
 
-def _loader(name: str) -> FromSource | None:
-    loader = getattr(getattr(sys.modules[name], "__spec__", None), "loader", None)
-    return loader if isinstance(loader, FromSource) else None
+def user_folder(folder: Path) -> UserFolder:
+    """Return the one object for a folder."""
+    found = UserFolder(folder)
+    return _FOLDERS.setdefault(found.package, found)
+
+
+class _Private(FromSource):
+    """Runs a file with the `__import__` of its folder."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__builtins__"] = _FOLDERS[self.name.partition(".")[0]].builtins
+        super().exec_module(module)
+
+
+class _Same(importlib.abc.Loader):
+    """Gives a module that is there already under a second name."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the user's modules below their packages; and by their plain names where the user's code itself asks for one."""
+
+    def __init__(self) -> None:
+        self.second_names: list[str] = []
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        folder = _FOLDERS.get(fullname.partition(".")[0])
+        if folder:
+            if spec := folder.find(fullname, path or ()):
+                return spec
+            # Here and now: Python's own finders would look into the folder too, and remember it.
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        if not (meant := _meant(fullname)):
+            return None
+        module = importlib.import_module(meant)
+        self.second_names.append(fullname)
+        return ModuleSpec(fullname, _Same(module), is_package=hasattr(module, "__path__"))
+
+
+def _meant(name: str) -> str | None:
+    """Return the full name of the user's module that is asked for by its plain name; None where it is none of theirs."""
+    parent, _, child = name.rpartition(".")
+    if parent:
+        full = getattr(sys.modules.get(parent), "__name__", "")
+        return f"{full}.{child}" if full.partition(".")[0] in _FOLDERS else None
+    frame = sys._getframe(1)
+    while frame.f_back and _imports_for_others(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    asking = str(frame.f_globals.get("__name__", ""))
+    folder = _FOLDERS.get(asking.partition(".")[0])
+    return f"{folder.package}.{name}" if folder and folder.owns(name, asking) else None
+
+
+def _imports_for_others(module: str) -> bool:
+    return module == __name__ or any(module == name or module.startswith(f"{name}.") for name in _FOR_OTHERS)
+
+
+@contextlib.contextmanager
+def _finding() -> Iterator[None]:
+    """Let the import system find the user's modules inside the block."""
+    finder = _Finder()
+    with _CHANGING:  # a new list: a thread that walks the old one must miss nobody
+        sys.meta_path = [finder, *sys.meta_path]
+    try:
+        yield
+    finally:
+        with _CHANGING:
+            sys.meta_path = [other for other in sys.meta_path if other is not finder]
+        for name in finder.second_names:
+            sys.modules.pop(name, None)
+
+
+@contextlib.contextmanager
+def _running(folder: UserFolder | None) -> Iterator[None]:
+    before = tuple(sys.path)
+    if folder:
+        folder.known_path = before
+    try:
+        with _finding():
+            yield
+    finally:
+        if folder:
+            folder.learn_path()
+        for entry in [entry for entry in sys.path if entry not in before and is_users(entry)]:
+            sys.path.remove(entry)
+            sys.path_importer_cache.pop(entry, None)
+
+
+def running(code: object) -> contextlib.AbstractContextManager[None]:
+    """Return what a call of the user's code stands in, when that code may import modules by their plain names.
+
+    Its imports are found without this; what it imports through a library is not, such as the classes of a pickle. What it puts on
+    `sys.path` is taken off again, and looked through for its later imports.
+
+    Args:
+        code: the function, class or object that `load` gave.
+    """
+    return _running(_FOLDERS.get(str(getattr(code, "__module__", "")).partition(".")[0]))

@@ -1,21 +1,21 @@
-"""The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
+"""What a target names: `file.py:name` or `package.module:name`, its files, their hash, and the object itself."""
 
 import ast
-import functools
 import hashlib
 import importlib
 import importlib.util
 import os
-import re
 import sys
-import traceback
-from modulefinder import ModuleFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from optkit.errors import ModelError, first_line
-from optkit.user_code.loader import FromSource, forget_changed, import_from_source
+from optkit.errors import ModelError, OptkitError, interrupted
+from optkit.user_code.files import file_and_imports, module_of
+from optkit.user_code.lines import describe, is_users
+from optkit.user_code.loader import user_folder
+from optkit.user_code.neighbours import find_in
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -27,7 +27,7 @@ def split_target(target: str) -> tuple[str, str]:
     where, colon, name = target.rpartition(":")
     if not colon or not where or not name.isidentifier():
         file = Path(target.partition(":")[0])
-        defined = _first_definition(file)
+        defined = _first_definition(_absolute(str(file)))
         example = f"{file}:{defined}" if defined else "model.py:build"
         raise ModelError(f"{target!r}: expected file.py:function or package.module:function, as in {example}")
     return where, name
@@ -45,7 +45,7 @@ def _first_definition(file: Path) -> str | None:
 def absolute_target(target: str, base: Path) -> str:
     """Return the target with a file's path made absolute and free of `..`; a relative one starts at `base`."""
     where, name = split_target(target)
-    return f"{_absolute(base / where)}:{name}" if where.endswith(".py") else target
+    return f"{_absolute(where, base)}:{name}" if where.endswith(".py") else target
 
 
 def target_fault(target: str) -> str | None:
@@ -59,41 +59,38 @@ def target_fault(target: str) -> str | None:
 
 
 def code_files(where: str) -> dict[str, Path]:
-    """Return the files that a target's code consists of, by their name relative to its folder.
+    """Return the files that a target's code consists of, by their names relative to the folder that its imports start at.
 
-    For `file.py` these are the file and all that it imports from its own folder; for a package all its Python files.
+    For `file.py` these are the file and all that it imports of the user's own; for a package all its Python files.
 
     Raises:
         ModelError: no such file or module, or a syntax error in it.
     """
     if not where.endswith(".py"):
         return _package_files(where)
-    file = _absolute(Path(where))
+    file = _absolute(where)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "no such file"
         raise ModelError(f"{where}: {what}; expected a Python file. Check the path before the colon.")
-    finder = ModuleFinder(path=[str(file.parent)])
-    try:
-        finder.run_script(str(file))
-        names = (getattr(module, "__file__", None) for module in finder.modules.values())
-        found = {file} | {Path(name) for name in names if name}
-    except SyntaxError as e:
-        raise ModelError(f"{e.filename or where}:{e.lineno}: {e.msg}") from e
-    except (OSError, UnicodeDecodeError, ValueError) as e:
-        raise ModelError(f"{where}: cannot be read as Python ({first_line(e)})") from e
-    except AttributeError:  # ModuleFinder does not know folders without __init__.py: watch all that lies below
-        found = {file, *(p for p in file.parent.rglob("*.py") if not _hidden(p.relative_to(file.parent)))}
-    return {str(path.relative_to(file.parent)): path for path in sorted(found)}
+    return file_and_imports(file)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "site-packages" for part in path.parts)
+def module_name(where: str) -> str:
+    """Return what a program imports to have a target's code, when the files of `code_files` lie in a folder on its path.
+
+    Raises:
+        ModelError: the file is no Python.
+    """
+    if not where.endswith(".py"):
+        return where
+    code_files(where)
+    return module_of(_absolute(where))[1]
 
 
 def _package_files(where: str) -> dict[str, Path]:
-    _see_current_folder()
+    top = where.partition(".")[0]
     try:
-        spec = importlib.util.find_spec(where)
+        spec = importlib.util.find_spec(where) if _installed(top) else _below_current_folder(where)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.origin:
@@ -101,11 +98,28 @@ def _package_files(where: str) -> dict[str, Path]:
             f"{where}: no such module, neither installed nor below {Path.cwd()}; expected file.py:function or "
             f"package.module:function"
         )
-    top = importlib.util.find_spec(where.partition(".")[0])
-    folders = [Path(p) for p in (top.submodule_search_locations or [])] if top else []
+    package = _installed(top) or _below_current_folder(top)
+    folders = [Path(p) for p in (package.submodule_search_locations or [])] if package else []
     files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
+
+
+def _installed(top: str) -> ModuleSpec | None:
+    """Return what Python itself finds under a name without dots."""
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+
+
+def _below_current_folder(where: str) -> ModuleSpec | None:
+    """Return a module of a package below the current folder, as `python -m` finds it and a console script does not."""
+    parts = where.split(".")
+    spec = find_in([str(Path.cwd())], parts[0])
+    for depth in range(2, len(parts) + 1):
+        spec = spec and find_in(spec.submodule_search_locations or [], ".".join(parts[:depth]))
+    return spec
 
 
 def code_sha256(target: str) -> str:
@@ -127,34 +141,49 @@ def load(target: str) -> Any:
 
     Raises:
         ModelError: no such file, module or name, or its import raises; names the user's line.
+        KeyboardInterrupt: Ctrl-C, also where Python has wrapped it in an error of another type.
     """
     where, name = split_target(target)
-    if where.endswith(".py"):
-        file = _absolute(Path(where))
-        code = code_sha256(target)
-        _neighbours_first(file.parent)
-        module = _import_file(file, code)
-    else:
-        _see_current_folder()
-        try:
-            module = importlib.import_module(where)
-        except Exception as e:
-            raise ModelError(f"{where}: import failed: {describe(e)}") from e
+    try:
+        module = _imported(where)
+    except OptkitError:
+        raise
+    except SystemExit as e:
+        raise ModelError(f"{where}: import failed: {describe(e)}. {_GUARD}") from e
+    except Exception as e:
+        if interrupted(e):
+            raise KeyboardInterrupt from e
+        raise ModelError(f"{where}: import failed: {describe(e)}") from e
     if not hasattr(module, name):
         known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
         raise ModelError(f"{where}: has no {name!r}; it defines {known}")
     return getattr(module, name)
 
 
-def _see_current_folder() -> None:
-    """Make packages below the current folder importable, as `python -m` does and a console script does not; installed ones go first."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+_GUARD = (
+    "The file ends the program when it is imported, as a script does that parses arguments. Put what only the script does "
+    'below `if __name__ == "__main__":`.'
+)
 
 
-def _absolute(path: Path) -> Path:
-    """Return the one spelling of a path under which its file is imported."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute() leaves `..` in, and resolve() follows links
+def _imported(where: str) -> ModuleType:
+    if not where.endswith(".py"):
+        if _installed(where.partition(".")[0]) or not _below_current_folder(where):
+            return importlib.import_module(where)
+        return user_folder(Path.cwd()).load(where, None, code_sha256(f"{where}:module"))
+    code = code_sha256(f"{where}:module")
+    file = _absolute(where)
+    folder, module = module_of(file)
+    if str(folder) in sys.path and not is_users(str(folder)):
+        return importlib.import_module(module)
+    private = module if module.count(".") == len(file.relative_to(folder).parts) - 1 else module.replace(".", "_dot_")
+    return user_folder(folder).load(private, file, code)
+
+
+def _absolute(path: str, base: Path = Path()) -> Path:
+    """Return the one spelling of a path under which its file is imported; `~` is the home folder."""
+    # Path.absolute() leaves `..` in, and resolve() follows links; Path.expanduser() raises where there is no such user.
+    return Path(os.path.abspath(base / os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
 
 def defines(target: str) -> bool:
@@ -164,73 +193,3 @@ def defines(target: str) -> bool:
     except ModelError:
         return False
     return True
-
-
-@functools.lru_cache(maxsize=16)
-def _import_file(file: Path, _code: str) -> ModuleType:
-    name = f"optkit_user_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file, loader=FromSource(name, str(file)))
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{file}: cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and torch.jit.script look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as e:
-        del sys.modules[name]
-        raise ModelError(f"{file}: import failed: {describe(e)}") from e
-    return module
-
-
-# What optkit itself imports after the user's code; a file or folder of such a name beside that code must not take its place.
-_NEEDED = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch")
-
-
-def _neighbours_first(folder: Path) -> None:
-    """Let the files of a folder import their neighbours, now and for as long as their functions may do so.
-
-    A module of the same name that lies beside another file of the user's is forgotten; that file imports it anew when it is next used.
-    """
-    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    for name in names & set(_NEEDED) - set(sys.modules):
-        importlib.import_module(name)  # the installed one, before the folder comes before it on the path
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        elsewhere = file and _is_users(file) and not Path(file).is_relative_to(folder)
-        if elsewhere and name.partition(".")[0] in names - {"__main__"}:
-            del sys.modules[name]
-    import_from_source(folder, _is_users)
-    forget_changed(folder)
-    if sys.path[0] != str(folder):
-        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
-
-
-def describe(error: BaseException) -> str:
-    """Return an error of the user's code in one line: `file.py:12: ValueError: text`."""
-    text = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = " ".join(text[:2] if text and text[0].endswith(":") else text[:1])  # "Found these conflicts:" tells nothing
-    what = f"{type(error).__name__}: {told}" if told else type(error).__name__
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what
-
-
-_LINE = re.compile(r'File "([^"]+)", line (\d+)|# ([^\s:]+\.py):(\d+)')
-
-
-def last_line_in(text: str) -> str | None:
-    """Return the last line of the user's code that a traceback or a graph written as text names, as `file.py:12`."""
-    found = [(m[1] or m[3], m[2] or m[4]) for m in _LINE.finditer(text)]
-    users = [f"{file}:{line}" for file, line in found if _is_users(file)]
-    return users[-1] if users else None
-
-
-def current_line() -> str | None:
-    """Return the innermost line of the user's code that is being run, as `file.py:12`."""
-    frames = [f for f in traceback.extract_stack() if _is_users(f.filename)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-def _is_users(filename: str) -> bool:
-    ours = str(Path(__file__).parent.parent)
-    installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)
-    return not (installed or filename.startswith((ours, sys.base_prefix, "<")))

@@ -28,8 +28,7 @@ needs_weights = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def module() -> Iterator[ModuleType]:
     """Return the recipe's module with few sentences."""
-    user_code.load(f"{FILE.with_suffix('.py')}:build")
-    module = sys.modules["optkit_user_minilm"]
+    module = sys.modules[user_code.load(f"{FILE.with_suffix('.py')}:build").__module__]
     cached = (module.sentences, module.reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SENTENCES", 24)

@@ -29,8 +29,7 @@ RECIPE = load_recipe(FILE)
 
 @pytest.fixture
 def module() -> ModuleType:
-    user_code.load(f"{CODE}:build")
-    return sys.modules["optkit_user_resnet"]
+    return sys.modules[user_code.load(f"{CODE}:build").__module__]
 
 
 @pytest.fixture(scope="module")

