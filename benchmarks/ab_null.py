@@ -224,9 +224,9 @@ def _settings(threads: int, seed: int = 0) -> "BenchSettings":
 
 def _artifacts(folder: Path, runtime: str) -> "dict[str, Artifact]":
     """Return the stack, a copy of its file, and the longer stack."""
-    from optkit.source import make_source
+    from optkit.artifact.tensors import DimRange, TensorSpec
+    from optkit.pytorch.source import make_source
     from optkit.stages import ExportOnnx, ExportTorchScript
-    from optkit.tensors import DimRange, TensorSpec
 
     stage = ExportTorchScript() if runtime == "torchscript" else ExportOnnx(exporter="torchscript", opset=17)
     made = {}

@@ -136,8 +136,8 @@ def _torch_call(artifact: "Artifact", feed: dict[str, np.ndarray]) -> Callable[[
     import torch
 
     from optkit.artifact import Format
-    from optkit.forward import torchscript_notices_off
-    from optkit.source import load_module
+    from optkit.pytorch.forward import torchscript_notices_off
+    from optkit.pytorch.source import load_module
 
     with torchscript_notices_off():
         scripted = artifact.format is Format.TORCHSCRIPT
@@ -148,9 +148,9 @@ def _torch_call(artifact: "Artifact", feed: dict[str, np.ndarray]) -> Callable[[
 
 def _artifacts(model: str, folder: Path) -> "dict[str, Artifact]":
     """Return the model as PyTorch, TorchScript and ONNX."""
-    from optkit.source import make_source
+    from optkit.artifact.tensors import DimRange, TensorSpec
+    from optkit.pytorch.source import make_source
     from optkit.stages import ExportOnnx, ExportTorchScript
-    from optkit.tensors import DimRange, TensorSpec
 
     if model == "stack":
         target, args = f"{ab_null.HERE}:build", {"layers": ab_null.LAYERS}

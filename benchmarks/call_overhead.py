@@ -100,9 +100,9 @@ def _mean_us(call: Call) -> float:
 
 
 def _artifact(runtime: str, folder: Path) -> "Artifact":
-    from optkit.source import make_source
+    from optkit.artifact.tensors import TensorSpec
+    from optkit.pytorch.source import make_source
     from optkit.stages import ExportOnnx, ExportTorchScript
-    from optkit.tensors import TensorSpec
 
     source = make_source(f"{HERE}:build", folder / "source", (TensorSpec.parse("x:float32[1,4]"),), {})
     match runtime:
@@ -155,7 +155,7 @@ def _torch(artifact: "Artifact", feed: dict[str, np.ndarray]) -> tuple[Forms, Fo
     import torch
 
     from optkit.artifact import Format
-    from optkit.forward import torchscript_notices_off
+    from optkit.pytorch.forward import torchscript_notices_off
 
     with torchscript_notices_off():
         module = torch.jit.load(artifact.path).eval() if artifact.format is Format.TORCHSCRIPT else build().eval()

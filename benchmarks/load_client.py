@@ -4,7 +4,7 @@
 
 Eight callers send one sample of a small linear model as fast as they are answered. The processor's time of this process, over the
 requests, is what the client takes; other processes change it little. Clients alternate in rounds, each in an event loop of its own; a number
-is the median. Needs OPTKIT_TRITON (tests/servers/install_triton.sh) and the extra `serving`.
+is the median. Needs OPTKIT_TRITON (tests/support/servers/install_triton.sh) and the extra `serving`.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "load_client.json")
     options = parser.parse_args()
     from optkit.bench import load_average, this_machine
-    from optkit.serving.triton_server import TritonServer, find_triton
+    from optkit.serving.triton.server import TritonServer, find_triton
 
     load = load_average()
     with tempfile.TemporaryDirectory(prefix="load-client-") as folder:
@@ -111,9 +111,9 @@ async def drive(client: Callable[[], Any], requests: int) -> float:
 @asynccontextmanager
 async def ours(url: str) -> AsyncIterator[list[Ask]]:
     """Our lines."""
-    from optkit.serving.load import parse_target
-    from optkit.serving.load.job import lines_to
-    from optkit.serving.load.payloads import triton_grpc, triton_http
+    from optkit.loadtest import parse_target
+    from optkit.loadtest.job import lines_to
+    from optkit.loadtest.payloads import triton_grpc, triton_http
 
     target = parse_target(url, "linear")
     payload = (triton_grpc if target.scheme == "grpc" else triton_http)(target, FEED)
@@ -131,9 +131,9 @@ async def ours(url: str) -> AsyncIterator[list[Ask]]:
 @asynccontextmanager
 async def streams(address: str) -> AsyncIterator[list[Ask]]:
     """Asyncio's StreamReader and StreamWriter, with the least that reads an answer."""
-    from optkit.serving.load import parse_target
-    from optkit.serving.load.http_line import parse_head
-    from optkit.serving.load.payloads import triton_http
+    from optkit.loadtest import parse_target
+    from optkit.loadtest.http_connection import parse_head
+    from optkit.loadtest.payloads import triton_http
 
     payload = triton_http(parse_target(f"http://{address}", "linear"), FEED)
     host, _, port = address.partition(":")
@@ -155,8 +155,8 @@ async def by_aiohttp(address: str) -> AsyncIterator[list[Ask]]:
     """Aiohttp, with the body made before."""
     import aiohttp
 
-    from optkit.serving.load import parse_target
-    from optkit.serving.load.payloads import triton_http
+    from optkit.loadtest import parse_target
+    from optkit.loadtest.payloads import triton_http
 
     head, _, body = triton_http(parse_target(f"http://{address}", "linear"), FEED).partition(b"\r\n\r\n")
     fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])

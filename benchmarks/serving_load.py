@@ -8,9 +8,9 @@ a ratio is the median of the ratios within rounds, with the smallest and the lar
 variants, without a limit on latency and with one; a fifth variant that waits as the latter says is measured against them in rounds of their
 own, once more by both tools.
 
-The Triton here is the CPU server of the wheel nvidia-pytriton with a Python backend for ONNX models of our own (tests/servers): the
+The Triton here is the CPU server of the wheel nvidia-pytriton with a Python backend for ONNX models of our own (tests/support/servers): the
 scheduler, the statistics and the front ends are the real ones, the time of an execution is not that of Triton's own ONNX backend. Needs
-OPTKIT_TRITON (tests/servers/install_triton.sh), torchserve and Java.
+OPTKIT_TRITON (tests/support/servers/install_triton.sh), torchserve and Java.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
     from optkit.data import Samples
-    from optkit.serving.load import Advice, LoadRecord, Source
+    from optkit.loadtest import Advice, LoadRecord, Source
 
 HERE = Path(__file__).resolve()
 RECIPE = HERE.parents[1] / "recipes" / "digits.yaml"
@@ -51,14 +51,14 @@ def main() -> int:
     options = parser.parse_args()
     from optkit.bench import load_average, this_machine
     from optkit.deps import built_with
-    from optkit.serving.load import perf_analyzer
+    from optkit.loadtest import perf_analyzer
 
     beside = Path(os.environ.get("OPTKIT_TRITON", "/nowhere"), "bin", "perf_analyzer")
     if beside.exists():
         os.environ.setdefault(perf_analyzer.ENVIRONMENT, str(beside))
     if not perf_analyzer.find():
         raise SystemExit(
-            f"no perf_analyzer: expected {beside} (tests/servers/install_triton.sh), or {perf_analyzer.ENVIRONMENT}"
+            f"no perf_analyzer: expected {beside} (tests/support/servers/install_triton.sh), or {perf_analyzer.ENVIRONMENT}"
         )
     load = load_average()
     with tempfile.TemporaryDirectory(prefix="serving-load-") as folder:
@@ -97,11 +97,11 @@ def slim(variant: str, record: "LoadRecord") -> dict[str, Any]:
 
 def packaged(folder: Path) -> "tuple[Artifact, Samples]":
     """Export digits once, and package it for both servers."""
+    from optkit.artifact.findings import BatchIndependence
     from optkit.data import Feeds, Samples
-    from optkit.findings import BatchIndependence
+    from optkit.pytorch.source import make_source
     from optkit.recipe import load_recipe
     from optkit.serving import TorchServeServing, TritonServing, package_torchserve
-    from optkit.source import make_source
     from optkit.stages import ExportOnnx
 
     recipe = load_recipe(RECIPE)
@@ -119,7 +119,7 @@ def packaged(folder: Path) -> "tuple[Artifact, Samples]":
 
 def for_triton(folder: Path, artifact: "Artifact", samples: "Samples", variant: str, settings: object) -> None:
     """Add a variant to the repository."""
-    from optkit.findings import BatchIndependence
+    from optkit.artifact.findings import BatchIndependence
     from optkit.serving import make_golden, package_triton
 
     package_triton(
@@ -146,9 +146,9 @@ def package_advised(folder: Path, artifact: "Artifact", samples: "Samples", advi
 @contextlib.contextmanager
 def servers(folder: Path, *, torchserve: bool = True) -> "Iterator[dict[str, tuple[str, Source]]]":
     """Start them; yields variant -> its URL and what requests are made of."""
-    from optkit.serving.load import Source
-    from optkit.serving.torchserve_server import serving
-    from optkit.serving.triton_server import TritonServer, find_triton
+    from optkit.loadtest import Source
+    from optkit.serving.torchserve.server import serving
+    from optkit.serving.triton.server import TritonServer, find_triton
 
     golden = Source(repository=folder / "models")
     with contextlib.ExitStack() as stack:
@@ -174,7 +174,7 @@ def swept(
     **load: Any,
 ) -> "list[tuple[str, LoadRecord]]":
     """Put every variant under every load in each round, in random order."""
-    from optkit.serving.load import LoadSettings, load_test, parse_target
+    from optkit.loadtest import LoadSettings, load_test, parse_target
 
     settings = LoadSettings(**({"tool": "asyncio", "warmup_s": 0.5, "duration_s": duration_s, "limit_s": 60} | load))
     order, found = random.Random(0), []
@@ -189,8 +189,8 @@ def swept(
 
 def advised(found: "Sequence[tuple[str, LoadRecord]]", max_latency_ms: float | None = None) -> "Advice":
     """Return the advice from the median round of each load."""
-    from optkit.serving.load import advise
-    from optkit.serving.load.knee import knees_of
+    from optkit.loadtest import advise
+    from optkit.loadtest.knee import knees_of
 
     records = []
     for wanted in (PLAIN, BATCHED):

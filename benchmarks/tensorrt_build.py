@@ -150,7 +150,7 @@ def _markdown(document: Mapping[str, Any]) -> str:
 
 def _files(model: str, precisions: Sequence[str], folder: Path) -> dict[str, Path]:
     """Return the model's ONNX file in every precision, exported and made where it is not there yet."""
-    from optkit.source import open_artifact
+    from optkit.pytorch.source import open_artifact
     from optkit.stages import ConvertFp16, QuantizeStatic
 
     files = {precision: folder / f"{model}.{precision}.onnx" for precision in ("fp32", *precisions)}

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zoo
-from needs import need
 
+from optkit import deps
 from optkit.artifact import Artifact
-from optkit.serving.triton_server import TritonInstall, find_triton
+from optkit.serving.triton.server import TritonInstall, find_triton
 from optkit.stages import ExportOnnx, Stage
+from tests.support import zoo
+from tests.support.needs import need
+from tests.support.zoo import Make
 
 # Where a shell started the tests in the background it has SIGINT ignored, and so would the processes whose Ctrl-C is tested.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-Make = Callable[..., Artifact]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,7 +78,7 @@ def triton() -> TritonInstall:
     """The real Triton server, in an environment of its own."""
     need(
         os.environ.get("OPTKIT_TRITON"),
-        "no Triton server: run tests/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
+        "no Triton server: run tests/support/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
     )
     return find_triton()
 
@@ -128,3 +128,10 @@ def nobody() -> Iterator[str]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+@pytest.fixture
+def rtx() -> None:
+    """Skip where TensorRT-RTX, which builds without a GPU, is not installed."""
+    there = deps.installed("tensorrt_rtx") or deps.installed("tensorrt_rtx_bindings")
+    need(there, "tensorrt-rtx is not installed: pip install 'optkit[tensorrt-rtx]'")

@@ -54,8 +54,8 @@ def floor(model: Path, images: Images, _: str) -> Ranges:
 
 def optkit(model: Path, images: Images, method: str) -> Ranges:
     """Calibrate with optkit; `entropy/8` samples one element in 8."""
-    from optkit.calibration.collect import calibrate
-    from optkit.calibration.settings import CalibrationSettings
+    from optkit.quantization.calibration.collect import calibrate
+    from optkit.quantization.calibration.settings import CalibrationSettings
 
     name, _, sample = method.partition("/")
     found = calibrate(model, OPS, images, CalibrationSettings(method=name, sample=int(sample or 1)))
@@ -185,7 +185,7 @@ def _reader(images: Images) -> "object":
 TOOLS: dict[str, Callable[[Path, Images, str], Ranges]] = {
     "floor": floor, "optkit": optkit, "onnxruntime": onnxruntime, "olive": olive, "modelopt": modelopt
 }  # fmt: skip
-_IMPORTS = {"optkit": ("onnx", "optkit.calibration"), "onnxruntime": ("onnxruntime.quantization",),
+_IMPORTS = {"optkit": ("onnx", "optkit.quantization.calibration"), "onnxruntime": ("onnxruntime.quantization",),
             "olive": ("olive.workflows",), "modelopt": ("modelopt.onnx.quantization",)}  # fmt: skip
 
 

@@ -18,8 +18,8 @@ Result = dict[str, Any]
 
 def open_file(file: Path, task: Task) -> Any:
     """Return a file as an artifact with the dims of its task."""
-    from optkit.source import open_artifact
-    from optkit.tensors import DimRange
+    from optkit.artifact.tensors import DimRange
+    from optkit.pytorch.source import open_artifact
 
     return open_artifact(file, {name: DimRange.parse(text) for name, text in task.dims.items()})
 

@@ -33,8 +33,8 @@ def tried(task: Task, folder: Path) -> list[Result]:
 
 def _made(task: Task, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield each method and its file, which the next one overwrites."""
+    from optkit.quantization.ort_quantizer import quantizing
     from optkit.stages import QuantizeDynamic, QuantizeStatic
-    from optkit.stages.ort_quantizer import quantizing
 
     source = open_file(folder / "fp32.onnx", task)
     out = folder / "method.onnx"

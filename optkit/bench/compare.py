@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from optkit.artifact import Artifact
+from optkit.artifact.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
+from optkit.artifact.tensors import Feed, batch_dim
 from optkit.bench.concurrency import concurrent_load
 from optkit.bench.gpu import watching
 from optkit.bench.series import Series
@@ -17,10 +19,8 @@ from optkit.bench.summary import Turn, knees, measurement, speed_up
 from optkit.bench.timing import Block, time_block
 from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
-from optkit.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
 from optkit.runners import CallPlan, Device, Runner, open_runner
 from optkit.runners.base import shapes_text
-from optkit.tensors import Feed, batch_dim
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 
+from optkit.artifact.findings import ConcurrentLoad
+from optkit.artifact.tensors import Feed
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import percentile
-from optkit.findings import ConcurrentLoad
 from optkit.runners import Device, Runner
-from optkit.tensors import Feed
 
 LOAD_BLOCKS = 10  # a load lasts as long as so many blocks
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from optkit import deps
+from optkit.artifact.findings import GpuConditions
 from optkit.bench.timing import Block, GpuSample
-from optkit.findings import GpuConditions
 from optkit.runners import Device
 
 INTERVAL_S = 0.02  # between two samples; NVML itself refreshes most values about so often

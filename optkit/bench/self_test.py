@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import SpeedUp, Verdict
+from optkit.artifact.tensors import batch_dim
 from optkit.bench.compare import measure
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import CONFIDENCE
 from optkit.data import Samples
 from optkit.errors import FeedError
-from optkit.findings import SpeedUp, Verdict
 from optkit.progress import track
 from optkit.record import Record
-from optkit.tensors import batch_dim
 
 
 class SelfTest(Record):

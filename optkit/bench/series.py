@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from optkit.artifact.findings import Stopped
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import intervals
 from optkit.bench.summary import Turn, is_precise
 from optkit.errors import OptkitError, RunnerError
-from optkit.findings import Stopped
 from optkit.progress import track
 
 

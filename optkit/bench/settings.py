@@ -6,11 +6,11 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from optkit.artifact import Artifact
+from optkit.artifact.tensors import batch_dim
 from optkit.bench.machine import usable_cores
 from optkit.errors import FeedError
 from optkit.record import Record
 from optkit.runners import Device
-from optkit.tensors import batch_dim
 
 
 class BenchSettings(Record):

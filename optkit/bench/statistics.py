@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optkit.findings import TRIMMED, Verdict
+from optkit.artifact.findings import TRIMMED, Verdict
 
 CONFIDENCE = 0.95
 MIN_CALLS_ABOVE = 5  # a percentile with fewer calls above it is one or two outliers

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import CallParts, Knee, Latencies, Measurement, SpeedUp, Stopped
+from optkit.artifact.tensors import batch_dim
 from optkit.bench.gpu import conditions
 from optkit.bench.machine import affinity
 from optkit.bench.settings import BenchSettings
 from optkit.bench.statistics import Intervals, intervals, percentile, verdict
 from optkit.bench.timing import Block
-from optkit.findings import CallParts, Knee, Latencies, Measurement, SpeedUp, Stopped
 from optkit.runners.base import Placement
-from optkit.tensors import batch_dim
 
 KEPT_CALLS = 200  # of each block in the record; percentiles are computed from all
 KNEE = 0.9

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from optkit.artifact.findings import STARVED
 from optkit.bench.processor import ProcessorTime
 from optkit.bench.settings import BenchSettings
-from optkit.findings import STARVED
 
 
 @dataclass(frozen=True)

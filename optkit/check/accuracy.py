@@ -5,10 +5,10 @@ import numbers
 from typing import TYPE_CHECKING
 
 from optkit import user_code
+from optkit.artifact.findings import Accuracy
+from optkit.artifact.tensors import Feed
 from optkit.errors import FeedError, ModelError, OptkitError
-from optkit.findings import Accuracy
 from optkit.runners import Runner
-from optkit.tensors import Feed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ def evaluate(function: str, runner: Runner) -> Accuracy:
         ModelError: the function raises, or returns something else than a finite number.
         FeedError: it calls predict with what does not fit.
     """
-    from optkit.calibration.inputs import InputStatistics
+    from optkit.quantization.calibration.inputs import InputStatistics
 
     callee = user_code.load(function)
     if not callable(callee):

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from optkit.artifact.findings import BatchIndependence, Tolerance
+from optkit.artifact.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim
 from optkit.check.parity import TOLERANCES, compare_outputs
 from optkit.data import Samples, random_feed
-from optkit.findings import BatchIndependence, Tolerance
 from optkit.runners import Runner
-from optkit.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from optkit.artifact import Precision
+from optkit.artifact.findings import OutputParity, Parity, Tolerance
+from optkit.artifact.tensors import DimRange, corners
 from optkit.data import Samples, random_feed
 from optkit.errors import RunnerError
-from optkit.findings import OutputParity, Parity, Tolerance
 from optkit.progress import track
 from optkit.runners import Runner
-from optkit.tensors import DimRange, corners
 
 if TYPE_CHECKING:
     import numpy as np

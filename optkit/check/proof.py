@@ -6,12 +6,12 @@ from pydantic import Field
 
 from optkit import deps, user_code
 from optkit.artifact import Artifact, Format, Passport, Precision, hash_of, read_passport
+from optkit.artifact.calibration import shifts
+from optkit.artifact.findings import BatchIndependence, Parity, Tolerance
 from optkit.check.accuracy import evaluate
 from optkit.check.batching import check_batch_independence
 from optkit.check.parity import check_parity
 from optkit.data import Samples
-from optkit.diagnosis import shifts
-from optkit.findings import BatchIndependence, Parity, Tolerance
 from optkit.record import Record
 from optkit.runners import Device, Runner, obstacle, open_runner
 

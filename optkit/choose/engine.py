@@ -5,8 +5,8 @@ from pathlib import Path
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
+from optkit.artifact.engine import EngineFacts
 from optkit.check import Prover
-from optkit.engine import EngineFacts
 from optkit.errors import RunnerError, StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
@@ -45,7 +45,7 @@ def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: 
 def _made(step: Stage, source: Artifact, folder: Path, prover: Prover) -> Artifact:
     """Run a step on the way; what is quantized is held against TensorRT's rules."""
     if isinstance(step, QuantizeStatic):
-        from optkit.choose.int8 import quantize
+        from optkit.choose.int8.types import quantize
 
         return quantize(step, source, folder, prover, step.filename)
     return step.run(source, folder)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from optkit.artifact import Artifact
+from optkit.artifact.findings import Parity
+from optkit.artifact.tensors import batch_dim
 from optkit.bench import BenchSettings, measure
 from optkit.check import Prover
 from optkit.errors import StageError
-from optkit.findings import Parity
+from optkit.pytorch.tracing import BAKED_IN
 from optkit.stages import ExportOnnx
-from optkit.tensors import batch_dim
-from optkit.tracing import BAKED_IN
 
 _DECIDES_BY_VALUES = "GuardOnDataDependentSymNode"  # how dynamo says that forward branches on the values of a tensor
 _Exporter = Literal["dynamo", "torchscript", "script"]

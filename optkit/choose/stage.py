@@ -29,7 +29,7 @@ def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, fil
 
             return export_onnx(stage, source, out_dir, prover, filename or stage.filename)
         case QuantizeStatic() | QuantizeDynamic():
-            from optkit.choose.int8 import quantize
+            from optkit.choose.int8.types import quantize
 
             return quantize(stage, source, out_dir, prover, filename or stage.filename)
         case BuildTensorRt():

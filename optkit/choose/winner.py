@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from optkit.artifact.findings import Measurement, SpeedUp
 from optkit.bench.statistics import Intervals, intervals
-from optkit.findings import Measurement, SpeedUp
 from optkit.record import Record
 
 # Two artifacts whose interval holds 1 are told apart by accuracy and size, unless the measurement is so noisy that it holds anything:

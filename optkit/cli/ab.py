@@ -43,12 +43,12 @@ def ab(
 
     Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
     """
+    from optkit.api.ab import Gates, compare_variants
     from optkit.artifact import Precision
     from optkit.bench import BenchSettings
     from optkit.check import TOLERANCES
-    from optkit.pipeline.ab import Gates, compare_variants
     from optkit.report.ab import ab_notes, ab_tables
-    from optkit.serving.variants import parse_variant
+    from optkit.serving.endpoints import parse_variant
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     asked = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)

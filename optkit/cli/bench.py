@@ -54,8 +54,8 @@ def bench(
 
     Example: optkit bench model.onnx model.int8.onnx --batch 1,8
     """
+    from optkit.api.check import bench_files, self_test_file
     from optkit.bench import BenchSettings
-    from optkit.pipeline.checking import bench_files, self_test_file
     from optkit.report import bench_notes, bench_tables, self_test_table
     from optkit.report.cases import cases_of_comparison
     from optkit.report.comparison import comparison_markdown, comparison_shown

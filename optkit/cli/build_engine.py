@@ -15,7 +15,7 @@ from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
-    from optkit.engine import Profile
+    from optkit.artifact.engine import Profile
 
 
 def build_engine(
@@ -91,8 +91,8 @@ def build_engine(
 
     Example: optkit build-engine model.onnx -o model.plan --dim batch=1:8:64 --precision fp16 --runtime tensorrt-rtx
     """
+    from optkit.api.make import check_output
     from optkit.data import absolute_data
-    from optkit.pipeline.single import check_output
     from optkit.stages import BuildTensorRt
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -152,7 +152,7 @@ def parse_profile(text: str) -> "Profile":
     """
     from pydantic import ValidationError
 
-    from optkit.engine import ShapeRange
+    from optkit.artifact.engine import ShapeRange
     from optkit.record import faults
 
     found: dict[str, Any] = {}
@@ -168,8 +168,8 @@ def parse_profile(text: str) -> "Profile":
 
 def _opened(path: Path, dims: list[str] | None, profiles: "Sequence[Profile]") -> "Artifact":
     """Open an ONNX file; where profiles are given, they are the ranges of its dimensions."""
-    from optkit.engine import hull, profile_dims, profiles_faults
-    from optkit.source import open_artifact
+    from optkit.artifact.engine import hull, profile_dims, profiles_faults
+    from optkit.pytorch.source import open_artifact
 
     if not profiles:
         return open_file(path, dims)
@@ -192,12 +192,12 @@ def _exported(
     arguments: list[str] | None,
 ) -> "Artifact":
     """Export a model source to ONNX, and prove that file equal to the model."""
+    from optkit.api.make import make_file
+    from optkit.artifact.gates import Gates
     from optkit.check import Requirements
     from optkit.data import Samples
     from optkit.errors import StageError
-    from optkit.gates import Gates
-    from optkit.pipeline.single import make_file
-    from optkit.source import make_source
+    from optkit.pytorch.source import make_source
     from optkit.stages import ExportOnnx
     from optkit.user_code import absolute_target
 

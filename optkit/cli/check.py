@@ -29,7 +29,7 @@ def check(
 
     Example: optkit check model.onnx model.int8.onnx --data samples/
     """
-    from optkit.pipeline.checking import check_pair, open_reference
+    from optkit.api.check import check_pair, open_reference
     from optkit.report import parity_table
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)

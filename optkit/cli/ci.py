@@ -9,8 +9,8 @@ from optkit.cli.values import parse_share, settings
 from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
+    from optkit.bench.changes import Limits
     from optkit.pipeline.baseline import Snapshot
-    from optkit.pipeline.changes import Limits
     from optkit.report.cases import Case
 
 
@@ -26,8 +26,8 @@ def against(baseline: Path | None, max_regression: str | None, *, wanted: bool) 
         RecipeError: an option needs a baseline, and there is none.
         ArtifactError: the baseline cannot be read.
     """
+    from optkit.bench.changes import Limits
     from optkit.pipeline.baseline import read_snapshot
-    from optkit.pipeline.changes import Limits
 
     limits = settings(Limits, max_regression=parse_share("--max-regression", max_regression))
     if baseline is None and (wanted or max_regression):

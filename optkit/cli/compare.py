@@ -29,9 +29,9 @@ def compare(
 
     Example: optkit compare baseline.json build/digits/run.json --max-regression 5%
     """
+    from optkit.bench.changes import Limits
     from optkit.pipeline.baseline import read_snapshot
-    from optkit.pipeline.changes import Limits
-    from optkit.pipeline.comparing import compare as hold
+    from optkit.pipeline.compare import compare as hold
     from optkit.report.cases import cases_of_comparison
     from optkit.report.comparison import comparison_markdown, comparison_shown
 

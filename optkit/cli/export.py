@@ -102,14 +102,14 @@ def _export(
     force: bool,
     repro: Path | None,
 ) -> None:
-    from optkit.pipeline.single import check_output
+    from optkit.api.make import check_output
 
     check_output(output, force)
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         with out.working():
             source = model.make(Path(folder))
             if repro:
-                from optkit.pipeline.repro import write_repro
+                from optkit.api.repro import write_repro
 
                 script = write_repro(source, stage, repro)
                 out.hint(f"to repeat this without optkit: cd {repro} && python {script.name}")

@@ -17,7 +17,7 @@ def inspect(
 
     Example: optkit inspect model.onnx
     """
-    from optkit.pipeline.inspecting import inspect_file
+    from optkit.api.inspect import inspect_file
     from optkit.report import inspection_text
 
     record = inspect_file(artifact)
@@ -40,7 +40,7 @@ def doctor(
 
     Example: optkit doctor model.plan --triton 25.10 --gpu A10
     """
-    from optkit.pipeline.inspecting import examine
+    from optkit.api.inspect import examine
     from optkit.report import doctor_table, engines_text
 
     record = examine(triton, gpu, engines or ())

@@ -37,8 +37,8 @@ def lint(
     Example: optkit lint model_repository
     """
     from optkit.report.lint import github_annotations, lint_text, rules_table
-    from optkit.serving.triton_lint import RULES, RuleList
-    from optkit.serving.triton_lint import lint as look
+    from optkit.serving.triton.lint import RULES, RuleList
+    from optkit.serving.triton.lint import lint as look
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if rules:

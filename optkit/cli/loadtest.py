@@ -11,7 +11,7 @@ from optkit.cli.values import parse_inputs, parse_sizes, settings
 from optkit.errors import FeedError, RecipeError
 
 if TYPE_CHECKING:
-    from optkit.serving.load import LoadRecord
+    from optkit.loadtest import LoadRecord
 
 
 def loadtest(
@@ -72,8 +72,8 @@ def loadtest(
 
     Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
     """
+    from optkit.loadtest import LoadSettings, Source, load_test, parse_target, with_advice
     from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
-    from optkit.serving.load import LoadSettings, Source, load_test, parse_target, with_advice
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     target = parse_target(url, model, version)
@@ -117,7 +117,7 @@ def _rates(text: str | None) -> tuple[float, ...]:
 
 
 def _earlier(path: Path | None) -> "LoadRecord | None":
-    from optkit.serving.load import LoadRecord
+    from optkit.loadtest import LoadRecord
 
     return LoadRecord.read(path) if path else None
 

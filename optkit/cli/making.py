@@ -69,7 +69,7 @@ class SourceModel:
         Raises:
             ModelError: it cannot be built or run, or the options do not fit it.
         """
-        from optkit.source import make_source
+        from optkit.pytorch.source import make_source
 
         source = make_source(
             self.target,
@@ -105,8 +105,8 @@ def make_and_show(
         raise RecipeError(
             f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
         )
-    from optkit.gates import Gates
-    from optkit.pipeline.single import make_file
+    from optkit.api.make import make_file
+    from optkit.artifact.gates import Gates
 
     with out.working():  # until the answer only, which would start on the line of the progress
         made = make_file(

@@ -28,7 +28,7 @@ def migrate(
 
     Example: optkit migrate model_store/digits.mar -o model_repository
     """
-    from optkit.pipeline.migrating import migrate as turn
+    from optkit.api.migrate import migrate as turn
     from optkit.report import packages_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)

@@ -56,7 +56,7 @@ def triton(
 
     Example: optkit package triton model.onnx -o model_repository --name digits
     """
-    from optkit.pipeline.packaging import package_files
+    from optkit.api.package import package_files
     from optkit.report import packages_text
     from optkit.serving import Instances, QueuePolicy, TritonServing, VersionPolicy
 
@@ -127,7 +127,7 @@ def triton_python(
     Example: optkit package triton-python steps.py:scale --input "pixels:uint8[batch,8,8]" --returns "image:float32[batch,1,8,8]"
     --dim batch=1:8:64 -o model_repository
     """
-    from optkit.pipeline.packaging import package_python
+    from optkit.api.package import package_python
     from optkit.report import packages_text
     from optkit.serving import Instances, TritonPythonServing
 
@@ -191,7 +191,7 @@ def torchserve(
 
     Example: optkit package torchserve model.pt -o model_store --name digits
     """
-    from optkit.pipeline.packaging import package_files
+    from optkit.api.package import package_files
     from optkit.report import packages_text
     from optkit.serving import TorchServeServing
 

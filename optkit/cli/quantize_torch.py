@@ -47,8 +47,8 @@ def quantize_torch(
     Example: optkit quantize-torch recipes/digits.py:build -o digits.int8.pt --calibration recipes/digits.py:calibration
     --input "image:float32[batch,1,8,8]" --dim batch=1:8:64
     """
+    from optkit.api.make import check_output
     from optkit.data import absolute_data
-    from optkit.pipeline.single import check_output
     from optkit.stages import QuantizeTorch
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)

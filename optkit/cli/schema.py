@@ -17,13 +17,14 @@ def schema(
 
     Example: optkit schema run
     """
+    from optkit.api.ab import AbRecord
     from optkit.artifact import Passport
-    from optkit.pipeline.ab import AbRecord
-    from optkit.pipeline.changes import Comparison
+    from optkit.bench.changes import Comparison
+    from optkit.bench.record import BenchRecord
+    from optkit.loadtest import LoadRecord
     from optkit.pipeline.history import HistoryEntry
-    from optkit.pipeline.records import BenchRecord, RunRecord
+    from optkit.pipeline.records import RunRecord
     from optkit.record import Document
-    from optkit.serving.load import LoadRecord
 
     documents: dict[str, type[Document]] = {
         "run": RunRecord,

@@ -43,7 +43,7 @@ def smoke(
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
-    from optkit.pipeline.smoking import smoke as replay
+    from optkit.api.smoke import smoke as replay
     from optkit.report.smoke import smoke_text
 
     if bool(urls) == start:
@@ -78,9 +78,9 @@ def serve(
 
     Example: optkit serve model_repository
     """
-    from optkit.serving.triton_command import ServeRecord, serve_command
-    from optkit.serving.triton_lint import uses_cache, uses_gpu
-    from optkit.serving.triton_server import TritonServer, find_triton
+    from optkit.serving.triton.command import ServeRecord, serve_command
+    from optkit.serving.triton.lint import uses_cache, uses_gpu
+    from optkit.serving.triton.server import TritonServer, find_triton
 
     out = Output(as_json=as_json)
     ports = (http_port, grpc_port, metrics_port)

@@ -8,13 +8,13 @@ from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
+    from optkit.artifact.findings import Tolerance
+    from optkit.artifact.tensors import DimRange, TensorSpec
     from optkit.check import Requirements
     from optkit.data import Samples
-    from optkit.findings import Tolerance
-    from optkit.preprocessing import ImagePreprocessing
+    from optkit.data.preprocessing import ImagePreprocessing
     from optkit.record import Record
     from optkit.runners import Device
-    from optkit.tensors import DimRange, TensorSpec
 
 R = TypeVar("R", bound="Record")
 
@@ -102,7 +102,7 @@ def parse_image(items: Sequence[str] | None) -> "ImagePreprocessing | None":
     import yaml
     from pydantic import ValidationError
 
-    from optkit.preprocessing import ImagePreprocessing
+    from optkit.data.preprocessing import ImagePreprocessing
     from optkit.record import faults
 
     if not items:
@@ -125,7 +125,7 @@ def parse_inputs(items: Sequence[str] | None, option: str = "--input") -> "tuple
     Raises:
         RecipeError: one does not follow the grammar.
     """
-    from optkit.tensors import TensorSpec
+    from optkit.artifact.tensors import TensorSpec
 
     try:
         return tuple(TensorSpec.parse(item) for item in items or ())
@@ -141,8 +141,8 @@ def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
     """
     from pydantic import ValidationError
 
+    from optkit.artifact.tensors import DimRange
     from optkit.record import faults
-    from optkit.tensors import DimRange
 
     found: dict[str, DimRange] = {}
     for name, text in pairs("--dim", items).items():
@@ -191,7 +191,7 @@ def open_file(path: Path, dims: Sequence[str] | None) -> "Artifact":
         ArtifactError: it is no model file.
         RecipeError: a dimension has no range; says what to add.
     """
-    from optkit.source import open_artifact
+    from optkit.pytorch.source import open_artifact
 
     artifact = open_artifact(path, parse_dims(dims))
     used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
@@ -232,6 +232,6 @@ def requirements(
 
 def tolerance(atol: float | None, rtol: float | None) -> "Tolerance | None":
     """Return the tolerance that was asked for; None for that of the precision."""
-    from optkit.findings import Tolerance
+    from optkit.artifact.findings import Tolerance
 
     return None if atol is None and rtol is None else settings(Tolerance, atol=atol or 0.0, rtol=rtol or 0.0)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from optkit.artifact.findings import Measurement
 from optkit.bench import Machine
+from optkit.bench.record import BenchRecord, Contract, MeasuredFile
 from optkit.errors import ArtifactError
-from optkit.findings import Measurement
-from optkit.pipeline.records import BenchRecord, Contract, MeasuredFile, RunRecord, StepResult
+from optkit.pipeline.records import RunRecord, StepResult
 
 # What a latency depends on; Python's or the kernel's version is told, and does not make another machine.
 _MACHINE = ("cpu", "cores", "gpu", "vnni")

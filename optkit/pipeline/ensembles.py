@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from optkit.artifact import Passport
+from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.check import Prover, Requirements
 from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
@@ -13,14 +14,13 @@ from optkit.pipeline.packages import FOLDERS, used_dims
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.pipeline.steps import stage_step
+from optkit.pytorch.source import make_source
 from optkit.serving import Packaged
-from optkit.serving.ensemble import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
-from optkit.serving.ensemble_local import LocalEnsemble, ensemble_tolerance, prove_ensemble
 from optkit.serving.golden import Golden, golden_sizes
-from optkit.serving.triton_ensemble import package_ensemble
-from optkit.source import make_source
+from optkit.serving.triton.ensemble.config import package_ensemble
+from optkit.serving.triton.ensemble.local import LocalEnsemble, ensemble_tolerance, prove_ensemble
+from optkit.serving.triton.ensemble.package import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
 from optkit.stages import ExportOnnx
-from optkit.tensors import DimRange, TensorSpec
 
 logger = logging.getLogger(__name__)
 

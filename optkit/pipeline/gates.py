@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from optkit.artifact import Passport
-from optkit.engine import EngineFacts
-from optkit.findings import Accuracy, Measurement, SpeedUp
-from optkit.gates import Gates
-from optkit.tensors import batch_dim
+from optkit.artifact.engine import EngineFacts
+from optkit.artifact.findings import Accuracy, Measurement, SpeedUp
+from optkit.artifact.gates import Gates
+from optkit.artifact.tensors import batch_dim
 
 if TYPE_CHECKING:  # of a run, which a single step needs nothing of
-    from optkit.pipeline.records import BenchRecord
+    from optkit.bench.record import BenchRecord
 
 
 def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:

@@ -8,23 +8,17 @@ from typing import ClassVar
 
 from optkit._version import __version__
 from optkit.artifact import Passport, hash_of, sha256_of
+from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
-from optkit.pipeline.packaging import package
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
-from optkit.serving import (
-    AnyServing,
-    ArtifactServing,
-    Packaged,
-    TritonPythonServing,
-    package_function,
-)
+from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
 from optkit.serving.clients.folder import code_sha256 as client_code_sha256
-from optkit.serving.torchserve_golden import golden_files
-from optkit.tensors import DimRange, TensorSpec
+from optkit.serving.package_artifact import package
+from optkit.serving.torchserve.golden import golden_files
 from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)

@@ -9,16 +9,16 @@ from pydantic import Field
 
 from optkit import deps, user_code
 from optkit.artifact import Format
+from optkit.artifact.tensors import batch_dim, dimension_faults
 from optkit.data import data_fault
 from optkit.errors import OutputError, RecipeError
+from optkit.messages import did_you_mean
+from optkit.pytorch.source import is_onnx, source_fault
+from optkit.pytorch.weights import weights_fault
 from optkit.recipe import Recipe
-from optkit.recipe.reading import did_you_mean
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, TritonPythonServing
-from optkit.source import is_onnx, source_fault
 from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, QuantizeTorch, Stage
-from optkit.tensors import batch_dim, dimension_faults
-from optkit.weights import weights_fault
 
 SOURCE = "source"  # the name of the model itself among the steps
 FASTEST = "fastest"  # the artifact of a serve entry that takes the winner

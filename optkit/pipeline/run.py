@@ -11,17 +11,18 @@ from optkit import deps
 from optkit._version import __version__
 from optkit.artifact import Artifact, Passport
 from optkit.bench import bench_points, this_machine
+from optkit.bench.record import BenchRecord, Contract
 from optkit.check import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError
+from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
-from optkit.pipeline.holding import hold_budget, hold_regression, read_baseline
-from optkit.pipeline.measuring import BENCH_FILE, bench_step
+from optkit.pipeline.hold import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
-from optkit.pipeline.records import BenchRecord, Contract, RunRecord, StepResult
+from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.recipe import Recipe

@@ -11,8 +11,8 @@ from optkit.check import Prover
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
+from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.recipe import Recipe
-from optkit.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.stages import Stage
 from optkit.stages.quantizing import Quantizing
 

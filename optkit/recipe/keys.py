@@ -7,17 +7,17 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.artifact import Precision
+from optkit.artifact.findings import Tolerance
+from optkit.artifact.gates import Gates
+from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.bench import BenchSettings
 from optkit.choose.winner import Choice
 from optkit.data import absolute_data
-from optkit.findings import Tolerance
-from optkit.gates import Gates
+from optkit.pytorch.source import absolute_source
 from optkit.record import Record
 from optkit.serving import AnyServing
-from optkit.serving.ensemble import EnsembleSettings
-from optkit.source import absolute_source
+from optkit.serving.triton.ensemble.package import EnsembleSettings
 from optkit.stages import AnyStage, BuildTensorRt
-from optkit.tensors import DimRange, TensorSpec
 from optkit.user_code import absolute_target
 
 

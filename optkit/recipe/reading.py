@@ -3,7 +3,6 @@
 Whether a recipe can be carried out is the plan's question.
 """
 
-import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from optkit.errors import ModelError, RecipeError
+from optkit.messages import did_you_mean
 from optkit.recipe.keys import Recipe
 from optkit.record import Record
 from optkit.serving import AnyServing
@@ -136,12 +136,6 @@ def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
             found = error["input"]
             shown = f" (found {found!r})" if isinstance(found, (str, int, float)) else ""
             return f"{line}: {where}: {error['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `. Did you mean ...?` for a near miss, or the list of what is known."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f". Did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
 
 
 def _is_tag(part: int | str) -> bool:

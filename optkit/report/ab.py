@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from optkit.pipeline.ab import AbRecord, difference
+from optkit.api.ab import AbRecord, difference
 from optkit.report.measured import STYLES, interval_text
 from optkit.report.numbers import ms_text
 from optkit.report.table import plain_table

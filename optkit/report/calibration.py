@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from optkit.artifact import Passport
-from optkit.diagnosis import Diagnosis, Moments
+from optkit.artifact.calibration import Diagnosis, Moments
 from optkit.report.table import plain_table
 
 _MOST_ROWS = 10

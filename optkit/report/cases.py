@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optkit.pipeline.changes import Comparison, MetricChange
+from optkit.bench.changes import Comparison, MetricChange
 from optkit.pipeline.records import RunRecord, StepResult
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optkit.findings import OutputParity, at
+from optkit.artifact.findings import OutputParity, at
 from optkit.pipeline.records import StepResult
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optkit.diagnosis import Diagnosis, count
-from optkit.findings import Quantization
+from optkit.artifact.calibration import Diagnosis
+from optkit.artifact.findings import Quantization
+from optkit.messages import count
 from optkit.pipeline.records import StepResult
 from optkit.report.numbers import ms_text, size_text
 from optkit.report.quantization import recipe_lines

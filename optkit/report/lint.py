@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from optkit.report.table import plain_table
-from optkit.serving.triton_lint import Finding, LintRecord, Rule, Severity
+from optkit.serving.triton.lint import Finding, LintRecord, Rule, Severity
 
 
 def lint_text(record: LintRecord, repository: Path) -> str:

@@ -8,7 +8,7 @@ from optkit.report.numbers import ms_text
 from optkit.report.table import plain_table
 
 if TYPE_CHECKING:
-    from optkit.serving.load import Advice, LoadPoint, LoadRecord
+    from optkit.loadtest import Advice, LoadPoint, LoadRecord
 
 
 def loadtest_table(record: "LoadRecord") -> Table:

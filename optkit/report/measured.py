@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from optkit.findings import Measurement, SpeedUp, Stopped, Verdict
+from optkit.artifact.findings import Measurement, SpeedUp, Stopped, Verdict
 from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
 
 if TYPE_CHECKING:
-    from optkit.pipeline.records import BenchRecord, SelfTestRecord
+    from optkit.bench.record import BenchRecord, SelfTestRecord
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 

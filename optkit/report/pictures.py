@@ -11,7 +11,7 @@ from optkit.report.svg import INK, LINE, MUTED, draw, is_narrow, series, shorten
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from optkit.findings import Measurement
+    from optkit.artifact.findings import Measurement
 
 
 @dataclass(frozen=True)

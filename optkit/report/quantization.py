@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from optkit.findings import Quantization
+from optkit.artifact.findings import Quantization
 from optkit.report.numbers import ms_text, size_text
 from optkit.report.table import plain_table
 

@@ -7,11 +7,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from optkit.findings import Measurement, Parity, SpeedUp
+from optkit.artifact.findings import Measurement, Parity, SpeedUp
 from optkit.report.numbers import ms_text, ratio_text, size_text
 
 if TYPE_CHECKING:
-    from optkit.pipeline.records import BenchRecord, RunRecord, StepResult
+    from optkit.bench.record import BenchRecord
+    from optkit.pipeline.records import RunRecord, StepResult
 
 
 def run_tables(record: "RunRecord") -> list[Table]:

@@ -7,15 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
-from optkit.engine import TITLES, sm_text
-from optkit.platforms import runs_on
+from optkit.artifact.engine import TITLES, sm_text
+from optkit.artifact.platforms import runs_on
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
 
 if TYPE_CHECKING:
-    from optkit.pipeline.inspecting import Examination, Inspection, TensorRtHere
-    from optkit.pipeline.packaging import PackageRecord
+    from optkit.api.inspect import Examination, Inspection, TensorRtHere
+    from optkit.api.package import PackageRecord
     from optkit.pipeline.plan import Plan
     from optkit.pipeline.records import RunRecord
 

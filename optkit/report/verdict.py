@@ -3,12 +3,13 @@
 import math
 from typing import TYPE_CHECKING
 
-from optkit.diagnosis import count
-from optkit.findings import Measurement
+from optkit.artifact.findings import Measurement
+from optkit.messages import count
 from optkit.report.numbers import size_text
 
 if TYPE_CHECKING:
-    from optkit.pipeline.records import BenchRecord, RunRecord
+    from optkit.bench.record import BenchRecord
+    from optkit.pipeline.records import RunRecord
 
 
 def verdict_sentence(record: "RunRecord") -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optkit.findings import Measurement, SpeedUp
+from optkit.artifact.findings import Measurement, SpeedUp
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.report.heat import Heat, heat_of

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 from optkit.artifact import Artifact
+from optkit.artifact.findings import CallParts
+from optkit.artifact.tensors import Feed, check_feed
 from optkit.errors import FeedError, RunnerError, first_line
-from optkit.findings import CallParts
-from optkit.tensors import Feed, check_feed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.findings import CallParts
+from optkit.artifact.findings import CallParts
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,11 @@ import numpy as np
 
 from optkit import onnx_file
 from optkit.artifact import Precision
+from optkit.artifact.findings import CallParts
+from optkit.artifact.tensors import Feed
 from optkit.errors import RunnerError, first_line
-from optkit.findings import CallParts
 from optkit.runners.base import Device, Placement, Runner
 from optkit.runners.cuda import call_parts, pinned
-from optkit.tensors import Feed
 
 _PROVIDERS = {Device.CPU: "CPUExecutionProvider", Device.CUDA: "CUDAExecutionProvider"}
 # Keys of onnxruntime_run_options_config_keys.h and of the CUDA provider's documentation.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optkit import user_code
+from optkit.artifact.findings import CallParts
+from optkit.artifact.tensors import Feed
 from optkit.errors import RunnerError, first_line
-from optkit.findings import CallParts
-from optkit.forward import flatten, forward_call, torchscript_notices_off
+from optkit.pytorch.forward import flatten, forward_call, torchscript_notices_off
+from optkit.pytorch.quantized_engine import quantized_engine, supported_engines
+from optkit.pytorch.source import load_module
 from optkit.runners.base import Device, Runner, shapes_text
 from optkit.runners.cuda import call_parts, captured, fp32_products, pinned
-from optkit.source import load_module
-from optkit.tensors import Feed
-from optkit.torch_engines import quantized_engine, supported_engines
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit.artifact import Artifact
-from optkit.engine import EngineFacts, LayerShare, load_refusal
+from optkit.artifact.engine import EngineFacts, LayerShare, load_refusal
+from optkit.artifact.findings import CallParts
+from optkit.artifact.tensors import Feed
 from optkit.errors import FeedError, RunnerError
-from optkit.findings import CallParts
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
 from optkit.tensorrt.installed import find_installed, why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
-from optkit.tensors import Feed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import Tolerance
+from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.check import TOLERANCES
 from optkit.data import Samples
 from optkit.errors import ArtifactError
-from optkit.findings import Tolerance
 from optkit.runners import Device, open_runner
-from optkit.tensors import DimRange, Feed, TensorSpec, batch_dim
 
 _ROWS = 4  # enough to tell rows apart, and small in a repository
 _INPUT, _OUTPUT = "input/", "output/"

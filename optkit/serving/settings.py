@@ -1,27 +1,18 @@
 """The entries under `serve:` in a recipe, which are the options of the packaging commands too."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from optkit.artifact.tensors import TensorSpec
 from optkit.data import absolute_data
-from optkit.preprocessing import ImagePreprocessing
+from optkit.data.preprocessing import ImagePreprocessing
 from optkit.record import Record
-from optkit.serving.triton_settings import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
-from optkit.tensors import TensorSpec
+from optkit.serving.names import name_fault
+from optkit.serving.triton_fields import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
 from optkit.user_code import absolute_target
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-
-
-def name_fault(name: str) -> str | None:
-    """Return why a text cannot name a model on a server, where it is a folder or a file; None when it can."""
-    if _NAME.fullmatch(name):
-        return None
-    return f"{name!r} cannot name a model; expected letters, digits, '_', '.' and '-', and neither '.' nor '-' first"
 
 
 def _checked_name(name: str) -> str:

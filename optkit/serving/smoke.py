@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from optkit.findings import OutputParity
+from optkit.artifact.findings import OutputParity
 from optkit.record import Document, Record
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError, interrupted
 from optkit.record import Record
-from optkit.tensors import TensorSpec
 
 
 class Stage(Record, abc.ABC):

@@ -6,16 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from optkit import deps, onnx_file, platforms
-from optkit.artifact import Artifact, Format, Precision
+from optkit import deps, onnx_file
+from optkit.artifact import Artifact, Format, Precision, platforms
+from optkit.artifact.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
+from optkit.artifact.tensors import DType, TensorSpec
 from optkit.data import absolute_data
-from optkit.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 from optkit.tensorrt.installed import remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
-from optkit.tensors import DType, TensorSpec
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
 EnginePrecision = Literal["fp32", "fp16", "int8", "int8+fp16"]

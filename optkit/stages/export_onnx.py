@@ -10,15 +10,15 @@ from pydantic import Field
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact.tensors import Feed, TensorSpec, example_sizes
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import dynamic_axes, forward_call
-from optkit.source import load_module
-from optkit.stages import dynamo
+from optkit.pytorch import dynamo
+from optkit.pytorch.export_failure import captured_output, lost_dimension, refusal, script_reason
+from optkit.pytorch.forward import dynamic_axes, forward_call
+from optkit.pytorch.source import load_module
+from optkit.pytorch.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
 from optkit.stages.base import Stage
-from optkit.stages.refusal import captured_output, lost_dimension, refusal, script_reason
-from optkit.tensors import Feed, TensorSpec, example_sizes
-from optkit.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact.tensors import TensorSpec, example_sizes
 from optkit.data import random_feed
 from optkit.errors import StageError
-from optkit.forward import forward_call
-from optkit.source import load_module
+from optkit.pytorch.forward import forward_call
+from optkit.pytorch.source import load_module
+from optkit.pytorch.tracing import by_position
 from optkit.stages.base import Stage
-from optkit.tensors import TensorSpec, example_sizes
-from optkit.tracing import by_position
 
 
 class ExportProgram(Stage):

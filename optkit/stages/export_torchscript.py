@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from optkit.artifact import Artifact, Format, Precision
-from optkit.forward import torchscript_notices_off
-from optkit.source import load_module
+from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.source import load_module
+from optkit.pytorch.torchscript import write_torchscript
 from optkit.stages.base import Stage
-from optkit.stages.torchscript import write_torchscript
 
 
 class ExportTorchScript(Stage):

@@ -8,7 +8,7 @@ from pydantic import field_validator
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.errors import StageError
-from optkit.stages.ort_quantizer import quantizing
+from optkit.quantization.ort_quantizer import quantizing
 from optkit.stages.quantizing import Quantizing
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision, read_passport
-from optkit.calibration.settings import CalibrationSettings, Method
+from optkit.artifact.calibration import CalibrationResult
 from optkit.data import Feeds, absolute_data
-from optkit.diagnosis import CalibrationResult
 from optkit.errors import ArtifactError, StageError
-from optkit.stages.ort_quantizer import hold_in_float, quantizing
+from optkit.quantization.calibration.settings import CalibrationSettings, Method
+from optkit.quantization.ort_quantizer import hold_in_float, quantizing
 from optkit.stages.quantizing import Quantizing, has_attention
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class QuantizeStatic(Quantizing):
             StageError: there is no calibration data, nothing to smooth, or the copy is not equal.
             FeedError: the data does not fit.
         """
-        from optkit.stages.smoothing import smooth
+        from optkit.quantization.smoothquant import smooth
 
         names = {node.name for node in self.nodes(onnx_file.load(prepared, weights=False).graph)}
         return smooth(prepared, names, self._feeds(source), self.smooth or 0.0)
@@ -123,7 +123,7 @@ class QuantizeStatic(Quantizing):
             StageError: there is no calibration data, or the model cannot be run on it.
             FeedError: the data does not fit, or an activation is not finite.
         """
-        from optkit.calibration.reuse import calibrated
+        from optkit.quantization.calibration.reuse import calibrated
 
         feeds = self._feeds(source)
         graph = onnx_file.load(prepared, weights=False).graph
@@ -160,7 +160,7 @@ class QuantizeStatic(Quantizing):
 
         The products of two activations stay in float: the attention's mask holds -infinity, which has no range.
         """
-        from optkit.stages.smoothing import SMOOTH
+        from optkit.quantization.smoothquant import SMOOTH
 
         selected = self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
         return [node for node in selected if not node.name.endswith(SMOOTH)]  # those divide in float

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact.tensors import batch_dim
 from optkit.data import Feeds, absolute_data
 from optkit.errors import OptkitError, StageError
-from optkit.forward import forward_call
 from optkit.progress import track
-from optkit.source import load_module
+from optkit.pytorch.forward import forward_call
+from optkit.pytorch.quantized_engine import adds_in_16_bits, pick_engine, quantized_engine
+from optkit.pytorch.source import load_module
+from optkit.pytorch.torchscript import write_torchscript
+from optkit.quantization.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
 from optkit.stages.base import Stage
-from optkit.stages.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
-from optkit.stages.torchscript import write_torchscript
-from optkit.tensors import batch_dim
-from optkit.torch_engines import adds_in_16_bits, pick_engine, quantized_engine
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +113,8 @@ class QuantizeTorch(Stage):
     def _calibrate(self, module: "torch.nn.Module", source: Artifact) -> None:
         import torch
 
-        from optkit.calibration.batches import rows_of
-        from optkit.calibration.collect import check_enough
+        from optkit.quantization.calibration.batches import rows_of
+        from optkit.quantization.calibration.collect import check_enough
 
         assert self.calibration is not None
         feeds = Feeds(self.calibration, source.inputs)

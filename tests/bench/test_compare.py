@@ -5,18 +5,18 @@ from typing import Protocol, Self
 
 import numpy as np
 import pytest
-from measured import measurement as measurement_of
-from zoo import specs
 
 from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import Measurement, Stopped, Verdict
+from optkit.artifact.tensors import DimRange, Feed, TensorSpec
 from optkit.bench import BenchSettings, Measured, bench_points, compare, measure, series, this_machine
 from optkit.bench.machine import affinity, usable_cores
 from optkit.bench.summary import Turn, knees, measurement
 from optkit.bench.timing import Block
 from optkit.data import Samples
 from optkit.errors import FeedError, RunnerError
-from optkit.findings import Measurement, Stopped, Verdict
-from optkit.tensors import DimRange, Feed, TensorSpec
+from tests.support.measured import measurement as measurement_of
+from tests.support.zoo import specs
 
 
 class Stage:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from optkit.artifact.findings import STARVED
 from optkit.bench import processor
 from optkit.bench.processor import ProcessorTime
-from optkit.findings import STARVED
 
 ONE_CORE = """
 import os, sys, time

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from optkit.artifact.findings import Verdict
 from optkit.bench.statistics import Intervals, intervals, percentile, verdict
-from optkit.findings import Verdict
 
 
 @pytest.mark.parametrize(("percent", "needed"), [(50, 10), (90, 50), (95, 100), (99, 500)])

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from optkit.artifact import Artifact
+from optkit.artifact.findings import Accuracy
 from optkit.check import evaluate
 from optkit.errors import FeedError, ModelError
-from optkit.findings import Accuracy
 from optkit.runners import open_runner
 
 

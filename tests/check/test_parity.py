@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from zoo import specs
 
 from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact.findings import OutputParity, Parity, Tolerance
+from optkit.artifact.tensors import DimRange, Feed
 from optkit.check import TOLERANCES, check_batch_independence, check_parity
 from optkit.check.parity import sqnr_db
 from optkit.data import Samples
 from optkit.errors import RunnerError
-from optkit.findings import OutputParity, Parity, Tolerance
 from optkit.runners import Runner
-from optkit.tensors import DimRange, Feed
+from tests.support.zoo import specs
 
 Answer = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 BATCH = {"batch": DimRange(min=1, opt=4, max=16)}

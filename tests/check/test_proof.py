@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-import zoo
-from conftest import Make
 
 from optkit.artifact import Artifact, Passport
 from optkit.check import Prover, Requirements, proof
 from optkit.data import Samples
 from optkit.runners import Device, Runner, open_runner
 from optkit.stages import ExportOnnx, ExportTorchScript, Stage
+from tests.support import zoo
+from tests.support.zoo import Make
 
 TRACED = ExportOnnx(exporter="torchscript", opset=17)
 

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
-from conftest import Make
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
@@ -14,6 +12,8 @@ from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.stages import ExportOnnx, ExportTorchScript, Stage, export_onnx
+from tests.support import zoo
+from tests.support.zoo import Make
 
 
 def run(stage: Stage, source: Artifact, out_dir: Path, filename: str | None = None) -> Artifact:

@@ -3,10 +3,10 @@
 from itertools import count
 
 import pytest
-from measured import measurement, speed_up
 
+from optkit.artifact.findings import Measurement, SpeedUp
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
-from optkit.findings import Measurement, SpeedUp
+from tests.support.measured import measurement, speed_up
 
 BLOCKS = 8
 RATIOS = {"script": (1.0, 1.0), "onnx": (2.0, 2.0), "int8": (1.0, 9.0)}  # of the source, at batch 1 and 8

@@ -1,7 +1,8 @@
 from collections.abc import Iterator
 
-import project
 import pytest
+
+from tests.support import project
 
 
 @pytest.fixture

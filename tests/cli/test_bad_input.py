@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, CommandLine, files_below, write_project, write_recipe
 
 from optkit.artifact import Artifact
+from tests.support.project import (
+    DYNAMIC,
+    ONNX,
+    STATIC,
+    TORCHSCRIPT,
+    CommandLine,
+    files_below,
+    write_project,
+    write_recipe,
+)
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 OLD = ("--exporter", "torchscript", "--opset", "17")

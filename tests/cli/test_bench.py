@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
 from optkit.bench import BenchSettings, compare
+from optkit.bench.record import BenchRecord
 from optkit.bench.timing import Block, time_block
-from optkit.pipeline.records import BenchRecord
+from tests.support.project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 EXPORT = ("export", "onnx", "model.py:build", *CONTRACT, "--exporter", "torchscript", "--opset", "17")

@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zoo
-from project import CommandLine
 
 from optkit import user_code
 from optkit.artifact import read_passport
+from optkit.artifact.tensors import DimRange
 from optkit.check import Prover, Requirements, check_batch_independence
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import FeedError, ModelError, StageError
-from optkit.forward import torchscript_notices_off
+from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
-from optkit.source import make_source
 from optkit.stages import ExportOnnx
-from optkit.tensors import DimRange
+from tests.support import zoo
+from tests.support.project import CommandLine
 
 CODE = """
     import sys

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from project import ONNX, STATIC, CommandLine, files_below, write_project, write_recipe
+
+from tests.support.project import ONNX, STATIC, CommandLine, files_below, write_project, write_recipe
 
 EXPORT = ("export", "onnx", "model.py:build", "-o", "m.onnx", "--input", "x:float32[batch,4]", "--dim", "batch=1:4:8",
           "--exporter", "torchscript", "--opset", "17")  # fmt: skip

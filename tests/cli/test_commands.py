@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 import yaml
-from project import DYNAMIC, ONNX, TORCHSCRIPT, CommandLine, Result, files_below, write_project, write_recipe
+
+from tests.support.project import (
+    DYNAMIC,
+    ONNX,
+    TORCHSCRIPT,
+    CommandLine,
+    Result,
+    files_below,
+    write_project,
+    write_recipe,
+)
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 QUICK = ("--batch", "1,8", "--time-limit-s", "0.001")  # one block
@@ -343,7 +353,7 @@ def test_a_bug_is_3_and_keeps_its_traceback(optkit: CommandLine, folder: Path, m
     def bug(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("optkit.pipeline.inspecting.open_artifact", bug)
+    monkeypatch.setattr("optkit.api.inspect.open_artifact", bug)
     found = optkit("inspect", "m.onnx")
     assert found.code == 3
     assert found.out == ""
@@ -363,7 +373,7 @@ def test_ctrl_c_is_130(optkit: CommandLine, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optkit.pipeline.inspecting.open_artifact", interrupted)
+    monkeypatch.setattr("optkit.api.inspect.open_artifact", interrupted)
     found = optkit("inspect", "m.onnx")
     assert found.code == 130
     assert "Traceback" not in found.err

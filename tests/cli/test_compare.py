@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from project import BENCH, ONNX, CommandLine, edit, write_project
-from runs import bench, run_record, step
+
+from tests.support.project import BENCH, ONNX, CommandLine, edit, write_project
+from tests.support.runs import bench, run_record, step
 
 QUICK = ("--batch", "2", "--time-limit-s", "2")
 SLOWER = '''

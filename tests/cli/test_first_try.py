@@ -5,7 +5,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from project import CommandLine
+
+from tests.support.project import CommandLine
 
 NET = """
 import torch

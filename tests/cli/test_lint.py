@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from project import command_line
-from repositories import Repository, write_good
+
+from tests.support.project import command_line
+from tests.support.repositories import Repository, write_good
 
 
 @pytest.fixture

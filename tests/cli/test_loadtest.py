@@ -10,9 +10,9 @@ import time
 
 import jsonschema
 import pytest
-from load_servers import http_answer, in_thread, triton
 
-from optkit.serving.load import LoadRecord
+from optkit.loadtest import LoadRecord
+from tests.support.load_servers import http_answer, in_thread, triton
 
 SHORT = ("--duration-s", 0.3, "--warmup-s", 0.1, "--limit-s", 20, "--tool", "asyncio")
 

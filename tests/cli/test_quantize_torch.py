@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from project import CommandLine, write_project
+
+from tests.support.project import CommandLine, write_project
 
 INPUTS = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zoo
-from project import ONNX, TORCHSCRIPT, CommandLine, files_below, write_recipe
 
 from optkit.stages import export_onnx
+from tests.support import zoo
+from tests.support.project import ONNX, TORCHSCRIPT, CommandLine, files_below, write_recipe
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:16")
 OLD = ("--exporter", "torchscript", "--opset", "17")

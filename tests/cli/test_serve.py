@@ -8,13 +8,13 @@ import time
 
 import numpy as np
 import pytest
-from project import command_line
-from repositories import Repository, write_good
 
+from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples
-from optkit.findings import BatchIndependence
 from optkit.serving import TorchServeServing, TritonServing, make_golden, package_torchserve, package_triton
-from optkit.serving.torchserve_golden import archive_golden
+from optkit.serving.torchserve.golden import archive_golden
+from tests.support.project import command_line
+from tests.support.repositories import Repository, write_good
 
 
 @pytest.fixture

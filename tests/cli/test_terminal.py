@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import write_project
+
+from tests.support.project import write_project
 
 pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 EXPORT = ("export", "torchscript", "model.py:build", "--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")

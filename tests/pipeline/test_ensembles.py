@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import CODE, ONNX, carry_out, write_project
 
 from optkit.errors import RecipeError
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
-from optkit.serving.triton_lint import lint
+from optkit.serving.triton.lint import lint
+from tests.support.project import CODE, ONNX, carry_out, write_project
 
 PARTS = """
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
-from project import ONNX, carry_out, write_project
 from pydantic import ValidationError
-from runs import bench, step
 
+from optkit.artifact.gates import Gates
 from optkit.errors import RecipeError
-from optkit.gates import Gates
 from optkit.pipeline.gates import over_budget
-from optkit.pipeline.holding import hold_budget
+from optkit.pipeline.hold import hold_budget
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
+from tests.support.project import ONNX, carry_out, write_project
+from tests.support.runs import bench, step
 
 BENCH = bench({"source": 1.0, "fast": 0.25})  # at batch 8 2.828 times as long
 

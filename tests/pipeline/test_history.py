@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import run_record
 
 from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.history import HistoryEntry, append_history, read_history
+from tests.support.runs import run_record
 
 
 def test_runs_are_added_and_read_in_their_order(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import DYNAMIC, ONNX, TORCHSCRIPT, edit, files_below, write_project
 
 from optkit.pipeline.records import RunRecord
+from tests.support.project import DYNAMIC, ONNX, TORCHSCRIPT, edit, files_below, write_project
 
 SERVE = [{"target": "triton", "artifact": "export-onnx"}, {"target": "torchserve", "artifact": "export-torchscript"}]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, write_project
 
 from optkit.errors import OutputError, RecipeError
 from optkit.pipeline.plan import Plan, make_plan
 from optkit.recipe import load_recipe
 from optkit.stages import ExportTorchScript
+from tests.support.project import DYNAMIC, ONNX, STATIC, TORCHSCRIPT, write_project
 
 DATA = {"calibration": "model.py:calibration", "evaluation": "model.py:evaluate"}
 

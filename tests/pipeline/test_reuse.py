@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import (
+
+from optkit.errors import ModelError
+from tests.support.project import (
     DYNAMIC,
     ONNX,
     STATIC,
@@ -17,8 +19,6 @@ from project import (
     statuses,
     write_project,
 )
-
-from optkit.errors import ModelError
 
 FP16 = {"stage": "convert-fp16", "after": "export-onnx"}
 STEPS = [TORCHSCRIPT, ONNX, FP16, DYNAMIC]

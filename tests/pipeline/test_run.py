@@ -3,8 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zoo
-from project import (
+
+from optkit.pipeline.records import RunRecord
+from optkit.report.html import page
+from optkit.stages import ExportTorchScript
+from tests.support import zoo
+from tests.support.project import (
     BENCH,
     DYNAMIC,
     ONNX,
@@ -16,10 +20,6 @@ from project import (
     write_project,
     write_recipe,
 )
-
-from optkit.pipeline.records import RunRecord
-from optkit.report.html import page
-from optkit.stages import ExportTorchScript
 
 FAILS = ONNX | {"opset": 99}
 DATA = {"calibration": "model.py:calibration", "evaluation": "model.py:evaluate"}

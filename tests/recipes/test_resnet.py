@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from optkit import user_code
-from optkit.findings import BatchIndependence
-from optkit.forward import torchscript_notices_off
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import check_feed
+from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.source import make_source, state_sha256
 from optkit.recipe import load_recipe
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
-from optkit.source import make_source, state_sha256
 from optkit.stages import ExportOnnx, ExportTorchScript
-from optkit.tensors import check_feed
+from tests.support import RECIPES
 
-FILE = Path(__file__).absolute().parents[2] / "recipes" / "resnet.yaml"
+FILE = RECIPES / "resnet.yaml"
 CODE = FILE.with_suffix(".py")
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RECIPE = load_recipe(FILE)

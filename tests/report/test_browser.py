@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from needs import need
 from playwright.sync_api import Browser, Page, sync_playwright
-from runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
-from optkit.findings import NotRun
+from optkit.artifact.findings import NotRun
+from optkit.bench.changes import Limits
 from optkit.pipeline.baseline import of_run
-from optkit.pipeline.changes import Limits
-from optkit.pipeline.comparing import compare
+from optkit.pipeline.compare import compare
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
 from optkit.report.html import write_report
+from tests.support import RECIPES
+from tests.support.needs import need
+from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
-RECIPES = Path(__file__).absolute().parents[2] / "recipes"
 SIZES = {"screen": 1280, "phone": 390}
 HOSTILE = "<script>document.title='owned'</script><img src=http://evil.example/x onerror=alert(1)>"
 

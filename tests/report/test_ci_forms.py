@@ -8,13 +8,12 @@ import jsonschema
 import junitparser
 import pytest
 import xmlschema
-from runs import bench, parity, run_record, step
 
+from optkit.artifact.findings import NotRun
+from optkit.bench.changes import Comparison, Limits
 from optkit.errors import OutputError
-from optkit.findings import NotRun
 from optkit.pipeline.baseline import of_run
-from optkit.pipeline.changes import Comparison, Limits
-from optkit.pipeline.comparing import compare
+from optkit.pipeline.compare import compare
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
 from optkit.report.cases import Case, Outcome, cases_of_comparison, cases_of_run
@@ -22,6 +21,7 @@ from optkit.report.comparison import comparison_markdown
 from optkit.report.github import add_summary, annotations
 from optkit.report.junit import write_junit
 from optkit.report.markdown import run_markdown
+from tests.support.runs import bench, parity, run_record, step
 
 HOSTILE = "a\n::error::owned\x1b[31m | <b>x</b> @all `c` %25 , : ünï"
 

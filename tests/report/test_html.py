@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
-from optkit.findings import CallParts, ConcurrentLoad, GpuConditions, Knee, NotRun
+from optkit.artifact.findings import CallParts, ConcurrentLoad, GpuConditions, Knee, NotRun
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
 from optkit.report import bench_notes, bench_tables
 from optkit.report.html import page, write_report
 from optkit.report.pictures import Point, distributions, over_time, throughput, trade_off
 from optkit.report.view import view_of
+from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)> $x^2$ {{ 7*7 }} \x1b[31m & ü"
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from runs import run_record
 
+from optkit.bench.changes import Limits
 from optkit.pipeline.baseline import of_run
-from optkit.pipeline.changes import Limits
-from optkit.pipeline.comparing import compare
+from optkit.pipeline.compare import compare
 from optkit.report.comparison import comparison_text
 from optkit.report.numbers import ratio_text
+from tests.support.runs import run_record
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo
-from conftest import Make
 
 from optkit.artifact import Artifact
+from optkit.artifact.tensors import DimRange, corners
 from optkit.errors import FeedError, RunnerError
 from optkit.runners import Device, open_runner
 from optkit.stages import ExportOnnx, ExportProgram, ExportTorchScript, Stage
-from optkit.tensors import DimRange, corners
+from tests.support import zoo
+from tests.support.zoo import Make
 
 RUNNERS: dict[str, tuple[Stage, ...]] = {
     "eager": (),

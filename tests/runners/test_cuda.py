@@ -7,21 +7,21 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import zoo
-from conftest import Make
-from fake_cuda import Doubling, FakeEvent, FakeGpu, FakeSession, cuda_sessions, gpu
 
 from optkit.artifact import Artifact
+from optkit.artifact.findings import CallParts
 from optkit.bench import BenchSettings, measure
 from optkit.bench.concurrency import concurrent_load
 from optkit.data import Samples
 from optkit.errors import RunnerError
-from optkit.findings import CallParts
 from optkit.runners import Device, Runner, open_runner
 from optkit.runners import pytorch as pytorch_runner
 from optkit.runners.cuda import ROUNDS, call_parts
 from optkit.runners.onnxruntime import RECORD_PLACEMENT, placement_of
 from optkit.stages import ExportOnnx, ExportTorchScript
+from tests.support import zoo
+from tests.support.fake_cuda import Doubling, FakeEvent, FakeGpu, FakeSession, cuda_sessions, gpu
+from tests.support.zoo import Make
 
 __all__ = ["cuda_sessions", "gpu"]  # fixtures
 FEED = {"input": np.ones((2, 4), np.float32)}

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import zoo
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.bench import this_machine
 from optkit.check.parity import sqnr_db
+from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
-from optkit.source import make_source
 from optkit.stages import ExportOnnx, QuantizeStatic
+from tests.support import zoo
 
 FEED = {"input": np.random.default_rng(2).uniform(0, 1, (32, 16)).astype(np.float32)}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import zoo
-from conftest import Make
 
 from optkit.artifact import Artifact, Precision
+from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
-from optkit.source import make_source
 from optkit.stages import ConvertFp16, ExportOnnx, QuantizeStatic
+from tests.support import zoo
+from tests.support.zoo import Make
 
 ONNX = ExportOnnx(exporter="torchscript", opset=20)  # FP16 in Q/DQ nodes needs 19
 

@@ -4,11 +4,11 @@ import json
 
 import jsonschema
 import numpy as np
-import project
 import pytest
-from served import package_versions, scaled
 
-from optkit.serving.triton_server import TritonServer
+from optkit.serving.triton.server import TritonServer
+from tests.support import project
+from tests.support.served import package_versions, scaled
 
 FAST = ("--time-limit-s", "20", "--limit-s", "60")
 

@@ -6,21 +6,22 @@ import shutil
 import stat
 import zipfile
 
-import archives
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from needs import need
 from tritonclient.grpc import model_config_pb2 as schema
 
+from optkit.api.migrate import migrate
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import DimRange, TensorSpec
+from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import ArtifactError, OutputError, StageError
-from optkit.findings import BatchIndependence
-from optkit.pipeline.migrating import migrate
-from optkit.preprocessing import ImagePreprocessing
-from optkit.serving import TorchServeServing, mar_reading, package_torchserve
-from optkit.serving.torchserve_server import serving
-from optkit.serving.triton_server import TritonServer, find_triton
-from optkit.tensors import DimRange, TensorSpec
+from optkit.serving import TorchServeServing, package_torchserve
+from optkit.serving.migrate import archive as archive_reading
+from optkit.serving.torchserve.server import serving
+from optkit.serving.triton.server import TritonServer, find_triton
+from tests.support import archives
+from tests.support.needs import need
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +168,7 @@ def test_an_archive_that_cannot_be_trusted_or_used_is_refused(tmp_path, members,
     ("limit", "message"), [("MAX_BYTES", "holds 200 bytes unpacked"), ("MAX_FILES", "holds 2 files")]
 )
 def test_too_large_an_archive_is_refused(tmp_path, monkeypatch, limit, message):
-    monkeypatch.setattr(mar_reading, limit, 1)
+    monkeypatch.setattr(archive_reading, limit, 1)
     archive = zipped(tmp_path / "m.mar", {"a": "x" * 100, "b": "x" * 100})
     with pytest.raises(ArtifactError, match=message):
         migrate(archive, tmp_path / "repository")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from project import files_below
 
+from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples
 from optkit.errors import OutputError
-from optkit.findings import BatchIndependence
 from optkit.serving import (
     TorchServeServing,
     TritonPythonServing,
@@ -20,7 +19,8 @@ from optkit.serving import (
     package_torchserve,
     package_triton,
 )
-from optkit.serving.torchserve_golden import archive_golden
+from optkit.serving.torchserve.golden import archive_golden
+from tests.support.project import files_below
 
 PROVEN = BatchIndependence(dim="batch")
 

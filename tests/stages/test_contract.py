@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo
-from conftest import Make
-from needs import NARROW, need
 
 from optkit import deps, onnx_file
 from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
+from optkit.artifact.tensors import corners
 from optkit.errors import StageError
 from optkit.runners import Device, obstacle, open_runner
 from optkit.stages import (
@@ -26,7 +24,9 @@ from optkit.stages import (
     QuantizeTorch,
     Stage,
 )
-from optkit.tensors import corners
+from tests.support import zoo
+from tests.support.needs import NARROW, need
+from tests.support.zoo import Make
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
 LINEAR_DATA = f"{zoo.HERE}:linear_feeds"

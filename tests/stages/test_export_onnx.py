@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo
-from conftest import Make
 
 from optkit import onnx_file
+from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.check import Prover, Requirements
 from optkit.data import Samples
 from optkit.errors import StageError
-from optkit.source import make_source
+from optkit.pytorch.source import make_source
 from optkit.stages import ExportOnnx, export_onnx
-from optkit.tensors import Feed, TensorSpec
+from tests.support import zoo
+from tests.support.zoo import Make
 
 TORCHSCRIPT = ExportOnnx(exporter="torchscript", opset=17)
 DYNAMO = ExportOnnx(exporter="dynamo")
@@ -146,7 +146,9 @@ def test_a_branch_on_data_is_refused_by_dynamo_at_the_users_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = zoo.bad("branches").source(tmp_path)
-    with pytest.raises(StageError, match=r"the dynamo exporter failed: \S*tests/zoo\.py:\d+: GuardOnDataDependent"):
+    with pytest.raises(
+        StageError, match=r"the dynamo exporter failed: \S*tests/support/zoo\.py:\d+: GuardOnDataDependent"
+    ):
         DYNAMO.run(source, tmp_path)
     assert capfd.readouterr() == ("", "")  # what torch prints of its graphs is no message
 

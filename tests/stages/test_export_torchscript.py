@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zoo
 
 from optkit.artifact import Artifact, sha256_of
 from optkit.errors import StageError
+from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
-from optkit.source import make_source
 from optkit.stages import ExportTorchScript
+from tests.support import zoo
 
 UNSCRIPTABLE = """
 import torch

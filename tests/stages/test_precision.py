@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import zoo
-from conftest import Make
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
@@ -14,6 +12,8 @@ from optkit.artifact import Artifact, Precision
 from optkit.errors import FeedError, StageError
 from optkit.runners import open_runner
 from optkit.stages import ConvertFp16, ExportOnnx, QuantizeDynamic, QuantizeStatic
+from tests.support import zoo
+from tests.support.zoo import Make
 
 ONNX = ExportOnnx(exporter="torchscript", opset=17)
 STATIC = QuantizeStatic(calibration=f"{zoo.HERE}:linear_feeds")

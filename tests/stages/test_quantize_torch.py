@@ -11,22 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zoo
-from conftest import Make
-from needs import NARROW
 
-from optkit import torch_engines
 from optkit.artifact import Artifact, Passport, Precision, sha256_of
 from optkit.check import Prover, Requirements
 from optkit.data import Feeds, Samples
 from optkit.errors import FeedError, RunnerError, StageError
-from optkit.forward import torchscript_notices_off
+from optkit.pytorch import quantized_engine
+from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.source import make_source
 from optkit.recipe import load_recipe
 from optkit.runners import Device, open_runner, pytorch
-from optkit.source import make_source
 from optkit.stages import ExportProgram, ExportTorchScript, QuantizeTorch
+from tests.support import RECIPES, zoo
+from tests.support.needs import NARROW
+from tests.support.zoo import Make
 
-RECIPES = Path(__file__).absolute().parents[2] / "recipes"
 CONV_DATA = f"{zoo.HERE}:conv_feeds"
 CODE = """
 import numpy as np
@@ -356,7 +355,7 @@ def test_static_says_which_layers_lie_where_fx_does_not_enter(code: Path, tmp_pa
 def test_the_range_is_reduced_where_there_is_no_vnni(
     vnni: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if torch_engines.pick_engine() == "qnnpack":
+    if quantized_engine.pick_engine() == "qnnpack":
         pytest.skip("this processor is no x86")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": vnni})
     made = QuantizeTorch(mode="static", calibration=CONV_DATA).run(make("conv"), tmp_path)
@@ -379,7 +378,7 @@ def test_the_engine_is_kept_and_used_and_put_back(make: Make, tmp_path: Path) ->
 
 def test_an_engine_that_is_not_there_is_refused(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = QuantizeTorch(mode="static", calibration=CONV_DATA).run(make("conv"), tmp_path)
-    monkeypatch.setattr(torch_engines, "supported_engines", lambda: ["qnnpack"])
+    monkeypatch.setattr(quantized_engine, "supported_engines", lambda: ["qnnpack"])
     monkeypatch.setattr(pytorch, "supported_engines", lambda: ["qnnpack"])
     with pytest.raises(StageError, match=r"^quantize-torch: backend 'onednn': torch has qnnpack on this machine$"):
         QuantizeTorch(backend="onednn").run(make("linear"), tmp_path / "o")

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import zoo
-from needs import NARROW
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
@@ -17,6 +15,8 @@ from optkit.errors import StageError
 from optkit.runners import open_runner
 from optkit.stages import QuantizeDynamic, QuantizeStatic, Stage
 from optkit.stages.quantizing import has_attention
+from tests.support import zoo
+from tests.support.needs import NARROW
 
 
 def chain(path: Path, names: tuple[str, ...] = ("a/first", "a/second", "b/last")) -> Artifact:

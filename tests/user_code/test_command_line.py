@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnx
 import pytest
-from project import CommandLine, command_line
 
+from optkit.artifact.tensors import DimRange
 from optkit.data import Samples
 from optkit.serving import TritonPythonServing, package_function
-from optkit.tensors import DimRange
+from tests.support.project import CommandLine, command_line
 
 INPUTS = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
 NET = """

@@ -18,7 +18,7 @@ import torch
 
 from optkit import user_code
 from optkit.errors import ModelError
-from optkit.forward import torchscript_notices_off
+from optkit.pytorch.forward import torchscript_notices_off
 
 Write = Callable[..., Path]
 

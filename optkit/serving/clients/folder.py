@@ -12,7 +12,8 @@ from optkit.record import Document, atomic_path
 from optkit.serving.clients.source import ModelClass, identifier, own_code
 
 FILE = "optkit.json"
-_CODE = ("triton", "torchserve", "router", "source", "samples", "for_triton", "for_torchserve")
+_CODE = ("triton", "torchserve", "router", "source", "samples")
+_WRITERS = ("optkit.serving.triton", "optkit.serving.torchserve")  # whose client_source.py says what a client holds
 
 
 class ClientRecord(Document):
@@ -131,4 +132,5 @@ def _hash(path: Path) -> str | None:
 
 def code_sha256() -> str:
     """Return a hash of the code that clients are made of: a client that was written with other code is written anew."""
-    return hash_of({name: own_code(name) for name in _CODE})
+    writers = {package: own_code("client_source", package) for package in _WRITERS}
+    return hash_of({name: own_code(name) for name in _CODE} | writers)

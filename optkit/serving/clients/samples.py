@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optkit.tensors import Feed, TensorSpec
+from optkit.artifact.tensors import Feed, TensorSpec
 
 _PIXELS = 64  # the side of the picture, where an image model takes any size
 

@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from optkit.tensors import Dim, TensorSpec
+from optkit.artifact.tensors import Dim, TensorSpec
 
 _MARK = "# Below: the model. Everything above is the same in every client.\n"
 _NAME = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*)(?::[^=]+)? =|^(?:from [\w.]+ )?import (.+)$", re.MULTILINE)
@@ -98,9 +98,9 @@ class ModelClass:
         return _INIT.substitute(model=self.model, names=", ".join(names), listed=listed).encode()
 
 
-def own_code(name: str) -> str:
-    """Return a module of this folder that is copied as it is."""
-    return importlib.resources.files(__package__).joinpath(f"{name}.py").read_text(encoding="utf-8")
+def own_code(name: str, package: str = __package__) -> str:
+    """Return the text of a module, of this folder where no package is given."""
+    return importlib.resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def _head(module: str) -> str:

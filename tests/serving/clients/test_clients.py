@@ -5,25 +5,24 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.data import Samples
+from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import OutputError
-from optkit.findings import BatchIndependence
-from optkit.preprocessing import ImagePreprocessing
 from optkit.serving import TorchServeServing, TritonServing, make_golden, package_torchserve, package_triton
 from optkit.serving.clients import triton as template
 from optkit.serving.clients.folder import client_folder, write_client
-from optkit.serving.clients.for_torchserve import write_torchserve_client
-from optkit.serving.clients.for_triton import write_triton_client
 from optkit.serving.clients.source import identifier, parameters, quoted
-from optkit.serving.triton_contract import TritonContract
-from optkit.tensors import DimRange, TensorSpec
+from optkit.serving.torchserve.client_source import write_torchserve_client
+from optkit.serving.triton.client_source import write_triton_client
+from optkit.serving.triton.contract import TritonContract
+from tests.support import ROOT
 
-ROOT = Path(__file__).absolute().parents[3]
 PROVEN = BatchIndependence(dim="batch")
 DIGITS = ("image:float32[batch,1,8,8]",), ("logits:float32[batch,10]",), {"batch": DimRange(min=1, opt=8, max=64)}
 TEXT = (

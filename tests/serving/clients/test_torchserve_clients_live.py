@@ -8,17 +8,17 @@ import subprocess
 import sys
 
 import numpy as np
-import project
 import pytest
-from needs import need
-from program import program
-from served import PROVEN
 
 from optkit.data import Samples
-from optkit.preprocessing import ImagePreprocessing
+from optkit.data.preprocessing import ImagePreprocessing
 from optkit.runners import open_runner
 from optkit.serving import TorchServeServing, package_torchserve
-from optkit.serving.torchserve_server import serving
+from optkit.serving.torchserve.server import serving
+from tests.support import project
+from tests.support.needs import need
+from tests.support.program import program
+from tests.support.served import PROVEN
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from program import program
-from served import PROVEN, package_versions, scaled
 
 from optkit.data import Samples
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, make_golden, package_triton
-from optkit.serving.triton_server import TritonServer
+from optkit.serving.triton.server import TritonServer
+from tests.support.program import program
+from tests.support.served import PROVEN, package_versions, scaled
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,223 @@
+"""What a file is, and what this machine has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from optkit import deps, onnx_file
+from optkit._version import __version__
+from optkit.artifact import Artifact, Format, Passport, read_passport
+from optkit.artifact.engine import load_refusal
+from optkit.artifact.platforms import compute_capability, platforms
+from optkit.bench import Machine, this_machine
+from optkit.errors import ArtifactError, RecipeError
+from optkit.onnx_file import OnnxFacts
+from optkit.pytorch.source import open_artifact
+from optkit.record import Document, Record
+from optkit.runners import obstacle
+from optkit.tensorrt.installed import find_installed
+
+
+class Inspection(Document):
+    """What a model file says of itself, and its passport where it has one."""
+
+    schema_id: ClassVar[str] = "optkit/inspection/1"
+
+    artifact: Artifact
+    size_bytes: int
+    onnx: OnnxFacts | None
+    passport: Passport | None
+    loads_here: str | None = None  # of an engine: why it would not run on this machine; empty where it would
+
+
+class Library(Record):
+    """A library: its version, or what to type when it is missing; and what it is for."""
+
+    name: str
+    version: str | None
+    needed: bool
+    purpose: str
+    problem: str | None = None
+
+
+class TensorRtHere(Record):
+    """What would load an engine on this machine."""
+
+    gpu: str | None
+    target: str | None
+    versions: dict[str, str]
+    no_gpu: str
+
+
+class TritonRelease(Record):
+    """The TensorRT of a release of Triton, and where that is written."""
+
+    release: str
+    tensorrt: str
+    source: str
+
+
+class EngineVerdict(Record):
+    """Why an engine would not load, here and in the named Triton release; None where it would, or where nothing was asked."""
+
+    file: str
+    built_by: str
+    targets: tuple[str, ...]
+    here: str | None
+    triton: str | None
+
+
+class Examination(Document):
+    """This machine and its libraries."""
+
+    schema_id: ClassVar[str] = "optkit/doctor/1"
+
+    optkit: str
+    machine: Machine
+    libraries: tuple[Library, ...]
+    onnxruntime_providers: tuple[str, ...]  # that a tiny model really ran on, not the ones listed
+    tensorrt: TensorRtHere | None  # None where no TensorRT is installed
+    triton: TritonRelease | None  # the release that was asked about
+    engines: tuple[EngineVerdict, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is missing that the main job needs."""
+        return all(lib.problem is None for lib in self.libraries if lib.needed)
+
+
+def inspect_file(path: Path) -> Inspection:
+    """Read a model file.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    artifact = open_artifact(path)
+    return Inspection(
+        artifact=artifact,
+        size_bytes=artifact.size_bytes,
+        onnx=onnx_file.facts(path) if artifact.format is Format.ONNX else None,
+        passport=read_passport(path),
+        loads_here=(obstacle(artifact) or "") if artifact.format is Format.TENSORRT else None,
+    )
+
+
+# name, import name, distributions, extra, needed, purpose
+_LIBRARIES = (
+    ("torch", "torch", ("torch",), None, True, "load and export models"),
+    ("onnx", "onnx", ("onnx",), None, True, "check ONNX files"),
+    ("onnxscript", "onnxscript", ("onnxscript",), None, True, "the dynamo exporter"),
+    ("onnxruntime", "onnxruntime", ("onnxruntime-gpu", "onnxruntime"), None, True, "run and quantize ONNX"),
+    ("tritonclient", "tritonclient", ("tritonclient",), None, True, "the schema of config.pbtxt"),
+    ("safetensors", "safetensors", ("safetensors",), None, False, "weights in .safetensors"),
+    ("tensorrt", "tensorrt", ("tensorrt",), "tensorrt", False, "TensorRT engines, on a GPU"),
+    (
+        "tensorrt-rtx",
+        "tensorrt_rtx_bindings",
+        ("tensorrt-rtx-cu13-bindings",),
+        "tensorrt-rtx",
+        False,
+        "TensorRT-RTX engines, also without a GPU",
+    ),
+    ("pycuda", "pycuda", ("pycuda",), "tensorrt", False, "run TensorRT engines"),
+)
+
+
+def examine(triton: str | None = None, gpu: str | None = None, engines: Sequence[Path] = ()) -> Examination:
+    """Look at this machine; ONNX Runtime is asked to run a model on each provider, since its list proves nothing.
+
+    Args:
+        triton: a release of Triton, such as 25.10, whose TensorRT would load the engines.
+        gpu: of the machine where that Triton runs; None takes the one here.
+        engines: asked whether they would load.
+
+    Raises:
+        RecipeError: the release or the GPU is not known.
+        ArtifactError: an engine cannot be read, or is none.
+    """
+    release = _triton(triton) if triton else None
+    libraries = []
+    for name, module, distributions, extra, needed, purpose in _LIBRARIES:
+        found = deps.version(*distributions) if deps.installed(module) else None
+        problem = None if found else deps.missing(module, extra)
+        libraries.append(Library(name=name, version=found, needed=needed, purpose=purpose, problem=problem))
+    if deps.version("onnxruntime") and deps.version("onnxruntime-gpu"):
+        both = "onnxruntime and onnxruntime-gpu are both installed, in one folder. Uninstall both, then install one of them."
+        libraries = [
+            lib.model_copy(update={"problem": both}) if lib.name == "onnxruntime" else lib for lib in libraries
+        ]
+    return Examination(
+        optkit=__version__,
+        machine=this_machine(),
+        libraries=tuple(libraries),
+        onnxruntime_providers=_working_providers() if deps.installed("onnxruntime") and deps.installed("onnx") else (),
+        tensorrt=_tensorrt(),
+        triton=release,
+        engines=tuple(_verdict(path, release, gpu) for path in engines),
+    )
+
+
+def _tensorrt() -> TensorRtHere | None:
+    if not any(map(deps.installed, ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"))):
+        return None
+    found = find_installed()
+    versions = {name: version for name, version in found.versions.items() if version}
+    return TensorRtHere(gpu=found.gpu, target=found.target, versions=versions, no_gpu=found.no_gpu)
+
+
+def _triton(release: str) -> TritonRelease:
+    known, sources = platforms().triton, platforms().sources
+    if release not in known:
+        raise RecipeError(
+            f"--triton {release}: no release that optkit knows; it knows {', '.join(sorted(known))}. Give one of these, or compare "
+            f"the TensorRT in the release's own notes."
+        )
+    return TritonRelease(
+        release=release, tensorrt=known[release], source=": ".join((sources["triton"], sources["triton_images"]))
+    )
+
+
+def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> EngineVerdict:
+    artifact = open_artifact(path)
+    engine = artifact.engine
+    if engine is None:
+        raise ArtifactError(f"{path}: is {artifact.format}; expected an engine made by optkit build-engine")
+    there = None
+    if release:
+        try:
+            target = compute_capability(gpu) if gpu else find_installed().target
+        except ValueError as e:
+            raise RecipeError(f"--gpu: {e}") from e
+        if target is None:
+            raise RecipeError(
+                "--triton: no GPU is here, and an engine fits a GPU. Name the server's with --gpu, as --gpu A10."
+            )
+        there = load_refusal(engine, "tensorrt", release.tensorrt, target)
+    return EngineVerdict(
+        file=str(path), built_by=engine.built_by, targets=engine.targets, here=obstacle(artifact), triton=there
+    )
+
+
+def _working_providers() -> tuple[str, ...]:
+    """Return the providers of ONNX Runtime that take a tiny model here."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", [value], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    onnxruntime.set_default_logger_severity(4)  # a library that cannot be loaded is the answer, not a log line
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    working = []
+    for provider in onnxruntime.get_available_providers():
+        if provider not in ("CPUExecutionProvider", "CUDAExecutionProvider"):
+            continue
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        except Exception:
+            continue
+        if session.get_providers()[0] == provider:
+            working.append(provider)
+    return tuple(working)

@@ -1,0 +1,112 @@
+"""One stage on its own: made beside its destination, proven, and only then put in place."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from optkit.artifact import Artifact, Passport, passport_path
+from optkit.artifact.gates import Gates
+from optkit.check import Prover, Requirements
+from optkit.choose.stage import run_stage
+from optkit.data import Feeds, Samples
+from optkit.errors import ArtifactError, OutputError
+from optkit.pipeline.gates import gate_failures
+from optkit.progress import doing
+from optkit.record import Record
+from optkit.stages import Stage
+
+
+class Made(Record):
+    """The passport of what was made, and the gates that it does not hold; with one of these nothing was written."""
+
+    passport: Passport
+    failures: tuple[str, ...]
+
+
+def make_file(
+    stage: Stage,
+    source: Artifact,
+    output: Path,
+    *,
+    asked: Requirements,
+    gates: Gates,
+    samples: Samples,
+    force: bool = False,
+) -> Made:
+    """Run one stage and prove its artifact against the one that it was made from; `output` is written only when it holds.
+
+    Args:
+        stage: what to run.
+        source: what it takes.
+        output: the file to write; its passport, and external data if any, go beside it.
+        asked: tolerances, evaluation and device of the proof.
+        gates: what must hold.
+        samples: the values of the proof.
+        force: whether an existing file may be replaced.
+
+    Raises:
+        OutputError: `output` exists, or cannot be written; nothing was changed.
+        OptkitError: the stage or its proof could not be carried out.
+    """
+    output = output.absolute()
+    check_output(output, force)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        workshop = tempfile.TemporaryDirectory(prefix=".optkit-", dir=output.parent)
+    except OSError as e:
+        raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
+    with workshop as folder:
+        started = time.perf_counter()
+        prover = Prover(source, samples, asked)
+        with doing(stage.step):
+            artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
+        passport = Passport(
+            artifact=artifact,
+            stage=stage.stage,
+            settings=stage.model_dump(mode="json", exclude={"name", "after", "optional"}),
+            data_sha256=Feeds(stage.data, source.inputs).sha256() if stage.data else None,
+            seconds=time.perf_counter() - started,
+        )
+        passport, _ = prover.prove(passport)
+        needs_reference = gates.max_accuracy_drop is not None
+        reference = prover.prove(Passport(artifact=source))[0].accuracy if needs_reference else None
+        failures = gate_failures(passport, reference, gates)
+        if not failures:
+            passport.save()
+            _publish(artifact, output)
+    placed = artifact.model_copy(update={"path": output})
+    return Made(passport=passport.model_copy(update={"artifact": placed}), failures=failures)
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse a destination that would lose something of the user's.
+
+    Raises:
+        OutputError: it is a folder, or a file and `force` was not given.
+    """
+    if output.is_dir():
+        raise OutputError(f"{output}: is a directory; expected the name of a file to write")
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists already. Give --force to replace it, or another name with -o.")
+
+
+def _publish(artifact: Artifact, output: Path) -> None:
+    """Move the files into place, the model after its data, each whole or not at all; data of what was there goes."""
+    old = _data_files(output)
+    new = {output.with_name(file.name): file for file in (*reversed(artifact.all_files), passport_path(artifact.path))}
+    try:
+        for target, file in new.items():
+            file.replace(target)
+        for file in old - set(new):
+            file.unlink(missing_ok=True)
+    except OSError as e:
+        raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
+
+
+def _data_files(output: Path) -> set[Path]:
+    """Return the data files that the passport of a file to be replaced names."""
+    path = passport_path(output)
+    try:
+        return {output.with_name(name) for name in Passport.read(path).artifact.files} if path.is_file() else set()
+    except ArtifactError:
+        return set()

@@ -1,0 +1,65 @@
+"""From a TorchServe archive to a Triton repository."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optkit.api.package import PackageRecord
+from optkit.artifact import Artifact
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import DimRange, TensorSpec
+from optkit.check import check_batch_independence
+from optkit.data import Samples
+from optkit.runners import open_runner
+from optkit.serving import Packaged, package_triton
+from optkit.serving.migrate.archive import open_mar
+from optkit.serving.migrate.repository import Batching, package_handler, plain_model
+
+
+def migrate(
+    archive: Path,
+    repository: Path,
+    *,
+    name: str | None = None,
+    inputs: Sequence[TensorSpec] = (),
+    dims: Mapping[str, DimRange] | None = None,
+    batching: bool = True,
+    force: bool = False,
+) -> PackageRecord:
+    """Turn an archive into a model of a Triton repository.
+
+    A model whose handler only hands tensors on becomes a plain ONNX or TorchScript model, and is batched only when that is proven to change no
+    answer. Any other becomes a Python model that runs the handler.
+
+    Args:
+        archive: a .mar file; a config.properties beside it is read too.
+        repository: the folder of models; made if need be.
+        name: of the model; None takes the archive's.
+        inputs: of a TorchScript file of which nothing else tells them.
+        dims: ranges of named dimensions, likewise.
+        batching: whether the server may put requests together, where TorchServe did.
+        force: replace a model of this name.
+
+    Raises:
+        OptkitError: the archive cannot be opened or turned; nothing was written.
+    """
+    with tempfile.TemporaryDirectory(prefix="optkit-mar-") as folder:
+        mar = open_mar(archive.absolute(), Path(folder))
+        asked = Batching.of(mar, together=batching)
+        artifact = plain_model(mar, dims or {}, tuple(inputs))
+        if artifact is None:
+            return PackageRecord(packages=(package_handler(mar, repository, asked, name, force=force),))
+        return PackageRecord(packages=(_plain(artifact, repository, asked, name or mar.name, force=force),))
+
+
+def _plain(artifact: Artifact, repository: Path, batching: Batching, name: str, *, force: bool) -> Packaged:
+    settings = batching.serving(name)
+    independence: BatchIndependence | None = None
+    if settings.batches:
+        with open_runner(artifact) as runner:
+            independence = check_batch_independence(runner, Samples(artifact.inputs, artifact.dims), artifact.dims)
+    packaged = package_triton(
+        artifact, repository, settings, name=name, independence=independence, sample=None, force=force
+    )
+    note = "the handler only handed tensors on: clients now send the tensors themselves, by name"
+    return packaged.model_copy(update={"notes": (*packaged.notes, note)})

@@ -1,0 +1,136 @@
+"""What calibration found: the ranges, and what the data was like, as records that an artifact keeps."""
+
+from collections.abc import Sequence
+
+from optkit.messages import count
+from optkit.record import Record
+
+
+class Moments(Record):
+    """Mean and standard deviation of an input over many samples."""
+
+    input: str
+    samples: int
+    mean: float
+    deviation: float
+    mean_error: float  # the standard error of `mean`: how far it varies with the choice of samples
+
+
+class Shift(Record):
+    """An input that differs between the calibration data and the evaluation data by more than chance explains."""
+
+    calibration: Moments
+    evaluation: Moments
+
+    def __str__(self) -> str:
+        mine, right = self.calibration, self.evaluation
+        return (
+            f"input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
+            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
+        )
+
+
+class Growth(Record):
+    """How much of their final width the ranges had after some samples, on average over the tensors."""
+
+    samples: int
+    share: float
+
+
+class Outlier(Record):
+    """A sample that stretches ranges far beyond what all other samples need."""
+
+    sample: int
+    tensors: int  # how many ranges it stretches to 1.5 times and more
+    worst: str  # the tensor whose range it stretches most
+    stretch: float  # to how many times the width that the others need
+
+
+class LongTail(Record):
+    """A tensor of whose range most is spent on few values."""
+
+    tensor: str
+    inner_share: float  # of the width of its min-max range that holds 99.9 % of the values
+    clipped_share: float  # of the values that lie outside the range chosen, and saturate
+
+
+class Diagnosis(Record):
+    """What the calibration doctor finds in data and activations; samples are counted from 0 in the order of the data."""
+
+    samples: int
+    growth: tuple[Growth, ...]
+    settled_after: int  # samples, after which 95 % of the ranges stayed within 1 % of their final width
+    suggested_samples: int
+    outliers: tuple[Outlier, ...]  # worst first
+    duplicates: tuple[tuple[int, ...], ...]  # groups of equal samples
+    constants: dict[str, tuple[int, ...]]  # float input -> the samples in which it has one value throughout
+    moments: tuple[Moments, ...]  # of the float inputs
+    long_tails: tuple[LongTail, ...] | None  # worst first; None where no histograms were collected
+
+    def notes(self) -> list[str]:
+        """Return the findings in short."""
+        growing = self.suggested_samples > self.samples
+        told = "were still growing at the end" if growing else f"stopped growing after {self.settled_after}"
+        advice = f"try {self.suggested_samples}" if growing else f"{self.suggested_samples} suffice"
+        lines = [f"{self.samples} samples; the ranges {told}: {advice}"]
+        if self.outliers:
+            worst = self.outliers[0]
+            lines.append(
+                f"{count(len(self.outliers), 'outlier')}: sample {worst.sample} stretches "
+                f"{count(worst.tensors, 'range')}, {worst.worst!r} to {worst.stretch:.1f} times its width"
+            )
+        if self.duplicates:
+            extra = sum(len(group) - 1 for group in self.duplicates)
+            lines.append(f"{count(extra, 'duplicate')}: samples {_numbers(self.duplicates[0])} are equal")
+        lines += [
+            f"input {name!r} is constant in {count(len(samples), 'sample')}: {_numbers(samples)}"
+            for name, samples in self.constants.items()
+        ]
+        return lines
+
+
+class CalibrationKey(Record):
+    """All that ranges depend on, so that they can be told from stale ones."""
+
+    method: str
+    percentile: float
+    sample: int
+    symmetric: bool
+    model_sha256: str  # of the model, its contract, the nodes to quantize and the versions of the libraries
+    data_sha256: str
+
+
+class CalibrationResult(Record):
+    """Ranges, what they depend on, and what the data was like."""
+
+    key: CalibrationKey
+    ranges: dict[str, tuple[float, float]]  # tensor -> low, high
+    diagnosis: Diagnosis
+
+    def notes(self, *, reused: bool) -> list[str]:
+        """Return in short what the data was like, and whether it was looked at again."""
+        again = ["calibration reused: the model, the data and the settings are unchanged"] if reused else []
+        return [*again, *(f"calibration data: {note}" for note in self.diagnosis.notes())]
+
+
+def shifts(calibration: Sequence[Moments], evaluation: Sequence[Moments]) -> tuple[Shift, ...]:
+    """Return the inputs whose mean or deviation differ.
+
+    A mean differs when it is off by a quarter of the evaluation data's deviation and by four standard errors; a deviation when it is
+    off by a quarter.
+    """
+    known = {moments.input: moments for moments in evaluation}
+    pairs = [(mine, known[mine.input]) for mine in calibration if mine.input in known]
+    return tuple(Shift(calibration=mine, evaluation=right) for mine, right in pairs if _differ(mine, right))
+
+
+def _differ(mine: Moments, right: Moments) -> bool:
+    far = abs(mine.mean - right.mean)
+    chance = 4 * (mine.mean_error**2 + right.mean_error**2) ** 0.5
+    wide = max(right.deviation, 1e-12)
+    return (far > 0.25 * wide and far > chance) or not 0.75 <= mine.deviation / wide <= 1 / 0.75
+
+
+def _numbers(samples: Sequence[int]) -> str:
+    shown = ", ".join(map(str, samples[:5]))
+    return shown + (", ..." if len(samples) > 5 else "")

@@ -1,0 +1,152 @@
+"""An artifact: a file, and the passport beside it that says what it is and what was found about it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from optkit.artifact.calibration import CalibrationResult, Shift
+from optkit.artifact.engine import EngineFacts, profile_dims
+from optkit.artifact.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
+from optkit.artifact.tensors import DimRange, TensorSpec
+from optkit.deps import built_with
+from optkit.errors import ArtifactError
+from optkit.hashing import hash_of, sha256_of
+from optkit.record import Document, Record
+
+PASSPORT_SUFFIX = ".passport.json"
+
+
+class Format(StrEnum):
+    """What a file is."""
+
+    PYTORCH = "pytorch"  # a ModelSource: where an nn.Module comes from
+    TORCHSCRIPT = "torchscript"
+    EXPORTED_PROGRAM = "exported-program"
+    ONNX = "onnx"
+    TENSORRT = "tensorrt"  # an engine of TensorRT or TensorRT-RTX
+
+
+class Precision(StrEnum):
+    """The lowest precision that a model file computes in, as its graph says."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class Artifact(Record):
+    """A model file with its contract; `path` is absolute.
+
+    `files` are the other files without which `path` is useless (external data), relative to its folder. `notes` say
+    what a person should know of how it was made, and `quantization` the figures behind them.
+    """
+
+    path: Path
+    format: Format
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dims: dict[str, DimRange]
+    sha256: str
+    parent_sha256: str | None = None
+    files: tuple[str, ...] = ()
+    built_with: dict[str, str] = Field(default_factory=built_with)
+    notes: tuple[str, ...] = ()
+    engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what
+    calibration: CalibrationResult | None = None  # the ranges that it was quantized with
+    quantization: Quantization | None = None  # what was tried and measured to make it
+    torch_engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Every file of the artifact, the model itself first."""
+        return (self.path, *(self.path.parent / name for name in self.files))
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.stat().st_size for file in self.all_files)
+
+    @property
+    def products(self) -> Precision:
+        """What its products are as exact as, which its tolerances go by: TF32 has the mantissa of FP16."""
+        return Precision.FP16 if self.engine and self.engine.settings.get("tf32") else self.precision
+
+    @property
+    def identity(self) -> str:
+        """The hash of its content and of its contract, on which depends all that is made from it or found about it."""
+        return hash_of(
+            {
+                "content": self.sha256,
+                "inputs": [str(spec) for spec in self.inputs],
+                "outputs": [str(spec) for spec in self.outputs],
+                "dims": {name: r.model_dump() for name, r in self.dims.items()},
+            }
+        )
+
+    @property
+    def ranges(self) -> tuple[dict[str, DimRange], ...]:
+        """The ranges at whose corners it must be right: those of every profile of an engine, else the declared ones."""
+        profiles = self.engine.profiles if self.engine else ()
+        return tuple(profile_dims(self.inputs, profile) for profile in profiles) or (self.dims,)
+
+    def is_intact(self) -> bool:
+        """Whether every file is there and holds what it held when the artifact was made."""
+        return all(file.is_file() for file in self.all_files) and sha256_of(*self.all_files) == self.sha256
+
+
+class Passport(Document):
+    """The sidecar of an artifact: what it is, how it was made, what was found about it."""
+
+    schema_id: ClassVar[str] = "optkit/passport/2"
+
+    artifact: Artifact
+    stage: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    data_sha256: str | None = None
+    key: str | None = None  # hash of all that went into it; None for an artifact made outside a recipe
+    proof_key: str | None = None  # hash of what the findings below were asked with
+    unproven: str | None = None  # why nothing could be found out by running it here
+    seconds: float | None = None  # that making it took
+    parity: Parity | None = None
+    batch_independence: BatchIndependence | None = None
+    accuracy: Accuracy | None = None
+    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
+    measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
+
+    def save(self) -> Path:
+        """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        path = passport_path(self.artifact.path)
+        relative = self.artifact.model_copy(update={"path": Path(self.artifact.path.name)})
+        self.model_copy(update={"artifact": relative}).write(path)
+        return path
+
+
+def passport_path(artifact_path: Path) -> Path:
+    """Return where the passport of a file lies."""
+    return artifact_path.with_name(artifact_path.name + PASSPORT_SUFFIX)
+
+
+def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | None:
+    """Read the passport beside a file; None when there is none. Without `hashed` its content is not held against it once more.
+
+    Raises:
+        ArtifactError: the passport cannot be read, or it belongs to other content than the file now has.
+    """
+    path = passport_path(artifact_path)
+    if not path.is_file():
+        return None
+    passport = Passport.read(path)
+    artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})
+    if hashed and not artifact.is_intact():
+        raise ArtifactError(
+            f"{artifact_path}: its content is not what {path.name} says (the file was changed, or a part is missing). "
+            f"Make the artifact again, or delete {path.name} if the file was meant to change."
+        )
+    return passport.model_copy(update={"artifact": artifact})

@@ -1,0 +1,284 @@
+"""Where feeds come from: .npz files, images, the user's function, or seeded random values (never for calibration)."""
+
+import functools
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optkit import user_code
+from optkit.artifact import hash_of, sha256_of
+from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+from optkit.data.image_folder import SUFFIXES, ImageFolder
+from optkit.errors import FeedError, OptkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
+
+
+class Feeds:
+    """A data source that can be read more than once; every feed is checked against the declared inputs as it is read.
+
+    Iterating raises FeedError at the first feed that does not fit, and where there is none at all.
+    """
+
+    def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
+        self.target = target
+        self.inputs = tuple(inputs)
+        self._count: int | None = None  # of the feeds, once they were read to the end
+
+    def sha256(self) -> str:
+        """Return the hash of the files, or of the code, that the feeds come from."""
+        if _is_code(self.target):
+            return user_code.code_sha256(self.target)
+        if _is_images(self.target):
+            return ImageFolder.from_file(Path(self.target)).sha256()
+        return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
+
+    def first_image(self) -> Path | None:
+        """Return the first image file, where the feeds are read from images."""
+        return ImageFolder.from_file(Path(self.target)).files()[0] if _is_images(self.target) else None
+
+    def __iter__(self) -> Iterator[Feed]:
+        number = -1
+        for number, feed in enumerate(self._guarded()):
+            if not isinstance(feed, Mapping):
+                raise FeedError(
+                    f"{self.target}: feed {number} is a {type(feed).__name__}; expected a mapping of input name to array"
+                )
+            try:
+                check_feed(feed, self.inputs)
+                _check_finite(feed)
+            except FeedError as e:
+                raise FeedError(f"{self.target}: feed {number}: {str(e).removeprefix('feed: ')}") from e
+            yield feed
+        expected = self._expected()
+        if expected and number + 1 != expected:
+            raise FeedError(
+                f"{self.target}: gave {number + 1} feeds; expected {expected}, which is its length or what it gave when it was "
+                f"read before. Give a list of feeds, or a function that yields the same ones each time it is called."
+            )
+        if number < 0:
+            raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
+        self._count = number + 1
+
+    def _expected(self) -> int | None:
+        """Return how many feeds a whole reading must give: as many as the last one, or what the user's object says is its length."""
+        if self._count is None and _is_code(self.target) and isinstance(self._called, Sized):
+            return len(self._called)
+        return self._count
+
+    def __length_hint__(self) -> int:
+        """Return the number of feeds where it is known without reading them, else 0; `len` would make a truth value of it."""
+        if _is_images(self.target):
+            return len(ImageFolder.from_file(Path(self.target)).files())
+        if not _is_code(self.target):
+            return len(_npz_files(Path(self.target)))
+        return operator.length_hint(self._called, 0)
+
+    def _guarded(self) -> Iterator[object]:
+        """Read, and tell an error of the user's iterable as one, with its line."""
+        feeds, number = iter(self._read()), 0
+        while True:
+            try:
+                with user_code.running(self._code):
+                    feed = next(feeds)
+            except StopIteration:
+                return
+            except OptkitError:
+                raise
+            except (Exception, SystemExit) as e:
+                raise FeedError(f"{self.target}: feed {number}: raised {user_code.describe(e)}") from e
+            yield feed
+            number += 1
+
+    def _read(self) -> Iterable[object]:
+        if _is_code(self.target):
+            return self._called
+        if _is_images(self.target):
+            return ImageFolder.from_file(Path(self.target)).feeds(self.inputs)
+        return (_read_npz(file) for file in _npz_files(Path(self.target)))
+
+    @functools.cached_property
+    def _code(self) -> Any:
+        """What the target names, where it is code."""
+        return user_code.load(self.target) if _is_code(self.target) else None
+
+    @functools.cached_property
+    def _called(self) -> Iterable[object]:
+        """What the user's function gave; it is called once, or at each reading where it gives an iterator."""
+        given = self._code
+        try:
+            with user_code.running(given):
+                found = given() if callable(given) else given
+        except (Exception, SystemExit) as e:
+            raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
+        if not isinstance(found, Iterable):
+            raise FeedError(
+                f"{self.target}: gave a {type(found).__name__}; expected an iterable of feeds, such as a list"
+            )
+        if iter(found) is not found:
+            return found
+        if callable(given):
+            return _Anew(given)
+        raise FeedError(
+            f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
+            f"more than once. Give a list of feeds, or a function that yields them."
+        )
+
+
+class _Anew:
+    """What a function yields, from the start at each reading, so that feeds can be made as they are read."""
+
+    def __init__(self, function: Callable[[], Iterable[object]]) -> None:
+        self._function = function
+
+    def __iter__(self) -> Iterator[object]:
+        yield from self._function()
+
+
+def _is_code(target: str) -> bool:
+    return ":" in target and not Path(target).exists()
+
+
+def _is_images(target: str) -> bool:
+    return Path(target).suffix in SUFFIXES and Path(target).is_file()
+
+
+def data_fault(target: str) -> str | None:
+    """Return what is wrong with a data source as far as can be told without running code; None when nothing is."""
+    if _is_code(target):
+        return user_code.target_fault(target)
+    try:
+        if _is_images(target):
+            ImageFolder.from_file(Path(target))
+        else:
+            _npz_files(Path(target))
+    except FeedError as e:
+        return str(e)
+    return None
+
+
+def absolute_data(target: str, base: Path) -> str:
+    """Return a data source with its path made absolute; a relative one starts at `base`."""
+    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+    if path.exists() or ":" not in target:
+        return str(path.absolute())
+    return user_code.absolute_target(target, base)
+
+
+def _npz_files(path: Path) -> list[Path]:
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    if not path.exists():
+        raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
+    if not files or files[0].suffix != ".npz":
+        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+    return files
+
+
+def _read_npz(file: Path) -> "dict[str, np.ndarray]":
+    import numpy as np
+
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as e:
+        raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
+    except Exception as e:  # zipfile.BadZipFile and zlib.error share no base with the above
+        raise FeedError(f"{file}: damaged .npz ({e})") from e
+
+
+def _check_finite(feed: Feed) -> None:
+    import numpy as np
+
+    for name, array in feed.items():
+        # The extremes are NaN where any element is; unlike a mask of the elements they cost no memory.
+        if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            raise FeedError(f"input {name!r}: holds NaN or infinity; expected finite numbers")
+
+
+def random_feed(
+    inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
+) -> "dict[str, np.ndarray]":
+    """Return seeded random values: normal for floats, 0 and 1 for integers and booleans, which are valid ids anywhere.
+
+    An integer or boolean input with `mask` in its name keeps a first part of its last dimension, at least one element, as a text
+    that is padded on the right does: models give anything for a row that is masked as a whole.
+
+    Args:
+        inputs: what the model takes.
+        sizes: named dimension -> its size.
+        seed: the same seed, inputs and sizes give the same values.
+        wide: integers from -8 to 8, which not every model takes.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    feed: dict[str, np.ndarray] = {}
+    for spec in inputs:
+        shape = spec.shape_at(sizes)
+        if spec.dtype.is_float:
+            values: np.ndarray = rng.standard_normal(shape)
+        elif "mask" in spec.name and shape:
+            values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+        else:
+            values = rng.integers(-8, 9, shape) if wide and spec.dtype in _SIGNED else rng.integers(0, 2, shape)
+        feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
+    return feed
+
+
+class Samples:
+    """Feeds of any asked size: cut and repeated from real data where there is some, else seeded random.
+
+    Every named dimension is cut or repeated from its start, so a text that is padded on the right keeps its first tokens, and a mask
+    stays the mask of its ids. Real data is read at the first use, and only as much as the largest batch holds.
+    """
+
+    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
+        self.inputs = tuple(inputs)
+        self.real = real
+        self._batch = batch_dim(self.inputs)
+        self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
+
+    @property
+    def origin(self) -> str:
+        """Where the values come from, in a word for the record."""
+        return "real samples" if self.real is not None else "seeded random"
+
+    def at(self, sizes: Sizes, seed: int = 0) -> "dict[str, np.ndarray]":
+        """Return a feed of these sizes; another seed gives other values (real samples start at another one).
+
+        Raises:
+            FeedError: the real data does not fit the inputs.
+        """
+        import numpy as np
+
+        if not self._pool:
+            return random_feed(self.inputs, sizes, seed)
+        feed: dict[str, np.ndarray] = {}
+        for spec in self.inputs:
+            array = self._pool[spec.name]
+            for axis, dim in enumerate(spec.shape):
+                if isinstance(dim, str):
+                    start = seed if dim == self._batch else 0
+                    array = array.take((np.arange(sizes[dim]) + start) % array.shape[axis], axis)
+            feed[spec.name] = array.copy(order="C")
+        return feed
+
+    @functools.cached_property
+    def _pool(self) -> "dict[str, np.ndarray]":
+        """The first real feeds of one shape put together, up to the largest batch; empty where there is no real data."""
+        import numpy as np
+
+        pool: dict[str, np.ndarray] = {}
+        for feed in self.real if self.real is not None else ():
+            if not pool:
+                pool = dict(feed)
+            elif all(pool[name].shape[1:] == array.shape[1:] for name, array in feed.items()):
+                pool = {name: np.concatenate([pool[name], array]) for name, array in feed.items()}
+            if self._batch is None or len(next(iter(pool.values()))) >= self._largest:
+                break
+        return pool

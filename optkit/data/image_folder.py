@@ -1,0 +1,81 @@
+"""Images as feeds: a folder, and a YAML file beside it that says how they become inputs.
+
+    images: photos                 # a folder, relative to this file; read in the order of names, folders in it too
+    resize: 256
+    crop: 224
+    mean: [0.485, 0.456, 0.406]
+    std: [0.229, 0.224, 0.225]
+    input: image                   # may be left out where the model has one input
+
+All keys but `images` and `input` are those of `ImagePreprocessing`, with which a server reads its requests.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from optkit.artifact import hash_of, sha256_of
+from optkit.artifact.tensors import TensorSpec
+from optkit.data.preprocessing import ImagePreprocessing
+from optkit.errors import FeedError, first_line
+from optkit.record import faults
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML too
+_IMAGES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class ImageFolder(ImagePreprocessing):
+    """The keys of the YAML file."""
+
+    images: Path
+    input: str | None = None
+
+    @classmethod
+    def from_file(cls, file: Path) -> "ImageFolder":
+        """Read the YAML file.
+
+        Raises:
+            FeedError: it is no such file, or names a folder without images.
+        """
+        import yaml  # here: few commands read one
+
+        try:
+            found = cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+            raise FeedError(f"{file}: cannot be read as YAML ({first_line(e)})") from e
+        except ValidationError as e:
+            raise FeedError(f"{file}: {'; '.join(faults(e))}") from e
+        found = found.model_copy(update={"images": (file.parent / found.images).absolute()})
+        if not found.files():
+            what = "no image in it" if found.images.is_dir() else "no such folder"
+            raise FeedError(f"{file}: images: {found.images}: {what}; expected {', '.join(sorted(_IMAGES))}")
+        return found
+
+    def files(self) -> list[Path]:
+        """Return the images, in the order of their names."""
+        return sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
+
+    def sha256(self) -> str:
+        """Return the hash of the preprocessing and of the images."""
+        files = {str(file.relative_to(self.images)): sha256_of(file) for file in self.files()}
+        return hash_of({"preprocessing": self.model_dump(mode="json", exclude={"images"}), "files": files})
+
+    def feeds(self, inputs: Sequence[TensorSpec]) -> Iterator["dict[str, np.ndarray]"]:
+        """Yield one feed of one image at a time.
+
+        Raises:
+            FeedError: the model has no such input, a file cannot be read as an image, or does not fit it.
+            MissingDependency: Pillow is not installed.
+        """
+        known = {spec.name: spec for spec in inputs}
+        name = self.input or next(iter(known))
+        if name not in known:
+            raise FeedError(f"input: {name!r}; the model takes {', '.join(known)}")
+        preprocessing = ImagePreprocessing(**self.model_dump(exclude={"images", "input"}))
+        for file in self.files():
+            yield {name: preprocessing.read(file, known[name])[None]}

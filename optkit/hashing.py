@@ -1,0 +1,31 @@
+"""SHA-256 of files and of values: what passports, keys and reuse rest on."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optkit.errors import ArtifactError
+
+
+def sha256_of(*files: Path) -> str:
+    """Return the SHA-256 of one file, or of the hashes of several, as hexadecimal text.
+
+    Raises:
+        ArtifactError: a file cannot be read.
+    """
+    digests = []
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        except OSError as e:
+            raise ArtifactError(f"{file}: cannot be read ({e.strerror or e})") from e
+    return digests[0] if len(digests) == 1 else hash_of({"files": digests})
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a value that JSON can hold, independent of the order of its keys."""
+    import json
+
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

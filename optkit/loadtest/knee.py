@@ -1,0 +1,41 @@
+"""Where more load brings no more."""
+
+from collections.abc import Sequence
+
+from optkit.bench.summary import KNEE
+from optkit.loadtest.record import LoadKnee, LoadPoint
+
+KEPT_UP = 0.95  # of the rate that was asked
+
+
+def knees_of(points: Sequence[LoadPoint], duration_s: float) -> list[LoadKnee]:
+    """Return the knee of the closed loops and that of the open loops, each where there are three points or more."""
+    closed = [point for point in points if point.concurrency and not point.interrupted]
+    opened = [point for point in points if point.rate_per_s and not point.interrupted]
+    found = [_of_callers(closed)] if len(closed) > 2 else []
+    return found + ([knee] if len(opened) > 2 and (knee := _of_rates(opened, duration_s)) else [])
+
+
+def _of_callers(points: Sequence[LoadPoint]) -> LoadKnee:
+    best = max(point.samples_per_s for point in points)
+    enough = [point for point in points if point.samples_per_s >= KNEE * best]
+    knee = min(enough, key=lambda point: point.concurrency or 0)
+    rule = f"the fewest callers with at least {KNEE:.0%} of the largest throughput, {best:,.0f} samples/s"
+    return LoadKnee(load=knee.load, samples_per_s=knee.samples_per_s, rule=rule)
+
+
+def _of_rates(points: Sequence[LoadPoint], duration_s: float) -> LoadKnee | None:
+    """Return the largest rate up to which no request failed and no backlog grew; None where even the smallest is too large.
+
+    A server that keeps up has answered when the schedule ends, but for the time of one answer; else the answers go on.
+    """
+    usual_s = min((point.p50_ms or 0 for point in points), default=0) / 1000
+    served = None
+    for point in sorted(points, key=lambda point: point.rate_per_s or 0):
+        if point.failed or point.duration_s > duration_s / KEPT_UP + usual_s:
+            break
+        served = point
+    if served is None:
+        return None
+    rule = f"the largest rate of which at least {KEPT_UP:.0%} is answered as fast as it comes, without a failure"
+    return LoadKnee(load=served.load, samples_per_s=served.samples_per_s, rule=rule)

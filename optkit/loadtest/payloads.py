@@ -1,0 +1,80 @@
+"""Requests as bytes, made before the load so that making them is no part of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from optkit.artifact.tensors import Feed
+from optkit.loadtest.target import Target
+
+
+def triton_http(target: Target, feed: Feed) -> bytes:
+    """Return a request by HTTP whose tensors are binary both ways.
+
+    https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
+    """
+    from tritonclient.utils import np_to_triton_dtype
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in feed.items()}
+    inputs = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": np_to_triton_dtype(array.dtype),
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in arrays.items()
+    ]
+    described = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    body = described + b"".join(array.tobytes() for array in arrays.values())
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Inference-Header-Content-Length": str(len(described)),
+    }
+    return http_request(target, f"/v2/{target.triton_path}/infer", headers, body)
+
+
+def triton_grpc(target: Target, feed: Feed) -> bytes:
+    """Return a ModelInferRequest."""
+    from tritonclient.grpc import service_pb2 as messages
+    from tritonclient.utils import np_to_triton_dtype
+
+    message = messages.ModelInferRequest(model_name=target.model, model_version=target.version)
+    for name, array in feed.items():
+        message.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
+        message.raw_input_contents.append(np.ascontiguousarray(array).tobytes())
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def torchserve(target: Target, body: bytes, content_type: str, headers: Mapping[str, str]) -> bytes:
+    """Return a request for a prediction."""
+    version = f"/{target.version}" if target.version else ""
+    path = f"/predictions/{target.model}{version}"
+    return http_request(target, path, {"Content-Type": content_type, **headers}, body)
+
+
+def torchserve_body(feed: Feed) -> bytes:
+    """Return one sample as the JSON that optkit's handler reads: input name -> nested lists."""
+    return json.dumps({name: array.tolist() for name, array in feed.items()}).encode()
+
+
+def http_request(target: Target, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return a POST request with keep-alive, which HTTP/1.1 has unless told otherwise."""
+    fields = {"Host": target.address, **headers, "Content-Length": str(len(body))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
+
+
+def no_outputs(target: Target, answer: bytes) -> bool:
+    """Say whether a good answer of Triton holds no output, or one without a single byte, as a backend under a wrong numpy gives."""
+    if target.server == "torchserve":
+        return not answer
+    if target.scheme == "grpc":
+        from tritonclient.grpc import service_pb2 as messages
+
+        return not any(messages.ModelInferResponse.FromString(answer).raw_output_contents)
+    described, end = json.JSONDecoder().raw_decode(answer.decode("latin-1"))
+    outputs: Sequence[object] = described.get("outputs", ()) if isinstance(described, dict) else ()
+    return not outputs or len(answer) <= end

@@ -1,0 +1,213 @@
+"""One point of a sweep by NVIDIA's perf_analyzer, read from the export of its requests.
+
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_analyzer/docs/cli.html
+"""
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optkit.artifact.tensors import Feed
+from optkit.bench.machine import usable_cores
+from optkit.errors import MissingDependency, RecipeError, RunnerError
+from optkit.loadtest.counters import Asked, Tally, point_of
+from optkit.loadtest.job import Job, lines_to, run
+from optkit.loadtest.record import LoadPoint
+from optkit.loadtest.settings import Tool
+from optkit.loadtest.triton_statistics import Snapshot, TritonControl
+
+ENVIRONMENT = "OPTKIT_PERF_ANALYZER"
+_WINDOWS = 3  # that it wants to be stable; here all count
+_ANY_SPREAD = "100000"  # per cent between the windows: noise is shown by the percentiles, and is no reason to give up
+_MAX_ELEMENTS = 16_384  # of one request: the export repeats every one as text
+_START_S = 20.0
+
+
+def find() -> Path | None:
+    """Return the program that OPTKIT_PERF_ANALYZER names, else the one on the PATH; None where there is none.
+
+    Raises:
+        MissingDependency: OPTKIT_PERF_ANALYZER names no program.
+    """
+    named = os.environ.get(ENVIRONMENT)
+    found = shutil.which(named or "perf_analyzer")
+    if named and not found:
+        raise MissingDependency(f"{ENVIRONMENT}={named}: no such program; expected the path of perf_analyzer")
+    return Path(found) if found else None
+
+
+def choose(job: Job) -> tuple[Path | None, str]:
+    """Return the program where it is to drive this sweep, None for optkit's own client, and why.
+
+    Raises:
+        MissingDependency: it is asked for and not here.
+        RecipeError: it is asked for and cannot do this.
+    """
+    settings = job.settings
+    if settings.tool is Tool.ASYNCIO:
+        return None, "asked for"
+    program, unable = find(), _unable(job)
+    if settings.tool is Tool.PERF_ANALYZER:
+        if program is None:
+            raise MissingDependency(
+                f"perf_analyzer is not on the PATH, and {ENVIRONMENT} is not set. Use --tool asyncio, or install it: the "
+                f"wheel tritonclient==2.51.0 for manylinux1 holds one."
+            )
+        if unable:
+            raise RecipeError(f"--tool perf-analyzer: {unable}. Use --tool asyncio.")
+        return program, "asked for"
+    if program is None:
+        return None, "perf_analyzer is not here"
+    if settings.rate:
+        return None, "perf_analyzer counts latencies from the sending, not from the schedule"
+    return (None, unable) if unable else (program, f"found at {program}")
+
+
+def _unable(job: Job) -> str | None:
+    """Return why perf_analyzer cannot send these requests; None when it can."""
+    if job.target.server != "triton" or job.values is None:
+        return "it is used for Triton only"
+    elements = sum(array.size for array in job.values.feeds[0].values())
+    if elements > _MAX_ELEMENTS:
+        return f"its export would repeat {elements} elements for each request, more than {_MAX_ELEMENTS}"
+    return None
+
+
+def drive(program: Path, job: Job, asked: Asked) -> LoadPoint:
+    """Put one load on the server; the numbers of the server's side hold the warm-up too, because it cannot be told apart.
+
+    Raises:
+        RunnerError: perf_analyzer failed, or did not end in time; nothing of it is left.
+        KeyboardInterrupt: Ctrl-C; likewise.
+    """
+    settings = job.settings
+    with tempfile.TemporaryDirectory(prefix="optkit-perf-analyzer-") as name:
+        folder = Path(name)
+        (folder / "inputs.json").write_text(json.dumps(_inputs(job)), encoding="utf-8")
+        before, cpu_before = run(_snapshot(job)), _children_s()
+        _call(_command(program, job, asked, folder), job, asked)
+        cpu_s = _children_s() - cpu_before
+        tally = tally_of(_read(folder / "export.json"), settings.warmup_s)
+        tally.cpu_s = cpu_s
+        server = run(_snapshot(job)).since(before, includes_warmup=True)
+    threads = min(asked.concurrency or usable_cores(), usable_cores())
+    return point_of(tally, asked, batch=settings.batch, latency_from="sent", server=server, client_threads=threads)
+
+
+def tally_of(export: Mapping[str, Any], warmup_s: float) -> Tally:
+    """Return what its export says of every request, by the same rules as optkit's own client.
+
+    Raises:
+        RunnerError: it is no export of requests.
+    """
+    try:
+        requests = [
+            (one["timestamp"] / 1e9, [end / 1e9 for end in one["response_timestamps"]])
+            for one in export["experiments"][0]["requests"]
+        ]
+    except (KeyError, IndexError, TypeError) as e:
+        raise RunnerError(f"perf_analyzer: its export cannot be read ({e!r}); expected that of release 2.51") from e
+    if not requests:
+        raise RunnerError("perf_analyzer: no request was answered. Raise --duration-s.")
+    began = min(sent for sent, _ in requests)
+    tally = Tally(began=began, counting_from=began + warmup_s)
+    for sent, answers in requests:
+        counted = sent >= tally.counting_from
+        tally.send(counted)
+        if answers:
+            tally.answer(counted, sent, answers[-1])
+        else:
+            tally.fail(counted, "no answer")
+    tally.last_answer = max((answers[-1] for _, answers in requests if answers), default=began)
+    tally.ended = tally.last_answer
+    return tally
+
+
+def _inputs(job: Job) -> dict[str, Any]:
+    """Return the values in its format: single samples for a model with a batch, which it puts together itself, else whole requests."""
+    assert job.values is not None
+    feeds = [sample for feed in job.values.feeds for sample in (_samples(feed) if job.server_batches else [feed])]
+    return {"data": [{name: _tensor(array) for name, array in feed.items()} for feed in feeds]}
+
+
+def _samples(feed: Feed) -> list[Feed]:
+    rows = len(next(iter(feed.values())))
+    return [{name: array[row] for name, array in feed.items()} for row in range(rows)]
+
+
+def _tensor(array: np.ndarray) -> dict[str, Any]:
+    return {"content": {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}, "shape": array.shape}
+
+
+def _command(program: Path, job: Job, asked: Asked, folder: Path) -> list[str]:
+    settings, target = job.settings, job.target
+    window_ms = round((settings.warmup_s + settings.duration_s) / _WINDOWS * 1000)
+    command = [str(program), "-m", target.model, "-u", target.address, "-i", target.scheme]
+    command += ["-b", str(settings.batch if job.server_batches else 1), "--input-data", str(folder / "inputs.json")]
+    command += ["-p", str(max(window_ms, 1)), "-r", str(_WINDOWS), "-s", _ANY_SPREAD]
+    command += ["--profile-export-file", str(folder / "export.json")]
+    if target.version:
+        command += ["-x", target.version]
+    if asked.concurrency:
+        return [*command, "--concurrency-range", f"{asked.concurrency}:{asked.concurrency}:1"]
+    rate = f"{asked.rate_per_s:g}"
+    return [*command, "--request-rate-range", f"{rate}:{rate}:1", "--request-distribution", str(settings.arrivals)]
+
+
+def _call(command: list[str], job: Job, asked: Asked) -> None:
+    settings = job.settings
+    limit_s = 2 * (settings.warmup_s + settings.duration_s) + settings.limit_s + _START_S
+    where = f"{job.target.where}: perf_analyzer at {asked}"
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as e:
+            raise RunnerError(f"{command[0]}: cannot be started ({e.strerror or e})") from e
+        try:
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired as e:
+            raise RunnerError(f"{where}: did not end within {limit_s:g} s and was stopped") from e
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+    if code:
+        raise RunnerError(f"{where}: ended with code {code}: {' | '.join(lines[-3:]) or 'it said nothing'}")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise RunnerError(f"perf_analyzer: left no export that can be read ({e}); expected that of release 2.51") from e
+    return found if isinstance(found, dict) else {}
+
+
+async def _snapshot(job: Job) -> Snapshot:
+    lines = lines_to(job.target)
+    try:
+        return await TritonControl(job.target, lines, job.settings.limit_s).snapshot()
+    finally:
+        await lines.close()
+
+
+def _children_s() -> float:
+    """Return the processor's time of the children that have ended."""
+    import resource  # not on Windows, where perf_analyzer is not either
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,123 @@
+"""What the requests of a load test hold: golden samples of a repository, real data, or seeded random values, and which it was."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optkit.artifact.tensors import DType, Feed, TensorSpec, batch_dim
+from optkit.data import Feeds, absolute_data, random_feed
+from optkit.errors import ArtifactError, FeedError, RecipeError
+from optkit.serving.golden import Golden, read_golden
+from optkit.serving.triton.record import read_record
+
+_FEEDS = 16  # different requests, which take turns
+BATCH = "batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """The feeds of the requests, each of as many samples as a request has, and where they came from."""
+
+    feeds: tuple[Feed, ...]
+    origin: str
+    random: bool = False
+
+
+def specs_of(described: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Return the inputs as Triton's metadata describes them; a first dimension that varies in all of them is the batch.
+
+    Raises:
+        RecipeError: an input holds texts, which no feed of optkit does.
+    """
+    from tritonclient.utils import triton_to_np_dtype
+
+    found = [(one["name"], one["datatype"], [int(size) for size in one["shape"]]) for one in described]
+    batched = all(shape[:1] == [-1] for _, _, shape in found)
+    specs = []
+    for name, datatype, shape in found:
+        dtype = np.dtype(triton_to_np_dtype(datatype) or object).name
+        if dtype not in set(DType):
+            raise RecipeError(f"input {name!r}: is of type {datatype}; a load test sends numbers and booleans only")
+        dims = [size if size > 0 else f"{name}_{axis}" for axis, size in enumerate(shape)]
+        specs.append(TensorSpec(name=name, dtype=DType(dtype), shape=tuple([BATCH, *dims[1:]] if batched else dims)))
+    return tuple(specs)
+
+
+def golden_of(repository: Path, model: str, version: str) -> Golden:
+    """Return the golden samples of one version of a model in a Triton repository; of the newest one where none is named.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    record = read_record(repository / model)
+    found = record.golden if record else {}
+    chosen = version or max(found, key=int, default="")
+    if chosen not in found:
+        raise ArtifactError(
+            f"{repository}: holds no golden samples of model {model!r}{f' version {version}' if version else ''}; "
+            f"expected those that optkit package stores. Package the model again, or give --data."
+        )
+    return read_golden(repository / model / found[chosen].file, found[chosen].tolerance)
+
+
+def values_of(
+    specs: Sequence[TensorSpec], batch: int, *, data: str | None = None, golden: Golden | None = None, seed: int = 0
+) -> Values:
+    """Return feeds of `batch` samples.
+
+    Args:
+        specs: the inputs of the model.
+        batch: samples in one request.
+        data: real data, as `file.py:function` or .npz files; goes before the golden samples.
+        golden: golden samples of the model; without either the values are random.
+        seed: of random values.
+
+    Raises:
+        FeedError: the data does not fit the inputs, or random values cannot be made for them.
+        RecipeError: several samples in one request, for a model without a batch dimension.
+    """
+    if batch > 1 and batch_dim(specs) is None:
+        raise RecipeError(f"--batch {batch}: the model's inputs share no batch dimension; expected 1")
+    if data is not None:
+        return Values(_cut(Feeds(absolute_data(data, Path()), specs), specs, batch), "real samples")
+    if golden is not None:
+        return Values(_cut([golden.inputs], specs, batch), "golden samples")
+    unknown = [repr(spec.name) for spec in specs if any(isinstance(dim, str) and dim != BATCH for dim in spec.shape)]
+    if unknown:
+        raise FeedError(
+            f"input {', '.join(unknown)}: a dimension besides the batch varies, and random values need its "
+            f"size. Give --data or --repository."
+        )
+    feeds = [random_feed(specs, {BATCH: batch}, seed + i) for i in range(_FEEDS)]
+    return Values(tuple(feeds), "seeded random", random=True)
+
+
+def _cut(feeds: Iterable[Feed], specs: Sequence[TensorSpec], batch: int) -> tuple[Feed, ...]:
+    """Cut feeds into requests of `batch` samples that start at different ones; whole where there is no batch dimension."""
+    if batch_dim(specs) is None:
+        return tuple(itertools.islice(feeds, _FEEDS))
+    pool: dict[str, np.ndarray] = {}
+    for feed in feeds:
+        if not pool:
+            pool = dict(feed)
+        elif all(pool[name].shape[1:] == array.shape[1:] for name, array in feed.items()):
+            pool = {name: np.concatenate([pool[name], array]) for name, array in feed.items()}
+        rows = len(next(iter(pool.values())))
+        if rows >= _FEEDS * batch:
+            break
+    _check_names(pool, specs)
+    rows = len(next(iter(pool.values())))
+    starts = range(0, max(min(rows, _FEEDS * batch), 1), batch)
+    return tuple(
+        {name: array.take((np.arange(batch) + start) % rows, 0) for name, array in pool.items()} for start in starts
+    )
+
+
+def _check_names(feed: Feed, specs: Sequence[TensorSpec]) -> None:
+    names = {spec.name for spec in specs}
+    if set(feed) != names:
+        raise FeedError(f"samples: have inputs {', '.join(sorted(feed))}; the model takes {', '.join(sorted(names))}")

@@ -1,0 +1,47 @@
+"""What an .onnx file says of itself, and how one is read, written and kept beside its external data."""
+
+from optkit.onnx_file import content
+from optkit.onnx_file.content import (
+    DYNAMIC_OPS,
+    OnnxFacts,
+    check,
+    data_name,
+    describe,
+    external_files,
+    facts,
+    gather,
+    has_float_weights_behind_qdq,
+    has_fp16_weights,
+    has_half,
+    is_weight,
+    keep_inputs,
+    load,
+    load_graph,
+    load_lazily,
+    nodes,
+    release,
+    save,
+)
+
+__all__ = [
+    "DYNAMIC_OPS",
+    "OnnxFacts",
+    "check",
+    "content",
+    "data_name",
+    "describe",
+    "external_files",
+    "facts",
+    "gather",
+    "has_float_weights_behind_qdq",
+    "has_fp16_weights",
+    "has_half",
+    "is_weight",
+    "keep_inputs",
+    "load",
+    "load_graph",
+    "load_lazily",
+    "nodes",
+    "release",
+    "save",
+]

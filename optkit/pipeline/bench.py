@@ -1,0 +1,100 @@
+"""The benchmark of a run, kept as long as its artifacts, its settings and the machine are the same."""
+
+import logging
+from collections.abc import Mapping
+
+from optkit import deps
+from optkit.artifact import Artifact, Format, Passport, hash_of
+from optkit.artifact.findings import NotRun
+from optkit.bench import BenchSettings, Machine, load_average, measure, this_machine
+from optkit.bench.record import BenchRecord, Contract, MeasuredFile
+from optkit.data import Samples
+from optkit.errors import ArtifactError
+from optkit.pipeline.plan import SOURCE, Plan
+from optkit.runners import Device
+
+logger = logging.getLogger(__name__)
+
+BENCH_FILE = "bench.json"
+WRONG = "its answers cannot be compared with the model's (parity), so its speed says nothing"
+
+
+def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) -> tuple[BenchRecord, bool]:
+    """Measure all that can be run; what was measured of the same artifacts in the same way on this machine is kept."""
+    runnable = {
+        name: passport.artifact
+        for name, passport in passports.items()
+        if (passport.parity is None or passport.parity.cosine is not None) and not _cannot_run(passport, plan)
+    }
+    machine, settings = this_machine(), plan.recipe.bench
+    key = hash_of(
+        {
+            "artifacts": {name: artifact.identity for name, artifact in runnable.items()},
+            "settings": settings.model_dump(mode="json"),
+            "machine": machine.model_dump(mode="json"),
+            "data": samples.real.sha256() if samples.real else None,
+        }
+    )
+    path = plan.out_dir / BENCH_FILE
+    try:
+        kept = BenchRecord.read(path) if path.is_file() else None
+    except ArtifactError as e:
+        logger.debug("not reused: %s", e)
+        kept = None
+    if kept and kept.key == key:
+        return kept, True
+    record = bench_record(runnable, samples, settings, machine, reference=SOURCE)
+    wrong = [
+        NotRun(artifact=name, reason=_cannot_run(passport, plan) or WRONG)
+        for name, passport in passports.items()
+        if name not in runnable
+    ]
+    record = record.model_copy(
+        update={"key": None if record.interrupted else key, "not_run": (*record.not_run, *wrong)}
+    )
+    for name, passport in passports.items():
+        mine = tuple(m.model_copy(update={"times_ms": ()}) for m in record.measurements if m.artifact == name)
+        passport.model_copy(update={"measurements": mine}).save()
+    record.write(path)
+    if record.interrupted:
+        logger.warning("interrupted: %d blocks that were whole are kept in %s", len(record.order), path)
+        raise KeyboardInterrupt
+    return record, False
+
+
+def bench_record(
+    artifacts: Mapping[str, Artifact], samples: Samples, settings: BenchSettings, machine: Machine, reference: str
+) -> BenchRecord:
+    """Measure artifacts against one of them, and return all that was found with the machine that it was found on.
+
+    Raises:
+        FeedError: a batch size lies outside the declared range.
+        RunnerError: no artifact can be run on the device.
+    """
+    load = load_average()
+    found = measure(artifacts, samples, settings, reference)
+    return BenchRecord(
+        machine=machine,
+        settings=settings,
+        versions=deps.built_with(),
+        contract=Contract.of(artifacts[reference]),
+        files=tuple(MeasuredFile.of(name, artifact) for name, artifact in artifacts.items()),
+        load_before=load,
+        order=found.order,
+        measurements=found.measurements,
+        speed_ups=found.speed_ups,
+        concurrency=found.concurrency,
+        knees=found.knees,
+        not_run=found.not_run,
+        interrupted=found.interrupted,
+        left_out=found.left_out,
+    )
+
+
+def _cannot_run(passport: Passport, plan: Plan) -> str | None:
+    """Return why an engine is not measured: it cannot be run here, or the others run on the CPU; None where it is."""
+    if passport.unproven:
+        return passport.unproven
+    if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:
+        return "an engine runs on a GPU only, and bench.device is cpu"
+    return None

@@ -1,0 +1,244 @@
+"""Two runs held against each other: what changed in latency, throughput, size, accuracy and parity, and which gate that breaks.
+
+The verdict on a time is as honest as its interval: a gate fails when all of the interval is beyond the limit, and is left open, with a
+warning, when the limit lies inside it.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from optkit.artifact.findings import Measurement
+from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.bench.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Change, change, paired
+from optkit.errors import ArtifactError
+from optkit.pipeline.baseline import Snapshot, Variant, check_comparable, differing_versions
+
+_EQUAL_WITHIN = 0.01  # of a time: an interval inside it says that nothing changed
+
+
+def compare(
+    old: Snapshot, new: Snapshot, limits: Limits, *, across_machines: bool = False, together: bool = False
+) -> Comparison:
+    """Compare two runs by the names of their artifacts.
+
+    Args:
+        old: the baseline.
+        new: what is held against it.
+        limits: the gates.
+        across_machines: compare times of different machines all the same.
+        together: both were measured in one benchmark, block by block, so nothing lies between the two.
+
+    Raises:
+        ArtifactError: they cannot be compared: other models, other machines, nothing measured, no artifact in common.
+    """
+    differing = check_comparable(old, new.recipe, new.contract, new.machine, across_machines=across_machines)
+    if not set(old.variants) & set(new.variants):
+        names = ", ".join(old.variants), ", ".join(new.variants)
+        raise ArtifactError(f"{old.path}: no artifact in common: {names[0]} before, {names[1]} now")
+    anchors = () if together else _unchanged(old, new)
+    changes: list[MetricChange] = []
+    for name in old.variants:
+        if name in new.variants:
+            changes += _of_one(old.variants[name], new.variants[name], limits)
+            changes += _times(old, new, name, anchors, limits, together)
+    return Comparison(
+        old=str(old.path),
+        new=str(new.path),
+        recipe=new.recipe,
+        method=_method(anchors, together),
+        limits=limits,
+        changes=tuple(changes),
+        only_old=tuple(name for name in old.variants if name not in new.variants),
+        only_new=tuple(name for name in new.variants if name not in old.variants),
+        differing=(*differing, *differing_versions(old, new)),
+    )
+
+
+def _unchanged(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
+    """Return the artifacts that both runs measured and that are the very same file."""
+    return tuple(
+        name
+        for name, variant in old.variants.items()
+        if name in new.variants and variant.sha256 and variant.sha256 == new.variants[name].sha256
+        if old.measured(name) and new.measured(name)
+    )
+
+
+def _method(anchors: Sequence[str], together: bool) -> str:
+    if together:
+        return "the baseline's files were measured again, block by block with the new ones"
+    if anchors:
+        return (
+            f"two stored runs; beside files of the same runtime that did not change ({', '.join(anchors)}) with "
+            f"{BETWEEN_RUNS_ANCHORED:.0%} of spread between runs, else with {BETWEEN_RUNS:.0%}"
+        )
+    return (
+        f"two stored runs without a file in common, with {BETWEEN_RUNS:.0%} of spread between runs. "
+        "Measuring both together says more: keep the baseline's files where they were measured"
+    )
+
+
+def _of_one(old: Variant, new: Variant, limits: Limits) -> Iterator[MetricChange]:
+    """Yield what has no noise: whether it is there, its parity, accuracy and size."""
+    if old.missing is None and new.missing is not None:
+        failure = f"was measured before; now: {new.missing}" if limits.max_regression is not None else None
+        yield MetricChange(
+            artifact=new.name, metric=Metric.THERE, old=1, new=0, worse_by=None, verdict=Became.WORSE, failure=failure
+        )
+        return
+    if old.parity is not None and new.parity is not None:
+        worse = old.parity and not new.parity
+        yield MetricChange(
+            artifact=new.name,
+            metric=Metric.PARITY,
+            old=float(old.parity),
+            new=float(new.parity),
+            worse_by=float(old.parity) - float(new.parity),
+            verdict=_exact(float(old.parity) - float(new.parity)),
+            failure=f"parity: held before, now {new.parity_failure}" if worse else None,
+        )
+    if old.accuracy is not None and new.accuracy is not None:
+        yield _accuracy(new.name, old.accuracy, new.accuracy, limits)
+    if old.size_bytes and new.size_bytes:
+        yield _size(new.name, old.size_bytes, new.size_bytes, limits)
+
+
+def _accuracy(name: str, old: float, new: float, limits: Limits) -> MetricChange:
+    drop, allowed = old - new, limits.max_accuracy_drop
+    failure = None
+    if allowed is not None and not drop <= allowed:
+        failure = f"accuracy: {new:.4f}, {drop:.4f} below {old:.4f}; at most {allowed:g} is allowed"
+    return MetricChange(
+        artifact=name, metric=Metric.ACCURACY, old=old, new=new, worse_by=drop, verdict=_exact(drop), failure=failure
+    )
+
+
+def _size(name: str, old: int, new: int, limits: Limits) -> MetricChange:
+    growth, allowed = new / old - 1, limits.max_regression
+    failure = None
+    if allowed is not None and not growth <= allowed:
+        failure = f"size: {growth:.1%} larger than before; at most {allowed:.1%} is allowed"
+    return MetricChange(
+        artifact=name, metric=Metric.SIZE, old=old, new=new, worse_by=growth, verdict=_exact(growth), failure=failure
+    )
+
+
+def _exact(worse_by: float) -> Became:
+    return Became.WORSE if worse_by > 0 else Became.BETTER if worse_by < 0 else Became.SAME
+
+
+def _times(
+    old: Snapshot, new: Snapshot, name: str, anchors: Sequence[str], limits: Limits, together: bool
+) -> Iterator[MetricChange]:
+    """Yield latency and throughput at every batch size that both runs measured."""
+    was, now = old.measured(name), new.measured(name)
+    others = [anchor for anchor in anchors if anchor != name and _runtime(old, anchor) == _runtime(old, name)]
+    doubt = None if together else _doubt(old, new, name)
+    for batch in sorted(set(was) & set(now)):
+        for metric in (Metric.LATENCY, Metric.THROUGHPUT):
+            values = [m.p50_ms if metric is Metric.LATENCY else m.samples_per_s for m in (was[batch], now[batch])]
+            if together:
+                found = paired(_logs(metric, was[batch]), _logs(metric, now[batch]))
+            else:
+                logs = [_anchored(metric, run, name, others, batch) for run in (old, new)]
+                found = change(logs[0], logs[1], BETWEEN_RUNS_ANCHORED if others else BETWEEN_RUNS)
+            yield _time(name, metric, batch, values, found, limits, doubt)
+
+
+def _doubt(old: Snapshot, new: Snapshot, name: str) -> str | None:
+    """Return why times of two stored runs prove nothing of an artifact, though their interval might."""
+    if old.busy or new.busy:
+        return "the machine was busy"
+    if old.variants[name].sha256 == new.variants[name].sha256 and dict(old.versions) == dict(new.versions):
+        return "neither the file nor a library changed, so the machine did"
+    return None
+
+
+def _runtime(run: Snapshot, name: str) -> str | None:
+    """Return what ran an artifact: another runtime meets a busy machine in another way and is no anchor."""
+    return next((m.provider for m in run.measurements if m.artifact == name), None)
+
+
+def _anchored(metric: Metric, run: Snapshot, name: str, anchors: Sequence[str], batch: int) -> list[float]:
+    """Return the log of the time of each block, relative to the median of the anchors' times in the same block."""
+    mine = _logs(metric, run.measured(name)[batch])
+    beside = [_logs(metric, found) for anchor in anchors if (found := run.measured(anchor).get(batch))]
+    if not beside:
+        return mine
+    return [x - statistics.median(block) for x, *block in zip(mine, *beside, strict=True)]
+
+
+def _logs(metric: Metric, measured: Measurement) -> list[float]:
+    """Return the log of the time of a call in each block: the median, or for the throughput the mean, whose inverse it is."""
+    if metric is Metric.LATENCY:
+        return [math.log(ms) for ms in measured.blocks_p50_ms]
+    return [math.log(sum(block) / len(block)) for block in measured.times_ms if block]
+
+
+def _time(
+    name: str,
+    metric: Metric,
+    batch: int,
+    values: Sequence[float],
+    found: Change | None,
+    limits: Limits,
+    doubt: str | None,
+) -> MetricChange:
+    """Return the change of a time; a throughput of 1/1.25 is a time of 1.25, and so is worse by 25 %.
+
+    A gate stays open where there is a doubt.
+    """
+    worse_by = values[1] / values[0] - 1 if metric is Metric.LATENCY else values[0] / values[1] - 1
+    low = high = None
+    if found:
+        worse_by, low, high = found.ratio - 1, found.low - 1, found.high - 1
+    verdict = _noisy(low, high) if not doubt else Became.TOO_NOISY
+    failure, warning = regression(f"{metric} at batch {batch}", worse_by, low, high, limits.max_regression, doubt)
+    return MetricChange(
+        artifact=name,
+        metric=metric,
+        batch=batch,
+        old=values[0],
+        new=values[1],
+        worse_by=worse_by,
+        low=low,
+        high=high,
+        verdict=verdict,
+        failure=failure,
+        warning=warning,
+    )
+
+
+def regression(
+    what: str, worse_by: float, low: float | None, high: float | None, allowed: float | None, doubt: str | None = None
+) -> tuple[str | None, str | None]:
+    """Return the failure of a gate on a time, and the warning where noise or a doubt does not let one say whether it holds.
+
+    Args:
+        what: whose time it is.
+        worse_by: the share by which it has become worse.
+        low: the interval's lower end; None where there were too few blocks.
+        high: its upper end.
+        allowed: the gate; None for none.
+        doubt: why the interval proves nothing.
+    """
+    if allowed is None or (high is not None and high <= allowed):
+        return None, None
+    span = f" (95 %: {low:+.1%} to {high:+.1%})" if low is not None and high is not None else " (too few blocks)"
+    told = f"{what}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
+    if low is not None and not low <= allowed and not doubt:
+        return told, None
+    if not worse_by <= allowed:
+        return None, f"{told}; too noisy to say" + (f", {doubt}" if doubt else "")
+    return None, None
+
+
+def _noisy(low: float | None, high: float | None) -> Became:
+    if low is None or high is None:
+        return Became.TOO_NOISY
+    if low > 0:
+        return Became.WORSE
+    if high < 0:
+        return Became.BETTER
+    return Became.SAME if low >= -_EQUAL_WITHIN and high <= _EQUAL_WITHIN else Became.TOO_NOISY

@@ -1,0 +1,70 @@
+"""The gates of a run that need its measurements: the budget, and the regression against an earlier run."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from optkit.artifact import Artifact, Passport
+from optkit.artifact.gates import Gates
+from optkit.bench import this_machine
+from optkit.bench.changes import Comparison, Limits
+from optkit.bench.record import BenchRecord, Contract
+from optkit.data import Samples
+from optkit.pipeline.baseline import Snapshot, check_comparable, of_steps, read_snapshot
+from optkit.pipeline.gates import over_budget
+from optkit.pipeline.plan import Plan
+from optkit.pipeline.records import StepResult
+from optkit.pipeline.remeasure import compare_with
+
+logger = logging.getLogger(__name__)
+
+
+def read_baseline(plan: Plan, source: Artifact) -> Snapshot | None:
+    """Return the run of before that the gates name.
+
+    Raises:
+        ArtifactError: it cannot be read, or is of another model or machine.
+    """
+    if plan.recipe.gates.baseline is None:
+        return None
+    found = read_snapshot(Path(plan.recipe.gates.baseline))
+    check_comparable(found, plan.recipe.name, Contract.of(source), this_machine(), across_machines=False)
+    return found
+
+
+def hold_regression(
+    plan: Plan,
+    results: Mapping[str, StepResult],
+    bench: BenchRecord,
+    baseline: Snapshot,
+    passports: Mapping[str, Passport],
+    samples: Samples,
+) -> tuple[dict[str, StepResult], Comparison]:
+    """Hold the run against its baseline; an artifact that became slower or larger than is allowed fails."""
+    now = of_steps(results, bench, plan.out_dir / "run.json", recipe=plan.recipe.name)
+    artifacts = {name: passport.artifact for name, passport in passports.items()}
+    limits = Limits(max_regression=plan.recipe.gates.max_regression)
+    found = compare_with(baseline, now, artifacts, samples, plan.recipe.bench, limits)
+    failed = {name: [change.failure for change in found.of(name) if change.failure] for name in results}
+    for warning in found.warnings:
+        logger.warning("%s", warning)
+    return {
+        name: result.model_copy(update={"failures": (*result.failures, *failed[name])})
+        for name, result in results.items()
+    }, found
+
+
+def hold_budget(
+    results: Mapping[str, StepResult], bench: BenchRecord | None, gates: Gates
+) -> tuple[dict[str, StepResult], tuple[str, ...]]:
+    """Mark what is right but over the budget; when that leaves nothing to choose from, say so for each."""
+    held = {
+        name: result.model_copy(update={"over_budget": over_budget(name, result.size_bytes or 0, bench, gates)})
+        if result.made
+        else result
+        for name, result in results.items()
+    }
+    right = [result for result in held.values() if result.made and not result.failures and not result.unproven]
+    if any(not result.over_budget for result in right):
+        return held, ()
+    return held, tuple(f"{result.name}: {text}" for result in right for text in result.over_budget)

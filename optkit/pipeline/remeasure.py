@@ -1,0 +1,118 @@
+"""A benchmark held against an earlier one: the earlier files measured again beside the new ones where they are still there."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import Measurement
+from optkit.bench import BenchSettings
+from optkit.bench.changes import Comparison, Limits
+from optkit.bench.record import BenchRecord, MeasuredFile
+from optkit.data import Samples
+from optkit.errors import ArtifactError
+from optkit.pipeline.baseline import Snapshot
+from optkit.pipeline.bench import bench_record
+from optkit.pipeline.compare import compare
+from optkit.pytorch.source import open_artifact
+
+logger = logging.getLogger(__name__)
+
+BASELINE = " (baseline)"  # behind the names of the earlier files
+
+
+def compare_with(
+    baseline: Snapshot,
+    now: Snapshot,
+    artifacts: Mapping[str, Artifact],
+    samples: Samples,
+    settings: BenchSettings,
+    limits: Limits,
+    *,
+    across_machines: bool = False,
+) -> Comparison:
+    """Compare a run with an earlier one, in the best way that there is.
+
+    Files that changed are measured again beside those of the baseline, block by block, when the baseline's files are still there; a
+    clock or a neighbour of another day is then in neither. Otherwise the stored times are compared, and their intervals are wider.
+
+    Args:
+        baseline: the earlier run.
+        now: the new one.
+        artifacts: of the new run.
+        samples: where the values come from.
+        settings: of the benchmark.
+        limits: the gates.
+        across_machines: compare stored times of different machines all the same.
+
+    Raises:
+        ArtifactError: the two cannot be compared.
+        RunnerError: nothing can be run on the device.
+    """
+    stored = compare(baseline, now, limits, across_machines=across_machines)
+    both = _pairs(baseline, artifacts)
+    if not both:
+        return stored
+    logger.info("measure %d files of the baseline again beside the new ones", len(both) // 2)
+    record = bench_record(both, samples, settings, now.machine, reference=next(iter(both)))
+    if record.interrupted:
+        raise KeyboardInterrupt
+    measured = {m.artifact for m in record.measurements}
+    names = {name for name in artifacts if {name, f"{name}{BASELINE}"} <= measured}
+    again = compare(
+        dataclasses.replace(baseline, measurements=_named(record, names, BASELINE)),
+        dataclasses.replace(now, measurements=_named(record, names, "")),
+        limits,
+        across_machines=True,  # both were measured here and now
+        together=True,
+    )
+    changes = [(again if name in names else stored).of(name) for name in baseline.variants if name in now.variants]
+    rest = [name for name in baseline.variants if name in now.variants and name not in names]
+    method = again.method + (f"; {', '.join(rest)}: {stored.method}" if rest else "")
+    return stored.model_copy(update={"changes": tuple(itertools.chain(*changes)), "method": method})
+
+
+def _named(record: BenchRecord, names: Collection[str], suffix: str) -> tuple[Measurement, ...]:
+    """Return the measurements of the old or of the new files, under the names that both share."""
+    return tuple(
+        m.model_copy(update={"artifact": name})
+        for m in record.measurements
+        for name in names
+        if m.artifact == f"{name}{suffix}"
+    )
+
+
+def _pairs(baseline: Snapshot, artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Return the files that changed and those of the baseline that they replace, where these can still be run.
+
+    A source model is left out: its file only says where the code was, and the code has changed with it.
+    """
+    found: dict[str, Artifact] = {}
+    for name, artifact in artifacts.items():
+        old = baseline.variants.get(name)
+        if old is None or old.sha256 == artifact.sha256 or artifact.format is Format.PYTORCH:
+            continue
+        kept = _still_there(baseline, name, artifact)
+        if kept is not None and baseline.measured(name):
+            found |= {f"{name}{BASELINE}": kept, name: artifact}
+    return found
+
+
+def _still_there(baseline: Snapshot, name: str, like: Artifact) -> Artifact | None:
+    """Return a file of the baseline that still holds what was measured, where it was or beside the baseline's record."""
+    file = next((file for file in baseline.files if file.artifact == name), None)
+    for path in _places(file, baseline.path) if file else ():
+        try:
+            artifact = open_artifact(path, dict(like.dims)) if path.is_file() else None
+        except ArtifactError:  # changed or damaged since
+            continue
+        if file and artifact and artifact.sha256 == file.sha256:
+            return artifact
+    return None
+
+
+def _places(file: MeasuredFile, record: Path) -> tuple[Path, ...]:
+    measured = Path(file.path)
+    return (measured, record.absolute().parent / measured.parent.name / measured.name)

@@ -1,0 +1,1 @@
+"""A PyTorch module: where it comes from, what it takes and returns, and how it becomes a file."""

@@ -1,0 +1,108 @@
+"""The contract of a model that declares none: read off its example inputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
+from optkit.errors import ModelError
+from optkit.pytorch.forward import parameter_names
+from optkit.record import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_BATCH = DimRange(min=1, opt=8, max=64)
+
+
+class Contract(Record):
+    """What a model takes: its inputs, and the ranges of their named dimensions."""
+
+    inputs: tuple[TensorSpec, ...]
+    dims: dict[str, DimRange]
+
+    def as_recipe(self) -> str:
+        """Return the contract as lines of a recipe."""
+        lines = ["inputs:", *(f"  {spec.name}: {spec.type_text.replace(',', ', ')}" for spec in self.inputs)]
+        if self.dims:
+            lines.append("dims:")
+        for name, r in self.dims.items():
+            multiple = f", multiple_of: {r.multiple_of}" if r.multiple_of > 1 else ""
+            lines.append(f"  {name}: {{min: {r.min}, opt: {r.opt}, max: {r.max}{multiple}}}")
+        return "\n".join(lines)
+
+
+def infer_contract(example: object, module: "torch.nn.Module") -> Contract:
+    """Return the contract that example inputs show.
+
+    One example is a mapping of input name to tensor or array, a tensor, or a tuple of tensors in the order of forward. Its first
+    dimension is taken for the batch when all inputs share it. A list of two examples or more also shows which other dimensions vary:
+    those whose sizes differ, one name for those that always agree, from the smallest to the largest size seen.
+
+    Raises:
+        ModelError: it is none of these, or the examples do not fit together.
+    """
+    examples = [_named(e, module) for e in (example if isinstance(example, list) else [example])]
+    if not examples or not examples[0]:
+        raise ModelError("example inputs: there are none; expected a mapping of input name to tensor")
+    first = examples[0]
+    for other in examples[1:]:
+        if {n: (a.dtype, a.ndim) for n, a in other.items()} != {n: (a.dtype, a.ndim) for n, a in first.items()}:
+            raise ModelError("example inputs: the examples differ in names, dtypes or numbers of dimensions")
+    names: dict[tuple[int, ...], str] = {}
+    dims: dict[str, DimRange] = {}
+    if all(a.ndim for a in first.values()) and all(len({len(a) for a in e.values()}) == 1 for e in examples):
+        seen = tuple(len(next(iter(e.values()))) for e in examples)
+        names[seen] = "batch"
+        largest = max(_BATCH.max, *seen)
+        dims["batch"] = DimRange(min=1, opt=min(_BATCH.opt, largest), max=largest)
+    inputs = []
+    for name, array in first.items():
+        shape: list[Dim] = []
+        for axis in range(array.ndim):
+            seen = tuple(e[name].shape[axis] for e in examples)
+            if axis == 0 and "batch" in dims:
+                shape.append("batch")
+            elif len(set(seen)) == 1:
+                shape.append(seen[0])
+            else:
+                dim = names.setdefault(seen, f"{name}_{axis}")
+                dims.setdefault(dim, DimRange(min=min(seen), opt=sorted(seen)[len(seen) // 2], max=max(seen)))
+                shape.append(dim)
+        inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
+    return Contract(inputs=tuple(inputs), dims=dims)
+
+
+def _named(example: object, module: "torch.nn.Module") -> "dict[str, np.ndarray]":
+    import numpy as np
+    import torch
+
+    if isinstance(example, Mapping):
+        return {str(name): _array(value, str(name)) for name, value in example.items() if value is not None}
+    values: Sequence[Any] = example if isinstance(example, tuple) else (example,)
+    if not all(isinstance(value, (torch.Tensor, np.ndarray)) for value in values):
+        found = type(example).__name__
+        raise ModelError(
+            f"example inputs: are a {found}; expected a mapping of input name to tensor, or a tuple of tensors"
+        )
+    names = parameter_names(module) or [f"input_{i}" for i in range(len(values))]
+    if len(names) < len(values):
+        raise ModelError(f"example inputs: are {len(values)}, but forward takes {', '.join(names)}")
+    return {name: _array(value, name) for name, value in zip(names, values, strict=False)}
+
+
+def _array(value: object, name: str) -> "np.ndarray":
+    import numpy as np
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    raise ModelError(f"example input {name!r}: is a {type(value).__name__}; expected a tensor or an array")
+
+
+def _dtype(name: str, array: "np.ndarray") -> DType:
+    if array.dtype.name not in set(DType):
+        raise ModelError(f"example input {name!r}: is {array.dtype}; optkit handles {', '.join(DType)}")
+    return DType(array.dtype.name)

@@ -1,0 +1,311 @@
+"""Where an nn.Module comes from: a factory in Python, a TorchScript file, an ExportedProgram, a Hugging Face folder."""
+
+import abc
+import inspect
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optkit import user_code
+from optkit.artifact import hash_of, sha256_of
+from optkit.deps import require
+from optkit.errors import ModelError, OptkitError, first_line
+from optkit.pytorch.forward import torchscript_notices_off
+
+if TYPE_CHECKING:
+    import torch
+
+Arguments = Mapping[str, str | int | float | bool | None]
+
+_TORCHSCRIPT = (".pt", ".pth", ".ts")
+_EXPECTED = "file.py:function, package.module:function, a TorchScript file, a .pt2 file, or a Hugging Face folder"
+
+
+class Origin(abc.ABC):
+    """One place that a module can come from; `target` names it, with an absolute path where it is a file."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    @abc.abstractmethod
+    def fault(self) -> str | None:
+        """Return what is wrong with it as far as can be told without running anything; None when nothing is."""
+
+    @abc.abstractmethod
+    def sha256(self) -> str:
+        """Return the hash of the code or files behind it.
+
+        Raises:
+            ModelError: they cannot be read.
+        """
+
+    @abc.abstractmethod
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Return the module, as it comes.
+
+        Raises:
+            ModelError: it cannot be built or loaded.
+        """
+
+    @abc.abstractmethod
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy what the module is made from into a folder, and return the lines of Python that build `model` there."""
+
+    def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002 - for the origins that ask the module
+        """Return the example inputs that come with the model; None where there are none."""
+        return None
+
+    def choice(self) -> str | None:
+        """Return what was chosen among several; None where there was nothing to choose."""
+        return None
+
+    def relative_to(self, folder: Path) -> str:
+        """Return the target with its path relative to a folder, so that the two can be moved together."""
+        return _relative(Path(self.target), folder)
+
+
+class Factory(Origin):
+    """A function or class that returns a module, or a module itself; its file may define `example_inputs`."""
+
+    def __init__(self, target: str, *, named: bool = True) -> None:
+        """Remember the target, and whether its name was given or found in the file."""
+        super().__init__(target)
+        self._named = named
+
+    def choice(self) -> str | None:
+        """Return which model of the file was taken where no name was given."""
+        where, name = user_code.split_target(self.target)
+        return None if self._named else f"took {name}, the model that {Path(where).name} defines"
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the file or module name."""
+        return user_code.target_fault(self.target)
+
+    def sha256(self) -> str:
+        """Return the hash of the code."""
+        return user_code.code_sha256(self.target)
+
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Call the factory with a fixed random seed: one that draws its weights must draw the same ones next time."""
+        import torch
+
+        factory = user_code.load(self.target)
+        self._check_arguments(factory, args)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                with user_code.running(factory):
+                    module = factory if isinstance(factory, torch.nn.Module) else factory(**dict(args))
+            except (Exception, SystemExit) as e:
+                raise ModelError(f"{self.target}: raised {user_code.describe(e)}") from e
+        if not isinstance(module, torch.nn.Module):
+            found = type(module).__name__
+            raise ModelError(f"{self.target}: returned a {found}; expected a torch.nn.Module. Return the model.")
+        return module
+
+    def _check_arguments(self, factory: Any, args: Arguments) -> None:
+        """Refuse arguments that are missing, before Python does: it knows nothing of --set."""
+        import torch
+
+        try:
+            called = callable(factory) and not isinstance(factory, torch.nn.Module)
+            wanted = tuple(inspect.signature(factory).parameters.values()) if called else ()
+        except (TypeError, ValueError):  # written in C
+            return
+        given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        missing = [p.name for p in wanted if p.default is p.empty and p.kind not in given and p.name not in args]
+        if missing:
+            raise ModelError(
+                f"{self.target}: takes {', '.join(missing)} without a default. Give each with --set, or as model.args in a recipe; "
+                f"or name a function that takes none and returns the model.",
+                add=" ".join(f"--set {name}=VALUE" for name in missing),
+            )
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy the code of a file; a package is imported from where it is installed."""
+        where, name = user_code.split_target(self.target)
+        if where.endswith(".py"):
+            for relative, file in user_code.code_files(where).items():
+                (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / relative)
+        module = user_code.module_name(where)
+        made = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        return [f"from {module} import {name}", "", "torch.manual_seed(0)", f"model = {name}({made})"]
+
+    def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
+        """Return what `example_inputs` of the factory's file gives."""
+        target = f"{user_code.split_target(self.target)[0]}:example_inputs"
+        return call_example(target) if user_code.defines(target) else None
+
+    def relative_to(self, folder: Path) -> str:
+        """Return the target with the path of its file relative to a folder."""
+        where, name = user_code.split_target(self.target)
+        return f"{_relative(Path(where), folder)}:{name}" if where.endswith(".py") else self.target
+
+
+class _ModelPath(Origin):
+    """A model on disk, which takes no arguments of a factory."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.target)
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the path."""
+        return None if self.path.exists() else f"{self.path}: no such file or folder; expected {_EXPECTED}"
+
+    def sha256(self) -> str:
+        """Return the hash of the file."""
+        return sha256_of(self.path)
+
+    def _copy(self, folder: Path) -> str:
+        (shutil.copytree if self.path.is_dir() else shutil.copyfile)(self.path, folder / self.path.name)
+        return repr(self.path.name)
+
+    def _no_arguments(self, args: Arguments) -> None:
+        if args:
+            raise ModelError(
+                f"{self.path}: takes no arguments ({', '.join(args)} given); only a factory in Python does"
+            )
+
+
+class TorchScriptFile(_ModelPath):
+    """What torch.jit.save wrote; a state dict under the same ending is refused."""
+
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Load the file."""
+        import torch
+
+        self._no_arguments(args)
+        try:
+            with torchscript_notices_off():
+                module: torch.nn.Module = torch.jit.load(str(self.path), map_location="cpu")
+        except (RuntimeError, ValueError) as e:
+            raise ModelError(
+                f"{self.path}: is no TorchScript file ({first_line(e)}); expected what torch.jit.save writes. If it holds a "
+                f"state dict, name the code that builds the model, as in model.py:build, and give this file as the weights."
+            ) from e
+        return module
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
+        """Copy the file."""
+        return [f"model = torch.jit.load({self._copy(folder)})"]
+
+
+class ExportedProgramFile(_ModelPath):
+    """What torch.export.save wrote; it carries its example inputs."""
+
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Load the program and return it as a module."""
+        self._no_arguments(args)
+        return self._program().module()
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
+        """Copy the file."""
+        return [f"model = torch.export.load({self._copy(folder)}).module()"]
+
+    def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
+        """Return the inputs that the program was captured with."""
+        captured = self._program().example_inputs
+        return tuple(captured[0]) if captured and not captured[1] else None
+
+    def _program(self) -> "torch.export.ExportedProgram":
+        import torch
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.export.load(self.path)
+        except Exception as e:  # zip, json and torch each raise their own here
+            raise ModelError(
+                f"{self.path}: is no ExportedProgram ({first_line(e)}); expected what torch.export.save writes"
+            ) from e
+
+
+class HuggingFaceFolder(_ModelPath):
+    """A local folder with config.json and weights, loaded by transformers without the network.
+
+    The class is the first of the configuration's `architectures`, or the argument `auto_class`.
+    """
+
+    def sha256(self) -> str:
+        """Return the hash of every file of the folder."""
+        files = sorted(p for p in self.path.rglob("*") if p.is_file())
+        return hash_of({str(p.relative_to(self.path)): sha256_of(p) for p in files})
+
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Load the model with FP32 weights, its cache of past keys switched off."""
+        transformers = require("transformers")
+        try:
+            config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
+            if hasattr(config, "use_cache"):
+                config.use_cache = False  # a cache is no tensor, and a server keeps none between requests
+            name = str(args.get("auto_class") or (config.architectures or ["AutoModel"])[0])
+            options = {key: value for key, value in args.items() if key != "auto_class"}
+            module: torch.nn.Module = getattr(transformers, name).from_pretrained(
+                self.path, config=config, local_files_only=True, dtype="float32", **options
+            )
+        except OptkitError:
+            raise
+        except Exception as e:  # transformers raises OSError, ValueError, AttributeError and more
+            raise ModelError(f"{self.path}: transformers cannot load it ({user_code.describe(e)})") from e
+        return module
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:
+        """Copy the folder; the class is the one that was built."""
+        name = type(self.build(args)).__name__
+        return [
+            "import transformers",
+            "",
+            f"model = transformers.{name}.from_pretrained({self._copy(folder)}, use_cache=False)",
+        ]
+
+    def example(self, module: "torch.nn.Module") -> object:
+        """Return the dummy inputs of the model."""
+        return getattr(module, "dummy_inputs", None)
+
+
+def open_origin(target: str, base: Path = Path()) -> Origin:
+    """Return the origin that a target names; a relative path starts at `base`.
+
+    Raises:
+        ModelError: it names none.
+    """
+    path = Path(os.path.abspath(base / os.path.expanduser(target)))  # noqa: PTH100, PTH111 - resolves `..` without following links
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{target}: is a directory without config.json; expected {_EXPECTED}")
+        return HuggingFaceFolder(str(path))
+    if path.suffix == ".pt2":
+        return ExportedProgramFile(str(path))
+    if path.suffix in _TORCHSCRIPT:
+        return TorchScriptFile(str(path))
+    if path.suffix == ".onnx":
+        raise ModelError(f"{target}: an ONNX model holds no nn.Module; expected {_EXPECTED}")
+    if path.suffix == ".py":
+        return Factory(f"{path}:{user_code.the_model(path)}", named=False)
+    return Factory(user_code.absolute_target(target, base))
+
+
+def call_example(target: str) -> object:
+    """Return what a target gives as example inputs; a function is called.
+
+    Raises:
+        ModelError: it cannot be loaded, or raises.
+    """
+    found: Any = user_code.load(target)
+    try:
+        with user_code.running(found):
+            return found() if callable(found) else found
+    except (Exception, SystemExit) as e:
+        raise ModelError(f"{target}: raised {user_code.describe(e)}") from e
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # another drive
+        return str(path)

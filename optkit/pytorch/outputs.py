@@ -1,0 +1,169 @@
+"""The outputs of an nn.Module: their names, dtypes and dimensions, found by running it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
+from optkit.data import random_feed
+from optkit.errors import ModelError
+from optkit.pytorch.forward import call_forward, flatten, is_plain, run_forward
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a module returns, flattened; `plain` when every exporter takes it as it is."""
+
+    specs: tuple[TensorSpec, ...]
+    plain: bool
+
+
+def find_outputs(
+    module: "torch.nn.Module",
+    inputs: Sequence[TensorSpec],
+    dims: Mapping[str, DimRange],
+    names: tuple[str, ...] | None = None,
+) -> Outputs:
+    """Find the outputs and their dimensions by running the module where the named dimensions have different sizes.
+
+    Args:
+        module: in evaluation mode.
+        inputs: what it takes.
+        dims: the ranges of the named dimensions.
+        names: other names for the outputs, in order.
+
+    Raises:
+        ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
+            too few, too many, or those of inputs.
+    """
+    import torch
+
+    points = [_distinct(dims, 0), _distinct(dims, 1)]
+    before, drawn = _state(module), torch.get_rng_state()
+    returned = call_forward(module, inputs, random_feed(inputs, points[0]))
+    first = dict(flatten(returned))
+    changed = _changed(before, _state(module))
+    # Random numbers may agree by chance, as those of dropout on a few elements do: where any were drawn, more is asked.
+    turns = (1, 0) if torch.equal(drawn, torch.get_rng_state()) else (1, *[0] * _RANDOM_CALLS)
+    try:
+        second, *others = (run_forward(module, inputs, random_feed(inputs, points[turn])) for turn in turns)
+    except ModelError as e:
+        if not changed:
+            raise
+        raise ModelError(f"the second {e!s} {_keeps_state(changed)}") from e
+    if not all(
+        set(first) == set(again) and all(_close(a, again[name]) for name, a in first.items()) for again in others
+    ):
+        raise ModelError(
+            "forward gives other answers for the same input each time, so nothing can be proven against it"
+            f"{f'. {_keeps_state(changed)}' if changed else _RANDOM}"
+        )
+    if set(first) != set(second):
+        raise ModelError(f"forward returns {', '.join(first)} at one size and {', '.join(second)} at another")
+    names = names or _names_beside(inputs, tuple(first))
+    _check_names(names, tuple(first), inputs)
+    specs = []
+    for name, (found, a) in zip(names, first.items(), strict=True):
+        b = second[found]
+        if a.dim() != b.dim():
+            raise ModelError(f"output {name!r}: has {a.dim()} dimensions at one size and {b.dim()} at another")
+        shape = tuple(_dim(f"{name}_dim_{i}", a.shape[i], b.shape[i], points) for i in range(a.dim()))
+        specs.append(TensorSpec(name=name, dtype=_dtype(name, a), shape=shape))
+    return Outputs(tuple(specs), is_plain(returned))
+
+
+_RANDOM_CALLS = 16  # of a forward that draws random numbers
+_RANDOM = "; expected a model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
+
+
+def _keeps_state(changed: Sequence[str]) -> str:
+    """Return the sentence for a forward that changes attributes of the module; empty when it changes none."""
+    if not changed:
+        return ""
+    return (
+        f"It keeps state from one call to the next in {', '.join(f'self.{name}' for name in changed[:4])}: make it an input and "
+        f"an output of forward, or set it anew in each call."
+    )
+
+
+def _state(module: "torch.nn.Module") -> dict[str, tuple[object, object]]:
+    """Return every attribute and buffer of a module and of those inside it: the object, and what tells a change inside it."""
+    import torch
+
+    state: dict[str, tuple[object, object]] = {}
+    if isinstance(module, torch.jit.ScriptModule):
+        return state
+    for path, part in module.named_modules():
+        for name, value in {**vars(part), **part._buffers, **part._parameters}.items():
+            if isinstance(value, torch.Tensor):
+                mark: object = None if value.is_inference() else value._version
+            else:
+                mark = len(value) if isinstance(value, (list, dict, set)) else None
+            state[f"{path}.{name}" if path else name] = (value, mark)
+    return state
+
+
+def _changed(before: Mapping[str, tuple[object, object]], after: Mapping[str, tuple[object, object]]) -> list[str]:
+    new = object()
+    return [
+        name
+        for name, (a, mark) in after.items()
+        if before.get(name, (new, mark))[0] is not a or before[name][1] != mark
+    ]
+
+
+def _names_beside(inputs: Sequence[TensorSpec], found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names for the outputs that no input has: in one graph a name stands for one tensor."""
+    taken = {spec.name for spec in inputs}
+    return tuple(f"{name}_output" if name in taken else name for name in found)
+
+
+def _check_names(names: Sequence[str], found: Sequence[str], inputs: Sequence[TensorSpec]) -> None:
+    if len(names) != len(found):
+        raise ModelError(
+            f"outputs: {len(names)} names given ({', '.join(names)}), but forward returns {', '.join(found)}"
+        )
+    twice = {name for name in names if list(names).count(name) > 1} | {spec.name for spec in inputs} & set(names)
+    if twice:
+        raise ModelError(
+            f"outputs: the name {', '.join(map(repr, sorted(twice)))} stands for two tensors, inputs counted too; give others with "
+            f"--output-name, one for each of {', '.join(found)}, in this order"
+        )
+
+
+def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
+    """Whether two answers are the same but for the order of additions; NaN is judged by parity, not here."""
+    import torch
+
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:
+    """Return sizes that differ from turn to turn wherever a range has two, by another step for each dimension.
+
+    So an output of `sequence - 1` is not taken for one of `batch`, which two neighbouring sizes may make look alike.
+    """
+    sizes: dict[str, int] = {}
+    for i, (name, r) in enumerate(dims.items()):
+        first = min(r.max, r.min + 3 * i * r.multiple_of)
+        step = (i + 1) * r.multiple_of
+        second = first + step if first + step <= r.max else max(r.min, first - step)
+        sizes[name] = second if turn else first
+    return sizes
+
+
+def _dim(fallback: str, a: int, b: int, points: Sequence[Mapping[str, int]]) -> Dim:
+    same = [name for name in points[0] if points[0][name] == a and points[1][name] == b and a != b]
+    if same:
+        return same[0]
+    return a if a == b else fallback
+
+
+def _dtype(name: str, tensor: "torch.Tensor") -> DType:
+    text = str(tensor.dtype).removeprefix("torch.")
+    if text not in set(DType):
+        raise ModelError(f"output {name!r}: is {text}; optkit handles {', '.join(DType)}. Cast it in forward.")
+    return DType(text)

@@ -1,0 +1,62 @@
+"""Calibration that is not done twice: ranges that an earlier artifact keeps serve again while model, data and settings are unchanged."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from optkit.artifact import Artifact, hash_of
+from optkit.artifact.calibration import CalibrationKey, CalibrationResult
+from optkit.data import Feeds
+from optkit.deps import built_with
+from optkit.quantization.calibration.collect import calibrate
+from optkit.quantization.calibration.doctor import diagnose
+from optkit.quantization.calibration.settings import CalibrationSettings
+
+_DOCTORS_SAMPLE = 8  # of the elements, for the histograms of a method that needs none
+
+
+def calibrated(
+    prepared: Path,
+    source: Artifact,
+    ops: Sequence[str],
+    feeds: Feeds,
+    settings: CalibrationSettings,
+    *,
+    excluded: Collection[str] = (),
+    smooth: float = 0.0,
+    earlier: CalibrationResult | None = None,
+    doctor: bool = False,
+) -> CalibrationResult:
+    """Return the ranges of a model, with what the data was like; those of `earlier` where nothing has changed.
+
+    Args:
+        prepared: the model as it will be quantized.
+        source: the artifact that it was prepared from.
+        ops: operators whose activations are wanted.
+        feeds: the calibration data.
+        settings: how ranges are chosen.
+        excluded: names of nodes that stay in float.
+        smooth: how strongly `prepared` was smoothed.
+        earlier: what an artifact made before keeps.
+        doctor: whether long tails are wanted with a method that needs no histograms too.
+
+    Raises:
+        StageError: the model cannot be run on a feed, or has no such node.
+        FeedError: the data does not fit.
+    """
+    of = {"model": source.identity, "ops": sorted(ops), "excluded": sorted(excluded), "versions": built_with()}
+    key = CalibrationKey(
+        **settings.model_dump(),
+        model_sha256=hash_of(of | ({"smooth": smooth} if smooth else {})),
+        data_sha256=feeds.sha256(),
+    )
+    if earlier and earlier.key == key and not (doctor and earlier.diagnosis.long_tails is None):
+        return earlier
+    histograms = doctor or settings.method.needs_histogram
+    if not settings.method.needs_histogram:
+        settings = settings.model_copy(update={"sample": _DOCTORS_SAMPLE})
+    ranges, statistics = calibrate(prepared, ops, feeds, settings, excluded=excluded, histograms=histograms)
+    return CalibrationResult(
+        key=key,
+        ranges={name: (range_.low, range_.high) for name, range_ in ranges.items()},
+        diagnosis=diagnose(statistics, ranges),
+    )

@@ -1,0 +1,249 @@
+"""Models on running servers, as something that can be asked again and again: on Triton by HTTP and gRPC, on TorchServe by HTTP."""
+
+import abc
+import contextlib
+import json
+import mimetypes
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from optkit.artifact.findings import Tolerance
+from optkit.artifact.tensors import DType, Feed, TensorSpec
+from optkit.data import Feeds, absolute_data, random_feed
+from optkit.errors import FeedError, RecipeError, RunnerError
+from optkit.serving.clients.torchserve import ServerError, TorchServeModel
+from optkit.serving.golden import read_golden
+from optkit.serving.triton.client import Described, TritonClient
+
+MAX_REQUESTS = 32  # whose answers are compared; the first one is timed
+
+_TRITON = re.compile(
+    r"(?P<server>(?:http|grpc)://[^/]+)(?:/v2)?/models/(?P<model>[^/]+)(?:/versions/(?P<version>\d+))?/?"
+)
+_TORCHSERVE = re.compile(r"(?P<server>https?://[^/]+)/predictions/(?P<model>[^/]+)(?:/(?P<version>[^/]+))?/?")
+_DTYPES = {
+    "FP32": DType.FLOAT32,
+    "FP16": DType.FLOAT16,
+    "FP64": DType.FLOAT64,
+    "INT64": DType.INT64,
+    "INT32": DType.INT32,
+    "INT16": DType.INT16,
+    "INT8": DType.INT8,
+    "UINT8": DType.UINT8,
+    "BOOL": DType.BOOL,
+}
+
+
+@dataclass(frozen=True)
+class Body:
+    """One request to TorchServe, as it is sent."""
+
+    content: bytes
+    content_type: str
+
+
+Request = Feed | Body
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The numbers of an answer by output, and the text of what are no numbers."""
+
+    numbers: dict[str, np.ndarray]
+    rest: str = ""
+
+
+Ask = Callable[[], Answer]
+Prepare = Callable[[Request], Ask]  # encodes a request once; what it returns sends it
+
+
+@dataclass(frozen=True)
+class Variant(abc.ABC):
+    """One model, or one version of it, on a running server."""
+
+    kind: ClassVar[str]
+    url: str  # as it was given
+    server: str
+    model: str
+    version: str  # empty where the server decides
+
+    @abc.abstractmethod
+    def session(self, limit_s: float) -> contextlib.AbstractContextManager[Prepare]:
+        """Open a connection of its own; what is asked in it raises RunnerError where there is no answer within the limit."""
+
+    @abc.abstractmethod
+    def requests(self, data: str | None, seed: int, limit_s: float) -> tuple[list[Request], str]:
+        """Return what to ask, and where the values come from, in a word.
+
+        Raises:
+            FeedError: the data cannot be read, does not fit, or is needed and not given.
+            RunnerError: the server does not say what the model takes.
+        """
+
+
+class TritonVariant(Variant):
+    """On a Triton server."""
+
+    kind: ClassVar[str] = "triton"
+
+    @contextlib.contextmanager
+    def session(self, limit_s: float) -> Iterator[Prepare]:
+        """Open a connection."""
+        with TritonClient(self.server, limit_s) as client:
+            outputs = [output.name for output in client.metadata(self.model, self.version)["outputs"]]
+
+            def prepare(request: Request) -> Ask:
+                if isinstance(request, Body):
+                    raise TypeError("Triton takes arrays")
+                ask = client.prepared(self.model, self.version, request, outputs)
+                return lambda: _split(ask())
+
+            yield prepare
+
+    def requests(self, data: str | None, seed: int, limit_s: float) -> tuple[list[Request], str]:
+        """Read the feeds, or draw one for what the server says that the model takes."""
+        with TritonClient(self.server, limit_s) as client:
+            inputs = client.metadata(self.model, self.version)["inputs"]
+        specs = [self._spec(tensor) for tensor in inputs]
+        if data is None:
+            return [self._drawn(specs, seed)], "seeded random"
+        golden = _golden(data)
+        if golden is not None:
+            return [golden], "golden sample"
+        feeds = Feeds(absolute_data(data, Path()), specs)
+        return [feed for _, feed in zip(range(MAX_REQUESTS), feeds, strict=False)], "real samples"
+
+    def _spec(self, tensor: Described) -> TensorSpec:
+        name, dtype = tensor.name, _DTYPES.get(tensor.datatype)
+        if dtype is None:
+            raise FeedError(
+                f"{self.url}: input {name!r} is {tensor.datatype}; expected numbers, which alone can be compared"
+            )
+        shape = tuple(f"{name}_{i}" if dim < 0 else dim for i, dim in enumerate(tensor.shape))
+        return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+    def _drawn(self, specs: list[TensorSpec], seed: int) -> Feed:
+        free = [spec for spec in specs if any(isinstance(dim, str) for dim in spec.shape[1:])]
+        if free:
+            raise FeedError(
+                f"{self.url}: input {free[0].name!r} is {free[0].type_text}, whose sizes the server leaves open. "
+                f"Give --data, such as the sample.npz of its client."
+            )
+        return random_feed(specs, {f"{spec.name}_0": 1 for spec in specs}, seed)
+
+
+@dataclass(frozen=True)
+class TorchServeVariant(Variant):
+    """On TorchServe."""
+
+    kind: ClassVar[str] = "torchserve"
+    token: str | None = field(default=None, repr=False)
+
+    @contextlib.contextmanager
+    def session(self, limit_s: float) -> Iterator[Prepare]:
+        """Open a connection."""
+        described = {"name": self.model, "inputs": (), "outputs": (), "sizes": {}}
+        model: type[TorchServeModel] = type("Asked", (TorchServeModel,), described)
+        with model(self.server, self.version, self.token, limit_s) as client:
+
+            def prepare(request: Request) -> Ask:
+                if not isinstance(request, Body):
+                    raise TypeError("TorchServe takes a body")
+
+                def ask() -> Answer:
+                    try:
+                        return _answer(client.ask(request.content, request.content_type))
+                    except ServerError as e:
+                        raise RunnerError(str(e)) from e
+
+                return ask
+
+            yield prepare
+
+    def requests(self, data: str | None, _seed: int, _limit_s: float) -> tuple[list[Request], str]:
+        """Read the bodies: one file, or every file of a folder."""
+        if data is None:
+            raise FeedError(
+                f"{self.url}: TorchServe does not say what a model takes. Give --data, a file with the body of a request "
+                f"or a folder of such, as the sample.json of its client."
+            )
+        path = Path(data)
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        try:
+            bodies: list[Request] = [Body(file.read_bytes(), _content_type(file)) for file in files[:MAX_REQUESTS]]
+        except OSError as e:
+            raise FeedError(
+                f"{data}: cannot be read ({e.strerror or e}); expected files, each the body of a request"
+            ) from e
+        if not bodies:
+            raise FeedError(f"{data}: holds no file; expected at least one, the body of a request")
+        return bodies, "given requests"
+
+
+def parse_variant(url: str, token: str | None = None) -> Variant:
+    """Read the URL of a model on a server.
+
+    Raises:
+        RecipeError: it is of another form; says which there are.
+    """
+    triton, torchserve = _TRITON.fullmatch(url), _TORCHSERVE.fullmatch(url)
+    if triton:
+        return TritonVariant(url, triton["server"], triton["model"], triton["version"] or "")
+    if torchserve:
+        return TorchServeVariant(url, torchserve["server"], torchserve["model"], torchserve["version"] or "", token)
+    raise RecipeError(
+        f"{url}: expected http://host:port/models/NAME or grpc://host:port/models/NAME for Triton, with /versions/N behind it "
+        f"for one version, or http://host:port/predictions/NAME for TorchServe, with /VERSION"
+    )
+
+
+def _golden(data: str) -> Feed | None:
+    """Return the inputs of a golden sample that packaging stored; None for other data."""
+    path = Path(data)
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    return read_golden(path, Tolerance()).inputs if _holds_golden(path) else None
+
+
+def _holds_golden(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return bool(archive.files) and all(name.startswith(("input/", "output/")) for name in archive.files)
+    except Exception:  # zipfile.BadZipFile and others share no base; whoever reads it as data tells what is wrong
+        return False
+
+
+def _content_type(file: Path) -> str:
+    return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+
+
+def _split(arrays: Mapping[str, np.ndarray]) -> Answer:
+    """Return the arrays of an answer; texts, which Triton gives as bytes, are no numbers."""
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "fiub"}
+    texts = {name: [str(part) for part in arrays[name].ravel()] for name in sorted(arrays.keys() - numbers.keys())}
+    return Answer(numbers, json.dumps(texts) if texts else "")
+
+
+def _answer(content: Any) -> Answer:
+    """Split the JSON of an answer into its numbers, by output, and what is left of it without them."""
+    outputs = content if isinstance(content, dict) else {"answer": content}
+    numbers: dict[str, list[float]] = {str(name): [] for name in outputs}
+    rest = {str(name): _without_numbers(value, numbers[str(name)]) for name, value in outputs.items()}
+    return Answer({name: np.array(found) for name, found in numbers.items()}, json.dumps(rest, sort_keys=True))
+
+
+def _without_numbers(value: Any, numbers: list[float]) -> Any:
+    """Return the value with None for every number, which is added to `numbers`."""
+    if isinstance(value, dict):
+        return {name: _without_numbers(value[name], numbers) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_without_numbers(part, numbers) for part in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        numbers.append(float(value))
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""From a TorchServe archive to a Triton model repository."""

@@ -1,0 +1,230 @@
+"""From a TorchServe archive to a Triton model repository: a plain model where the handler allows it, else the handler itself."""
+
+import importlib.resources
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optkit import onnx_file
+from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact.tensors import DimRange, TensorSpec
+from optkit.errors import ArtifactError, OutputError, StageError
+from optkit.pytorch.forward import torchscript_notices_off
+from optkit.serving.migrate.archive import OpenedMar
+from optkit.serving.names import model_name
+from optkit.serving.package import Packaged
+from optkit.serving.settings import TritonServing
+from optkit.serving.staging import files_below, move_in, staging
+from optkit.serving.torchserve.config import installed_models
+from optkit.serving.triton.command import serve_command
+from optkit.serving.triton.config import config_text
+from optkit.serving.triton_fields import Instances
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2 as schema
+
+_GENERATED = "optkit_handler.py"
+_BASE = "base_handler"
+_CONTRACT = "contract.json"
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What TorchServe was told of a model's workers and batches."""
+
+    batch_size: int
+    max_batch_delay_ms: int
+    workers: int
+
+    @classmethod
+    def of(cls, mar: OpenedMar, *, together: bool) -> "Batching":
+        """Read model-config.yaml in the archive and config.properties beside it; the former wins, as in TorchServe.
+
+        Args:
+            mar: an opened archive.
+            together: whether requests may be put together; else the batch size is 1.
+
+        Raises:
+            ArtifactError: a setting makes no sense, or the file cannot be read.
+        """
+        import yaml
+
+        found = dict(installed_models(mar.archive.with_name("config.properties")).get(mar.archive.name, {}))
+        config = mar.file("configFile")
+        if config:
+            try:
+                given = yaml.safe_load(config.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as e:
+                raise ArtifactError(f"{mar.archive}: {config.name} cannot be read as YAML ({e})") from e
+            found |= given if isinstance(given, dict) else {}
+        size = _count(mar, found, "batchSize", 1)
+        return cls(
+            size if together else 1, _count(mar, found, "maxBatchDelay", 100), _count(mar, found, "minWorkers", 1)
+        )
+
+    def serving(self, name: str | None) -> TritonServing:
+        """Return the settings of a plain model."""
+        if self.batch_size == 1:
+            return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
+        return TritonServing(
+            name=name,
+            max_batch_size=self.batch_size,
+            preferred_batch_sizes=(self.batch_size,),
+            max_queue_delay_us=self.max_batch_delay_ms * 1000,
+            instances=Instances(count=self.workers),
+        )
+
+
+def _count(mar: OpenedMar, found: Mapping[str, Any], key: str, default: int) -> int:
+    value = found.get(key, default)
+    least = 0 if key == "maxBatchDelay" else 1
+    if type(value) is not int or value < least:
+        raise ArtifactError(f"{mar.archive}: {key} is {value!r}; expected a whole number from {least} on")
+    return value
+
+
+def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[TensorSpec, ...]) -> Artifact | None:
+    """Return the model as an artifact where its handler only hands tensors on; None where the handler does more.
+
+    That is so for the handler that optkit generates without class names and images, and for TorchServe's own `base_handler`.
+
+    Args:
+        mar: an opened archive.
+        dims: ranges of named dimensions that the archive does not state.
+        inputs: of a TorchScript file under `base_handler`, which states none.
+
+    Raises:
+        StageError: the model's inputs are not known; says how to give them.
+        ArtifactError: a file is missing or cannot be read.
+    """
+    contract = _generated_contract(mar)
+    if contract is None and mar.handler.partition(":")[0] != _BASE:
+        return None
+    model = mar.file("serializedFile")
+    if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
+        return None  # weights that need the user's code to become a model
+    if contract is not None:
+        ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
+        return _artifact(model, _specs(contract["inputs"]), _specs(contract["outputs"]), ranges | dict(dims))
+    if model.suffix == ".onnx":
+        return onnx_file.describe(model, dims)
+    if not inputs:
+        raise StageError(
+            f"{mar.archive}: {model.name} is TorchScript under base_handler, and neither says what its inputs are. "
+            f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own.'
+        )
+    return _torchscript(model, inputs, dims)
+
+
+def package_handler(
+    mar: OpenedMar, repository: Path, batching: Batching, name: str | None, *, force: bool = False
+) -> Packaged:
+    """Write a Python model that runs the archive's handler unchanged, and return what could not be carried over as notes.
+
+    Raises:
+        OutputError: the model is there already, or the folder cannot be written. What was there is unchanged.
+    """
+    name = model_name(name, mar.name)
+    folder = repository / name
+    if folder.exists() and not force:
+        raise OutputError(f"{folder}: is there already. Set another --name, or use --force to replace it.")
+    with staging(repository) as temporary:
+        staged = temporary / name
+        shutil.copytree(mar.folder, staged / "1" / "mar")
+        code = importlib.resources.files("optkit.serving.migrate").joinpath("handler_model.py").read_bytes()
+        (staged / "1" / "model.py").write_bytes(code)
+        (staged / "config.pbtxt").write_text(config_text(_handler_config(name, batching)), encoding="utf-8")
+        written = files_below(staged)
+        move_in([(staged, folder)], temporary / ".replaced")
+    return Packaged(
+        target="triton",
+        name=name,
+        version="1",
+        path=folder.absolute(),
+        files=written,
+        notes=tuple(_not_carried(mar)),
+        command=serve_command(repository, on_gpu=False),
+    )
+
+
+def _handler_config(name: str, batching: Batching) -> "schema.ModelConfig":
+    from tritonclient.grpc import model_config_pb2 as schema
+
+    config = schema.ModelConfig(name=name, backend="python")
+    config.max_batch_size = batching.batch_size if batching.batch_size > 1 else 0
+    for tensor, optional in (("REQUEST", False), ("CONTENT_TYPE", True), ("FIELD", True)):
+        config.input.add(name=tensor, data_type=schema.TYPE_STRING, dims=[1], optional=optional)
+    config.output.add(name="RESPONSE", data_type=schema.TYPE_STRING, dims=[1])
+    config.instance_group.add(count=batching.workers, kind=schema.ModelInstanceGroup.KIND_CPU)
+    if config.max_batch_size:
+        config.dynamic_batching.preferred_batch_size.append(batching.batch_size)
+        config.dynamic_batching.max_queue_delay_microseconds = batching.max_batch_delay_ms * 1000
+    return config
+
+
+def _not_carried(mar: OpenedMar) -> list[str]:
+    """Return what a user must see to: what TorchServe did and Triton does not."""
+    notes = ["the request's body goes into REQUEST, and the answer comes in RESPONSE, both BYTES"]
+    uses_torchserve = not mar.file("handler") if mar.handler.endswith(".py") else True
+    imports = "" if uses_torchserve else _text(mar.file("handler"))
+    if uses_torchserve or "from ts" in imports or "import ts" in imports:
+        notes.append("the handler imports torchserve's Python package: install torch and torchserve in Triton's Python")
+    if mar.model.get("requirementsFile"):
+        notes.append(
+            f"{mar.model['requirementsFile']} is in the model's folder; Triton installs nothing: "
+            f"install it in Triton's Python, or name an EXECUTION_ENV_PATH in config.pbtxt"
+        )
+    notes.append("it runs on the CPU: for a GPU set kind: KIND_GPU in config.pbtxt, and the handler gets its gpu_id")
+    notes.append(
+        "not carried over: response headers, metrics (they go to the log), explanations, response timeout, tokens"
+    )
+    return notes
+
+
+def _text(path: Path | None) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path else ""
+
+
+def _generated_contract(mar: OpenedMar) -> dict[str, Any] | None:
+    """Return the contract that optkit's own handler reads, where that handler only hands tensors on."""
+    path = mar.folder / _CONTRACT
+    if mar.handler != _GENERATED or not path.is_file():
+        return None
+    try:
+        contract = json.loads(path.read_text(encoding="utf-8"))
+        plain = not contract["classes"] and not contract.get("image")
+    except (ValueError, KeyError, TypeError) as e:
+        raise ArtifactError(f"{mar.archive}: {_CONTRACT} is not as optkit writes it ({e!r})") from e
+    return contract if plain else None
+
+
+def _specs(listed: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec.model_validate(spec) for spec in listed)
+
+
+def _artifact(
+    path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], dims: dict[str, DimRange]
+) -> Artifact:
+    return Artifact(
+        path=path,
+        format=Format.ONNX if path.suffix == ".onnx" else Format.TORCHSCRIPT,
+        precision=Precision.FP32,  # of which neither the archive nor the repository speaks
+        inputs=inputs,
+        outputs=outputs,
+        dims=dims,
+        sha256=sha256_of(path),
+    )
+
+
+def _torchscript(path: Path, inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> Artifact:
+    """Return the artifact of a TorchScript file, its outputs found by running it."""
+    import torch
+
+    from optkit.pytorch.outputs import find_outputs
+
+    with torchscript_notices_off():
+        module = torch.jit.load(str(path), map_location="cpu").eval()
+        return _artifact(path, inputs, find_outputs(module, inputs, dims).specs, dict(dims))

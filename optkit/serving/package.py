@@ -1,0 +1,101 @@
+"""What packaging returns, and what both targets check and write in the same way."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from optkit.artifact import Artifact, Format
+from optkit.artifact.tensors import DimRange, TensorSpec, batch_dim, dimension_faults
+from optkit.errors import ArtifactError, StageError
+from optkit.messages import listed
+from optkit.record import Record
+
+_MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.TENSORRT: "model.plan"}
+
+
+class Packaged(Record):
+    """A model that is ready for a server.
+
+    `path` is the model's folder (Triton) or the archive (TorchServe), `files` what is inside, `command` starts the server.
+    """
+
+    target: str
+    name: str
+    version: str
+    path: Path
+    files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    command: str
+    client: Path | None = None  # the folder of the generated client
+
+
+def check_packagable(artifact: Artifact, target: str) -> None:
+    """Check that the files are what they were when the artifact was made, and that its contract is complete.
+
+    Raises:
+        StageError: the format is not served, or a named dimension has no range.
+        ArtifactError: a file is missing or has changed.
+    """
+    taken = _MODEL_FILE.keys() - (set() if target == "Triton" else {Format.TENSORRT})
+    if artifact.format not in taken:
+        served = listed(sorted(taken))
+        raise StageError(
+            f"{artifact.path.name}: is {artifact.format}; {target} gets {served}. "
+            f"Add an export-onnx or export-torchscript step, and package its artifact."
+        )
+    missing = [str(file) for file in artifact.all_files if not file.is_file()]
+    if missing:
+        raise ArtifactError(f"{missing[0]}: no such file; expected a part of the artifact. Make the artifact again.")
+    if not artifact.is_intact():
+        raise ArtifactError(f"{artifact.path}: has changed since the artifact was made. Make the artifact again.")
+    faults = dimension_faults(artifact.inputs, artifact.dims)
+    if faults:
+        raise StageError(f"{artifact.path.name}: {'; '.join(faults)}")
+
+
+def model_files(artifact: Artifact) -> dict[str, Path]:
+    """Return name in the package -> file: the model under the name that servers expect, and its external data.
+
+    Raises:
+        ArtifactError: external data lies outside the model's folder, or bears the model's new name.
+    """
+    found = {_MODEL_FILE[artifact.format]: artifact.path}
+    for name in artifact.files:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or name in found:
+            raise ArtifactError(
+                f"{artifact.path}: its external data {name!r} cannot be packaged; expected a file below the model's "
+                f"folder that is not called {_MODEL_FILE[artifact.format]}. Save the model with its data in one file."
+            )
+        found[name] = artifact.path.parent / name
+    return found
+
+
+class Described(Protocol):
+    """What has a contract: an artifact, or a function."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it gives."""
+        ...
+
+    @property
+    def dims(self) -> Mapping[str, DimRange]:
+        """The ranges of the named dimensions."""
+        ...
+
+
+def shared_batch(model: Described) -> tuple[str | None, str | None]:
+    """Return the dimension along which requests can be put together, or None and the reason why there is none."""
+    batch = batch_dim(model.inputs)
+    if batch is None:
+        return None, "the inputs share no batch dimension"
+    for spec in model.outputs:
+        if spec.shape[:1] != (batch,):
+            return None, f"output {spec.name!r} is {spec.type_text}, which does not start with {batch!r}"
+    return batch, None

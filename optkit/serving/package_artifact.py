@@ -1,0 +1,61 @@
+"""One artifact into a model repository or a model store, with its golden samples and its client."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from optkit.artifact import Artifact
+from optkit.artifact.findings import BatchIndependence
+from optkit.data import Samples
+from optkit.runners import obstacle
+from optkit.serving import (
+    ArtifactServing,
+    Packaged,
+    TritonServing,
+    make_golden,
+    package_torchserve,
+    package_triton,
+)
+from optkit.serving.golden import golden_sizes
+from optkit.serving.torchserve.golden import archive_golden
+
+
+def package(
+    artifact: Artifact,
+    folder: Path,
+    serving: ArtifactServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None,
+    samples: Samples,
+    force: bool,
+    others: Sequence[Artifact] = (),
+) -> Packaged:
+    """Write one package into a model repository or model store.
+
+    Raises:
+        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+    """
+    if isinstance(serving, TritonServing):
+        sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
+        return package_triton(
+            artifact,
+            folder,
+            serving,
+            name=name,
+            independence=independence,
+            sample=sample,
+            golden=None if obstacle(artifact) else make_golden(artifact, samples),
+            force=force,
+            others=others,
+        )
+    tried = samples.at(golden_sizes(artifact.inputs, artifact.dims)) if serving.client else None
+    return package_torchserve(
+        artifact,
+        folder,
+        serving,
+        name=name,
+        independence=independence,
+        golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        sample=tried,
+        force=force,
+    )

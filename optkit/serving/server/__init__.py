@@ -1,0 +1,1 @@
+"""Servers that optkit starts on this machine, and one HTTP request within a time limit."""

@@ -1,0 +1,1 @@
+"""A TorchServe archive: its files, its configuration, its handler, its server."""

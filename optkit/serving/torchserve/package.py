@@ -1,0 +1,164 @@
+"""A TorchServe model store: the archive of one model, and the server's config.properties."""
+
+import filecmp
+import importlib.resources
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import Feed
+from optkit.errors import OutputError, StageError
+from optkit.serving.clients.folder import check_writable
+from optkit.serving.golden import Golden
+from optkit.serving.names import model_name
+from optkit.serving.package import Packaged, check_packagable, model_files
+from optkit.serving.settings import TorchServeServing
+from optkit.serving.staging import as_json, move_in, staging
+from optkit.serving.torchserve.client_source import write_torchserve_client
+from optkit.serving.torchserve.config import model_settings, properties_text
+from optkit.serving.torchserve.contract import handler_contract
+from optkit.serving.torchserve.golden import golden_files, write_archive_golden
+from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
+
+_CONFIG = "config.properties"
+_HANDLER = "optkit_handler.py"
+_ARCHIVED = (
+    "TorchServe is archived upstream: no updates, bug fixes or security patches are planned. "
+    "For new deployments use Triton: optkit package triton."
+)
+_TOKEN = "requests need the key that TorchServe writes to key_file.json in the folder where it is started"
+
+
+def package_torchserve(
+    artifact: Artifact,
+    model_store: Path,
+    settings: TorchServeServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None = None,
+    golden: Golden | None = None,
+    force: bool = False,
+    sample: Feed | None = None,
+) -> Packaged:
+    """Write NAME.mar and config.properties to a model store; the models that it has already are kept.
+
+    The archive is the same byte for byte whenever the artifact, the settings and the user's files are the same.
+
+    Args:
+        artifact: an ONNX or TorchScript model.
+        model_store: the folder of archives; made if need be.
+        settings: the serve entry.
+        name: of the model, where the settings give none.
+        independence: what the check found on putting requests together; a batch size above 1 needs that it passed.
+        golden: what `archive_golden` gave, kept beside the archive for `optkit smoke`.
+        force: replace an archive or configuration that is there and differs.
+        sample: a feed, for the client to be tried with; None for zeros.
+
+    Raises:
+        StageError: the model cannot be served as asked, or a file of the user is missing or collides; says why.
+        ArtifactError: a file of the artifact is missing, damaged or changed.
+        OutputError: what is there differs, or the folder cannot be written. What was there is unchanged.
+    """
+    name = model_name(settings.name, name)
+    check_packagable(artifact, "TorchServe")
+    contract = handler_contract(artifact, settings, independence)
+    members = _members(artifact, settings, name, contract)
+    if settings.client:
+        check_writable(model_store, name)
+    archive, config = model_store / f"{name}.mar", model_store / _CONFIG
+    text = properties_text(config, name, settings, force=force)
+    with staging(model_store) as temporary:
+        staged = temporary / archive.name
+        write_mar(staged, members)
+        if archive.exists() and not force and not filecmp.cmp(staged, archive, shallow=False):
+            raise OutputError(
+                f"{archive}: is there already with other content. Set another name, or use --force to replace it."
+            )
+        if golden is not None:
+            write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
+        (temporary / _CONFIG).write_text(text, encoding="utf-8")
+        made = sorted(file for file in temporary.iterdir() if file.is_file())
+        move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
+        for stale in golden_files(archive) if golden is None else ():
+            stale.unlink(missing_ok=True)
+    notes = [_ARCHIVED, _TOKEN]
+    client = None
+    if settings.client:
+        told = None if settings.handler else contract
+        client, left = write_torchserve_client(model_store, name, told, sample)
+        notes += [left] if left else []
+    if artifact.format is Format.ONNX:
+        notes.append("the Python that runs TorchServe needs onnxruntime: install it there, or name it in requirements")
+    if settings.handler:
+        notes.append("holds no golden samples for optkit smoke: what your own handler takes and gives is not known")
+    store = shlex.quote(str(model_store.absolute()))
+    return Packaged(
+        target="torchserve",
+        name=name,
+        version=settings.version,
+        path=archive.absolute(),
+        files=tuple(sorted(members)),
+        notes=tuple(notes),
+        command=f"torchserve --start --foreground --ncs --model-store {store} --ts-config {shlex.quote(str(config.absolute()))}",
+        client=client,
+    )
+
+
+def _members(
+    artifact: Artifact, settings: TorchServeServing, name: str, contract: Mapping[str, object]
+) -> dict[str, Path | bytes]:
+    """Return name in the archive -> content."""
+    import yaml
+
+    model = model_files(artifact)
+    handler = Path(settings.handler).name if settings.handler else _HANDLER
+    described = {"modelName": name, "serializedFile": next(iter(model)), "handler": handler}
+    described |= {"modelVersion": settings.version, "configFile": "model-config.yaml"}
+    if settings.requirements:
+        described["requirementsFile"] = "requirements.txt"
+    members: dict[str, Path | bytes] = dict(model)
+    _add(members, MANIFEST, manifest(described), "manifest")
+    _add(members, "contract.json", as_json(contract), "contract")
+    _add(members, "model-config.yaml", yaml.safe_dump(model_settings(settings)).encode(), "model configuration")
+    if settings.class_names is not None:
+        names = {str(i): text for i, text in enumerate(settings.class_names)}
+        _add(members, "index_to_name.json", as_json(names), "class_names")
+    if settings.requirements:
+        _add(members, "requirements.txt", _user_file(settings.requirements, "requirements"), "requirements")
+    _add(members, handler, _handler(settings.handler), "handler")
+    if settings.image:
+        _add(members, "optkit_images.py", _own_code("images.py", "optkit.data"), "image")
+    for extra in settings.extra_files:
+        _add(members, Path(extra).name, _user_file(extra, "extra_files"), "extra_files")
+    return members
+
+
+def _handler(own: str | None) -> Path | bytes:
+    """Return the user's own handler, or the one that optkit brings."""
+    if own is None:
+        return _own_code("handler.py", "optkit.serving.torchserve")
+    if Path(own).suffix != ".py":
+        raise StageError(f"handler: {own}: is no Python file; expected a path that ends in .py")
+    return _user_file(own, "handler")
+
+
+def _own_code(name: str, package: str) -> bytes:
+    """Return a file of optkit that needs nothing of optkit."""
+    return importlib.resources.files(package).joinpath(name).read_bytes()
+
+
+def _user_file(path: str, setting: str) -> Path:
+    if not Path(path).is_file():
+        what = "is a folder" if Path(path).is_dir() else "no such file"
+        raise StageError(f"{setting}: {path}: {what}; expected a file")
+    return Path(path)
+
+
+def _add(members: dict[str, Path | bytes], name: str, content: Path | bytes, setting: str) -> None:
+    if name.lower() in {member.lower() for member in members}:
+        raise StageError(
+            f"{setting}: two files would be called {name!r} in the archive, where all lie in one folder. Rename one."
+        )
+    members[name] = content

@@ -1,0 +1,1 @@
+"""A Triton model repository: its files, its configuration, its server, its clients."""

@@ -1,0 +1,1 @@
+"""Triton ensembles: written, and run without a server to prove them."""

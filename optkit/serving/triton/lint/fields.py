@@ -1,0 +1,201 @@
+"""What is wrong with the fields of one configuration by themselves: backend, tensors, instances, accelerators (T201 to T221)."""
+
+import difflib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from optkit.serving.triton.lint.pbtxt import Edit
+from optkit.serving.triton.lint.repository import FILES, PLATFORMS, Model
+from optkit.serving.triton.lint.rules import Problem
+
+_BACKENDS = {*FILES, "dali", "fil", "identity", "repeat", "square", "vllm", "tensorrtllm", "pytorch"}
+_MISNAMED = {  # names that people give, and the backend that they mean
+    "onnx": "onnxruntime", "onnx_runtime": "onnxruntime", "ort": "onnxruntime", "onnxruntime_onnx": "onnxruntime",
+    "libtorch": "pytorch", "torch": "pytorch", "torchscript": "pytorch", "pytorch_libtorch": "pytorch",
+    "trt": "tensorrt", "tensorrt_plan": "tensorrt", "python3": "python", "py": "python", "tf": "tensorflow",
+}  # fmt: skip
+_KNOW_THEIR_TENSORS = {"onnxruntime", "tensorrt", "tensorflow", "openvino", "pytorch"}
+_GPU_ACCELERATORS = {"tensorrt", "auto_mixed_precision", "gpu_io"}
+_CPU_ACCELERATORS = {"openvino"}
+
+
+def check_fields(model: Model) -> Iterator[Problem]:
+    """Yield what is wrong with the configuration of one model, whatever its file says."""
+    if model.config is None:
+        return
+    if model.config.max_batch_size < 0:
+        yield model.fault("T201", f"max_batch_size is {model.config.max_batch_size}", "max_batch_size")
+    yield from _backend(model)
+    yield from _tensors(model)
+    yield from _instances(model)
+    yield from _accelerators(model)
+    if model.config.response_cache.enable and model.config.model_transaction_policy.decoupled:
+        yield model.fault("T217", "response_cache is on, and model_transaction_policy is decoupled", "response_cache")
+
+
+def _backend(model: Model) -> Iterator[Problem]:
+    config = model.config
+    assert config is not None
+    platform, backend = config.platform, config.backend
+    if not platform and not backend:
+        if not model.is_ensemble and not model.backend:
+            yield model.fault("T204", "has neither platform nor backend, and its files do not tell which")
+        return
+    if platform and platform not in PLATFORMS and not backend:
+        yield from _misnamed(model, "platform", platform, list(PLATFORMS))
+    if backend and backend not in _BACKENDS and not _own_backend(model):
+        yield from _misnamed(model, "backend", backend, sorted(_BACKENDS))
+    elif backend and platform and (platform not in PLATFORMS or PLATFORMS[platform] != backend):
+        yield model.fault("T203", f"platform {platform!r} is not of backend {backend!r}", "platform")
+    elif backend and model.is_ensemble:
+        yield model.fault("T203", f"an ensemble with backend {backend!r}", "backend")
+
+
+def _misnamed(model: Model, field: str, found: str, known: list[str]) -> Iterator[Problem]:
+    """Report a name that nobody knows; a backend of the user's own is let pass where it resembles none of Triton's."""
+    close = (
+        [_MISNAMED[found]] if found in _MISNAMED and field == "backend" else difflib.get_close_matches(found, known, 1)
+    )
+    if field == "backend" and not close:
+        return
+    value = model.tree.find(field)
+    edits = (Edit(value.start, value.end, f'"{close[0]}"'),) if value and close else ()
+    near = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(known)}"
+    yield model.fault("T202", f"{field} {found!r} is not known{near}", field, edits=edits)
+
+
+def _own_backend(model: Model) -> bool:
+    """Whether the user's own backend lies beside the model, where the server looks for it."""
+    assert model.config is not None
+    name = f"libtriton_{model.config.backend}.so"
+    return any((folder / name).is_file() for folder in (model.folder, *model.versions.values()))
+
+
+def _tensors(model: Model) -> Iterator[Problem]:
+    config = model.config
+    assert config is not None
+    for kind, tensors in (("input", config.input), ("output", config.output)):
+        if not tensors and not model.is_ensemble and model.backend in _KNOW_THEIR_TENSORS:
+            yield model.fault("T102", f"declares no {kind}")
+        names = [tensor.name for tensor in tensors]
+        for i, tensor in enumerate(tensors):
+            if tensor.name and tensor.name in names[:i]:
+                yield model.fault("T209", f"{kind} {tensor.name!r} is declared twice", kind, i, "name")
+            yield from _tensor(model, kind, i, tensor)
+
+
+def _tensor(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
+    assert model.config is not None
+    missing = [
+        field
+        for field, there in (("name", tensor.name), ("data_type", tensor.data_type), ("dims", len(tensor.dims)))
+        if not there
+    ]
+    where = f"{kind} {tensor.name!r}" if tensor.name else f"{kind} {i}"
+    if missing:
+        yield model.fault("T207", f"{where} has no {' and no '.join(missing)}", kind, i)
+    for j, dim in enumerate(tensor.dims):
+        if dim == 0 or dim < -1:
+            yield model.fault("T208", f"{where} has dimension {dim}", kind, i, "dims", j)
+    if tensor.HasField("reshape"):
+        yield from _reshape(model, kind, i, tensor)
+    if kind == "input" and tensor.format and len(tensor.dims) != 3:
+        name = type(tensor).Format.Name(tensor.format)
+        yield model.fault("T218", f"{where} is {name} with {len(tensor.dims)} dims", kind, i, "format")
+    if kind == "input" and tensor.allow_ragged_batch and not model.config.max_batch_size:
+        yield model.fault("T221", f"{where} allows ragged batches; max_batch_size is 0", kind, i, "allow_ragged_batch")
+
+
+def _reshape(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
+    """Check that a reshape keeps the number of elements between every two dimensions that vary, as the server does."""
+    assert model.config is not None
+    dims, shape = list(tensor.dims), list(tensor.reshape.shape)
+    if not shape and not model.config.max_batch_size:
+        said = f"{kind} {tensor.name!r} has an empty reshape, which needs max_batch_size above 0"
+        yield model.fault("T210", said, kind, i, "reshape")
+    elif _runs(dims) != _runs(shape):
+        yield model.fault("T210", f"{kind} {tensor.name!r}: dims {dims} reshaped to {shape}", kind, i, "reshape")
+
+
+def _runs(dims: list[int]) -> list[int]:
+    """Return the number of elements before, between and behind the dimensions that vary."""
+    runs = [1]
+    for dim in dims:
+        if dim == -1:
+            runs.append(1)
+        else:
+            runs[-1] *= dim
+    return runs
+
+
+def _instances(model: Model) -> Iterator[Problem]:
+    config = model.config
+    assert config is not None
+    if model.is_ensemble and config.instance_group:
+        edits = tuple(model.tree.removal(s) for s in model.tree.statements(model.tree.root, "instance_group"))
+        yield model.fault("T212", "an ensemble has instance_group", "instance_group", edits=edits)
+        return
+    for i, group in enumerate(config.instance_group):
+        kind = type(group).Kind.Name(group.kind)
+        written = model.tree.find("instance_group", i, "count") is not None
+        if group.count < 0 or (written and group.count < 1):
+            yield model.fault("T211", f"instance_group count is {group.count}", "instance_group", i, "count")
+        if group.gpus and kind not in ("KIND_GPU", "KIND_AUTO"):
+            yield model.fault("T213", f"{kind} with gpus {list(group.gpus)}", "instance_group", i, "gpus")
+        elif len(set(group.gpus)) < len(group.gpus):
+            yield model.fault("T213", f"gpus {list(group.gpus)} names one twice", "instance_group", i, "gpus")
+        elif any(gpu < 0 for gpu in group.gpus):
+            yield model.fault("T213", f"gpus {list(group.gpus)} holds a negative number", "instance_group", i, "gpus")
+
+
+def check_gpus(model: Model, gpus: int) -> Iterator[Problem]:
+    """Yield the instances that a server with this many GPUs does not have."""
+    for i, group in enumerate(model.config.instance_group if model.config is not None else ()):
+        kind = type(group).Kind.Name(group.kind)
+        if kind == "KIND_GPU" and not gpus:
+            yield model.fault("T213", "KIND_GPU, and the server has no GPU", "instance_group", i, "kind")
+        elif beyond := [gpu for gpu in group.gpus if gpu >= gpus]:
+            said = f"gpus {beyond}, and the server has {gpus}, counted from 0"
+            yield model.fault("T213", said, "instance_group", i, "gpus")
+
+
+def _accelerators(model: Model) -> Iterator[Problem]:
+    config = model.config
+    assert config is not None
+    groups = config.instance_group
+    kinds = {type(group).Kind.Name(group.kind) for group in groups}
+    accelerators = config.optimization.execution_accelerators
+    path = ("optimization", "execution_accelerators")
+    for i, accelerator in enumerate(accelerators.gpu_execution_accelerator):
+        if accelerator.name not in _GPU_ACCELERATORS:
+            said = f"GPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_GPU_ACCELERATORS))}"
+            yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
+        elif kinds == {"KIND_CPU"}:
+            said = f"GPU accelerator {accelerator.name!r}, and all instances are KIND_CPU"
+            yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
+    for i, accelerator in enumerate(accelerators.cpu_execution_accelerator):
+        if accelerator.name not in _CPU_ACCELERATORS:
+            said = f"CPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_CPU_ACCELERATORS))}"
+            yield model.fault("T216", said, *path, "cpu_execution_accelerator", i)
+    if config.optimization.cuda.graphs and kinds == {"KIND_CPU"}:
+        yield model.fault("T216", "CUDA graphs, and all instances are KIND_CPU", "optimization", "cuda", "graphs")
+
+
+def element_bytes(data_type: int) -> int | None:
+    """Return the size of one element; None for texts, which have none of their own."""
+    from tritonclient.grpc import model_config_pb2 as schema
+
+    name = schema.DataType.Name(data_type).removeprefix("TYPE_")
+    sizes = {"BOOL": 1, "UINT8": 1, "INT8": 1, "BF16": 2, "FP16": 2, "FP32": 4, "FP64": 8}
+    sizes |= {f"{sign}INT{bits}": bits // 8 for sign in ("", "U") for bits in (16, 32, 64)}
+    return sizes.get(name)
+
+
+def warmup_size(folder: Path, tensor: Any) -> tuple[int, int] | None:
+    """Return the size that a warm-up file should have and the one it has; None where neither can be told."""
+    file, size = folder / "warmup" / tensor.input_data_file, element_bytes(tensor.data_type)
+    if not tensor.input_data_file or size is None or not file.is_file():
+        return None
+    return math.prod(tensor.dims) * size, file.stat().st_size

@@ -1,0 +1,135 @@
+"""The folders and files of a model: name, versions, model file, and what the configuration names (T101 to T117)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from optkit.serving.triton.lint.pbtxt import Edit
+from optkit.serving.triton.lint.repository import CONFIG, Model
+from optkit.serving.triton.lint.rules import Problem, problem
+
+_CAN_COMPLETE = {
+    "onnxruntime",
+    "tensorrt",
+    "tensorflow",
+    "openvino",
+}  # these read inputs and outputs off the model file
+
+
+def check_layout(model: Model) -> Iterator[Problem]:
+    """Yield what is wrong with the folder of a model."""
+    if model.text is None:
+        yield from _without_config(model)
+        return
+    if model.config is None:
+        return
+    yield from _name(model)
+    yield from _versions(model)
+    yield from _model_files(model)
+    yield from _named_files(model)
+
+
+def _without_config(model: Model) -> Iterator[Problem]:
+    if (model.folder / CONFIG).exists():
+        return  # it is there and cannot be read, which is told already
+    if not model.versions:
+        found = ", ".join(sorted(part.name for part in model.folder.iterdir())[:4]) or "nothing"
+        yield problem("T115", model.name, model.name, f"holds {found}; expected {CONFIG} and a version folder")
+    elif model.backend in _CAN_COMPLETE:
+        yield problem("T102", model.name, model.name, f"has no {CONFIG}; only the server's auto-completion can load it")
+    else:
+        yield problem("T101", model.name, model.name, f"has no {CONFIG}, and its model file does not say its inputs")
+
+
+def _name(model: Model) -> Iterator[Problem]:
+    assert model.config is not None
+    name = model.config.name
+    if not name or name == model.name:
+        return
+    value = model.tree.find("name")
+    edits = (Edit(value.start, value.end, f'"{model.name}"'),) if value else ()
+    yield model.fault("T110", f"name is {name!r}; the folder is {model.name!r}", "name", edits=edits)
+
+
+def _versions(model: Model) -> Iterator[Problem]:
+    assert model.config is not None
+    wrong = [part for part in sorted(model.folder.iterdir()) if part.is_dir() and _looks_like_version(part.name)]
+    if not model.versions:
+        why = f"{', '.join(part.name for part in wrong)} is none" if wrong else "there is no folder of a number"
+        make = model.folder / "1" / ".keep" if model.is_ensemble and not wrong else None
+        yield problem("T111", model.name, model.name, f"has no version: {why}; expected one such as 1", make_file=make)
+        return
+    for part in wrong:
+        yield model.file_fault("T112", f"folder {part.name!r} is not taken for a version", part)
+    policy = model.config.version_policy
+    if policy.WhichOneof("policy_choice") == "specific":
+        if not policy.specific.versions:
+            yield model.fault("T220", "version_policy.specific names no version", "version_policy")
+        for i, version in enumerate(policy.specific.versions):
+            if version not in model.versions:
+                there = ", ".join(map(str, model.versions))
+                yield model.fault(
+                    "T114",
+                    f"version_policy names version {version}; there is {there}",
+                    "version_policy",
+                    "specific",
+                    "versions",
+                    i,
+                )
+    if policy.WhichOneof("policy_choice") == "latest" and policy.latest.num_versions < 1:
+        yield model.fault("T220", "version_policy.latest.num_versions is 0", "version_policy")
+
+
+def _looks_like_version(name: str) -> bool:
+    return re.fullmatch(r"(?:v|version|ver)?[-_.]?\d+(?:\.\d+)*", name, re.IGNORECASE) is not None and not re.fullmatch(
+        r"[1-9]\d*", name
+    )
+
+
+def _model_files(model: Model) -> Iterator[Problem]:
+    assert model.config is not None
+    if model.is_ensemble:
+        for folder in model.loaded.values():
+            if not any(folder.iterdir()):
+                yield problem(
+                    "T116",
+                    model.name,
+                    f"{model.name}/{folder.name}",
+                    f"version folder {folder.name} holds no file",
+                    make_file=folder / ".keep",
+                )
+        return
+    names = list(dict.fromkeys(model.config.cc_model_filenames.values()))
+    if not names or model.config.default_model_filename:
+        names += [model.filename] if model.filename else []
+    for folder in model.loaded.values():
+        for name in names:
+            if not (folder / name).exists():
+                there = ", ".join(sorted(part.name for part in folder.iterdir())[:4]) or "nothing"
+                yield problem(
+                    "T113",
+                    model.name,
+                    f"{model.name}/{folder.name}",
+                    f"{name} is not in version {folder.name}, which holds {there}",
+                )
+
+
+def _named_files(model: Model) -> Iterator[Problem]:
+    """Check label files, warm-up data and the environment of a Python model."""
+    assert model.config is not None
+    for i, output in enumerate(model.config.output):
+        if output.label_filename and not (model.folder / output.label_filename).is_file():
+            said = f"label_filename {output.label_filename!r} of output {output.name!r} is not in the model's folder"
+            yield model.fault("T117", said, "output", i, "label_filename")
+    for i, sample in enumerate(model.config.model_warmup):
+        for name, tensor in sample.inputs.items():
+            file = tensor.input_data_file
+            if file and not (model.folder / "warmup" / file).is_file():
+                line = model.tree.entry("inputs", name, "model_warmup", i)
+                yield model.fault("T117", f"warm-up data {file!r} is not in {model.name}/warmup", line=line)
+    environment = model.config.parameters.get("EXECUTION_ENV_PATH")
+    if environment is not None:
+        path = environment.string_value.replace("$$TRITON_MODEL_DIRECTORY", str(model.folder))
+        if not Path(path).exists():
+            line = model.tree.entry("parameters", "EXECUTION_ENV_PATH")
+            yield model.fault("T117", f"EXECUTION_ENV_PATH {environment.string_value!r} is not there", line=line)

@@ -1,0 +1,141 @@
+"""The lint of a whole repository, and the mending of what is safe to mend."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optkit.errors import OutputError
+from optkit.record import atomic_path
+from optkit.serving.triton.lint.agreement import check_agreement
+from optkit.serving.triton.lint.ensembles import check_ensemble
+from optkit.serving.triton.lint.fields import check_fields, check_gpus
+from optkit.serving.triton.lint.layout import check_layout
+from optkit.serving.triton.lint.pbtxt import Edit, apply
+from optkit.serving.triton.lint.reading import read_model
+from optkit.serving.triton.lint.repository import CONFIG, Model, model_folders
+from optkit.serving.triton.lint.rules import Finding, LintRecord, Problem
+from optkit.serving.triton.lint.scheduling import check_scheduling
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2 as schema
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 5  # of mending: one fix can uncover another
+
+
+def lint(repository: Path, *, fix: bool = False, gpus: int | None = None) -> LintRecord:
+    """Look for what is wrong with a Triton model repository, without a server and without running its models.
+
+    Args:
+        repository: the folder of models.
+        fix: mend what is safe to mend. A config.pbtxt is changed only where the fault stands, and what it was stays
+            beside it as config.pbtxt.orig.
+        gpus: how many GPUs the server will have; None leaves that open.
+
+    Raises:
+        ArtifactError: it is no repository.
+        OutputError: a fix cannot be written.
+    """
+    fixed: list[Finding] = []
+    names, problems = _look(repository, gpus)
+    for _ in range(_ROUNDS if fix else 0):
+        mended = _mend(repository, problems)
+        if not mended:
+            break
+        fixed += mended
+        names, problems = _look(repository, gpus)
+    return LintRecord(
+        repository=repository.absolute(),
+        models=tuple(names),
+        findings=tuple(found.finding for found in problems),
+        fixed=tuple(fixed),
+    )
+
+
+def _look(repository: Path, gpus: int | None) -> tuple[list[str], list[Problem]]:
+    models: dict[str, Model] = {}
+    problems: list[Problem] = []
+    for folder in model_folders(repository):
+        model, unreadable = read_model(folder)
+        models[model.name] = model
+        problems += unreadable
+    for model in models.values():
+        problems += _problems(model, models, gpus)
+    order = sorted(problems, key=lambda p: (p.finding.file, p.finding.line or 0, p.finding.rule))
+    return list(models), order
+
+
+def _problems(model: Model, models: dict[str, Model], gpus: int | None) -> Iterator[Problem]:
+    yield from check_layout(model)
+    yield from check_fields(model)
+    yield from check_scheduling(model)
+    yield from check_agreement(model)
+    yield from check_ensemble(model, models)
+    if gpus is not None:
+        yield from check_gpus(model, gpus)
+
+
+def _mend(repository: Path, problems: Iterable[Problem]) -> list[Finding]:
+    """Make every safe change, one atomic write a file; return what was mended."""
+    mended: list[Finding] = []
+    edits: dict[Path, list[Edit]] = {}
+    for found in problems:
+        if found.make_file is not None:
+            _make(found.make_file)
+            mended.append(found.finding)
+        elif found.edits:
+            edits.setdefault(repository / found.finding.file, []).extend(found.edits)
+            mended.append(found.finding)
+    for path, changes in edits.items():
+        before = path.read_bytes()
+        original = path.with_name(f"{CONFIG}.orig")
+        if not original.exists():
+            with atomic_path(original) as temporary:
+                temporary.write_bytes(before)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(apply(before.decode("utf-8"), changes).encode())
+        logger.info("mended %s; what it was is %s", path, original.name)
+    return mended
+
+
+def _make(file: Path) -> None:
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    except OSError as e:
+        raise OutputError(f"{file}: cannot be made ({e.strerror or e})") from e
+
+
+def loaded_versions(repository: Path) -> dict[str, tuple[int, ...]]:
+    """Return model -> the versions that a server loads of it, by its version policy.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    return {folder.name: tuple(read_model(folder)[0].loaded) for folder in model_folders(repository)}
+
+
+def uses_gpu(repository: Path) -> bool:
+    """Say whether a model of the repository asks for a GPU.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    groups = [group for config in _configs(repository) for group in config.instance_group]
+    return any(type(group).Kind.Name(group.kind) == "KIND_GPU" for group in groups)
+
+
+def uses_cache(repository: Path) -> bool:
+    """Say whether a model of the repository asks for the response cache.
+
+    Raises:
+        ArtifactError: it is no repository.
+    """
+    return any(config.response_cache.enable for config in _configs(repository))
+
+
+def _configs(repository: Path) -> "list[schema.ModelConfig]":
+    configs = (read_model(folder)[0].config for folder in model_folders(repository))
+    return [config for config in configs if config is not None]

@@ -1,0 +1,148 @@
+"""What a model file says of its inputs and outputs, in Triton's words, without reading its weights."""
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optkit import onnx_file
+from optkit.errors import ArtifactError, first_line
+from optkit.pytorch.forward import torchscript_notices_off
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensor:
+    """One input or output; -1 in `shape` is a size that varies, `shape` None is unknown."""
+
+    name: str
+    data_type: str  # as TYPE_FP32
+    shape: tuple[int, ...] | None
+    needed: bool = True  # of an input: it has no default
+
+
+@dataclasses.dataclass(frozen=True)
+class FileTensors:
+    """Inputs and outputs in the order of the file."""
+
+    inputs: tuple[FileTensor, ...]
+    outputs: tuple[FileTensor, ...]
+
+
+def read_onnx(path: Path) -> FileTensors:
+    """Read the inputs and outputs of an ONNX file.
+
+    Raises:
+        ArtifactError: it is none, or a file with a part of its weights is missing.
+    """
+    model = onnx_file.load(path, weights=False)
+    missing = [name for name in onnx_file.external_files(model) if not (path.parent / name).is_file()]
+    if missing:
+        raise ArtifactError(f"{path.name}: its weights in {', '.join(missing)} are missing")
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    return FileTensors(
+        tuple(_onnx_tensor(value, needed=value.name not in defaults) for value in model.graph.input),
+        tuple(_onnx_tensor(value) for value in model.graph.output),
+    )
+
+
+def _onnx_tensor(value: "onnx.ValueInfoProto", needed: bool = True) -> FileTensor:
+    import onnx
+
+    tensor = value.type.tensor_type
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    short = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16"}.get(name, name)
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(dim.dim_value if dim.dim_value > 0 else -1 for dim in tensor.shape.dim)
+    return FileTensor(value.name, f"TYPE_{short}", shape, needed)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardNames:
+    """The arguments of a TorchScript forward, and how many tensors it returns (None: it cannot be told)."""
+
+    arguments: tuple[str, ...]
+    returned: int | None
+
+
+def read_torchscript(path: Path) -> ForwardNames:
+    """Read the forward of a TorchScript file; its weights are not loaded.
+
+    Raises:
+        ArtifactError: it is no TorchScript file.
+    """
+    import torch
+
+    try:
+        with torchscript_notices_off():
+            schema = torch.jit.load(str(path), map_location="meta").forward.schema
+    except (RuntimeError, ValueError, AttributeError) as e:
+        raise ArtifactError(f"{path.name}: cannot be loaded as TorchScript ({first_line(e)})") from e
+    arguments = [argument.name for argument in schema.arguments if argument.type.kind() != "ClassType"]
+    returned = schema.returns[0].type
+    count = {"TensorType": 1, "TupleType": len(returned.elements()) if returned.kind() == "TupleType" else None}
+    return ForwardNames(tuple(arguments), count.get(returned.kind()))
+
+
+@dataclasses.dataclass(frozen=True)
+class PythonModel:
+    """What a model.py asks for by name: input -> line, output -> line."""
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+
+def read_python(path: Path) -> PythonModel:
+    """Read a model.py without running it.
+
+    Raises:
+        ArtifactError: it is no Python, or holds no class TritonPythonModel with an execute method.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), filename=path.name)
+    except (OSError, SyntaxError, ValueError) as e:
+        line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
+        raise ArtifactError(f"{path.name}: is no Python{line} ({getattr(e, 'msg', e)})") from e
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]
+    imported = any(
+        alias.asname == "TritonPythonModel" or alias.name in ("TritonPythonModel", "*")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    )
+    if not classes and not imported:
+        raise ArtifactError(f"{path.name}: has no class TritonPythonModel")
+    methods = {
+        node.name for c in classes for node in c.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    if classes and not classes[0].bases and "execute" not in methods:
+        raise ArtifactError(f"{path.name}: TritonPythonModel has no method execute")
+    found: dict[str, dict[str, int]] = {"inputs": {}, "outputs": {}}
+    for node in ast.walk(tree):
+        asked = _asked(node) if isinstance(node, ast.Call) else None
+        if asked:
+            found[asked[0]].setdefault(asked[1], node.lineno)  # type: ignore[attr-defined]  # a Call has it
+    return PythonModel(found["inputs"], found["outputs"])
+
+
+def _asked(call: ast.Call) -> tuple[str, str] | None:
+    """Return which tensor a call of Triton's Python API names, where it does so with a literal."""
+    name = (
+        call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else call.func.id
+        if isinstance(call.func, ast.Name)
+        else ""
+    )
+    kind, position = {
+        "get_input_tensor_by_name": ("inputs", 1),
+        "get_input_config_by_name": ("inputs", 1),
+        "get_output_config_by_name": ("outputs", 1),
+    }.get(name, ("", 0))
+    if not kind or len(call.args) <= position:
+        return None
+    argument = call.args[position]
+    return (kind, argument.value) if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None

@@ -1,0 +1,176 @@
+"""A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import BatchIndependence
+from optkit.artifact.tensors import DimRange, Feed, TensorSpec
+from optkit.errors import StageError
+from optkit.messages import listed
+from optkit.serving.clients.folder import check_writable
+from optkit.serving.golden import Golden
+from optkit.serving.names import model_name
+from optkit.serving.package import Packaged, check_packagable, model_files
+from optkit.serving.settings import TritonModelSettings, TritonServing
+from optkit.serving.triton.client_source import write_triton_client
+from optkit.serving.triton.command import serve_command
+from optkit.serving.triton.config import model_config, warmup_files, warmup_of
+from optkit.serving.triton.contract import TritonContract, triton_contract
+from optkit.serving.triton.folder import TritonModel, write_model
+from optkit.serving.triton.plan import as_built, describe_plans, plan_files
+
+
+def package_triton(
+    artifact: Artifact,
+    repository: Path,
+    settings: TritonServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None,
+    sample: Feed | None,
+    golden: Golden | None = None,
+    force: bool = False,
+    others: Sequence[Artifact] = (),
+) -> Packaged:
+    """Add one version of a model to a repository; other models and other versions are not touched.
+
+    Args:
+        artifact: an ONNX or TorchScript model, or a TensorRT engine.
+        repository: the folder of models; made if need be.
+        settings: the serve entry.
+        name: of the model, where the settings give none.
+        independence: what the check found on putting requests together; batching needs that it passed.
+        sample: a feed for the warm-up; None warms up with zeros.
+        golden: a feed with the artifact's answers, kept for `optkit smoke`.
+        force: replace this version, the configuration and the warm-up data where they are there already. A configuration that
+            was edited by hand is merged all the same.
+        others: engines of the same model, for the other GPUs of the server.
+
+    Raises:
+        StageError: the model cannot be served as asked; says why.
+        FeedError: the sample does not fit the inputs.
+        ArtifactError: a file of the artifact is missing, damaged or changed.
+        OutputError: the version is there already, the configuration there differs or was edited by hand where it would
+            change, or the folder cannot be written. What was there is unchanged.
+    """
+    model, contract, notes = triton_model(
+        artifact, settings, name=name, independence=independence, sample=sample, golden=golden, others=others
+    )
+    if settings.client:
+        check_writable(repository, model.name)
+    written, merging = write_model(repository, model, force=force)
+    folder = repository / model.name
+    client, left = write_client_of(model, repository, contract, artifact.dims) if settings.client else (None, [])
+    return Packaged(
+        target="triton",
+        name=model.name,
+        version=str(settings.version),
+        path=folder.absolute(),
+        files=written,
+        notes=(*notes, *merging, *unloaded_note(folder, settings), *left),
+        command=serve_command(
+            repository,
+            on_gpu=artifact.format is Format.TENSORRT or settings.instances.kind == "gpu",
+            cached=settings.response_cache,
+        ),
+        client=client,
+    )
+
+
+def write_client_of(
+    model: TritonModel, repository: Path, contract: TritonContract, dims: Mapping[str, DimRange]
+) -> tuple[Path | None, list[str]]:
+    """Write the client of a model, to be tried with its golden sample; return where, and what should be said of it."""
+    shown = model.golden.inputs if model.golden else None
+    client, left = write_triton_client(repository, model.name, contract, dims, shown)
+    return client, [left] if left else []
+
+
+def triton_model(
+    artifact: Artifact,
+    settings: TritonServing,
+    *,
+    name: str,
+    independence: BatchIndependence | None,
+    sample: Feed | None,
+    golden: Golden | None = None,
+    others: Sequence[Artifact] = (),
+) -> tuple[TritonModel, TritonContract, list[str]]:
+    """Return one version of a model as it is to lie in a repository, its contract, and what should be said of it.
+
+    Nothing is written.
+
+    Raises:
+        OptkitError: as `package_triton`.
+    """
+    name = model_name(settings.name, name)
+    for one in (artifact, *others):
+        check_packagable(one, "Triton")
+    if artifact.torch_engine and settings.instances.kind == "gpu":
+        raise StageError(f"{artifact.path.name}: INT8 TorchScript runs on CPUs only. Set instances: {{kind: cpu}}.")
+    plans = [as_built(one) for one in (artifact, *others)] if artifact.format is Format.TENSORRT else []
+    artifact = plans[0] if plans else artifact
+    contract = triton_contract(artifact, settings, independence)
+    warmup = warmup_of(artifact, contract, sample) if settings.warmup else None
+    config = model_config(name, artifact, settings, contract, warmup)
+    if plans:
+        describe_plans(config, plans)
+    model = TritonModel(
+        name=name,
+        version=settings.version,
+        config=config,
+        files=plan_files(plans) if plans else _version_files(model_files(artifact)),
+        warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
+        golden=seen_by_clients(golden, artifact.inputs, artifact.outputs, contract) if golden else None,
+    )
+    notes = list(contract.notes)
+    if warmup and not warmup.files:
+        notes.append("the warm-up sends zeros, because no sample was given")
+    if plans and golden is None:
+        notes.append("holds no golden samples for optkit smoke, because the engine was not run here")
+    return model, contract, notes
+
+
+def _version_files(files: dict[str, Path]) -> dict[str, Path]:
+    """Return where the files go; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
+    first = next(iter(files))
+    return {f"{first}/{name}": file for name, file in files.items()} if len(files) > 1 else files
+
+
+def seen_by_clients(
+    golden: Golden, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], contract: TritonContract
+) -> Golden:
+    """Return golden samples as clients of the server see them: its names, its shapes, the rows of one request."""
+    return Golden(
+        _shown(golden.inputs, inputs, contract.inputs, contract.max_batch_size),
+        _shown(golden.outputs, outputs, contract.outputs, contract.max_batch_size),
+        golden.tolerance,
+    )
+
+
+def _shown(
+    feed: Feed, own: Sequence[TensorSpec], served: Sequence[TensorSpec], max_batch_size: int
+) -> dict[str, np.ndarray]:
+    """Return a feed under the names, types and shapes of the server, which shows a single number as [1]."""
+    found = {}
+    for spec, shown in zip(own, served, strict=True):
+        array = feed[spec.name][:max_batch_size] if max_batch_size else feed[spec.name]
+        single = len(spec.shape) == (1 if max_batch_size else 0)
+        array = array.astype(shown.dtype.numpy, copy=False)  # an engine may take int32 where its model takes int64
+        found[shown.name] = array.reshape(*array.shape, 1) if single else array
+    return found
+
+
+def unloaded_note(folder: Path, settings: TritonModelSettings) -> list[str]:
+    """Say so when the version policy will not load what was written."""
+    versions = {int(part.name) for part in folder.iterdir() if part.name.isdigit() and not part.name.startswith("0")}
+    if settings.version_policy.loads(settings.version, versions):
+        return []
+    newest = settings.version_policy.latest
+    return [
+        f"Triton will not load version {settings.version}: the version policy takes the latest {newest} of "
+        f"{listed(sorted(versions))}"
+    ]

@@ -1,0 +1,82 @@
+"""A Python function as a model of a Triton repository, served by Triton's Python backend."""
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optkit.artifact.tensors import TensorSpec
+from optkit.errors import StageError
+from optkit.serving.staging import as_json
+from optkit.serving.triton.config import describe_tensor, instance_group
+from optkit.serving.triton.contract import TritonContract
+from optkit.serving.triton_fields import Instances
+from optkit.user_code import code_files, module_name, split_target
+
+if TYPE_CHECKING:
+    from tritonclient.grpc import model_config_pb2 as schema
+
+
+def python_files(
+    function: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    batched: bool,
+    together: bool = False,
+    extra_files: Sequence[str] = (),
+) -> dict[str, Path | bytes]:
+    """Return the files of a version: model.py, what it must know, and the function's own code with all that it imports beside it.
+
+    Args:
+        function: its target.
+        inputs: what it takes.
+        outputs: what it gives.
+        batched: whether Triton's shapes leave out the batch.
+        together: whether requests that Triton hands over at once may be put into one call.
+        extra_files: what else lies beside the code.
+
+    Raises:
+        ModelError: there is no such code.
+        StageError: an extra file is missing, or bears the name of another.
+    """
+    where, name = split_target(function)
+    settings = {
+        "module": module_name(where),
+        "function": name,
+        "batched": batched,
+        "together": together,
+        "inputs": [_described(spec) for spec in inputs],
+        "outputs": [_described(spec) for spec in outputs],
+    }
+    template = importlib.resources.files("optkit.serving.triton.python_backend").joinpath("model.py").read_bytes()
+    code: dict[str, Path | bytes] = {f"code/{relative}": path for relative, path in code_files(where).items()}
+    for extra in map(Path, extra_files):
+        if not extra.is_file() or f"code/{extra.name}" in code:
+            what = "is there twice" if extra.is_file() else "no such file"
+            raise StageError(
+                f"extra_files: {extra}: {what}; expected files that lie beside the code under their own names"
+            )
+        code[f"code/{extra.name}"] = extra
+    return {"model.py": template, "optkit_model.json": as_json(settings), **code}
+
+
+def python_config(name: str, contract: TritonContract, instances: Instances) -> "schema.ModelConfig":
+    """Return the configuration of a Python model. Requests are not put together: nothing proves that a function allows it."""
+    from tritonclient.grpc import model_config_pb2 as schema
+
+    config = schema.ModelConfig(
+        name=name,
+        backend="python",
+        max_batch_size=contract.max_batch_size,
+        instance_group=[instance_group(instances)],
+    )
+    for spec in contract.inputs:
+        describe_tensor(config.input.add(), spec, contract, reshape=False)
+    for spec in contract.outputs:
+        describe_tensor(config.output.add(), spec, contract, reshape=False)
+    return config
+
+
+def _described(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "dtype": str(spec.dtype), "rank": len(spec.shape)}

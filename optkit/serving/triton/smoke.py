@@ -1,0 +1,68 @@
+"""Golden samples of a Triton repository, replayed against a running server."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from optkit.check import compare_outputs
+from optkit.errors import ArtifactError, RunnerError
+from optkit.progress import track
+from optkit.serving.golden import Golden, read_golden
+from optkit.serving.smoke import Replay, SmokeRecord
+from optkit.serving.triton.client import TritonClient
+from optkit.serving.triton.lint import loaded_versions
+from optkit.serving.triton.record import read_record
+from optkit.serving.triton.server import TritonServer, find_triton
+
+
+def smoke_triton(repository: Path, urls: Sequence[str], limit_s: float = 30.0) -> SmokeRecord:
+    """Ask every version that the repository's server loads, at every URL, and compare.
+
+    Raises:
+        ArtifactError: it is no repository, or holds no golden samples.
+        RunnerError: no server answers at a URL.
+    """
+    asked = list(_golden(repository))
+    if not asked:
+        raise ArtifactError(
+            f"{repository}: holds no golden samples; expected those that optkit package stores. Package its models again."
+        )
+    replays: list[Replay] = []
+    for url in urls:
+        with TritonClient(url, limit_s) as client:
+            for model, version, golden in track(asked, f"ask {url}", len(asked)):
+                replays.append(_replay(client, model, version, golden))
+    known = {model for model, _, _ in asked}
+    without = [folder.name for folder in sorted(repository.iterdir()) if folder.is_dir() and folder.name not in known]
+    notes = tuple(f"{name}: not asked, it has no golden samples" for name in without)
+    return SmokeRecord(replays=tuple(replays), notes=notes)
+
+
+def start_and_smoke(repository: Path, limit_s: float = 60.0) -> SmokeRecord:
+    """Start a local server over the repository, ask it by HTTP and by gRPC, and end it.
+
+    Raises:
+        MissingDependency: no server is installed here.
+        RunnerError: it does not start within the limit.
+        ArtifactError: as `smoke_triton`.
+    """
+    install = find_triton()
+    with TritonServer(install, repository, limit_s=limit_s) as server:
+        return smoke_triton(repository, (f"http://{server.http}", f"grpc://{server.grpc}"), limit_s)
+
+
+def _golden(repository: Path) -> Iterator[tuple[str, str, Golden]]:
+    for name, versions in loaded_versions(repository).items():
+        record = read_record(repository / name)
+        for version in versions:
+            entry = record.golden.get(str(version)) if record else None
+            if entry is not None:
+                yield name, str(version), read_golden(repository / name / entry.file, entry.tolerance)
+
+
+def _replay(client: TritonClient, model: str, version: str, golden: Golden) -> Replay:
+    try:
+        answer = client.infer(model, version, golden.inputs, list(golden.outputs))
+    except RunnerError as e:
+        return Replay(model=model, version=version, url=client.url, failure=str(e))
+    found = compare_outputs(golden.outputs, answer, {}, golden.tolerance)
+    return Replay(model=model, version=version, url=client.url, outputs=tuple(found))
