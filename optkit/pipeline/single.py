@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from optkit.artifact import Artifact, Passport, passport_path
+from optkit.artifact import Artifact, Passport, files_beside, passport_path
 from optkit.check import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
@@ -104,9 +104,9 @@ def _publish(artifact: Artifact, output: Path) -> None:
 
 
 def _data_files(output: Path) -> set[Path]:
-    """Return the data files that the passport of a file to be replaced names."""
+    """Return the data files that the passport of a file to be replaced names; none where it names what is not its own."""
     path = passport_path(output)
     try:
-        return {output.with_name(name) for name in Passport.read(path).artifact.files} if path.is_file() else set()
+        return set(files_beside(output, Passport.read(path).artifact.files)) if path.is_file() else set()
     except ArtifactError:
         return set()
