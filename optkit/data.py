@@ -10,6 +10,7 @@ from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
 from optkit.errors import FeedError, OptkitError
 from optkit.image_folder import SUFFIXES, ImageFolder
+from optkit.paths import path_fault
 from optkit.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
 
 if TYPE_CHECKING:
@@ -167,6 +168,9 @@ def _npz_files(path: Path) -> list[Path]:
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+    for file in files:
+        if fault := path_fault(file):
+            raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
 
 

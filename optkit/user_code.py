@@ -82,12 +82,13 @@ def code_files(where: str) -> dict[str, Path]:
     except (OSError, UnicodeDecodeError, ValueError) as e:
         raise ModelError(f"{where}: cannot be read as Python ({first_line(e)})") from e
     except AttributeError:  # ModuleFinder does not know folders without __init__.py: watch all that lies below
-        found = {file, *(p for p in file.parent.rglob("*.py") if not _hidden(p.relative_to(file.parent)))}
+        found = {file, *(p for p in file.parent.rglob("*.py") if _watched(p, file.parent))}
     return {str(path.relative_to(file.parent)): path for path in sorted(found)}
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "site-packages" for part in path.parts)
+def _watched(path: Path, folder: Path) -> bool:
+    hidden = (part.startswith(".") or part == "site-packages" for part in path.relative_to(folder).parts)
+    return path.is_file() and not any(hidden)
 
 
 def _package_files(where: str) -> dict[str, Path]:
@@ -103,7 +104,7 @@ def _package_files(where: str) -> dict[str, Path]:
         )
     top = importlib.util.find_spec(where.partition(".")[0])
     folders = [Path(p) for p in (top.submodule_search_locations or [])] if top else []
-    files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
+    files = {p for folder in folders for p in folder.rglob("*.py") if p.is_file()} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
 

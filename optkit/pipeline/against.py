@@ -11,6 +11,7 @@ from optkit.bench import BenchSettings
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import Measurement
+from optkit.paths import path_fault
 from optkit.pipeline.baseline import Snapshot
 from optkit.pipeline.changes import Comparison, Limits
 from optkit.pipeline.comparing import compare
@@ -105,7 +106,7 @@ def _still_there(baseline: Snapshot, name: str, like: Artifact) -> Artifact | No
     file = next((file for file in baseline.files if file.artifact == name), None)
     for path in _places(file, baseline.path) if file else ():
         try:
-            artifact = open_artifact(path, dict(like.dims)) if path.is_file() else None
+            artifact = None if path_fault(path) else open_artifact(path, dict(like.dims))
         except ArtifactError:  # changed or damaged since
             continue
         if file and artifact and artifact.sha256 == file.sha256:

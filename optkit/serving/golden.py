@@ -11,6 +11,7 @@ from optkit.check import TOLERANCES
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.findings import Tolerance
+from optkit.paths import path_fault
 from optkit.runners import Device, open_runner
 from optkit.tensors import DimRange, Feed, TensorSpec, batch_dim
 
@@ -65,6 +66,8 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
     Raises:
         ArtifactError: it is missing or damaged.
     """
+    if fault := path_fault(path):
+        raise ArtifactError(f"{path}: {fault}; expected golden samples. Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
+from optkit.paths import file_in
 from optkit.serving.golden import Golden, write_golden
 from optkit.serving.packaged import files_below, move_in, staging
 from optkit.serving.triton_config import config_text
@@ -125,7 +126,12 @@ def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, P
 
 
 def _merge_folder(staged: Path, folder: Path) -> None:
-    """Copy what lies in a folder and not in the staged one into that, which is going to take its place."""
+    """Copy what lies in a folder and not in the staged one into that, which is going to take its place.
+
+    Raises:
+        ArtifactError: something there is no regular file.
+    """
     for file in folder.iterdir() if folder.is_dir() else ():
         if not (staged / file.name).exists():
-            shutil.copyfile(file, staged / file.name)
+            found = file_in(folder, file.name, f"{folder}:", "Move it away: golden samples alone lie there.")
+            shutil.copyfile(found, staged / file.name)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from optkit.check import compare_outputs
 from optkit.errors import ArtifactError, RunnerError
+from optkit.paths import file_in
 from optkit.progress import track
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.smoke import Replay, SmokeRecord
 from optkit.serving.triton_client import TritonClient
 from optkit.serving.triton_lint import loaded_versions
-from optkit.serving.triton_record import read_record
+from optkit.serving.triton_record import FILE, read_record
 from optkit.serving.triton_server import TritonServer, find_triton
 
 
@@ -56,7 +57,9 @@ def _golden(repository: Path) -> Iterator[tuple[str, str, Golden]]:
         for version in versions:
             entry = record.golden.get(str(version)) if record else None
             if entry is not None:
-                yield name, str(version), read_golden(repository / name / entry.file, entry.tolerance)
+                said = f"{repository / name / FILE}: golden samples"
+                file = file_in(repository / name, entry.file, said, "Package the model again.")
+                yield name, str(version), read_golden(file, entry.tolerance)
 
 
 def _replay(client: TritonClient, model: str, version: str, golden: Golden) -> Replay:
