@@ -70,9 +70,8 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
     model, tensors, files = _opened(path, _whole)
     for tensor in tensors if files else ():
         if tensor.data_location == _EXTERNAL:
-            tensor.ClearField(
-                "raw_data"
-            )  # values in both places: onnx would write them to the file that the tensor names
+            # Where values are in both places, onnx would write these to the file that the tensor names.
+            tensor.ClearField("raw_data")
     if weights and files:
         _load_external_data(path, tensors)
     own = {tensor.name for tensor in model.graph.initializer}

@@ -18,7 +18,7 @@ _BITS = {
     17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 6, 28: 6,
 }  # fmt: skip
 _EXTERNAL = 1  # TensorProto.DataLocation
-_TEXT = 9  # FieldDescriptor.TYPE_STRING
+_TEXT, _MESSAGE = 9, 11  # FieldDescriptor.TYPE_STRING and TYPE_MESSAGE
 _LARGEST = 2**63  # elements
 _RANK = 64  # numpy's limit
 _AGAIN = "Export the model again."
@@ -67,18 +67,18 @@ def tensors_in(path: Path, model: "onnx.ModelProto") -> "Iterator[onnx.TensorPro
 
     waiting: list[Message] = [model]
     while waiting:
-        message = waiting.pop()
-        if message.DESCRIPTOR.name == "TensorProto":
-            tensor: onnx.TensorProto = message
-            waiting += [*tensor.external_data, *tensor.metadata_props]
-            _check_text(path, "TensorProto.name", [tensor.name, tensor.doc_string])
-            yield tensor
-            continue  # its values are bytes, which `ListFields` would copy
-        for field, value in message.ListFields():
-            if field.message_type is not None:
-                waiting += [value] if isinstance(value, Message) else value
-            elif field.type == _TEXT:
-                _check_text(path, field.full_name, [value] if isinstance(value, str | bytes) else value)
+        for field, value in waiting.pop().ListFields():
+            if field.type == _MESSAGE:
+                inner = [value] if isinstance(value, Message) else value
+                if field.message_type.name != "TensorProto":
+                    waiting += inner
+                    continue
+                for tensor in inner:  # whose values are bytes, which `ListFields` would copy
+                    _check_text(path, "TensorProto.name", (tensor.name, tensor.doc_string))
+                    waiting += (*tensor.external_data, *tensor.metadata_props)
+                    yield tensor
+            elif field.type == _TEXT and type(value) is not str:
+                _check_text(path, field.full_name, (value,) if isinstance(value, bytes) else value)
 
 
 def external_files(path: Path, tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:

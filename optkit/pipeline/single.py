@@ -4,12 +4,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from optkit.artifact import Artifact, Passport, files_beside, passport_path
+from optkit.artifact import Artifact, Passport, passport_path
 from optkit.check import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OutputError
 from optkit.gates import Gates
+from optkit.paths import file_fault
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.record import Record
@@ -104,9 +105,10 @@ def _publish(artifact: Artifact, output: Path) -> None:
 
 
 def _data_files(output: Path) -> set[Path]:
-    """Return the data files that the passport of a file to be replaced names; none where it names what is not its own."""
+    """Return the data files that the passport of a file to be replaced names, as far as they lie beside it."""
     path = passport_path(output)
     try:
-        return set(files_beside(output, Passport.read(path).artifact.files)) if path.is_file() else set()
+        names = Passport.read(path).artifact.files if path.is_file() else ()
     except ArtifactError:
         return set()
+    return {output.parent / name for name in names if not file_fault(output.parent, name)}

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator
 
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
 from optkit.errors import StageError
 from optkit.paths import name_fault, shown
 from optkit.record import Record
@@ -116,7 +116,7 @@ class Stage(Record, abc.ABC):
             inputs=source.inputs,
             outputs=tuple(outputs or source.outputs),
             dims=source.dims,
-            sha256=sha256 or sha256_of(path, *(path.parent / name for name in files)),
+            sha256=sha256 or sha256_of(path, *files_beside(path, files)),
             parent_sha256=source.sha256,
             files=tuple(files),
             notes=tuple(notes),

@@ -147,6 +147,7 @@ def test_what_is_replaced_takes_nothing_outside_with_it(optkit: CommandLine, tmp
     source = good()
     assert optkit("convert", "fp16", source, "-o", path, "--force", *DIM).code == 0
     assert (tmp_path / "canary.bin").read_bytes() == CANARY
+    assert not (path.parent / "w.bin").exists()
 
     shutil.rmtree(path.parent)
     nested = with_passport(tmp_path / "model", "w.bin", "more/w.bin")
