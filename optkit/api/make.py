@@ -14,6 +14,7 @@ from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.record import Record
 from optkit.stages import Stage
+from optkit.untrusted.paths import file_fault
 
 
 class Made(Record):
@@ -104,9 +105,10 @@ def _publish(artifact: Artifact, output: Path) -> None:
 
 
 def _data_files(output: Path) -> set[Path]:
-    """Return the data files that the passport of a file to be replaced names."""
+    """Return the data files that the passport of a file to be replaced names, as far as they lie beside it."""
     path = passport_path(output)
     try:
-        return {output.with_name(name) for name in Passport.read(path).artifact.files} if path.is_file() else set()
+        names = Passport.read(path).artifact.files if path.is_file() else ()
     except ArtifactError:
         return set()
+    return {output.parent / name for name in names if not file_fault(output.parent, name)}

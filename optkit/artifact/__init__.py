@@ -6,6 +6,7 @@ from optkit.artifact.passport import (
     Format,
     Passport,
     Precision,
+    files_beside,
     passport_path,
     read_passport,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "Format",
     "Passport",
     "Precision",
+    "files_beside",
     "hash_of",
     "passport_path",
     "read_passport",

@@ -12,6 +12,7 @@ from optkit.artifact import hash_of, sha256_of
 from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
 from optkit.data.image_folder import SUFFIXES, ImageFolder
 from optkit.errors import FeedError, OptkitError
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,6 +177,9 @@ def _npz_files(path: Path) -> list[Path]:
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+    for file in files:
+        if fault := path_fault(file):
+            raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
 
 

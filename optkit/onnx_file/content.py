@@ -1,15 +1,16 @@
 """What an .onnx file says of itself, and how one is saved; its external data is part of it."""
 
 import copy
-import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ArtifactError, StageError, first_line
 from optkit.onnx_file.outline import outline
+from optkit.onnx_file.reading import byte_count, external_files, parse, tensors_in
 from optkit.record import Record
 
 if TYPE_CHECKING:
@@ -63,11 +64,16 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
         weights: whether to read external data too.
 
     Raises:
-        ArtifactError: it is missing, a folder, no ONNX model, or a part of its data is missing.
+        ArtifactError: it is missing, a folder, no ONNX model, or damaged; or a part of its data is missing, damaged, or not in
+            its folder.
     """
-    import onnx
-
-    model = _parsed(path, lambda file: onnx.load(str(file), load_external_data=weights), onnx.checker.ValidationError)
+    model, tensors, files = _opened(path, _whole)
+    for tensor in tensors if files else ():
+        if tensor.data_location == _EXTERNAL:
+            # Where values are in both places, onnx would write these to the file that the tensor names.
+            tensor.ClearField("raw_data")
+    if weights and files:
+        _load_external_data(path, tensors)
     own = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in own]
     if len(inputs) < len(model.graph.input):
@@ -79,31 +85,50 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
 
 
 def load_lazily(path: Path) -> "onnx_ir.Model":
-    """Parse a file as `load` does, and leave external data on the disk until it is asked for."""
+    """Parse a file as `load` does, and leave external data on the disk until it is asked for.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
     import onnx_ir
 
-    model = onnx_ir.load(path)
-    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    if len(inputs) < len(model.graph.inputs):
-        model.graph.inputs[:] = inputs
-        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
-    return model
-
-
-def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"], *refused: type[Exception]) -> "onnx.ModelProto":
-    """Read a file, whose faults are told; `refused` are errors of the reader's own that say that it is none."""
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "no such file"
-        raise ArtifactError(f"{path}: {what}; expected an ONNX model")
+    proto = load(path, weights=False)
     try:
-        model = read(path)
-    except (DecodeError, OSError, ValueError, RuntimeError, *refused) as e:
-        raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
-    if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: holds no ONNX graph; expected a model made by an exporter")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            model = onnx_ir.serde.deserialize_model(proto)
+    except Exception as e:  # it raises plain exceptions of many types
+        raise ArtifactError(f"{path}: cannot be read as an ONNX model ({first_line(e)})") from e
+    onnx_ir.external_data.set_base_dir(model.graph, path.parent)
     return model
+
+
+def _opened(
+    path: Path, read: "Callable[[Path], onnx.ModelProto]"
+) -> "tuple[onnx.ModelProto, list[onnx.TensorProto], tuple[str, ...]]":
+    """Return a model, its tensors, and the files of its external data, each of which is in the model's folder."""
+    model, tensors = parse(path, read)
+    return model, tensors, external_files(path, tensors)
+
+
+def _whole(path: Path) -> "onnx.ModelProto":
+    import onnx
+
+    return onnx.load(str(path), format="protobuf", load_external_data=False)
+
+
+def _load_external_data(path: Path, tensors: "Iterable[onnx.TensorProto]") -> None:
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            for tensor in tensors:
+                if tensor.data_location == _EXTERNAL:
+                    load_external_data_for_tensor(tensor, str(path.parent))
+    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
+        raise ArtifactError(f"{path}: its external data cannot be read ({first_line(e)})") from e
 
 
 def facts(path: Path) -> OnnxFacts:
@@ -112,7 +137,7 @@ def facts(path: Path) -> OnnxFacts:
     Raises:
         ArtifactError: as `load`.
     """
-    model = _parsed(path, outline)
+    model, _, files = _opened(path, outline)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     counts: dict[str, int] = {}
@@ -127,7 +152,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=external_files(model),
+        files=files,
         unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
@@ -138,11 +163,15 @@ def has_half(path: Path) -> bool:
     Raises:
         ArtifactError: as `load`.
     """
-    graph = _parsed(path, outline).graph
+    model, tensors, _ = _opened(path, outline)
     casts = (
-        a.i == _FLOAT16 for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to"
+        a.i == _FLOAT16
+        for node in nodes(model.graph)
+        if node.op_type == "Cast"
+        for a in node.attribute
+        if a.name == "to"
     )
-    return any(tensor.data_type == _FLOAT16 for tensor in _tensors(graph)) or any(casts)
+    return any(tensor.data_type == _FLOAT16 for tensor in tensors) or any(casts)
 
 
 def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
@@ -160,7 +189,7 @@ def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
         inputs=found.inputs,
         outputs=found.outputs,
         dims=dict(dims),
-        sha256=sha256_of(path, *(path.parent / name for name in found.files)),
+        sha256=sha256_of(path, *files_beside(path, found.files)),
         files=found.files,
     )
 
@@ -170,9 +199,11 @@ def check(path: Path) -> None:
 
     Raises:
         StageError: the checker refuses the file; holds its reason.
+        ArtifactError: as `load`.
     """
     import onnx
 
+    _opened(path, outline)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as e:
@@ -185,8 +216,6 @@ def load_graph(path: Path) -> "onnx.ModelProto":
     Raises:
         ArtifactError: as `load`.
     """
-    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
-
     model = load(path, weights=False)
     for tensor in model.graph.initializer:
         if is_weight(tensor):
@@ -194,15 +223,13 @@ def load_graph(path: Path) -> "onnx.ModelProto":
                 tensor.ClearField(field)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-    for tensor in _tensors(model.graph):
-        if uses_external_data(tensor):
-            load_external_data_for_tensor(tensor, str(path.parent))
+    _load_external_data(path, tensors_in(path, model))
     return model
 
 
 def is_weight(tensor: "onnx.TensorProto") -> bool:
     """Whether a tensor is above 1 KiB: what is smaller are shapes and scales, which tools that change a graph look at."""
-    return _size(tensor) > _SMALL_BYTES
+    return byte_count(tensor) > _SMALL_BYTES
 
 
 def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int = 0) -> None:
@@ -232,26 +259,24 @@ def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int
 def gather(path: Path, source_bytes: int = 0) -> None:
     """Put the weights of a file where `save` puts them, whatever wrote it, and delete the data files no longer used."""
     import onnx
-    import onnx_ir
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-    tensors = list(_tensors(load(path, weights=False).graph))
-    before = _external_files(tensors)
-    after = (data_name(path),) if max(source_bytes, sum(map(_size, tensors))) > ONE_FILE_BYTES else ()
+    _, tensors, before = _opened(path, _whole)
+    after = (data_name(path),) if max(source_bytes, sum(map(byte_count, tensors))) > ONE_FILE_BYTES else ()
     if before == after:
         for name in after:
             (path.parent / name).chmod(path.stat().st_mode)  # onnx writes data that only its owner may read
         return
     if after:
-        model = onnx_ir.load(path)
+        model = load_lazily(path)
         # The constants of nodes may lie in files of their own too, and `save` moves initializers only.
         LiftConstantsToInitializersPass()(model)
         save(model, path, source_bytes)
         release(model)
     else:
         onnx.save_model(load(path), str(path))
-    for name in set(before) - set(after):
-        (path.parent / name).unlink()
+    for file in files_beside(path, set(before) - set(after)):
+        file.unlink()
 
 
 def release(model: "onnx_ir.Model") -> None:
@@ -274,13 +299,10 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+            for inner in attribute.graphs:
                 yield from nodes(inner)
-
-
-def external_files(model: "onnx.ModelProto") -> tuple[str, ...]:
-    """Return the files of a model's external data, relative to the model's folder."""
-    return _external_files(_tensors(model.graph))
 
 
 def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:
@@ -323,14 +345,14 @@ def has_float_weights_behind_qdq(path: Path) -> bool:
     """
     graph = load(path, weights=False).graph
     weights = {t.name for t in graph.initializer}
-    return any(node.op_type == "QuantizeLinear" and node.input[0] in weights for node in graph.node)
+    return any(node.op_type == "QuantizeLinear" and weights.intersection(node.input[:1]) for node in graph.node)
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = _DTYPES.get(tensor.elem_type)
     if dtype is None:
-        raise ArtifactError(f"{path}: {value.name!r} is of type {_type_name(value)}; optkit handles {', '.join(DType)}")
+        raise ArtifactError(f"{path}: {value.name!r} is of type {type_name(value)}; optkit handles {', '.join(DType)}")
     dims: list[Dim] = []
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
@@ -338,7 +360,7 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 
-def _type_name(value: "onnx.ValueInfoProto") -> str:
+def type_name(value: "onnx.ValueInfoProto") -> str:
     """Return the name that onnx.proto gives a tensor's type, or its number."""
     tensor = value.DESCRIPTOR.file.message_types_by_name["TensorProto"]
     number = value.type.tensor_type.elem_type
@@ -356,26 +378,3 @@ def _precision(graph: "onnx.GraphProto", counts: Mapping[str, int]) -> Precision
 def _weight_bytes(model: "onnx_ir.Model") -> int:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
-
-
-def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
-    """Yield every tensor: initializers, and constants in nodes, also of the graphs inside control-flow nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
-
-
-def _size(tensor: "onnx.TensorProto") -> float:
-    import onnx_ir
-
-    return float(math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize)
-
-
-def _external_files(tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:
-    external = [tensor.external_data for tensor in tensors if tensor.data_location == _EXTERNAL]
-    return tuple(sorted({entry.value for entries in external for entry in entries if entry.key == "location"}))

@@ -156,7 +156,8 @@ def _kept_or_made(
             "client": client_code_sha256() if serving.client else None,
         }
     )
-    if key in before and _intact(before[key]):
+    folder = plan.out_dir / FOLDERS[serving.target]
+    if key in before and before[key].packaged.path.parent == folder and _intact(before[key]):
         return before[key]
     before.pop(key, None)
     packaged = make()

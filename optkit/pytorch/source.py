@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside, hash_of, read_passport, sha256_of
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import ArtifactError, ModelError
 from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
@@ -20,6 +20,7 @@ from optkit.pytorch.origins import Arguments, Origin, call_example, open_origin
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +52,11 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
     Raises:
         ArtifactError: no such file, or it says too little of itself.
     """
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "no such file"
-        raise ArtifactError(f"{path}: {what}; expected a model file")
+    if fault := path_fault(path):
+        raise ArtifactError(f"{path}: {fault}; expected a model file")
     passport = read_passport(path)
     if passport:
+        _check_files(passport.artifact)
         return passport.artifact.model_copy(update={"dims": passport.artifact.dims | dict(dims or {})})
     if path.suffix == ".onnx":
         return onnx_file.describe(path, dims or {})
@@ -63,6 +64,20 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
         f"{path}: has no passport beside it, and only an .onnx file states its own inputs. "
         f"Make it with optkit, or export the model to ONNX first."
     )
+
+
+def _check_files(artifact: Artifact) -> None:
+    """Check that a passport names the files that its ONNX file names: what reads the file would read these.
+
+    Raises:
+        ArtifactError: it names others, or a file outside the folder.
+    """
+    found = onnx_file.facts(artifact.path).files if artifact.format is Format.ONNX else artifact.files
+    if set(found) != set(artifact.files):
+        one, other = (", ".join(names) or "none" for names in (found, artifact.files))
+        raise ArtifactError(
+            f"{artifact.path}: names the external data {one}; its passport names {other}. Make the artifact again."
+        )
 
 
 def is_onnx(target: str) -> bool:
@@ -84,7 +99,8 @@ def absolute_source(target: str, base: Path) -> str:
 def source_fault(target: str) -> str | None:
     """Return what is wrong with an absolute source as far as can be told without running it; None when nothing is."""
     if is_onnx(target):
-        return None if Path(target).is_file() else f"{target}: no such file; expected an ONNX model"
+        fault = path_fault(Path(target))
+        return f"{target}: {fault}; expected an ONNX model" if fault else None
     return open_origin(target).fault()
 
 
@@ -96,7 +112,7 @@ def source_sha256(target: str) -> str:
     """
     if is_onnx(target):
         path = Path(target)
-        return sha256_of(path, *(path.parent / name for name in onnx_file.facts(path).files))
+        return sha256_of(path, *files_beside(path, onnx_file.facts(path).files))
     return open_origin(target).sha256()
 
 
@@ -112,6 +128,7 @@ def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) ->
         raise ModelError(f"{path}: {'; '.join(faults)}")
     out_dir.mkdir(parents=True, exist_ok=True)
     for file, name in zip(found.all_files, (path.name, *found.files), strict=True):
+        (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, out_dir / name)
     return found.model_copy(update={"path": out_dir.absolute() / path.name})
 

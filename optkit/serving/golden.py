@@ -13,6 +13,7 @@ from optkit.check import TOLERANCES
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
+from optkit.untrusted.paths import path_fault
 
 _ROWS = 4  # enough to tell rows apart, and small in a repository
 _INPUT, _OUTPUT = "input/", "output/"
@@ -65,6 +66,8 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
     Raises:
         ArtifactError: it is missing or damaged.
     """
+    if fault := path_fault(path):
+        raise ArtifactError(f"{path}: {fault}; expected golden samples. Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -3,12 +3,26 @@
 import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from pydantic import AfterValidator
+
+from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError, interrupted
 from optkit.record import Record
+from optkit.untrusted.paths import name_fault, shown
+
+_LONGEST = 200  # characters; the folder of a step has a longer name while it is being made
+
+
+def _checked(name: str) -> str:
+    if name_fault(name) or "/" in name or len(name) > _LONGEST:
+        raise ValueError(f"{shown(name)} cannot name a step; expected the name of a folder, without '/'")
+    return name
+
+
+StepName = Annotated[str, AfterValidator(_checked)]  # a step's files lie in a folder of its name
 
 
 class Stage(Record, abc.ABC):
@@ -22,7 +36,7 @@ class Stage(Record, abc.ABC):
     filename: ClassVar[str]
 
     stage: str
-    name: str | None = None  # of the step; the key of the stage where it is not given
+    name: StepName | None = None  # of the step; the key of the stage where it is not given
     after: str | None = None  # the step whose artifact it takes; the one before it where it is not given
     optional: bool = False  # skipped with its reason where a package is missing
 
@@ -104,7 +118,7 @@ class Stage(Record, abc.ABC):
             inputs=source.inputs,
             outputs=tuple(outputs or source.outputs),
             dims=source.dims,
-            sha256=sha256 or sha256_of(path, *(path.parent / name for name in files)),
+            sha256=sha256 or sha256_of(path, *files_beside(path, files)),
             parent_sha256=source.sha256,
             files=tuple(files),
             notes=tuple(notes),

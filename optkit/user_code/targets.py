@@ -100,7 +100,7 @@ def _package_files(where: str) -> dict[str, Path]:
         )
     package = _installed(top) or _below_current_folder(top)
     folders = [Path(p) for p in (package.submodule_search_locations or [])] if package else []
-    files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
+    files = {p for folder in folders for p in folder.rglob("*.py") if p.is_file()} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
 

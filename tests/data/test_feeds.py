@@ -1,5 +1,6 @@
 import itertools
 import operator
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from optkit import user_code
 from optkit.artifact.tensors import DimRange, TensorSpec, check_feed, corners
 from optkit.data import Feeds, Samples, absolute_data, data_fault, random_feed
 from optkit.errors import FeedError
+from tests.support.hostile import within
 
 INPUTS = (TensorSpec.parse("x:float32[batch,2]"),)
 DIMS = {"batch": DimRange(min=1, opt=4, max=8)}
@@ -316,3 +318,16 @@ def test_a_random_mask_keeps_a_first_part_and_never_nothing() -> None:
     assert set(mask.sum(axis=1)) == set(range(1, 8))
     assert (np.diff(mask, axis=1) <= 0).all()
     assert mask.dtype == np.int64
+
+
+def test_what_only_bears_the_name_of_a_feed_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((1, 2), np.float32))
+    assert len(list(Feeds(str(tmp_path), INPUTS))) == 1
+    os.mkfifo(tmp_path / "b.npz")
+    for target in (tmp_path, tmp_path / "b.npz"):
+        assert data_fault(str(target)) == (
+            f"{tmp_path}/b.npz: is a FIFO, a socket or a device; expected a .npz file. Move it out of the folder."
+        )
+        for read in (list, Feeds.sha256):
+            with within(), pytest.raises(FeedError, match=r"b\.npz: is a FIFO"):
+                read(Feeds(str(target), INPUTS))
