@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from optkit.bench import this_machine
+from optkit.benchmark import this_machine
 
 TARGET = 1.5
 COMMANDS = {

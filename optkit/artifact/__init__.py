@@ -10,7 +10,6 @@ from optkit.artifact.passport import (
     passport_path,
     read_passport,
 )
-from optkit.hashing import hash_of, sha256_of
 
 __all__ = [
     "PASSPORT_SUFFIX",
@@ -19,8 +18,6 @@ __all__ = [
     "Passport",
     "Precision",
     "files_beside",
-    "hash_of",
     "passport_path",
     "read_passport",
-    "sha256_of",
 ]

@@ -123,7 +123,13 @@ class Passport(Document):
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
     shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
+    failures: tuple[str, ...] = ()  # limits of a single command that it does not hold; its file was then not written
     measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds every limit that was asked for."""
+        return not self.failures
 
     def save(self) -> Path:
         """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.

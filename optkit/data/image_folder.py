@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from optkit.artifact import hash_of, sha256_of
 from optkit.artifact.tensors import TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import FeedError, first_line
+from optkit.hashing import hash_of, sha256_of
 from optkit.record import faults
 from optkit.untrusted.paths import path_fault
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ArtifactError, StageError, first_line
+from optkit.hashing import sha256_of
 from optkit.onnx_file.outline import outline
 from optkit.onnx_file.reading import byte_count, external_files, parse, tensors_in
 from optkit.record import Record

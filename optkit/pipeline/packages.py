@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit._version import __version__
-from optkit.artifact import Passport, hash_of, sha256_of
+from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 from optkit import deps, user_code
-from optkit.artifact import Artifact, Passport, hash_of, read_passport, sha256_of
-from optkit.check import Prover
+from optkit.artifact import Artifact, Passport, read_passport
+from optkit.checks import Prover
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.recipe import Recipe
 from optkit.stages import Stage

@@ -1,5 +1,6 @@
 """Where a chain starts: the artifact of an nn.Module, or a model file that is an artifact by itself."""
 
+import copy
 import functools
 import os
 import shutil
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision, files_beside, hash_of, read_passport, sha256_of
+from optkit import onnx_file, user_code
+from optkit.artifact import Artifact, Format, Precision, files_beside, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import ArtifactError, ModelError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
 from optkit.pytorch.guess_inputs import guessed_options, range_options
 from optkit.pytorch.infer_inputs import Contract, infer_contract
-from optkit.pytorch.origins import Arguments, Origin, call_example, open_origin
+from optkit.pytorch.origins import Arguments, Origin, call_example, forget_modules_in_memory, open_origin
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
@@ -212,6 +214,13 @@ def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) ->
     return infer_contract(given, module)
 
 
+def in_memory_notes(source: Artifact) -> tuple[str, ...]:
+    """Return what a source artifact says of its module where that was in memory, and so cannot be read anywhere else; else nothing."""
+    if source.format is not Format.PYTORCH or not user_code.is_in_memory(ModelSource.read(source.path).target):
+        return ()
+    return source.notes[:1]
+
+
 def load_module(artifact: Artifact) -> "torch.nn.Module":
     """Return the module of a source artifact, in evaluation mode, on the CPU. It is built once a process: do not change it.
 
@@ -241,6 +250,13 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     return returning_tuple(module) if source.flatten else module
 
 
+def forget_modules() -> None:
+    """Drop the modules that are kept for the next use; a module in memory is the caller's."""
+    _load.cache_clear()
+    _build.cache_clear()
+    forget_modules_in_memory()
+
+
 def _content(origin: Origin, weights: Path | None) -> str:
     return hash_of({"origin": origin.sha256(), "weights": sha256_of(weights) if weights else None})
 
@@ -252,6 +268,8 @@ def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...],
 
     module = open_origin(target).build(dict(args))
     if weights:
+        # A module in memory shares its weights with the caller's.
+        module = copy.deepcopy(module) if user_code.is_in_memory(target) else module
         load_weights(module, weights)
     module = module.cpu()
     # A captured program has no modes; it is what it was when it was captured.

@@ -9,7 +9,7 @@ import numpy as np
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
-from optkit.check import TOLERANCES
+from optkit.checks import TOLERANCES
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from optkit.artifact import Artifact, Format, sha256_of
+from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import DimRange, TensorSpec, batch_dim, dimension_faults
 from optkit.errors import ArtifactError, StageError
+from optkit.hashing import sha256_of
 from optkit.messages import listed
 from optkit.record import Record
 from optkit.untrusted.paths import path_fault

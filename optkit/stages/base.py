@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator
 
-from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError, interrupted
+from optkit.hashing import sha256_of
 from optkit.record import Record
 from optkit.untrusted.paths import name_fault, shown
 

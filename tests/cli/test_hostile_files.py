@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from optkit.artifact import Passport, passport_path, sha256_of
+from optkit.artifact import Passport, passport_path
+from optkit.hashing import sha256_of
 from optkit.pytorch.source import open_artifact
 from tests.support import hostile
 from tests.support.hostile import CANARY, EXTENTS, LOCATIONS, WEIGHT, Location, within

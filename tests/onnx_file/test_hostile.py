@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
-from optkit.artifact import sha256_of
 from optkit.artifact.tensors import DimRange
 from optkit.errors import ArtifactError
+from optkit.hashing import sha256_of
 from optkit.pytorch.source import copy_onnx_source, open_artifact, source_sha256
 from optkit.runners import open_runner
 from optkit.stages import ConvertFp16

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from optkit.artifact import sha256_of
 from optkit.errors import ArtifactError
+from optkit.hashing import sha256_of
 from optkit.record import Document
 from optkit.untrusted.paths import FileName, file_fault, file_in, name_fault, path_fault
 from tests.support.hostile import within

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from optkit.artifact import hash_of
 from optkit.errors import ArtifactError, OutputError
+from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.source import ModelClass, identifier, own_code
 from optkit.untrusted.paths import FileName, file_fault

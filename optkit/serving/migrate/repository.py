@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision, files_beside, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
+from optkit.hashing import sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name

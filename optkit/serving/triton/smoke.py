@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from optkit.check import compare_outputs
+from optkit.checks import compare_outputs
 from optkit.errors import ArtifactError, RunnerError
 from optkit.progress import track
 from optkit.serving.golden import Golden, read_golden
