@@ -18,57 +18,73 @@ def loadtest(
     url: Annotated[
         str,
         typer.Argument(
-            help="http://host:port or grpc://host:port of Triton, http://host:port/predictions/NAME of TorchServe.",
+            help="http://host:port or grpc://host:port for Triton, http://host:port/predictions/NAME for TorchServe.",
             show_default=False,
         ),
     ],
-    model: Annotated[str | None, typer.Option("--model", help="On Triton.", show_default="the only one")] = None,
-    version: Annotated[str | None, typer.Option("--version", help="On Triton.", show_default="the server's")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model on Triton.", show_default="the only model")
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", help="The version of the model on Triton.", show_default="chosen by the server"),
+    ] = None,
     concurrency: Annotated[
         str | None,
-        typer.Option(help="Numbers of requests under way.", show_default="1,2,4,8,16 where no rate is given"),
+        typer.Option(
+            help="Closed loop: numbers of concurrent callers, for example 1,4,16.",
+            show_default="1,2,4,8,16 without --rate",
+        ),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option(help="Requests a second, whatever the server does, as 50,100.", show_default=False)
+        str | None, typer.Option(help="Open loop: requests per second, for example 50,100.", show_default=False)
     ] = None,
-    arrivals: Annotated[Arrivals, typer.Option(help="poisson or constant, for --rate.")] = "poisson",
-    tool: Annotated[Tool, typer.Option(help="auto, perf-analyzer or asyncio.")] = "auto",
+    arrivals: Annotated[
+        Arrivals, typer.Option(help="Distribution of arrivals for --rate: poisson or constant.")
+    ] = "poisson",
+    tool: Annotated[
+        Tool, typer.Option(help="Load generator: auto, perf-analyzer or asyncio (optkit's client).")
+    ] = "auto",
     batch: Annotated[int, typer.Option("--batch", help="Samples in one request.")] = 1,
-    duration_s: Annotated[float, typer.Option(help="How long each load is counted.")] = 5.0,
-    warmup_s: Annotated[float, typer.Option(help="How long each load runs uncounted before.")] = 1.0,
-    limit_s: Annotated[float, typer.Option("--limit-s", help="How long an answer may take.")] = 10.0,
-    max_requests: Annotated[int, typer.Option(help="Of each load.")] = 200_000,
-    seed: Annotated[int, typer.Option(help="Of random inputs and Poisson arrivals.")] = 0,
+    duration_s: Annotated[float, typer.Option(help="Measured time of each load.")] = 5.0,
+    warmup_s: Annotated[float, typer.Option(help="Warm-up of each load; not measured.")] = 1.0,
+    limit_s: Annotated[float, typer.Option("--limit-s", help="Time limit for a response.")] = 10.0,
+    max_requests: Annotated[int, typer.Option(help="Maximum number of requests of each load.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Seed for random inputs and Poisson arrivals.")] = 0,
     repository: Annotated[
         Path | None, typer.Option(help="A Triton repository with golden samples.", show_default=False)
     ] = None,
     data: options.Data = None,
     inputs: options.Inputs = None,
     body: Annotated[
-        Path | None, typer.Option(help="A file to send to TorchServe as it is.", show_default=False)
+        Path | None, typer.Option(help="A file with the body of the requests to TorchServe.", show_default=False)
     ] = None,
-    content_type: Annotated[str, typer.Option(help="Of --body.")] = "application/json",
+    content_type: Annotated[str, typer.Option(help="Content type of --body.")] = "application/json",
     token: Annotated[
         str | None,
-        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="TorchServe's inference key.", show_default=False),
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="The output of --json for the model without, or with, batching.", show_default=False),
+        typer.Option(
+            help="For the advice: the --json output of a test of the same model without (or with) dynamic batching.",
+            show_default=False,
+        ),
     ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="What a request may take, for the advice.", show_default=False)
+        float | None, typer.Option(help="For the advice: latency limit of a request.", show_default=False)
     ] = None,
     arrivals_per_s: Annotated[
-        float | None, typer.Option(help="Expected samples a second, for the advice.", show_default="that at the knee")
+        float | None,
+        typer.Option(help="For the advice: expected samples per second.", show_default="throughput at the knee"),
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Put load on a running server: latencies, throughput, the batches that it formed, and what they say about batching.
+    """Load-test a model on a running server: latency, throughput, formed batches, and advice on dynamic batching.
 
-    Exits with 1 when requests failed.
+    Exit code 1: requests failed.
 
     Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
     """
@@ -111,4 +127,4 @@ def _rates(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as e:
-        raise RecipeError(f"--rate {text}: expected numbers separated by commas, as in 50,100") from e
+        raise RecipeError(f"--rate {text}: expected numbers separated by commas, for example 50,100") from e

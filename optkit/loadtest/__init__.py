@@ -1,4 +1,4 @@
-"""Load on a running server: closed and open loops by two tools with one record, and what the figures say about batching."""
+"""Load tests of a running server: closed and open loops, two load generators with one record, and advice on dynamic batching."""
 
 from optkit.loadtest.batching_advice import advise
 from optkit.loadtest.prepare import Source

@@ -5,68 +5,68 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from optkit.errors import RunnerError
-from optkit.loadtest.counters import Asked, Tally, point_of
-from optkit.loadtest.job import Job, lines_to, run
+from optkit.loadtest.counters import LoadCounters, LoadLevel, point_of
+from optkit.loadtest.job import Job, connector_to, run
 from optkit.loadtest.loops import Load, closed_loop, open_loop, schedule
 from optkit.loadtest.record import LoadPoint
-from optkit.loadtest.triton_statistics import Snapshot, TritonControl
+from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
 
 
-def drive(job: Job, asked: Asked) -> tuple[LoadPoint, bool]:
-    """Put one load on the server; also say whether the server has stopped answering.
+def drive(job: Job, level: LoadLevel) -> tuple[LoadPoint, bool]:
+    """Run one load and return its point, and whether the server stopped responding.
 
-    Ctrl-C ends it early, with what was counted until then.
+    Ctrl-C ends the load early; the point then holds the counts so far.
     """
-    tally, seen = Tally(), list[Snapshot]()
+    counters, snapshots = LoadCounters(), list[StatisticsSnapshot]()
     interrupted = False
     try:
-        run(_drive(job, asked, tally, seen))
+        run(_drive(job, level, counters, snapshots))
     except KeyboardInterrupt:
         interrupted = True
-        tally.forget_unanswered()
+        counters.forget_unanswered()
     point = point_of(
-        tally,
-        asked,
+        counters,
+        level,
         batch=job.settings.batch,
-        latency_from="sent" if asked.concurrency else "scheduled",
-        server=seen[1].since(seen[0], includes_warmup=False) if len(seen) == 2 else None,
+        latency_from="sent" if level.concurrency else "scheduled",
+        server=snapshots[1].since(snapshots[0], includes_warmup=False) if len(snapshots) == 2 else None,
         interrupted=interrupted,
     )
-    return point, tally.hopeless
+    return point, counters.hopeless
 
 
-async def _drive(job: Job, asked: Asked, tally: Tally, seen: list[Snapshot]) -> None:
-    lines = lines_to(job.target)
-    load = Load(lines, job.payloads, job.settings, tally)
+async def _drive(job: Job, level: LoadLevel, counters: LoadCounters, snapshots: list[StatisticsSnapshot]) -> None:
+    connector = connector_to(job.target)
+    load = Load(connector, job.payloads, job.settings, counters)
     try:
-        async with _statistics(job, seen):
-            if asked.concurrency:
-                await closed_loop(load, asked.concurrency)
+        async with _statistics(job, snapshots):
+            if level.concurrency:
+                await closed_loop(load, level.concurrency)
             else:
-                await open_loop(load, schedule(job.settings, asked.rate_per_s or 0))
+                await open_loop(load, schedule(job.settings, level.rate_per_s or 0))
     finally:
-        await lines.close()
+        await connector.close()
 
 
 @contextlib.asynccontextmanager
-async def _statistics(job: Job, seen: list[Snapshot]) -> AsyncIterator[None]:
-    """Take Triton's statistics when the warm-up ends and after the load; without them where it does not answer."""
+async def _statistics(job: Job, snapshots: list[StatisticsSnapshot]) -> AsyncIterator[None]:
+    """Append Triton's statistics at the end of the warm-up and after the load; skip a snapshot if the server does not respond."""
     if job.target.server != "triton":
         yield
         return
-    lines = lines_to(job.target)
-    control = TritonControl(job.target, lines, job.settings.limit_s)
+    connector = connector_to(job.target)
+    queries = TritonQueries(job.target, connector, job.settings.limit_s)
 
-    async def look(after_s: float) -> None:
+    async def take(after_s: float) -> None:
         await asyncio.sleep(after_s)
         with contextlib.suppress(RunnerError):
-            seen.append(await control.snapshot())
+            snapshots.append(await queries.snapshot())
 
-    first = asyncio.create_task(look(job.settings.warmup_s))
+    first = asyncio.create_task(take(job.settings.warmup_s))
     try:
         yield
         await first
-        await look(0)
+        await take(0)
     finally:
         first.cancel()
-        await lines.close()
+        await connector.close()

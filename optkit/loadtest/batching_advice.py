@@ -1,14 +1,15 @@
-"""Settings of Triton's dynamic batcher, derived from what its executions took at each size of batch.
+"""Settings of Triton's dynamic batcher, derived from the measured execution times at each batch size.
 
-An execution of b samples takes s(b), so one instance can do b / s(b) samples a second. Where that grows with b, batching pays. What comes
-while an execution is under way goes together after it: so batches grow by themselves until b / s(b) keeps up with the arrivals, nobody waits
-at an idle instance, and no delay is advised. A preferred size is, where larger batches that form are slower again.
+An execution of b samples takes s(b), so one instance computes b / s(b) samples per second. If this rate grows with b, batching pays.
+Requests that arrive during an execution form the next batch. Batches therefore grow by themselves until b / s(b) equals the arrival rate,
+and no request waits for an idle instance, so the advice is a queue delay of 0. A preferred batch size is advised only if the largest
+batches that formed are slower than smaller ones.
 
-With a limit on latency, waiting up to it buys fewer executions. The preferred size is then the smallest with 90 % of the largest rate, and
-a request may wait as long as such a batch takes to fill at the rate of arrivals, (b - 1) / rate, and no longer than the limit leaves after
-two executions, the one that may be under way and its own. NVIDIA's own process
-(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/batcher.html) likewise begins with no delay and no
-preferred size, and raises the delay while the latency allows.
+If there is a latency limit, requests may wait, which reduces the number of executions. The preferred batch size is then the smallest size
+with 90 % of the largest rate. The queue delay is the time to fill such a batch at the arrival rate, (b - 1) / rate. It is at most the
+latency limit minus two executions: the execution that may be under way, and the request's own. NVIDIA's process
+(https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/batcher.html) also starts without a delay and
+without a preferred size, and raises the delay while the latency allows it.
 """
 
 import dataclasses
@@ -18,60 +19,60 @@ from optkit.benchmark.summary import KNEE
 from optkit.errors import RecipeError
 from optkit.loadtest.record import Advice, FormedBatch, LoadRecord
 
-_MIN_EXECUTIONS = 10  # of one size, below which its mean is left out
-_WORTH = 1.1  # times the samples a second of lone ones
-_WORTH_AS_A_WHOLE = 1.05  # times the throughput of the server without batching
+_MIN_EXECUTIONS = 10  # of one batch size; sizes with fewer executions are left out
+_MIN_GAIN = 1.1  # over the samples per second of the smallest batch
+_MIN_SERVER_GAIN = 1.05  # over the throughput of the server without batching
 _OFF = "serve:\n  - target: triton\n    batching: false"
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What was measured, in ms and samples a second."""
+class BatchingData:
+    """The measurements, in ms and samples per second."""
 
-    curve: tuple[FormedBatch, ...]  # ascending sizes, from the smallest request on
+    curve: tuple[FormedBatch, ...]  # ascending sizes, starting with the smallest request
     arrivals_per_s: float
-    arrivals_are: str
+    arrivals_source: str
     max_latency_ms: float | None
-    as_a_whole: float | None  # throughput with batching over that without
+    server_gain: float | None  # throughput with batching / throughput without batching
 
     def rate(self, size: int) -> float:
-        """Samples a second of one instance at a size of batch."""
+        """Samples per second of one instance at a batch size."""
         return size * 1000 / self.time_ms(size)
 
     def time_ms(self, size: int) -> float:
-        """What an execution of a size took."""
+        """Mean time of an execution at a batch size."""
         return next(one.execution_ms for one in self.curve if one.size == size)
 
 
 def advise(
     records: Sequence[LoadRecord], *, max_latency_ms: float | None = None, arrivals_per_s: float | None = None
 ) -> Advice:
-    """Return what the measurements of one model say about dynamic batching.
+    """Return advice on dynamic batching for one model.
 
     Args:
-        records: load tests of the model, with dynamic batching and, better, without it too.
-        max_latency_ms: what a request may take on the server.
-        arrivals_per_s: the samples a second that are expected; None takes the throughput at the knee of the test with batching.
+        records: load tests of the model with dynamic batching and, for better advice, also without it.
+        max_latency_ms: latency limit of a request on the server.
+        arrivals_per_s: expected samples per second; None means the throughput at the knee of the test with batching.
 
     Raises:
-        RecipeError: none of them is of a Triton model with dynamic batching, or they cannot be compared.
+        RecipeError: no record is a test of a Triton model with dynamic batching, or the records cannot be compared.
     """
     batched, plain = _sorted(records)
     curve = curve_of(records)
     if len(curve) < 2:
         raise RecipeError(
-            f"{batched.url}: model {batched.model!r} formed no two sizes of batch often enough to compare; expected at least "
-            f"{_MIN_EXECUTIONS} executions of each. Raise --concurrency or --duration-s."
+            f"{batched.url}: model {batched.model!r} formed fewer than two batch sizes often enough; expected at least "
+            f"{_MIN_EXECUTIONS} executions of each of two sizes. Raise --concurrency or --duration-s."
         )
-    rate, what = arrivals_per_s, "as given"
+    rate, source = arrivals_per_s, "as given"
     if rate is None:
-        rate, what = _usual_rate(batched)
-    found = Found(curve, rate, what, max_latency_ms, _as_a_whole(batched, plain))
-    return _judge(found)
+        rate, source = _usual_rate(batched)
+    data = BatchingData(curve, rate, source, max_latency_ms, _server_gain(batched, plain))
+    return _judge(data)
 
 
 def curve_of(records: Sequence[LoadRecord]) -> tuple[FormedBatch, ...]:
-    """Return the mean time of an execution at each size of batch, over all points of all records."""
+    """Return the mean execution time at each batch size, over all points of all records."""
     sums: dict[int, tuple[int, float]] = {}
     servers = [point.server for record in records for point in record.points if point.server]
     for batch in (batch for server in servers for batch in server.batches):
@@ -84,90 +85,102 @@ def curve_of(records: Sequence[LoadRecord]) -> tuple[FormedBatch, ...]:
     )
 
 
-def _judge(found: Found) -> Advice:
-    alone = found.curve[0].size
-    best = max(found.curve, key=lambda one: found.rate(one.size)).size
-    gain = found.rate(best) / found.rate(alone)
+def _judge(data: BatchingData) -> Advice:
+    alone = data.curve[0].size
+    best = max(data.curve, key=lambda one: data.rate(one.size)).size
+    gain = data.rate(best) / data.rate(alone)
     reasons = [
-        f"an execution takes {found.time_ms(alone):.3g} ms at {alone} and {found.time_ms(best):.3g} ms at {best}: "
-        f"{found.rate(alone):,.0f} and {found.rate(best):,.0f} samples/s of one instance, {gain:.2f}x"
+        f"an execution takes {data.time_ms(alone):.3g} ms at batch {alone} and {data.time_ms(best):.3g} ms at batch {best}: "
+        f"{data.rate(alone):,.0f} and {data.rate(best):,.0f} samples/s per instance, {gain:.2f}x"
     ]
-    if gain < _WORTH:
-        return _refused(found, reasons, f"that is less than {_WORTH:g}x: an execution costs what its samples cost")
-    if found.as_a_whole is not None:
-        reasons.append(f"the server as a whole has {found.as_a_whole:.2f}x the throughput of the one without batching")
-        if found.as_a_whole < _WORTH_AS_A_WHOLE:
-            return _refused(found, reasons, f"that is less than {_WORTH_AS_A_WHOLE:g}x: something else limits it")
-    else:
-        reasons.append("not known: what the server as a whole gains; compare with a test of it without batching")
-    if found.max_latency_ms is None:
-        return _undelayed(found, reasons, best)
-    return _delayed(found, reasons, best, found.max_latency_ms)
-
-
-def _undelayed(found: Found, reasons: list[str], best: int) -> Advice:
-    """Return the advice where nobody is to wait: batches are what comes meanwhile."""
-    arrivals = f"at {found.arrivals_per_s:,.0f} samples/s ({found.arrivals_are})"
-    enough = next((one.size for one in found.curve if found.rate(one.size) >= found.arrivals_per_s), None)
-    if enough is None:
-        reasons.append(f"{arrivals} no size that formed keeps up in one instance: a queue fills the batches")
-    elif enough == found.curve[0].size:
-        reasons.append(f"{arrivals} lone executions keep up: batches form in bursts only")
-    else:
-        reasons.append(f"{arrivals} batches of {enough} keep up, and they form while an execution is under way")
-    reasons.append(
-        "so no delay: at an idle instance it only adds to the latency (--max-latency-ms N says that requests may wait)"
-    )
-    largest = found.curve[-1].size
-    slower = found.rate(largest) < KNEE * found.rate(best)
-    if slower:
-        reasons.append(f"{largest} has {found.rate(largest) / found.rate(best):.0%} of the samples/s of {best}")
-    return _accepted(found, reasons, best if slower else None, 0)
-
-
-def _delayed(found: Found, reasons: list[str], best: int, limit_ms: float) -> Advice:
-    """Return the advice where a request may take `limit_ms`."""
-    allowed_ms = {one.size: limit_ms - 2 * found.time_ms(one.size) for one in found.curve}
-    size = _size(found, KNEE * found.rate(best), allowed_ms)
-    if size is None:
-        smallest = found.curve[1].size
+    if gain < _MIN_GAIN:
         return _refused(
-            found,
-            reasons,
-            f"two executions at {smallest} take {2 * found.time_ms(smallest):.3g} ms, and {limit_ms:g} ms are allowed",
+            data, reasons, f"the gain is below {_MIN_GAIN:g}x: execution time grows with the number of samples"
         )
-    return _waiting(found, reasons, size, best, allowed_ms[size])
+    if data.server_gain is not None:
+        reasons.append(f"the throughput of the server is {data.server_gain:.2f}x the throughput without batching")
+        if data.server_gain < _MIN_SERVER_GAIN:
+            return _refused(
+                data, reasons, f"the gain is below {_MIN_SERVER_GAIN:g}x: something else limits the throughput"
+            )
+    else:
+        reasons.append("the throughput gain of the server is unknown: compare with a test without batching (--against)")
+    if data.max_latency_ms is None:
+        return _undelayed(data, reasons, best)
+    return _delayed(data, reasons, best, data.max_latency_ms)
 
 
-def _size(found: Found, enough: float, allowed_ms: Mapping[int, float]) -> int | None:
-    """Return the smallest size with enough samples a second, or the best that the limit on latency allows and that is worth it."""
-    fitting = [one.size for one in found.curve[1:] if allowed_ms[one.size] >= 0]
-    worth = [size for size in fitting if found.rate(size) >= _WORTH * found.rate(found.curve[0].size)]
-    reached = [size for size in worth if found.rate(size) >= enough]
-    return min(reached) if reached else max(worth, key=found.rate, default=None)
+def _undelayed(data: BatchingData, reasons: list[str], best: int) -> Advice:
+    """Return the advice without a latency limit: requests do not wait, and batches form during executions."""
+    arrivals = f"at {data.arrivals_per_s:,.0f} samples/s ({data.arrivals_source})"
+    enough = next((one.size for one in data.curve if data.rate(one.size) >= data.arrivals_per_s), None)
+    if enough is None:
+        reasons.append(
+            f"{arrivals} one instance keeps up at none of the measured batch sizes: the queue fills the batches"
+        )
+    elif enough == data.curve[0].size:
+        reasons.append(f"{arrivals} executions without batching keep up: batches form only in bursts")
+    else:
+        reasons.append(f"{arrivals} batches of {enough} keep up, and they form during executions")
+    reasons.append(
+        "no queue delay: at an idle instance it only adds latency (set --max-latency-ms if requests may wait)"
+    )
+    largest = data.curve[-1].size
+    slower = data.rate(largest) < KNEE * data.rate(best)
+    if slower:
+        reasons.append(
+            f"batch {largest} has {data.rate(largest) / data.rate(best):.0%} of the samples/s of batch {best}"
+        )
+    return _accepted(data, reasons, best if slower else None, 0)
 
 
-def _waiting(found: Found, reasons: list[str], size: int, best: int, allowed_ms: float) -> Advice:
-    alone = found.curve[0].size
+def _delayed(data: BatchingData, reasons: list[str], best: int, limit_ms: float) -> Advice:
+    """Return the advice for a latency limit."""
+    allowed_ms = {one.size: limit_ms - 2 * data.time_ms(one.size) for one in data.curve}
+    size = _size(data, KNEE * data.rate(best), allowed_ms)
+    if size is None:
+        smallest = data.curve[1].size
+        return _refused(
+            data,
+            reasons,
+            f"two executions at batch {smallest} take {2 * data.time_ms(smallest):.3g} ms; the latency limit is {limit_ms:g} ms",
+        )
+    return _waiting(data, reasons, size, best, allowed_ms[size])
+
+
+def _size(data: BatchingData, enough: float, allowed_ms: Mapping[int, float]) -> int | None:
+    """Return the smallest batch size with enough samples per second, otherwise the fastest size within the latency limit, or None."""
+    fitting = [one.size for one in data.curve[1:] if allowed_ms[one.size] >= 0]
+    worth = [size for size in fitting if data.rate(size) >= _MIN_GAIN * data.rate(data.curve[0].size)]
+    reached = [size for size in worth if data.rate(size) >= enough]
+    return min(reached) if reached else max(worth, key=data.rate, default=None)
+
+
+def _waiting(data: BatchingData, reasons: list[str], size: int, best: int, allowed_ms: float) -> Advice:
+    alone = data.curve[0].size
     if size != best:
-        reasons.append(f"{size} has {found.rate(size) / found.rate(best):.0%} of the samples/s of {best}")
-    if best == found.curve[-1].size:
-        reasons.append(f"{best} is the largest size that formed often: more callers may find a larger one better")
-    fill_ms = (size - alone) / found.arrivals_per_s * 1000
+        reasons.append(f"batch {size} has {data.rate(size) / data.rate(best):.0%} of the samples/s of batch {best}")
+    if best == data.curve[-1].size:
+        reasons.append(
+            f"batch {best} is the largest size that formed often: a test with more callers may find a better one"
+        )
+    fill_ms = (size - alone) / data.arrivals_per_s * 1000
     delay_ms = min(fill_ms, allowed_ms)
     reasons.append(
-        f"at {found.arrivals_per_s:,.0f} samples/s ({found.arrivals_are}) a batch of {size} fills in {fill_ms:.3g} ms; "
-        f"of {found.max_latency_ms:g} ms two executions of {found.time_ms(size):.3g} ms leave {allowed_ms:.3g} ms to wait"
+        f"at {data.arrivals_per_s:,.0f} samples/s ({data.arrivals_source}) a batch of {size} fills in {fill_ms:.3g} ms; "
+        f"the latency limit of {data.max_latency_ms:g} ms minus two executions of {data.time_ms(size):.3g} ms leaves {allowed_ms:.3g} ms"
     )
-    joining = found.arrivals_per_s * (found.time_ms(alone) + delay_ms) / 1000
+    joining = data.arrivals_per_s * (data.time_ms(alone) + delay_ms) / 1000
     if joining < alone:
         return _refused(
-            found, reasons, f"meanwhile {joining:.2g} more samples arrive: requests would wait and mostly stay alone"
+            data,
+            reasons,
+            f"only {joining:.2g} more samples arrive in this time: most requests would wait without a batch",
         )
-    return _accepted(found, reasons, size, round(delay_ms * 1000))
+    return _accepted(data, reasons, size, round(delay_ms * 1000))
 
 
-def _accepted(found: Found, reasons: Sequence[str], size: int | None, delay_us: int) -> Advice:
+def _accepted(data: BatchingData, reasons: Sequence[str], size: int | None, delay_us: int) -> Advice:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
@@ -183,35 +196,38 @@ def _accepted(found: Found, reasons: Sequence[str], size: int | None, delay_us: 
         preferred_batch_size=size,
         max_queue_delay_us=delay_us,
         reasons=tuple(reasons),
-        curve=found.curve,
+        curve=data.curve,
         recipe="\n".join([*lines, *([f"    preferred_batch_sizes: [{size}]"] if size else [])]),
         config=text_format.MessageToString(config).rstrip(),
     )
 
 
-def _refused(found: Found, reasons: Sequence[str], last: str) -> Advice:
+def _refused(data: BatchingData, reasons: Sequence[str], last: str) -> Advice:
     return Advice(
         pays=False,
         preferred_batch_size=None,
         max_queue_delay_us=None,
         reasons=(*reasons, last),
-        curve=found.curve,
+        curve=data.curve,
         recipe=_OFF,
         config="# no dynamic_batching",
     )
 
 
 def _sorted(records: Sequence[LoadRecord]) -> tuple[LoadRecord, LoadRecord | None]:
-    """Return the record with dynamic batching and the one without."""
+    """Return the record with dynamic batching, and the record without it or None."""
     batched = [record for record in records if record.batching and record.batching.dynamic]
     plain = [record for record in records if record.batching and not record.batching.dynamic]
     if not batched:
         models = ", ".join(f"{record.model!r} at {record.url}" for record in records)
-        raise RecipeError(f"advice: {models}: no Triton model with dynamic batching was measured; expected one")
+        raise RecipeError(
+            f"advice: {models}: no record is a test of a Triton model with dynamic batching; expected at least one. "
+            f"Enable dynamic batching and run the load test again."
+        )
     if plain and _conditions(batched[0]) != _conditions(plain[0]):
         raise RecipeError(
             f"advice: {batched[0].model!r} was measured with {_conditions(batched[0])} and {plain[0].model!r} with "
-            f"{_conditions(plain[0])}; expected the same. Measure both alike."
+            f"{_conditions(plain[0])}; expected the same conditions. Run both tests with the same options."
         )
     return batched[0], plain[0] if plain else None
 
@@ -220,8 +236,8 @@ def _conditions(record: LoadRecord) -> str:
     return f"{record.tool} over {record.protocol} at batch {record.settings.batch}"
 
 
-def _as_a_whole(batched: LoadRecord, plain: LoadRecord | None) -> float | None:
-    """Return the ratio of the largest throughputs, over the loads that both were put under."""
+def _server_gain(batched: LoadRecord, plain: LoadRecord | None) -> float | None:
+    """Return the ratio of the largest throughputs over the loads that both records contain, or None if there are none."""
     if plain is None:
         return None
     rates = [{point.load: point.samples_per_s for point in record.points} for record in (batched, plain)]
@@ -232,8 +248,8 @@ def _as_a_whole(batched: LoadRecord, plain: LoadRecord | None) -> float | None:
 
 
 def _usual_rate(record: LoadRecord) -> tuple[float, str]:
-    """Return the throughput at the knee, or the largest where there is none."""
+    """Return the throughput at the knee, or the largest throughput if there is no knee."""
     if record.knees:
-        return record.knees[0].samples_per_s, f"measured at {record.knees[0].load}, the knee"
+        return record.knees[0].samples_per_s, f"measured at the knee, {record.knees[0].load}"
     best = max(record.points, key=lambda point: point.samples_per_s)
     return best.samples_per_s, f"measured at {best.load}"

@@ -1,4 +1,4 @@
-"""How a request travels: a line carries one at a time, and whoever waits for its answer sets the limit."""
+"""How a request reaches the server: a connection carries one request at a time, and the caller sets the time limit."""
 
 import abc
 
@@ -6,9 +6,9 @@ REASON_LENGTH = 120
 
 
 class RequestFailed(Exception):
-    """A request got no good answer; the text is the reason, without what differs from request to request.
+    """A request failed. The text is the reason, without anything that differs from request to request.
 
-    `refused` is whether a server of the right kind said so, in words of its own.
+    `refused` is True if a server of the expected kind refused the request in its own words.
     """
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
@@ -16,43 +16,43 @@ class RequestFailed(Exception):
         self.refused = refused
 
 
-class Line(abc.ABC):
-    """One connection, or one caller on a shared one. After a failure or a cancelled wait it must be closed."""
+class Connection(abc.ABC):
+    """One connection, or one caller on a shared connection. Close it after a failure or a cancelled request."""
 
     @abc.abstractmethod
-    async def ask(self, request: bytes) -> bytes:
-        """Send a request and return the answer's body.
+    async def request(self, content: bytes) -> bytes:
+        """Send a request and return the body of the response.
 
         Raises:
-            RequestFailed: the server refused it, answered garbage, or hung up.
+            RequestFailed: the server refused the request, sent an unreadable response, or closed the connection.
         """
 
     @property
     @abc.abstractmethod
     def closed(self) -> bool:
-        """Whether it can carry no further request."""
+        """Whether the connection cannot carry another request."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give it up, whatever it is doing."""
+        """Close the connection, even during a request."""
 
 
-class Lines(abc.ABC):
-    """Where lines to one server come from."""
+class Connector(abc.ABC):
+    """Opens connections to one server."""
 
     @abc.abstractmethod
-    async def open(self) -> Line:
-        """Return a new line.
+    async def open(self) -> Connection:
+        """Open a new connection.
 
         Raises:
             RequestFailed: the server cannot be reached.
         """
 
-    async def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Free what the lines share."""
+    async def close(self) -> None:  # noqa: B027 - most connectors hold nothing
+        """Free the resources that the connections share."""
 
 
 def short(text: str) -> str:
-    """Return a reason of one short line."""
+    """Return a reason as one short line."""
     line = " ".join(text.split())
     return line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]}..."

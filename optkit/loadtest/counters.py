@@ -1,4 +1,4 @@
-"""What happened to the requests of one load, and the point of the record that it makes, whatever tool counted."""
+"""Counts and latencies of one load, and the point of the record that they give. Both load generators use them."""
 
 import collections
 import dataclasses
@@ -9,68 +9,68 @@ import numpy as np
 from optkit.benchmark.statistics import percentile
 from optkit.loadtest.record import LoadPoint, ServerSide
 
-_HOPELESS = 40  # failures in a row, after which nothing more is sent
-_REASONS = 20  # different ones that are told apart
-_MAX_SHARE = 0.85  # of a core: an event loop that is busier has requests waiting for it
+_HOPELESS = 40  # consecutive failures; the load ends after them
+_REASONS = 20  # reasons that are counted separately
+_MAX_SHARE = 0.85  # of a core; in a busier event loop, requests wait for the client
 _MAX_LATENESS = 0.1  # of the median latency
 
 
 @dataclasses.dataclass
-class Tally:
-    """Counts; times in seconds of the clock of whoever counts."""
+class LoadCounters:
+    """Counts and times. Times are seconds on the clock of the load generator."""
 
     latencies_s: list[float] = dataclasses.field(default_factory=list)
     failures: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     warmup: int = 0
     sent: int = 0  # after the warm-up
     failed: int = 0
-    failed_in_a_row: int = 0  # also during the warm-up
+    consecutive_failures: int = 0  # also during the warm-up
     last_answer: float = 0.0
     late_s: list[float] = dataclasses.field(default_factory=list)
     cpu_s: float = 0.0
-    began: float = 0.0  # with the warm-up
+    began: float = 0.0  # the begin of the warm-up
     counting_from: float = 0.0
     ended: float = 0.0
 
     @property
     def all_sent(self) -> int:
-        """The requests, those of the warm-up included."""
+        """The number of requests, including the warm-up."""
         return self.warmup + self.sent
 
     @property
     def hopeless(self) -> bool:
-        """Whether so many requests have failed in a row that more would only repeat it."""
-        return self.failed_in_a_row >= _HOPELESS
+        """Whether so many consecutive requests failed that the load should end."""
+        return self.consecutive_failures >= _HOPELESS
 
     def send(self, counted: bool) -> None:
-        """A request is sent, or due."""
+        """Count a request that is sent or due."""
         if counted:
             self.sent += 1
         else:
             self.warmup += 1
 
     def answer(self, counted: bool, since: float, now: float) -> None:
-        """It was answered."""
-        self.failed_in_a_row = 0
+        """Count a response."""
+        self.consecutive_failures = 0
         if counted:
             self.latencies_s.append(now - since)
             self.last_answer = now
 
     def fail(self, counted: bool, reason: str) -> None:
-        """It was not."""
-        self.failed_in_a_row += 1
+        """Count a failure."""
+        self.consecutive_failures += 1
         if counted:
             self.failed += 1
             self.failures[reason if reason in self.failures or len(self.failures) < _REASONS else "other"] += 1
 
     def forget_unanswered(self) -> None:
-        """Count only what has come to an end, because the load was interrupted."""
+        """Leave out requests that are still under way, because the load was interrupted."""
         self.sent = len(self.latencies_s) + self.failed
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """The load of one point: so many callers, or so many requests a second."""
+class LoadLevel:
+    """The load of one point: a number of concurrent callers, or a number of requests per second."""
 
     concurrency: int | None = None
     rate_per_s: float | None = None
@@ -80,8 +80,8 @@ class Asked:
 
 
 def point_of(
-    tally: Tally,
-    asked: Asked,
+    counters: LoadCounters,
+    level: LoadLevel,
     *,
     batch: int,
     latency_from: str,
@@ -89,23 +89,23 @@ def point_of(
     interrupted: bool = False,
     client_threads: int = 1,
 ) -> LoadPoint:
-    """Return the point of the record that a tally makes."""
-    times_ms = np.array(tally.latencies_s) * 1000  # (answered,) ms
+    """Return the point of the record for the counts of one load."""
+    times_ms = np.array(counters.latencies_s) * 1000  # (answered,) ms
     answered = len(times_ms)
-    duration_s = max((tally.last_answer if answered else tally.ended) - tally.counting_from, 1e-9)
-    share = tally.cpu_s / max(tally.ended - tally.began, 1e-9)
-    late_ms = np.array(tally.late_s) * 1000
+    duration_s = max((counters.last_answer if answered else counters.ended) - counters.counting_from, 1e-9)
+    share = counters.cpu_s / max(counters.ended - counters.began, 1e-9)
+    late_ms = np.array(counters.late_s) * 1000
     p50 = float(np.median(times_ms)) if answered else None
     mean_late = float(late_ms.mean()) if len(late_ms) else None
     return LoadPoint.model_validate(
         {
-            **dataclasses.asdict(asked),
+            **dataclasses.asdict(level),
             "latency_from": latency_from,
-            "warmup": tally.warmup,
-            "sent": tally.sent,
+            "warmup": counters.warmup,
+            "sent": counters.sent,
             "answered": answered,
-            "failed": tally.failed,
-            "failures": dict(tally.failures.most_common()),
+            "failed": counters.failed,
+            "failures": dict(counters.failures.most_common()),
             "duration_s": duration_s,
             "requests_per_s": answered / duration_s,
             "samples_per_s": batch * answered / duration_s,
@@ -128,9 +128,9 @@ def _percentiles(times_ms: np.ndarray) -> Mapping[str, float | None]:
 
 
 def _client_limited(share: float, late_ms: float | None, p50_ms: float | None) -> str | None:
-    """Return why the client may be what was measured; None where nothing says so."""
+    """Return why the client may be the bottleneck, or None."""
     if late_ms is not None and p50_ms is not None and late_ms > _MAX_LATENESS * p50_ms:
-        return f"the client acted {late_ms:.2g} ms late on average, more than a tenth of the median latency"
+        return f"the client was {late_ms:.2g} ms late on average, more than a tenth of the median latency"
     if share > _MAX_SHARE:
         return f"the client used {share:.0%} of a core for each of its threads"
     return None

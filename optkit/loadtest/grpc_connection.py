@@ -1,8 +1,8 @@
-"""gRPC calls for requests that are ready as bytes: one channel, whose calls share a connection as Triton's own clients do."""
+"""gRPC calls with serialized requests. All callers share one channel, so they share a connection, as in Triton's own clients."""
 
 from typing import Any
 
-from optkit.loadtest.connection import Line, Lines, RequestFailed, short
+from optkit.loadtest.connection import Connection, Connector, RequestFailed, short
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 _UNLIMITED = [
@@ -12,32 +12,32 @@ _UNLIMITED = [
 ]
 
 
-class GrpcLine(Line):
+class GrpcConnection(Connection):
     """One caller on the shared channel."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def ask(self, request: bytes) -> bytes:
-        """Call ModelInfer with a message in its bytes."""
+    async def request(self, content: bytes) -> bytes:
+        """Call ModelInfer with a serialized message."""
         import grpc
 
         try:
-            answer: bytes = await self._call(request)
+            response: bytes = await self._call(content)
         except grpc.aio.AioRpcError as e:
             raise _failure(e) from e
-        return answer
+        return response
 
     @property
     def closed(self) -> bool:
-        """Never: the channel mends itself."""
+        """Always False: the channel reconnects by itself."""
         return False
 
     def close(self) -> None:
-        """Nothing: a cancelled call frees itself."""
+        """Do nothing: a cancelled call frees its resources."""
 
 
-class GrpcLines(Lines):
+class GrpcConnector(Connector):
     """A channel to one address."""
 
     def __init__(self, address: str) -> None:
@@ -45,25 +45,25 @@ class GrpcLines(Lines):
 
         self._channel = grpc.aio.insecure_channel(address, options=_UNLIMITED)
 
-    async def open(self) -> GrpcLine:
-        """Return another caller; the channel connects with its first call."""
-        return GrpcLine(self._channel.unary_unary(INFER))
+    async def open(self) -> GrpcConnection:
+        """Return another caller; the first call connects the channel."""
+        return GrpcConnection(self._channel.unary_unary(INFER))
 
-    async def call(self, method: str, request: Any, answer: Any) -> Any:
-        """Call another method of Triton's service with a message, and return the answer as one of the type `answer`.
+    async def call(self, method: str, request: Any, response_type: Any) -> Any:
+        """Call another method of Triton's service and return its response as a `response_type` message.
 
         Raises:
-            RequestFailed: the server refuses, or is none.
+            RequestFailed: the server refused the call, or it is not a Triton server.
         """
         import grpc
 
-        ask = self._channel.unary_unary(
+        call = self._channel.unary_unary(
             f"/inference.GRPCInferenceService/{method}",
             request_serializer=type(request).SerializeToString,
-            response_deserializer=answer.FromString,
+            response_deserializer=response_type.FromString,
         )
         try:
-            return await ask(request)
+            return await call(request)
         except grpc.aio.AioRpcError as e:
             raise _failure(e) from e
 
@@ -73,7 +73,7 @@ class GrpcLines(Lines):
 
 
 def _failure(error: Any) -> RequestFailed:
-    """Return the reason of a failed call; Triton itself says INVALID_ARGUMENT, NOT_FOUND and the like."""
+    """Return the reason of a failed call; Triton itself sends INVALID_ARGUMENT, NOT_FOUND and similar codes."""
     code = error.code().name
-    nobody = code in ("UNAVAILABLE", "UNIMPLEMENTED", "UNKNOWN", "CANCELLED")
-    return RequestFailed(short(f"{code}: {error.details() or 'no details'}"), refused=not nobody)
+    no_server = code in ("UNAVAILABLE", "UNIMPLEMENTED", "UNKNOWN", "CANCELLED")
+    return RequestFailed(short(f"{code}: {error.details() or 'no details'}"), refused=not no_server)

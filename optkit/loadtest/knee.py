@@ -1,15 +1,15 @@
-"""Where more load brings no more."""
+"""The knee of a sweep: the load above which throughput hardly grows."""
 
 from collections.abc import Sequence
 
 from optkit.benchmark.summary import KNEE
 from optkit.loadtest.record import LoadKnee, LoadPoint
 
-KEPT_UP = 0.95  # of the rate that was asked
+KEPT_UP = 0.95  # of the requested rate
 
 
 def knees_of(points: Sequence[LoadPoint], duration_s: float) -> list[LoadKnee]:
-    """Return the knee of the closed loops and that of the open loops, each where there are three points or more."""
+    """Return the knee of the closed loops and the knee of the open loops, each only if there are at least three points."""
     closed = [point for point in points if point.concurrency and not point.interrupted]
     opened = [point for point in points if point.rate_per_s and not point.interrupted]
     found = [_of_callers(closed)] if len(closed) > 2 else []
@@ -25,9 +25,9 @@ def _of_callers(points: Sequence[LoadPoint]) -> LoadKnee:
 
 
 def _of_rates(points: Sequence[LoadPoint], duration_s: float) -> LoadKnee | None:
-    """Return the largest rate up to which no request failed and no backlog grew; None where even the smallest is too large.
+    """Return the largest rate at which no request failed and no backlog grew, or None if even the smallest rate was too large.
 
-    A server that keeps up has answered when the schedule ends, but for the time of one answer; else the answers go on.
+    If the server keeps up, the last response comes one response time after the end of the schedule. Otherwise it comes later.
     """
     usual_s = min((point.p50_ms or 0 for point in points), default=0) / 1000
     served = None
@@ -37,5 +37,5 @@ def _of_rates(points: Sequence[LoadPoint], duration_s: float) -> LoadKnee | None
         served = point
     if served is None:
         return None
-    rule = f"the largest rate of which at least {KEPT_UP:.0%} is answered as fast as it comes, without a failure"
+    rule = f"the largest rate at which the server completes requests at {KEPT_UP:.0%} of the arrival rate or more, without a failure"
     return LoadKnee(load=served.load, samples_per_s=served.samples_per_s, rule=rule)

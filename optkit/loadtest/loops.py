@@ -1,9 +1,9 @@
-"""The two kinds of load, over lines that carry one request at a time.
+"""Closed and open loops over connections that carry one request at a time.
 
-A closed loop keeps a number of requests under way, so it slows down with the server and shows what so many callers get. An open loop
-sends on a schedule, as independent users do (Schroeder, Wierman and Harchol-Balter, "Open versus closed: a cautionary tale", NSDI 2006).
-Its latencies count from the scheduled time: a request that had to wait because others hung has waited all the same, and a count from the
-moment of sending would omit just that ("coordinated omission": Gil Tene, "How NOT to measure latency").
+A closed loop keeps a fixed number of requests under way. It slows down with the server and shows the latency that this number of callers
+gets. An open loop sends requests on a schedule, like independent users (Schroeder, Wierman and Harchol-Balter, "Open versus closed: a
+cautionary tale", NSDI 2006). Its latencies count from the scheduled time, so they include the time that a request waits because earlier
+requests are stuck. Latencies from the time of sending leave this wait out ("coordinated omission": Gil Tene, "How NOT to measure latency").
 """
 
 import asyncio
@@ -16,125 +16,130 @@ from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
-from optkit.loadtest.connection import Line, Lines, RequestFailed
-from optkit.loadtest.counters import Tally
-from optkit.loadtest.settings import MAX_LINES, Arrivals, LoadSettings
+from optkit.loadtest.connection import Connection, Connector, RequestFailed
+from optkit.loadtest.counters import LoadCounters
+from optkit.loadtest.settings import MAX_CONNECTIONS, Arrivals, LoadSettings
 
-_BACK_OFF_S = 0.05  # after a failure, so that a dead server does not fill the count
+_BACK_OFF_S = 0.05  # after a failure, so that a stopped server does not use up max_requests at once
 _WATCH_S = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What a loop needs: where requests go, what they are, how long, and where to count."""
+    """The input of a loop: the connector, the requests, the settings and the counters."""
 
-    lines: Lines
+    connector: Connector
     payloads: Sequence[bytes]
     settings: LoadSettings
-    tally: Tally
+    counters: LoadCounters
 
     @property
-    def too_late(self) -> str:
-        """The reason of a request whose limit is over."""
-        return f"no answer within {self.settings.limit_s:g} s"
+    def timeout_reason(self) -> str:
+        """The reason of a failure by timeout."""
+        return f"no response within {self.settings.limit_s:g} s"
 
     def begin(self) -> float:
-        """Start the clock, and return the time at which nothing more is sent."""
+        """Start the clock and return the end time of sending."""
         now = asyncio.get_running_loop().time()
-        self.tally.began = now
-        self.tally.counting_from = now + self.settings.warmup_s
-        return self.tally.counting_from + self.settings.duration_s
+        self.counters.began = now
+        self.counters.counting_from = now + self.settings.warmup_s
+        return self.counters.counting_from + self.settings.duration_s
 
-    async def send(self, line: Line | None, payload: bytes, since: float) -> Line | None:
-        """Send one request, by a new line where the last one is gone; return the line for the next, None after a failure.
+    async def send(self, connection: Connection | None, payload: bytes, since: float) -> Connection | None:
+        """Send one request. Open a new connection if there is none or it is closed.
 
-        Its limit runs from `since`, and so does its latency.
+        Args:
+            connection: of the last request, or None.
+            payload: the request.
+            since: the start of the latency and of the time limit.
+
+        Returns:
+            The connection for the next request; None after a failure.
         """
         clock = asyncio.get_running_loop().time
-        counted = since >= self.tally.counting_from
+        counted = since >= self.counters.counting_from
         try:
             async with asyncio.timeout_at(since + self.settings.limit_s):
-                if line is None or line.closed:
-                    line = None
-                    line = await self.lines.open()
-                await line.ask(payload)
+                if connection is None or connection.closed:
+                    connection = None
+                    connection = await self.connector.open()
+                await connection.request(payload)
         except (RequestFailed, TimeoutError) as e:
-            self.tally.fail(counted, self.too_late if isinstance(e, TimeoutError) else str(e))
-            if line is not None:
-                line.close()
+            self.counters.fail(counted, self.timeout_reason if isinstance(e, TimeoutError) else str(e))
+            if connection is not None:
+                connection.close()
             return None
         except asyncio.CancelledError:
-            if line is not None:
-                line.close()
+            if connection is not None:
+                connection.close()
             raise
-        self.tally.answer(counted, since, clock())
-        return line
+        self.counters.answer(counted, since, clock())
+        return connection
 
 
 async def closed_loop(load: Load, callers: int) -> None:
-    """Keep `callers` requests under way until the time or the number is over, and wait for the last answers."""
+    """Keep `callers` requests under way for the duration or until `max_requests`, and wait for the last responses."""
     end = load.begin()
-    clock, tally, most = asyncio.get_running_loop().time, load.tally, load.settings.max_requests
+    clock, counters, limit = asyncio.get_running_loop().time, load.counters, load.settings.max_requests
 
     async def call(number: int) -> None:
-        line: Line | None = None
+        connection: Connection | None = None
         for turn in itertools.count(number):
             now = clock()
-            if now >= end or tally.all_sent >= most or tally.hopeless:
+            if now >= end or counters.all_sent >= limit or counters.hopeless:
                 break
-            tally.send(now >= tally.counting_from)
-            line = await load.send(line, load.payloads[turn % len(load.payloads)], now)
-            if line is None:
+            counters.send(now >= counters.counting_from)
+            connection = await load.send(connection, load.payloads[turn % len(load.payloads)], now)
+            if connection is None:
                 await asyncio.sleep(_BACK_OFF_S)
-        if line is not None:
-            line.close()
+        if connection is not None:
+            connection.close()
 
-    async with _watched(tally), asyncio.TaskGroup() as group:
+    async with _watched(counters), asyncio.TaskGroup() as group:
         for number in range(callers):
             group.create_task(call(number))
 
 
-async def open_loop(load: Load, offsets_s: Sequence[float], most_lines: int = MAX_LINES) -> None:
-    """Send a request at every offset from now, whatever has become of those before, and wait for the last answers.
+async def open_loop(load: Load, offsets_s: Sequence[float], max_connections: int = MAX_CONNECTIONS) -> None:
+    """Send a request at every offset from now, whether or not earlier requests are complete, and wait for the last responses.
 
-    At most `most_lines` are under way; a request that is due and finds no line waits, and its latency grows.
+    At most `max_connections` requests are under way. If all connections are busy, a due request waits; the wait is part of its latency.
     """
     load.begin()
-    loop, tally = asyncio.get_running_loop(), load.tally
-    places = asyncio.Semaphore(most_lines)
-    idle: collections.deque[Line] = collections.deque()
+    loop, counters = asyncio.get_running_loop(), load.counters
+    places = asyncio.Semaphore(max_connections)
+    idle: collections.deque[Connection] = collections.deque()
 
-    async def one(payload: bytes, due: float) -> None:
+    async def send_one(payload: bytes, due: float) -> None:
         try:
             async with asyncio.timeout_at(due + load.settings.limit_s):
                 await places.acquire()
         except TimeoutError:
-            tally.fail(due >= tally.counting_from, load.too_late)
+            counters.fail(due >= counters.counting_from, load.timeout_reason)
             return
         try:
-            line = await load.send(idle.pop() if idle else None, payload, due)
-            if line is not None:
-                idle.append(line)
+            connection = await load.send(idle.pop() if idle else None, payload, due)
+            if connection is not None:
+                idle.append(connection)
         finally:
             places.release()
 
-    async with _timed(tally), asyncio.TaskGroup() as group:
+    async with _timed(counters), asyncio.TaskGroup() as group:
         for turn, offset in enumerate(offsets_s):
-            due = tally.began + offset
-            await asyncio.sleep(
-                max(due - loop.time(), 0)
-            )  # also when late: else nothing else would run until it is not
-            if tally.hopeless:
+            due = counters.began + offset
+            # Sleeps for 0 s if it is late, so that other tasks run.
+            await asyncio.sleep(max(due - loop.time(), 0))
+            if counters.hopeless:
                 break
-            tally.late_s.append(max(loop.time() - due, 0.0))
-            tally.send(due >= tally.counting_from)
-            group.create_task(one(load.payloads[turn % len(load.payloads)], due))
-    for line in idle:
-        line.close()
+            counters.late_s.append(max(loop.time() - due, 0.0))
+            counters.send(due >= counters.counting_from)
+            group.create_task(send_one(load.payloads[turn % len(load.payloads)], due))
+    for connection in idle:
+        connection.close()
 
 
 def schedule(settings: LoadSettings, rate: float) -> list[float]:
-    """Return when the requests of an open loop are due, in seconds from its begin, the warm-up included."""
+    """Return the scheduled times of an open loop, in seconds from the begin of the warm-up."""
     length = settings.warmup_s + settings.duration_s
     if settings.arrivals is Arrivals.CONSTANT:
         return [i / rate for i in range(max(round(rate * length), 1))]
@@ -144,30 +149,30 @@ def schedule(settings: LoadSettings, rate: float) -> list[float]:
 
 
 @contextlib.asynccontextmanager
-async def _timed(tally: Tally) -> AsyncIterator[None]:
-    """Count the processor's time of this process, and when the load ended."""
+async def _timed(counters: LoadCounters) -> AsyncIterator[None]:
+    """Record the CPU time of this process and the end of the load."""
     before = time.process_time()
     try:
         yield
     finally:
-        tally.cpu_s = time.process_time() - before
-        tally.ended = asyncio.get_running_loop().time()
+        counters.cpu_s = time.process_time() - before
+        counters.ended = asyncio.get_running_loop().time()
 
 
 @contextlib.asynccontextmanager
-async def _watched(tally: Tally) -> AsyncIterator[None]:
-    """Also see how late this event loop comes to what is due, where no schedule shows it."""
+async def _watched(counters: LoadCounters) -> AsyncIterator[None]:
+    """Also record how late this event loop runs its timers; a closed loop has no schedule that shows it."""
     loop = asyncio.get_running_loop()
 
     async def watch() -> None:
         while True:
             due = loop.time() + _WATCH_S
             await asyncio.sleep(_WATCH_S)
-            tally.late_s.append(max(loop.time() - due, 0.0))
+            counters.late_s.append(max(loop.time() - due, 0.0))
 
     task = asyncio.create_task(watch())
     try:
-        async with _timed(tally):
+        async with _timed(counters):
             yield
     finally:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Requests as bytes, made before the load so that making them is no part of it."""
+"""Requests as bytes. They are encoded before the load, so that encoding is not measured."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from optkit.loadtest.target import Target
 
 
 def triton_http(target: Target, feed: Feed) -> bytes:
-    """Return a request by HTTP whose tensors are binary both ways.
+    """Return an HTTP request with binary input and output tensors.
 
     https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
     """
@@ -26,17 +26,17 @@ def triton_http(target: Target, feed: Feed) -> bytes:
         }
         for name, array in arrays.items()
     ]
-    described = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-    body = described + b"".join(array.tobytes() for array in arrays.values())
+    header = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    body = header + b"".join(array.tobytes() for array in arrays.values())
     headers = {
         "Content-Type": "application/octet-stream",
-        "Inference-Header-Content-Length": str(len(described)),
+        "Inference-Header-Content-Length": str(len(header)),
     }
     return http_request(target, f"/v2/{target.triton_path}/infer", headers, body)
 
 
 def triton_grpc(target: Target, feed: Feed) -> bytes:
-    """Return a ModelInferRequest."""
+    """Return a serialized ModelInferRequest."""
     from tritonclient.grpc import service_pb2 as messages
     from tritonclient.utils import np_to_triton_dtype
 
@@ -49,32 +49,32 @@ def triton_grpc(target: Target, feed: Feed) -> bytes:
 
 
 def torchserve(target: Target, body: bytes, content_type: str, headers: Mapping[str, str]) -> bytes:
-    """Return a request for a prediction."""
+    """Return a prediction request."""
     version = f"/{target.version}" if target.version else ""
     path = f"/predictions/{target.model}{version}"
     return http_request(target, path, {"Content-Type": content_type, **headers}, body)
 
 
 def torchserve_body(feed: Feed) -> bytes:
-    """Return one sample as the JSON that optkit's handler reads: input name -> nested lists."""
+    """Return one sample as JSON for optkit's handler: input name -> nested lists."""
     return json.dumps({name: array.tolist() for name, array in feed.items()}).encode()
 
 
 def http_request(target: Target, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return a POST request with keep-alive, which HTTP/1.1 has unless told otherwise."""
+    """Return a POST request; HTTP/1.1 keeps the connection open by default."""
     fields = {"Host": target.address, **headers, "Content-Length": str(len(body))}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
 
 
-def no_outputs(target: Target, answer: bytes) -> bool:
-    """Say whether a good answer of Triton holds no output, or one without a single byte, as a backend under a wrong numpy gives."""
+def no_outputs(target: Target, response: bytes) -> bool:
+    """Return whether a successful response holds no output values. A Triton backend with an incompatible numpy sends such responses."""
     if target.server == "torchserve":
-        return not answer
+        return not response
     if target.scheme == "grpc":
         from tritonclient.grpc import service_pb2 as messages
 
-        return not any(messages.ModelInferResponse.FromString(answer).raw_output_contents)
-    described, end = json.JSONDecoder().raw_decode(answer.decode("latin-1"))
-    outputs: Sequence[object] = described.get("outputs", ()) if isinstance(described, dict) else ()
-    return not outputs or len(answer) <= end
+        return not any(messages.ModelInferResponse.FromString(response).raw_output_contents)
+    header, end = json.JSONDecoder().raw_decode(response.decode("latin-1"))
+    outputs: Sequence[object] = header.get("outputs", ()) if isinstance(header, dict) else ()
+    return not outputs or len(response) <= end

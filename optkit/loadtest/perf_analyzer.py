@@ -1,4 +1,4 @@
-"""One point of a sweep by NVIDIA's perf_analyzer, read from the export of its requests.
+"""One point of a sweep by NVIDIA's perf_analyzer. The measurements come from its profile export, which lists every request.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/perf_analyzer/docs/cli.html
 """
@@ -20,24 +20,24 @@ import numpy as np
 from optkit.artifact.tensors import Feed
 from optkit.benchmark.machine import usable_cores
 from optkit.errors import MissingDependency, RecipeError, RunnerError
-from optkit.loadtest.counters import Asked, Tally, point_of
-from optkit.loadtest.job import Job, lines_to, run
+from optkit.loadtest.counters import LoadCounters, LoadLevel, point_of
+from optkit.loadtest.job import Job, connector_to, run
 from optkit.loadtest.record import LoadPoint
 from optkit.loadtest.settings import Tool
-from optkit.loadtest.triton_statistics import Snapshot, TritonControl
+from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
 
 ENVIRONMENT = "OPTKIT_PERF_ANALYZER"
-_WINDOWS = 3  # that it wants to be stable; here all count
-_ANY_SPREAD = "100000"  # per cent between the windows: noise is shown by the percentiles, and is no reason to give up
-_MAX_ELEMENTS = 16_384  # of one request: the export repeats every one as text
+_WINDOWS = 3  # perf_analyzer requires stable windows; all of them count here
+_ANY_SPREAD = "100000"  # percent between the windows; noise shows in the percentiles and should not end the load
+_MAX_ELEMENTS = 16_384  # in one request; the export repeats every element as text
 _START_S = 20.0
 
 
 def find() -> Path | None:
-    """Return the program that OPTKIT_PERF_ANALYZER names, else the one on the PATH; None where there is none.
+    """Return the program in OPTKIT_PERF_ANALYZER, otherwise perf_analyzer on the PATH, otherwise None.
 
     Raises:
-        MissingDependency: OPTKIT_PERF_ANALYZER names no program.
+        MissingDependency: OPTKIT_PERF_ANALYZER is set, and there is no such program.
     """
     named = os.environ.get(ENVIRONMENT)
     found = shutil.which(named or "perf_analyzer")
@@ -47,68 +47,68 @@ def find() -> Path | None:
 
 
 def choose(job: Job) -> tuple[Path | None, str]:
-    """Return the program where it is to drive this sweep, None for optkit's own client, and why.
+    """Choose the load generator. Return perf_analyzer's path or, for optkit's own client, None; and the reason.
 
     Raises:
-        MissingDependency: it is asked for and not here.
-        RecipeError: it is asked for and cannot do this.
+        MissingDependency: the settings require perf_analyzer, which is not installed.
+        RecipeError: the settings require perf_analyzer, which cannot send these requests.
     """
     settings = job.settings
     if settings.tool is Tool.ASYNCIO:
-        return None, "asked for"
+        return None, "set by --tool"
     program, unable = find(), _unable(job)
     if settings.tool is Tool.PERF_ANALYZER:
         if program is None:
             raise MissingDependency(
-                f"perf_analyzer is not on the PATH, and {ENVIRONMENT} is not set. Use --tool asyncio, or install it: the "
-                f"wheel tritonclient==2.51.0 for manylinux1 holds one."
+                f"perf_analyzer is not on the PATH, and {ENVIRONMENT} is not set. Use --tool asyncio, or install perf_analyzer: the "
+                f"wheel tritonclient==2.51.0 for manylinux1 contains it."
             )
         if unable:
             raise RecipeError(f"--tool perf-analyzer: {unable}. Use --tool asyncio.")
-        return program, "asked for"
+        return program, "set by --tool"
     if program is None:
-        return None, "perf_analyzer is not here"
+        return None, "perf_analyzer is not installed"
     if settings.rate:
-        return None, "perf_analyzer counts latencies from the sending, not from the schedule"
+        return None, "perf_analyzer measures latency from the time of sending, not from the scheduled time"
     return (None, unable) if unable else (program, f"found at {program}")
 
 
 def _unable(job: Job) -> str | None:
-    """Return why perf_analyzer cannot send these requests; None when it can."""
+    """Return why perf_analyzer cannot send these requests, or None if it can."""
     if job.target.server != "triton" or job.values is None:
-        return "it is used for Triton only"
+        return "perf_analyzer supports Triton only"
     elements = sum(array.size for array in job.values.feeds[0].values())
     if elements > _MAX_ELEMENTS:
-        return f"its export would repeat {elements} elements for each request, more than {_MAX_ELEMENTS}"
+        return f"perf_analyzer would export {elements} elements for each request, more than {_MAX_ELEMENTS}"
     return None
 
 
-def drive(program: Path, job: Job, asked: Asked) -> LoadPoint:
-    """Put one load on the server; the numbers of the server's side hold the warm-up too, because it cannot be told apart.
+def drive(program: Path, job: Job, level: LoadLevel) -> LoadPoint:
+    """Run one load. The server's statistics include the warm-up, because perf_analyzer does not report its end.
 
     Raises:
-        RunnerError: perf_analyzer failed, or did not end in time; nothing of it is left.
-        KeyboardInterrupt: Ctrl-C; likewise.
+        RunnerError: perf_analyzer failed or exceeded the time limit; its processes were killed.
+        KeyboardInterrupt: Ctrl-C; its processes were killed.
     """
     settings = job.settings
     with tempfile.TemporaryDirectory(prefix="optkit-perf-analyzer-") as name:
         folder = Path(name)
         (folder / "inputs.json").write_text(json.dumps(_inputs(job)), encoding="utf-8")
         before, cpu_before = run(_snapshot(job)), _children_s()
-        _call(_command(program, job, asked, folder), job, asked)
+        _call(_command(program, job, level, folder), job, level)
         cpu_s = _children_s() - cpu_before
-        tally = tally_of(_read(folder / "export.json"), settings.warmup_s)
-        tally.cpu_s = cpu_s
+        counters = counters_of(_read(folder / "export.json"), settings.warmup_s)
+        counters.cpu_s = cpu_s
         server = run(_snapshot(job)).since(before, includes_warmup=True)
-    threads = min(asked.concurrency or usable_cores(), usable_cores())
-    return point_of(tally, asked, batch=settings.batch, latency_from="sent", server=server, client_threads=threads)
+    threads = min(level.concurrency or usable_cores(), usable_cores())
+    return point_of(counters, level, batch=settings.batch, latency_from="sent", server=server, client_threads=threads)
 
 
-def tally_of(export: Mapping[str, Any], warmup_s: float) -> Tally:
-    """Return what its export says of every request, by the same rules as optkit's own client.
+def counters_of(export: Mapping[str, Any], warmup_s: float) -> LoadCounters:
+    """Count the requests in a profile export by the rules of optkit's own client.
 
     Raises:
-        RunnerError: it is no export of requests.
+        RunnerError: it is not an export of requests.
     """
     try:
         requests = [
@@ -116,25 +116,27 @@ def tally_of(export: Mapping[str, Any], warmup_s: float) -> Tally:
             for one in export["experiments"][0]["requests"]
         ]
     except (KeyError, IndexError, TypeError) as e:
-        raise RunnerError(f"perf_analyzer: its export cannot be read ({e!r}); expected that of release 2.51") from e
+        raise RunnerError(
+            f"perf_analyzer: its export cannot be read ({e!r}); expected the format of release 2.51"
+        ) from e
     if not requests:
-        raise RunnerError("perf_analyzer: no request was answered. Raise --duration-s.")
+        raise RunnerError("perf_analyzer: no request got a response; expected at least one. Raise --duration-s.")
     began = min(sent for sent, _ in requests)
-    tally = Tally(began=began, counting_from=began + warmup_s)
+    counters = LoadCounters(began=began, counting_from=began + warmup_s)
     for sent, answers in requests:
-        counted = sent >= tally.counting_from
-        tally.send(counted)
+        counted = sent >= counters.counting_from
+        counters.send(counted)
         if answers:
-            tally.answer(counted, sent, answers[-1])
+            counters.answer(counted, sent, answers[-1])
         else:
-            tally.fail(counted, "no answer")
-    tally.last_answer = max((answers[-1] for _, answers in requests if answers), default=began)
-    tally.ended = tally.last_answer
-    return tally
+            counters.fail(counted, "no response")
+    counters.last_answer = max((answers[-1] for _, answers in requests if answers), default=began)
+    counters.ended = counters.last_answer
+    return counters
 
 
 def _inputs(job: Job) -> dict[str, Any]:
-    """Return the values in its format: single samples for a model with a batch, which it puts together itself, else whole requests."""
+    """Return the values in perf_analyzer's format. For a model with a batch dimension they are single samples; it builds the batches."""
     assert job.values is not None
     feeds = [sample for feed in job.values.feeds for sample in (_samples(feed) if job.server_batches else [feed])]
     return {"data": [{name: _tensor(array) for name, array in feed.items()} for feed in feeds]}
@@ -149,7 +151,7 @@ def _tensor(array: np.ndarray) -> dict[str, Any]:
     return {"content": {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}, "shape": array.shape}
 
 
-def _command(program: Path, job: Job, asked: Asked, folder: Path) -> list[str]:
+def _command(program: Path, job: Job, level: LoadLevel, folder: Path) -> list[str]:
     settings, target = job.settings, job.target
     window_ms = round((settings.warmup_s + settings.duration_s) / _WINDOWS * 1000)
     command = [str(program), "-m", target.model, "-u", target.address, "-i", target.scheme]
@@ -158,16 +160,16 @@ def _command(program: Path, job: Job, asked: Asked, folder: Path) -> list[str]:
     command += ["--profile-export-file", str(folder / "export.json")]
     if target.version:
         command += ["-x", target.version]
-    if asked.concurrency:
-        return [*command, "--concurrency-range", f"{asked.concurrency}:{asked.concurrency}:1"]
-    rate = f"{asked.rate_per_s:g}"
+    if level.concurrency:
+        return [*command, "--concurrency-range", f"{level.concurrency}:{level.concurrency}:1"]
+    rate = f"{level.rate_per_s:g}"
     return [*command, "--request-rate-range", f"{rate}:{rate}:1", "--request-distribution", str(settings.arrivals)]
 
 
-def _call(command: list[str], job: Job, asked: Asked) -> None:
+def _call(command: list[str], job: Job, level: LoadLevel) -> None:
     settings = job.settings
     limit_s = 2 * (settings.warmup_s + settings.duration_s) + settings.limit_s + _START_S
-    where = f"{job.target.where}: perf_analyzer at {asked}"
+    where = f"{job.target.where}: perf_analyzer at {level}"
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(
@@ -186,28 +188,28 @@ def _call(command: list[str], job: Job, asked: Asked) -> None:
         said.seek(0)
         lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
     if code:
-        raise RunnerError(f"{where}: ended with code {code}: {' | '.join(lines[-3:]) or 'it said nothing'}")
+        raise RunnerError(f"{where}: ended with code {code}: {' | '.join(lines[-3:]) or 'no output'}")
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise RunnerError(f"perf_analyzer: left no export that can be read ({e}); expected that of release 2.51") from e
+        raise RunnerError(f"perf_analyzer: its export cannot be read ({e}); expected the format of release 2.51") from e
     return found if isinstance(found, dict) else {}
 
 
-async def _snapshot(job: Job) -> Snapshot:
-    lines = lines_to(job.target)
+async def _snapshot(job: Job) -> StatisticsSnapshot:
+    lines = connector_to(job.target)
     try:
-        return await TritonControl(job.target, lines, job.settings.limit_s).snapshot()
+        return await TritonQueries(job.target, lines, job.settings.limit_s).snapshot()
     finally:
         await lines.close()
 
 
 def _children_s() -> float:
-    """Return the processor's time of the children that have ended."""
-    import resource  # not on Windows, where perf_analyzer is not either
+    """Return the CPU time of child processes that have ended."""
+    import resource  # missing on Windows, like perf_analyzer
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,4 +1,4 @@
-"""Before a load: the target asked what it is, the requests made as bytes, and one tried."""
+"""Preparation of a load test: read the model's inputs from the server, encode the requests, and send one as a probe."""
 
 import asyncio
 import dataclasses
@@ -9,33 +9,33 @@ from optkit.artifact.tensors import DType, Feed, TensorSpec, batch_dim
 from optkit.errors import RecipeError, RunnerError
 from optkit.loadtest import payloads
 from optkit.loadtest.connection import RequestFailed
-from optkit.loadtest.job import Job, lines_to, run
+from optkit.loadtest.job import Job, connector_to, run
 from optkit.loadtest.record import Batching
 from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
-from optkit.loadtest.triton_statistics import Json, TritonControl
+from optkit.loadtest.triton_statistics import Json, TritonQueries
 from optkit.loadtest.values import BATCH, golden_of, specs_of, values_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What requests are made of.
+    """The source of the requests.
 
-    `repository` is a Triton repository with golden samples; `data` real samples; `inputs` declares those of a model on TorchServe, which
-    does not tell them; `body` is a whole request for TorchServe as it is.
+    `repository` is a Triton repository with golden samples. `data` names real samples. `inputs` declares the inputs of a model on
+    TorchServe, because the server does not report them. `body` is the complete body of a request to TorchServe.
     """
 
     data: str | None = None
     repository: Path | None = None
-    repository_model: str | None = None  # where it has another name there
+    repository_model: str | None = None  # the model's name in the repository, if it differs
     inputs: tuple[TensorSpec, ...] = ()
     body: bytes | None = None
     content_type: str = "application/json"
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def prepared(target: Target, settings: LoadSettings, source: Source) -> tuple[Target, Batching | None, Job]:
-    """Ask the target what it is and make the requests.
+def prepare(target: Target, settings: LoadSettings, source: Source) -> tuple[Target, Batching | None, Job]:
+    """Read the model's inputs and configuration from the server, and encode the requests.
 
     Raises:
         RunnerError, RecipeError, FeedError: as `load_test`.
@@ -43,7 +43,7 @@ def prepared(target: Target, settings: LoadSettings, source: Source) -> tuple[Ta
     if target.server == "torchserve":
         return target, None, _torchserve_job(target, settings, source)
     if source.body is not None:
-        raise RecipeError("--body: is for TorchServe; give --data or --repository for Triton")
+        raise RecipeError("--body: works with TorchServe only. Give --data or --repository for Triton.")
     target, inputs, batching = run(_triton_facts(target, settings.limit_s))
     specs = specs_of(inputs)
     golden = (
@@ -58,23 +58,25 @@ def prepared(target: Target, settings: LoadSettings, source: Source) -> tuple[Ta
 
 
 async def _triton_facts(target: Target, limit_s: float) -> tuple[Target, Sequence[Json], Batching]:
-    lines = lines_to(target)
+    connector = connector_to(target)
     try:
         if not target.model:
-            models = await TritonControl(target, lines, limit_s).models()
+            models = await TritonQueries(target, connector, limit_s).models()
             if len(models) != 1:
-                raise RecipeError(f"{target.url}: has {', '.join(models) or 'no model'}; name one with --model")
+                raise RecipeError(
+                    f"{target.url}: serves {', '.join(models) or 'no model'}; expected exactly one model. Name one with --model."
+                )
             target = dataclasses.replace(target, model=models[0])
-        control = TritonControl(target, lines, limit_s)
-        return target, await control.inputs(), await control.batching()
+        queries = TritonQueries(target, connector, limit_s)
+        return target, await queries.inputs(), await queries.batching()
     finally:
-        await lines.close()
+        await connector.close()
 
 
 def _torchserve_job(target: Target, settings: LoadSettings, source: Source) -> Job:
     if settings.batch > 1:
         raise RecipeError(
-            f"--batch {settings.batch}: a request to optkit's handler for TorchServe is one sample; expected 1"
+            f"--batch {settings.batch}: a request to optkit's TorchServe handler holds one sample; expected 1"
         )
     if source.body is not None:
         request = payloads.torchserve(target, source.body, source.content_type, source.headers)
@@ -83,8 +85,8 @@ def _torchserve_job(target: Target, settings: LoadSettings, source: Source) -> J
     specs = source.inputs or _specs_like(golden.inputs if golden else {})
     if not specs:
         raise RecipeError(
-            f"{target.url}: TorchServe does not tell a model's inputs. Give --input 'name:dtype[batch,...]' with --data, "
-            f"--repository of the same model for Triton, or --body FILE."
+            f"{target.url}: TorchServe does not report the inputs of a model. Give --input 'name:dtype[batch,...]' with --data, "
+            f"or --repository with the same model for Triton, or --body FILE."
         )
     values = values_of(specs, 1, data=source.data, golden=golden, seed=settings.seed)
     batched = batch_dim(specs) is not None
@@ -97,33 +99,35 @@ def _torchserve_job(target: Target, settings: LoadSettings, source: Source) -> J
 
 
 async def probe(job: Job) -> None:
-    """Send one request, whose answer must hold something.
+    """Send one request and check that the response holds output values.
 
     Raises:
-        RunnerError: it is not answered so.
+        RunnerError: there is no such response.
     """
-    lines = lines_to(job.target)
+    connector = connector_to(job.target)
     where = f"{job.target.where}: the first request"
     try:
         async with asyncio.timeout(job.settings.limit_s):
-            line = await lines.open()
-            answer = await line.ask(job.payloads[0])
-            line.close()
-        empty = payloads.no_outputs(job.target, answer)
+            connection = await connector.open()
+            response = await connection.request(job.payloads[0])
+            connection.close()
+        empty = payloads.no_outputs(job.target, response)
     except TimeoutError as e:
-        raise RunnerError(f"{where}: no answer within {job.settings.limit_s:g} s") from e
+        raise RunnerError(f"{where}: no response within {job.settings.limit_s:g} s") from e
     except RequestFailed as e:
         raise RunnerError(f"{where}: {e}") from e
-    except Exception as e:  # what json and protobuf raise for other bytes shares no base
-        raise RunnerError(f"{where}: the answer cannot be read ({e})") from e
+    except Exception as e:  # the errors of json and protobuf have no common base class
+        raise RunnerError(f"{where}: the response cannot be read ({e})") from e
     finally:
-        await lines.close()
+        await connector.close()
     if empty:
-        raise RunnerError(f"{where}: answered without any output; expected the model's. Look at the server's log.")
+        raise RunnerError(
+            f"{where}: the response holds no outputs; expected the model's outputs. Look at the server's log."
+        )
 
 
 def _specs_like(feed: Feed) -> tuple[TensorSpec, ...]:
-    """Return the inputs that a feed shows; its first dimension is the batch where all arrays share it."""
+    """Return input specs for a feed. The first dimension is the batch dimension if it is equal in all arrays."""
     firsts = {array.shape[:1] for array in feed.values()}
     batched = len(firsts) == 1 and () not in firsts
     return tuple(

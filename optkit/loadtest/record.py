@@ -1,4 +1,4 @@
-"""What a load test measured, the same record whatever tool drove it."""
+"""The record of a load test; both load generators write the same record."""
 
 from typing import ClassVar, Literal
 
@@ -8,32 +8,31 @@ from optkit.record import Document, Record
 
 
 class FormedBatch(Record):
-    """One size of batch that the server formed: how often, and how long an execution of it took."""
+    """One batch size that the server formed: the number of executions and their mean time."""
 
     size: int  # in samples
     executions: int
-    execution_ms: float  # mean: inputs gathered, computed, outputs scattered
+    execution_ms: float  # mean, including gathering of inputs and scattering of outputs
 
 
 class ServerSide(Record):
-    """What Triton's statistics counted during one point."""
+    """Triton's statistics for one point."""
 
     inferences: int  # samples
     executions: int
     mean_batch: float
     batches: tuple[FormedBatch, ...]
     queue_ms: float  # mean time of a request in the queue
-    compute_ms: float  # mean time of a request in the model, of which its whole batch takes as long
+    compute_ms: float  # mean time of a request in the model; equal for all requests of a batch
     failed: int
-    includes_warmup: bool  # whether the dropped requests are in these numbers
+    includes_warmup: bool  # whether these numbers include the warm-up
 
 
 class LoadPoint(Record):
-    """One load. Closed loop: `concurrency` callers, each sends when its last request is answered. Open loop: `rate` requests a second.
+    """One load. Closed loop: `concurrency` callers send their next request after each response. Open loop: `rate_per_s` requests per second.
 
-    Requests that were sent during the warm-up are `warmup` and in no other number; of the others, sent = answered + failed. Latencies
-    are those of answered requests, and a percentile is there only where at least five lie above it: p90 from 50, p95 from 100, p99
-    from 500.
+    Only `warmup` counts the requests of the warm-up. For all others, sent = answered + failed. Latencies are those of answered requests.
+    A percentile is given only if at least five latencies lie above it: p90 from 50 latencies, p95 from 100, p99 from 500.
     """
 
     concurrency: int | None
@@ -43,8 +42,8 @@ class LoadPoint(Record):
     sent: int
     answered: int
     failed: int
-    failures: dict[str, int]  # reason -> how often
-    duration_s: float  # from the end of the warm-up to the last answer
+    failures: dict[str, int]  # reason -> count
+    duration_s: float  # from the end of the warm-up to the last response
     requests_per_s: float  # answered
     samples_per_s: float
     mean_ms: float | None
@@ -54,22 +53,20 @@ class LoadPoint(Record):
     p99_ms: float | None
     max_ms: float | None
     client_cpu_share: float  # of one core, over the point
-    client_late_mean_ms: (
-        float | None
-    )  # how much later than it was due the client acted; None where the tool does not tell
+    client_late_mean_ms: float | None  # scheduling delay of the client; None if the load generator does not report it
     client_late_max_ms: float | None
-    client_limited: str | None  # why the client may be what was measured
+    client_limited: str | None  # why the client may be the bottleneck
     server: ServerSide | None
     interrupted: bool = False
 
     @property
     def load(self) -> str:
-        """The load in words."""
+        """The load as text."""
         return f"concurrency {self.concurrency}" if self.concurrency else f"rate {self.rate_per_s:g}/s"
 
 
 class Batching(Record):
-    """What a Triton model's configuration says of batching."""
+    """The batching settings in the configuration of a Triton model."""
 
     max_batch_size: int
     dynamic: bool
@@ -79,7 +76,7 @@ class Batching(Record):
 
 
 class LoadKnee(Record):
-    """The load after which more brings little, or is no longer served, and the rule by which it was found."""
+    """The load above which throughput hardly grows or requests fail, and the rule that defines it."""
 
     load: str
     samples_per_s: float
@@ -87,19 +84,19 @@ class LoadKnee(Record):
 
 
 class Advice(Record):
-    """Whether dynamic batching pays for a model, with what settings, and on which figures that rests."""
+    """Whether dynamic batching pays for a model, the settings for it, and the measurements behind them."""
 
     pays: bool
     preferred_batch_size: int | None
     max_queue_delay_us: int | None
     reasons: tuple[str, ...]
-    curve: tuple[FormedBatch, ...]  # the executions that it was derived from
-    recipe: str  # lines for `serve:`
+    curve: tuple[FormedBatch, ...]  # the measured executions
+    recipe: str  # lines for `serve:` in a recipe
     config: str  # lines for config.pbtxt
 
 
 class LoadRecord(Document):
-    """A sweep of loads on one model of one server."""
+    """A sweep of loads on one model on one server."""
 
     schema_id: ClassVar[str] = "optkit/loadtest/1"
 
@@ -107,25 +104,25 @@ class LoadRecord(Document):
     server: Literal["triton", "torchserve"]
     protocol: Literal["http", "grpc"]
     model: str
-    version: str | None  # None: the server chose
-    batching: Batching | None  # None for TorchServe, which does not tell
+    version: str | None  # None: the server chose it
+    batching: Batching | None  # None for TorchServe, which does not report it
     tool: Literal["asyncio", "perf-analyzer"]
     tool_reason: str
-    data: str  # where the values of the requests came from
+    data: str  # the source of the input values
     settings: LoadSettings
-    request_bytes: int  # of the largest
+    request_bytes: int  # size of the largest request
     points: tuple[LoadPoint, ...]
     knees: tuple[LoadKnee, ...] = ()
     advice: Advice | None = None
     notes: tuple[str, ...] = ()
-    stopped: str | None = None  # why the sweep ended before its last point
-    machine: Machine  # of the client
-    load_average: float | None  # of the client's machine before the test
+    stopped: str | None = None  # why the sweep ended early
+    machine: Machine  # the client's machine
+    load_average: float | None  # of the client's machine, before the test
     interrupted: bool = False
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One line for each point at which requests failed, and one where the sweep was given up."""
+        """One line for each point with failed requests, and one line if the sweep ended early."""
         lines = []
         for point in self.points:
             if point.failed:

@@ -1,4 +1,4 @@
-"""A load test: every point of a sweep on one target, and what the figures come to."""
+"""A load test: all points of a sweep on one target, with knees, notes and advice."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from optkit.benchmark import load_average, this_machine
 from optkit.errors import RecipeError, RunnerError
 from optkit.loadtest import asyncio_driver, perf_analyzer
 from optkit.loadtest.batching_advice import advise
-from optkit.loadtest.counters import Asked
+from optkit.loadtest.counters import LoadLevel
 from optkit.loadtest.job import Job, run
 from optkit.loadtest.knee import knees_of
-from optkit.loadtest.prepare import Source, prepared, probe
+from optkit.loadtest.prepare import Source, prepare, probe
 from optkit.loadtest.record import LoadPoint, LoadRecord
 from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
@@ -18,18 +18,18 @@ from optkit.progress import track
 
 
 def load_test(target: Target, settings: LoadSettings, source: Source) -> LoadRecord:
-    """Put every load of a sweep on one model, after one request that must be answered.
+    """Send one probe request, then run every load of a sweep on one model.
 
-    Ctrl-C ends it with what was measured until then; a server that stops answering, likewise.
+    If the user presses Ctrl-C or the server stops responding, the record holds the results so far.
 
     Raises:
-        RunnerError: no server answers there within the limit, it does not have the model, or it refuses the first request.
-        RecipeError: the requests cannot be made as asked.
+        RunnerError: no server responds within the limit, it does not have the model, or it refuses the first request.
+        RecipeError: the requests cannot be made with these settings.
         FeedError: the data does not fit the model's inputs.
-        MissingDependency: perf_analyzer was asked for and is not here.
+        MissingDependency: the settings require perf_analyzer, which is not installed.
     """
     average = load_average()
-    target, batching, job = prepared(target, settings, source)
+    target, batching, job = prepare(target, settings, source)
     program, why = perf_analyzer.choose(job)
     run(probe(job))
     points, stopped, interrupted = _points(job, program)
@@ -42,7 +42,7 @@ def load_test(target: Target, settings: LoadSettings, source: Source) -> LoadRec
         batching=batching,
         tool="perf-analyzer" if program else "asyncio",
         tool_reason=why,
-        data=job.values.origin if job.values else "a body as given",
+        data=job.values.origin if job.values else "given request body",
         settings=settings,
         request_bytes=max(map(len, job.payloads)),
         points=tuple(points),
@@ -61,9 +61,9 @@ def with_advice(
     max_latency_ms: float | None = None,
     arrivals_per_s: float | None = None,
 ) -> LoadRecord:
-    """Return the record with the advice that it gives, together with an earlier one; a note says why there is none.
+    """Return the record with advice on dynamic batching, or with a note that says why there is no advice.
 
-    A test without dynamic batching is not asked by itself: it says nothing about batches.
+    Without other arguments, a test of a model without dynamic batching gets no advice: it has no data about batches.
     """
     records = [one for one in (record, earlier) if one is not None]
     wanted = earlier is not None or max_latency_ms is not None or arrivals_per_s is not None
@@ -77,21 +77,21 @@ def with_advice(
 
 
 def _points(job: Job, program: Path | None) -> tuple[list[LoadPoint], str | None, bool]:
-    """Return the points, why the sweep was given up, and whether Ctrl-C ended it."""
-    asked = [Asked(concurrency=callers) for callers in job.settings.concurrency]
-    asked += [Asked(rate_per_s=rate) for rate in job.settings.rate]
+    """Return the points, the reason why the sweep ended early (or None), and whether Ctrl-C ended it."""
+    levels = [LoadLevel(concurrency=callers) for callers in job.settings.concurrency]
+    levels += [LoadLevel(rate_per_s=rate) for rate in job.settings.rate]
     points: list[LoadPoint] = []
     try:
-        for one in track(asked, f"load {job.target.url}", len(asked)):
+        for level in track(levels, f"load {job.target.url}", len(levels)):
             if program:
-                points.append(perf_analyzer.drive(program, job, one))
+                points.append(perf_analyzer.drive(program, job, level))
                 continue
-            point, hopeless = asyncio_driver.drive(job, one)
+            point, hopeless = asyncio_driver.drive(job, level)
             points.append(point)
             if point.interrupted:
                 return points, None, True
             if hopeless:
-                return points, f"{one}: the server stopped answering, and the sweep ended there", False
+                return points, f"{level}: the server stopped responding, so the sweep ended", False
     except KeyboardInterrupt:
         return points, None, True
     except RunnerError as e:
@@ -105,14 +105,14 @@ def _notes(job: Job, points: Sequence[LoadPoint]) -> list[str]:
     notes = []
     if job.values and job.values.random:
         notes.append(
-            "the requests hold random values: their times are not those of real data where the values decide the work"
+            "the requests hold random values: if the work of the model depends on the values, real data gives other times"
         )
     if any(point.latency_from == "sent" and point.rate_per_s for point in points):
         notes.append(
-            "perf_analyzer counts from the sending: waiting that a stalled server causes is not in its latencies"
+            "perf_analyzer measures latency from the time of sending: it leaves out the wait that a stalled server causes"
         )
     notes += [
-        f"{point.load}: {point.client_limited}: the client may be what was measured"
+        f"{point.load}: {point.client_limited}: the client may be the bottleneck"
         for point in points
         if point.client_limited
     ]

@@ -1,4 +1,4 @@
-"""What a Triton server says of itself: its models, a model's inputs and configuration, and its statistics.
+"""Queries to a Triton server: its models, and the inputs, configuration and statistics of a model.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_statistics.html
 """
@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from optkit.errors import RunnerError
-from optkit.loadtest.connection import Lines, RequestFailed
-from optkit.loadtest.grpc_connection import GrpcLines
-from optkit.loadtest.http_connection import HttpLines
+from optkit.loadtest.connection import Connector, RequestFailed
+from optkit.loadtest.grpc_connection import GrpcConnector
+from optkit.loadtest.http_connection import HttpConnector
 from optkit.loadtest.record import Batching, FormedBatch, ServerSide
 from optkit.loadtest.target import Target
 
@@ -21,8 +21,8 @@ Json = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """What the server has counted since it started; times in ns."""
+class StatisticsSnapshot:
+    """The server's counters since it started; times are in ns."""
 
     inferences: int
     executions: int
@@ -30,11 +30,11 @@ class Snapshot:
     failed: int
     queue_ns: int
     compute_ns: int
-    batches: Mapping[int, tuple[int, int]]  # size -> executions, ns in all
+    batches: Mapping[int, tuple[int, int]]  # size -> executions, total ns
 
     @classmethod
-    def of(cls, models: list[Json]) -> "Snapshot":
-        """Add up the statistics of a model's versions. By gRPC numbers are texts, and zeros are left out."""
+    def of(cls, models: list[Json]) -> "StatisticsSnapshot":
+        """Add up the statistics of all versions of a model. Over gRPC, numbers arrive as text and zeros are missing."""
         stats: list[Json] = [model.get("inference_stats", {}) for model in models]
         batches: dict[int, tuple[int, int]] = {}
         for entry in (entry for model in models for entry in model.get("batch_stats", ())):
@@ -51,8 +51,8 @@ class Snapshot:
             batches=batches,
         )
 
-    def since(self, before: "Snapshot", *, includes_warmup: bool) -> ServerSide | None:
-        """Return what was counted after an earlier snapshot; None where nothing was executed."""
+    def since(self, before: "StatisticsSnapshot", *, includes_warmup: bool) -> ServerSide | None:
+        """Return the counts since an earlier snapshot, or None if nothing was executed."""
         executions, requests = self.executions - before.executions, self.requests - before.requests
         if executions < 1 or requests < 1:
             return None
@@ -75,94 +75,96 @@ class Snapshot:
         )
 
 
-class TritonControl:
-    """Asks one server about one model, each question within a limit."""
+class TritonQueries:
+    """Queries one server about one model, with a time limit for each query."""
 
-    def __init__(self, target: Target, lines: Lines, limit_s: float) -> None:
+    def __init__(self, target: Target, connector: Connector, limit_s: float) -> None:
         self._target = target
-        self._lines = lines
+        self._connector = connector
         self._limit_s = limit_s
 
     async def models(self) -> list[str]:
         """Return the names of the models that are ready.
 
         Raises:
-            RunnerError: there is no Triton server that answers.
+            RunnerError: no Triton server responds.
         """
-        return await self._ask("POST", "repository/index", "RepositoryIndex", _ready)
+        return await self._query("POST", "repository/index", "RepositoryIndex", _ready)
 
     async def inputs(self) -> list[Json]:
         """Return the model's inputs, each with `name`, `datatype` and `shape`.
 
         Raises:
-            RunnerError: no server answers, or it does not have the model.
+            RunnerError: no server responds, or it does not have the model.
         """
-        return await self._ask(
-            "GET", self._target.triton_path, "ModelMetadata", lambda found: [dict(one) for one in found["inputs"]]
+        return await self._query(
+            "GET", self._target.triton_path, "ModelMetadata", lambda response: [dict(one) for one in response["inputs"]]
         )
 
     async def batching(self) -> Batching:
-        """Return what the model's configuration says of batching.
+        """Return the batching settings in the model's configuration.
 
         Raises:
             RunnerError: as `inputs`.
         """
-        return await self._ask("GET", f"{self._target.triton_path}/config", "ModelConfig", _batching)
+        return await self._query("GET", f"{self._target.triton_path}/config", "ModelConfig", _batching)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> StatisticsSnapshot:
         """Return the model's statistics.
 
         Raises:
             RunnerError: as `inputs`.
         """
         path = f"{self._target.triton_path}/stats"
-        return await self._ask("GET", path, "ModelStatistics", lambda found: Snapshot.of(found["model_stats"]))
+        return await self._query(
+            "GET", path, "ModelStatistics", lambda response: StatisticsSnapshot.of(response["model_stats"])
+        )
 
-    async def _ask(self, verb: str, path: str, method: str, read: Callable[[Any], T]) -> T:
-        where, nobody = self._target.where, "is no Triton server that answers"
+    async def _query(self, verb: str, path: str, method: str, read: Callable[[Any], T]) -> T:
+        where, no_server = self._target.where, "no working Triton server"
         try:
             async with asyncio.timeout(self._limit_s):
-                if isinstance(self._lines, HttpLines):
-                    found = await self._by_http(self._lines, f"{verb} /v2/{path} HTTP/1.1")
+                if isinstance(self._connector, HttpConnector):
+                    response = await self._by_http(self._connector, f"{verb} /v2/{path} HTTP/1.1")
                 else:
-                    found = await self._by_grpc(cast(GrpcLines, self._lines), method)
+                    response = await self._by_grpc(cast(GrpcConnector, self._connector), method)
         except TimeoutError as e:
-            raise RunnerError(f"{where}: {nobody}: no answer within {self._limit_s:g} s") from e
+            raise RunnerError(f"{where}: {no_server}: no response within {self._limit_s:g} s") from e
         except RequestFailed as e:
-            raise RunnerError(f"{where}: {e}" if e.refused else f"{where}: {nobody}: {e}") from e
+            raise RunnerError(f"{where}: {e}" if e.refused else f"{where}: {no_server}: {e}") from e
         except ValueError as e:
-            raise RunnerError(f"{where}: {nobody}: the answer to {path} is no JSON ({e})") from e
+            raise RunnerError(f"{where}: {no_server}: the response to {path} is not JSON ({e})") from e
         try:
-            return read(found)
+            return read(response)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise RunnerError(f"{where}: {nobody}: the answer to {path} cannot be read ({e!r})") from e
+            raise RunnerError(f"{where}: {no_server}: the response to {path} cannot be read ({e!r})") from e
 
-    async def _by_http(self, lines: HttpLines, first: str) -> Any:
-        line = await lines.open()
+    async def _by_http(self, connector: HttpConnector, first: str) -> Any:
+        connection = await connector.open()
         try:
             head = f"{first}\r\nHost: {self._target.address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            return json.loads(await line.ask(head.encode()))
+            return json.loads(await connection.request(head.encode()))
         finally:
-            line.close()
+            connection.close()
 
-    async def _by_grpc(self, lines: GrpcLines, method: str) -> Any:
+    async def _by_grpc(self, connector: GrpcConnector, method: str) -> Any:
         from google.protobuf.json_format import MessageToDict
         from tritonclient.grpc import service_pb2 as messages
 
         request = getattr(messages, f"{method}Request")()
         if method != "RepositoryIndex":
             request.name, request.version = self._target.model, self._target.version
-        answer = await lines.call(method, request, getattr(messages, f"{method}Response"))
-        return MessageToDict(answer, preserving_proto_field_name=True)
+        response = await connector.call(method, request, getattr(messages, f"{method}Response"))
+        return MessageToDict(response, preserving_proto_field_name=True)
 
 
-def _ready(found: Any) -> list[str]:
-    entries = found if isinstance(found, list) else found["models"]
+def _ready(response: Any) -> list[str]:
+    entries = response if isinstance(response, list) else response["models"]
     return sorted({entry["name"] for entry in entries if entry.get("state") == "READY"})
 
 
-def _batching(found: Json) -> Batching:
-    config: Json = found.get("config", found)
+def _batching(response: Json) -> Batching:
+    config: Json = response.get("config", response)
     dynamic: Json | None = config.get("dynamic_batching")
     return Batching(
         max_batch_size=int(config.get("max_batch_size", 0)),

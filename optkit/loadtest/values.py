@@ -1,4 +1,4 @@
-"""What the requests of a load test hold: golden samples of a repository, real data, or seeded random values, and which it was."""
+"""The input values of a load test: golden samples of a repository, real data, or seeded random values."""
 
 import dataclasses
 import itertools
@@ -14,44 +14,44 @@ from optkit.errors import ArtifactError, FeedError, RecipeError
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.triton.record import read_record
 
-_FEEDS = 16  # different requests, which take turns
+_FEEDS = 16  # different requests, sent in turn
 BATCH = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """The feeds of the requests, each of as many samples as a request has, and where they came from."""
+    """One feed for each request, and the source of the values."""
 
     feeds: tuple[Feed, ...]
     origin: str
     random: bool = False
 
 
-def specs_of(described: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    """Return the inputs as Triton's metadata describes them; a first dimension that varies in all of them is the batch.
+def specs_of(metadata: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Return the input specs from Triton's metadata. The first dimension is the batch dimension if it is -1 in all inputs.
 
     Raises:
-        RecipeError: an input holds texts, which no feed of optkit does.
+        RecipeError: an input holds text, which feeds do not support.
     """
     from tritonclient.utils import triton_to_np_dtype
 
-    found = [(one["name"], one["datatype"], [int(size) for size in one["shape"]]) for one in described]
-    batched = all(shape[:1] == [-1] for _, _, shape in found)
+    tensors = [(one["name"], one["datatype"], [int(size) for size in one["shape"]]) for one in metadata]
+    batched = all(shape[:1] == [-1] for _, _, shape in tensors)
     specs = []
-    for name, datatype, shape in found:
+    for name, datatype, shape in tensors:
         dtype = np.dtype(triton_to_np_dtype(datatype) or object).name
         if dtype not in set(DType):
-            raise RecipeError(f"input {name!r}: is of type {datatype}; a load test sends numbers and booleans only")
+            raise RecipeError(f"input {name!r}: has type {datatype}; a load test sends numbers and booleans only")
         dims = [size if size > 0 else f"{name}_{axis}" for axis, size in enumerate(shape)]
         specs.append(TensorSpec(name=name, dtype=DType(dtype), shape=tuple([BATCH, *dims[1:]] if batched else dims)))
     return tuple(specs)
 
 
 def golden_of(repository: Path, model: str, version: str) -> Golden:
-    """Return the golden samples of one version of a model in a Triton repository; of the newest one where none is named.
+    """Return the golden samples of one version of a model in a Triton repository. An empty version means the newest version.
 
     Raises:
-        ArtifactError: there are none.
+        ArtifactError: there are no golden samples.
     """
     record = read_record(repository / model)
     found = record.golden if record else {}
@@ -59,7 +59,7 @@ def golden_of(repository: Path, model: str, version: str) -> Golden:
     if chosen not in found:
         raise ArtifactError(
             f"{repository}: holds no golden samples of model {model!r}{f' version {version}' if version else ''}; "
-            f"expected those that optkit package stores. Package the model again, or give --data."
+            f"expected the samples that optkit package stores. Package the model again, or give --data."
         )
     return read_golden(repository / model / found[chosen].file, found[chosen].tolerance)
 
@@ -72,16 +72,16 @@ def values_of(
     Args:
         specs: the inputs of the model.
         batch: samples in one request.
-        data: real data, as `file.py:function` or .npz files; goes before the golden samples.
-        golden: golden samples of the model; without either the values are random.
-        seed: of random values.
+        data: real data, as `file.py:function` or .npz files; takes precedence over `golden`.
+        golden: golden samples of the model. Without `data` and `golden` the values are random.
+        seed: for random values.
 
     Raises:
-        FeedError: the data does not fit the inputs, or random values cannot be made for them.
-        RecipeError: several samples in one request, for a model without a batch dimension.
+        FeedError: the data does not fit the inputs, or the size of a dimension for random values is unknown.
+        RecipeError: `batch` is above 1, and the model has no batch dimension.
     """
     if batch > 1 and batch_dim(specs) is None:
-        raise RecipeError(f"--batch {batch}: the model's inputs share no batch dimension; expected 1")
+        raise RecipeError(f"--batch {batch}: the model's inputs have no common batch dimension; expected 1")
     if data is not None:
         return Values(_cut(Feeds(absolute_data(data, Path()), specs), specs, batch), "real samples")
     if golden is not None:
@@ -89,15 +89,15 @@ def values_of(
     unknown = [repr(spec.name) for spec in specs if any(isinstance(dim, str) and dim != BATCH for dim in spec.shape)]
     if unknown:
         raise FeedError(
-            f"input {', '.join(unknown)}: a dimension besides the batch varies, and random values need its "
-            f"size. Give --data or --repository."
+            f"input {', '.join(unknown)}: has a dynamic dimension other than the batch; random values need a "
+            f"fixed size. Give --data or --repository."
         )
     feeds = [random_feed(specs, {BATCH: batch}, seed + i) for i in range(_FEEDS)]
     return Values(tuple(feeds), "seeded random", random=True)
 
 
 def _cut(feeds: Iterable[Feed], specs: Sequence[TensorSpec], batch: int) -> tuple[Feed, ...]:
-    """Cut feeds into requests of `batch` samples that start at different ones; whole where there is no batch dimension."""
+    """Cut feeds into requests of `batch` samples with different first samples. Without a batch dimension, keep the feeds as they are."""
     if batch_dim(specs) is None:
         return tuple(itertools.islice(feeds, _FEEDS))
     pool: dict[str, np.ndarray] = {}
@@ -120,4 +120,4 @@ def _cut(feeds: Iterable[Feed], specs: Sequence[TensorSpec], batch: int) -> tupl
 def _check_names(feed: Feed, specs: Sequence[TensorSpec]) -> None:
     names = {spec.name for spec in specs}
     if set(feed) != names:
-        raise FeedError(f"samples: have inputs {', '.join(sorted(feed))}; the model takes {', '.join(sorted(names))}")
+        raise FeedError(f"samples: have inputs {', '.join(sorted(feed))}; expected {', '.join(sorted(names))}")

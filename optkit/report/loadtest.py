@@ -1,4 +1,4 @@
-"""What a load test measured, as a table and lines for a person."""
+"""The record of a load test as a table and text."""
 
 from typing import TYPE_CHECKING
 
@@ -29,15 +29,15 @@ def loadtest_table(record: "LoadRecord") -> Table:
 
 
 def loadtest_text(record: "LoadRecord") -> str:
-    """Return what stands behind the table: batches, knees, how it was measured, notes and the advice."""
+    """Return the lines below the table: batches, knees, the load generator and its requests, and notes."""
     tool = "optkit's client" if record.tool == "asyncio" else record.tool
     lines = [f"batches at {point.load}: {_batches(point)}" for point in record.points if point.server]
     lines += [f"knee: {knee.load}, {knee.rule}" for knee in record.knees]
     lines.append(
-        f"requests: {record.settings.batch} of {record.data}, {record.request_bytes} bytes, by {tool} ({record.tool_reason})"
+        f"requests: batch {record.settings.batch}, data: {record.data}, {record.request_bytes} bytes, sent by {tool} ({record.tool_reason})"
     )
     if any(point.latency_from == "scheduled" for point in record.points):
-        lines.append(f"rates: {record.settings.arrivals} arrivals, latencies from the scheduled time")
+        lines.append(f"rates: {record.settings.arrivals} arrivals, latencies count from the scheduled time")
     busiest = max((point.client_cpu_share for point in record.points), default=0)
     lines.append(f"client: up to {busiest:.0%} of a core")
     lines += [f"note: {note}" for note in record.notes]
@@ -45,12 +45,12 @@ def loadtest_text(record: "LoadRecord") -> str:
 
 
 def advice_text(advice: "Advice") -> str:
-    """Return the verdict, its reasons, and the lines to paste."""
+    """Return the advice, its reasons, and the lines for a recipe and for config.pbtxt."""
     if advice.pays:
         size = advice.preferred_batch_size or "none"
         head = f"advice: preferred_batch_size {size}, max_queue_delay_microseconds {advice.max_queue_delay_us}"
     else:
-        head = "advice: batching does not pay here"
+        head = "advice: dynamic batching does not pay for this model"
     pasted = [f"  {line}" for line in (*advice.recipe.splitlines(), *advice.config.splitlines())]
     return "\n".join([head, *(f"  because {reason}" for reason in advice.reasons), *pasted])
 
@@ -58,6 +58,6 @@ def advice_text(advice: "Advice") -> str:
 def _batches(point: "LoadPoint") -> str:
     assert point.server
     formed = [
-        f"{batch.executions} of {batch.size} in {ms_text(batch.execution_ms)} ms" for batch in point.server.batches
+        f"{batch.executions} of batch {batch.size} ({ms_text(batch.execution_ms)} ms)" for batch in point.server.batches
     ]
     return ", ".join(formed) or "none"

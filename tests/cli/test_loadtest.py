@@ -30,7 +30,7 @@ def test_a_sweep_of_callers_and_rates(optkit):
         done = optkit("loadtest", f"http://127.0.0.1:{server.port}", "--concurrency", "1,2,4", "--rate", "20", *SHORT)
     assert done.code == 0, done.err
     assert "m at http://127.0.0.1" in done.out
-    for text in ("1 callers", "4 callers", "20/s", "knee: concurrency", "poisson arrivals", "of seeded random"):
+    for text in ("1 callers", "4 callers", "20/s", "knee: concurrency", "poisson arrivals", "data: seeded random"):
         assert text in done.out
     assert "note: the requests hold random values" in done.out
     assert "note: no advice: " in done.out  # one size of batch only
@@ -76,15 +76,15 @@ def test_a_server_that_dies_ends_the_sweep_with_what_was_measured(optkit):
     record = json.loads(done.out)
     assert done.code == 1
     assert len(record["points"]) == 1
-    assert record["stopped"] == "concurrency 8: the server stopped answering, and the sweep ended there"
+    assert record["stopped"] == "concurrency 8: the server stopped responding, so the sweep ended"
     assert record["points"][0]["failures"].keys() == {"status 500"}
 
 
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
-        (lambda _p, _n: b"no server of models\r\n\r\n", "is no Triton server that answers: the answer is no HTTP"),
-        (lambda _p, _n: None, "is no Triton server that answers: no answer within 2 s"),
+        (lambda _p, _n: b"no server of models\r\n\r\n", "no working Triton server: the response is not HTTP"),
+        (lambda _p, _n: None, "no working Triton server: no response within 2 s"),
     ],
     ids=["garbage", "hangs"],
 )
@@ -102,7 +102,7 @@ def test_a_dead_server(optkit, scheme):
         port = listener.getsockname()[1]
     done = optkit("loadtest", f"{scheme}://127.0.0.1:{port}", "--model", "m", "--limit-s", 5)
     assert done.code == 2
-    assert "model 'm': is no Triton server that answers" in done.err
+    assert "model 'm': no working Triton server" in done.err
     dead = optkit("loadtest", f"http://127.0.0.1:{port}/predictions/m", "--input", "x:float32[batch,2]", "--limit-s", 5)
     assert dead.code == 2
     assert "the first request: cannot connect: Connection refused" in dead.err
@@ -112,7 +112,7 @@ def test_by_grpc_a_server_that_hangs(optkit):
     with in_thread(lambda _p, _n: None) as server:
         done = optkit("loadtest", f"grpc://127.0.0.1:{server.port}", "--model", "m", "--limit-s", 2)
     assert done.code == 2
-    assert "is no Triton server that answers" in done.err
+    assert "no working Triton server" in done.err
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_by_grpc_a_server_that_hangs(optkit):
         (("--rate", "fast"), "--rate fast: expected numbers separated by commas"),
         (("--rate", "-1"), "--rate"),
         (("--rate", "nan"), "--rate"),
-        (("--rate", "1000", "--duration-s", "999"), "more than max_requests 200000"),
+        (("--rate", "1000", "--duration-s", "999"), "expected at most max_requests 200000"),
         (("--tool", "ab"), "--tool"),
         (("--duration-s", "1e9"), "--duration-s"),
         (("--body", "gone.json"), "--body gone.json: cannot be read"),
         (("--against", "gone.json"), "gone.json"),
         (("--token", "two\nlines"), "--token: holds characters that no key has"),
-        (("--version", "1/../2"), "is no Triton server that answers"),
+        (("--version", "1/../2"), "no working Triton server"),
     ],
 )
 def test_wrong_options(optkit, arguments, said):
@@ -147,7 +147,7 @@ def test_torchserve_gets_the_token_and_a_body_as_it_is(optkit, tmp_path, monkeyp
         assert set(server.paths) == {"/predictions/m"}  # nothing else is asked of it
     record = json.loads(done.out)
     assert (done.code, record["server"], record["points"][0]["server"]) == (0, "torchserve", None)
-    assert record["data"] == "a body as given"
+    assert record["data"] == "given request body"
     assert "k" not in record["notes"]
     assert "Bearer" not in done.out + done.err
 

@@ -115,9 +115,15 @@ def test_the_delay_follows_the_rate_of_arrivals():
 @pytest.mark.parametrize(
     ("arrivals", "reason"),
     [
-        (100, "at 100 samples/s (as given) lone executions keep up: batches form in bursts only"),  # 200/s alone
-        (500, "at 500 samples/s (as given) batches of 4 keep up, and they form while an execution is under way"),
-        (1000, "at 1,000 samples/s (as given) no size that formed keeps up in one instance: a queue fills the batches"),
+        (
+            100,
+            "at 100 samples/s (as given) executions without batching keep up: batches form only in bursts",
+        ),  # 200/s alone
+        (500, "at 500 samples/s (as given) batches of 4 keep up, and they form during executions"),
+        (
+            1000,
+            "at 1,000 samples/s (as given) one instance keeps up at none of the measured batch sizes: the queue fills the batches",
+        ),
     ],
 )
 def test_nobody_waits_where_no_limit_says_so(arrivals, reason):
@@ -132,16 +138,16 @@ def test_a_size_is_preferred_where_larger_batches_are_slower_again():
     """Beyond 8 an execution takes twice as long: 16 has 0.4 samples/ms, where 8 has 0.67, and 32 has 0.44."""
     found = advise(measured(lambda size: fixed_cost(size) * (1 if size <= 8 else 2)))
     assert (found.preferred_batch_size, found.max_queue_delay_us) == (8, 0)
-    assert found.reasons[-1] == "32 has 67% of the samples/s of 8"
+    assert found.reasons[-1] == "batch 32 has 67% of the samples/s of batch 8"
 
 
 def test_a_cost_that_grows_with_each_sample_is_refused():
     found = advise(measured(lambda size: 2.0 * size))
     assert (found.pays, found.preferred_batch_size, found.max_queue_delay_us) == (False, None, None)
     assert found.reasons[0] == (
-        "an execution takes 2 ms at 1 and 2 ms at 1: 500 and 500 samples/s of one instance, 1.00x"
+        "an execution takes 2 ms at batch 1 and 2 ms at batch 1: 500 and 500 samples/s per instance, 1.00x"
     )
-    assert found.reasons[-1] == "that is less than 1.1x: an execution costs what its samples cost"
+    assert found.reasons[-1] == "the gain is below 1.1x: execution time grows with the number of samples"
     assert TritonServing.model_validate(pasted(found)).batching is False
 
 
@@ -149,20 +155,20 @@ def test_a_server_that_gains_nothing_as_a_whole_is_refused():
     """The executions would gain, but something else, such as the network or the client, is the limit."""
     found = advise(measured(fixed_cost, as_a_whole=1.02))
     assert not found.pays
-    assert found.reasons[-1] == "that is less than 1.05x: something else limits it"
+    assert found.reasons[-1] == "the gain is below 1.05x: something else limits the throughput"
 
 
 def test_a_limit_that_leaves_no_batch_is_refused():
     found = advise(measured(fixed_cost), max_latency_ms=11)
     assert not found.pays
-    assert found.reasons[-1] == "two executions at 2 take 12 ms, and 11 ms are allowed"
+    assert found.reasons[-1] == "two executions at batch 2 take 12 ms; the latency limit is 11 ms"
 
 
 def test_arrivals_too_few_to_meet_are_refused():
     """At 20/s one comes in 50 ms; a lone execution of 5 ms and the wait of 20 that 60 ms leave are 25, in which half a sample comes."""
     found = advise(measured(fixed_cost), arrivals_per_s=20, max_latency_ms=60)
     assert not found.pays
-    assert found.reasons[-1] == "meanwhile 0.5 more samples arrive: requests would wait and mostly stay alone"
+    assert found.reasons[-1] == "only 0.5 more samples arrive in this time: most requests would wait without a batch"
 
 
 def test_requests_of_several_samples():
@@ -183,7 +189,7 @@ def test_sizes_that_formed_too_rarely_do_not_count():
     ]
     assert advise([record(points)], max_latency_ms=100).preferred_batch_size == 16
     with pytest.raises(
-        RecipeError, match=r"model 'm' formed no two sizes of batch often enough .* Raise --concurrency"
+        RecipeError, match=r"model 'm' formed fewer than two batch sizes often enough; .* Raise --concurrency"
     ):
         advise([record([point(1000, formed(fixed_cost, SIZES, executions=9), concurrency=16)])])
 
@@ -202,12 +208,15 @@ def test_the_times_of_a_size_are_weighed_by_its_executions():
 def test_without_a_test_without_batching_it_is_not_known_what_the_server_gains():
     found = advise(measured(fixed_cost)[:1])
     assert found.pays
-    assert "not known: what the server as a whole gains; compare with a test of it without batching" in found.reasons
+    assert (
+        "the throughput gain of the server is unknown: compare with a test without batching (--against)"
+        in found.reasons
+    )
 
 
 def test_what_cannot_be_compared_is_refused():
     batched, plain = measured(fixed_cost)
-    with pytest.raises(RecipeError, match="no Triton model with dynamic batching was measured"):
+    with pytest.raises(RecipeError, match="no record is a test of a Triton model with dynamic batching"):
         advise([plain])
     other = plain.model_copy(update={"tool": "perf-analyzer"})
     with pytest.raises(

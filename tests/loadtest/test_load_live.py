@@ -154,6 +154,6 @@ def test_torchserve(onnx, tmp_path):
     assert record.failures == ()
     jsonschema.validate(json.loads(record.to_json()), LoadRecord.json_schema())
     assert (record.server, record.tool, record.batching) == ("torchserve", "asyncio", None)
-    assert record.tool_reason in ("it is used for Triton only", "perf_analyzer is not here")
+    assert record.tool_reason in ("perf_analyzer supports Triton only", "perf_analyzer is not installed")
     assert all(point.answered > 0 and point.server is None for point in record.points)
     assert with_advice(record).advice is None

@@ -12,7 +12,7 @@ import pytest
 from optkit.errors import MissingDependency, RecipeError, RunnerError
 from optkit.loadtest import LoadSettings, Source, load_test, parse_target
 from optkit.loadtest.job import Job
-from optkit.loadtest.perf_analyzer import choose, tally_of
+from optkit.loadtest.perf_analyzer import choose, counters_of
 from optkit.loadtest.values import Values
 from tests.support.load_servers import in_thread, triton
 
@@ -73,7 +73,7 @@ def test_its_export_becomes_the_same_record(program):
         record = measured(server, batch=2, tool="perf-analyzer")
         calls = [json.loads(line) for line in said.read_text().splitlines()]
         port = server.port
-    assert (record.tool, record.tool_reason, record.failures) == ("perf-analyzer", "asked for", ())
+    assert (record.tool, record.tool_reason, record.failures) == ("perf-analyzer", "set by --tool", ())
     for call, point, callers in zip(calls, record.points, (1, 4), strict=True):
         assert (call["-m"], call["-u"], call["-i"], call["-b"]) == ("m", f"127.0.0.1:{port}", "http", "2")
         assert (call["-p"], call["-r"], call["--concurrency-range"]) == ("500", "3", f"{callers}:{callers}:1")
@@ -101,27 +101,30 @@ def test_auto_takes_it_where_it_can_count_what_is_asked(program, monkeypatch):
         return choose(Job(parse_target(url) if url else target, settings, (b"",), values, server_batches=True))
 
     assert chosen()[1].startswith("found at ")
-    assert chosen(tool="asyncio") == (None, "asked for")
-    assert chosen(rate=(5.0,)) == (None, "perf_analyzer counts latencies from the sending, not from the schedule")
+    assert chosen(tool="asyncio") == (None, "set by --tool")
+    assert chosen(rate=(5.0,)) == (
+        None,
+        "perf_analyzer measures latency from the time of sending, not from the scheduled time",
+    )
     assert chosen(rate=(5.0,), tool="perf-analyzer")[0] is not None
     assert chosen(elements=20_000) == (
         None,
-        "its export would repeat 20000 elements for each request, more than 16384",
+        "perf_analyzer would export 20000 elements for each request, more than 16384",
     )
-    with pytest.raises(RecipeError, match=r"--tool perf-analyzer: its export would repeat .* Use --tool asyncio"):
+    with pytest.raises(RecipeError, match=r"--tool perf-analyzer: perf_analyzer would export .* Use --tool asyncio"):
         chosen(elements=20_000, tool="perf-analyzer")
     torchserve = "http://127.0.0.1:1/predictions/m"
-    assert chosen(url=torchserve) == (None, "it is used for Triton only")
-    with pytest.raises(RecipeError, match="it is used for Triton only"):
+    assert chosen(url=torchserve) == (None, "perf_analyzer supports Triton only")
+    with pytest.raises(RecipeError, match="perf_analyzer supports Triton only"):
         chosen(url=torchserve, tool="perf-analyzer")
     monkeypatch.setenv("OPTKIT_PERF_ANALYZER", "/nowhere/perf_analyzer")
     with pytest.raises(MissingDependency, match="OPTKIT_PERF_ANALYZER=/nowhere/perf_analyzer: no such program"):
         chosen()
     monkeypatch.delenv("OPTKIT_PERF_ANALYZER")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert chosen() == (None, "perf_analyzer is not here")
+    assert chosen() == (None, "perf_analyzer is not installed")
     with pytest.raises(
-        MissingDependency, match=r"perf_analyzer is not on the PATH.* Use --tool asyncio, or install it"
+        MissingDependency, match=r"perf_analyzer is not on the PATH.* Use --tool asyncio, or install perf_analyzer"
     ):
         chosen(tool="perf-analyzer")
 
@@ -132,7 +135,7 @@ def test_rates_are_counted_from_the_sending_and_a_note_says_so(program):
         record = measured(server, concurrency=(), rate=(50.0,), tool="perf-analyzer")
     assert json.loads(said.read_text())["--request-rate-range"] == "50:50:1"
     assert record.points[0].latency_from == "sent"
-    assert any("perf_analyzer counts from the sending" in note for note in record.notes)
+    assert any("perf_analyzer measures latency from the time of sending" in note for note in record.notes)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +145,10 @@ def test_rates_are_counted_from_the_sending_and_a_note_says_so(program):
             "print('error: no such model'); sys.exit(99)",
             "perf_analyzer at concurrency 1: ended with code 99: error: no such model",
         ),
-        ("sys.exit(0)", "left no export that can be read"),
-        ("open(options['--profile-export-file'], 'w').write('{'); sys.exit(0)", "left no export that can be read"),
+        ("sys.exit(0)", "its export cannot be read"),
+        ("open(options['--profile-export-file'], 'w').write('{'); sys.exit(0)", "its export cannot be read"),
         ("open(options['--profile-export-file'], 'w').write('[]'); sys.exit(0)", "its export cannot be read"),
-        ("os.kill(os.getpid(), 11)", "ended with code -11: it said nothing"),
+        ("os.kill(os.getpid(), 11)", "ended with code -11: no output"),
     ],
     ids=["fails", "no export", "half an export", "another export", "crashes"],
 )
@@ -190,7 +193,7 @@ def test_requests_without_an_answer_are_failures():
     requests = [
         {"timestamp": i * 10**9, "response_timestamps": [i * 10**9 + 10**6] if i % 2 else []} for i in range(10)
     ]
-    tally = tally_of({"experiments": [{"requests": requests}]}, 2.0)
-    assert (tally.warmup, tally.sent, tally.failed, len(tally.latencies_s)) == (2, 8, 4, 4)
-    with pytest.raises(RunnerError, match=r"no request was answered. Raise --duration-s"):
-        tally_of({"experiments": [{"requests": []}]}, 0)
+    counters = counters_of({"experiments": [{"requests": requests}]}, 2.0)
+    assert (counters.warmup, counters.sent, counters.failed, len(counters.latencies_s)) == (2, 8, 4, 4)
+    with pytest.raises(RunnerError, match=r"no request got a response; expected at least one. Raise --duration-s"):
+        counters_of({"experiments": [{"requests": []}]}, 0)

@@ -11,8 +11,8 @@ from optkit.errors import ArtifactError, FeedError, RecipeError, RunnerError
 from optkit.loadtest import LoadSettings, Source, load_test, parse_target
 from optkit.loadtest.job import run
 from optkit.loadtest.payloads import no_outputs, torchserve, triton_grpc, triton_http
-from optkit.loadtest.prepare import prepared, probe
-from optkit.loadtest.triton_statistics import Snapshot
+from optkit.loadtest.prepare import prepare, probe
+from optkit.loadtest.triton_statistics import StatisticsSnapshot
 from optkit.loadtest.values import golden_of, specs_of, values_of
 from optkit.serving.golden import Golden
 from tests.support.load_servers import http_answer, in_thread, triton
@@ -42,19 +42,19 @@ def test_targets(url, model, expected):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("127.0.0.1:8000", "is no URL of a server"),
-        ("https://h:1", "is no URL of a server; expected http://host:port or grpc://host:port of Triton"),
-        ("http://h", "is no URL of a server"),
-        ("http://h:99999", "is no URL of a server"),
-        ("http://user@h:80", "is no URL of a server"),
-        ("http://h:80/v2/models", "the path '/v2/models' is that of no server"),
-        ("grpc://h:80/predictions/m", "is that of no server"),
+        ("127.0.0.1:8000", "is not the URL of a server"),
+        ("https://h:1", "is not the URL of a server; expected http://host:port or grpc://host:port for Triton"),
+        ("http://h", "is not the URL of a server"),
+        ("http://h:99999", "is not the URL of a server"),
+        ("http://user@h:80", "is not the URL of a server"),
+        ("http://h:80/v2/models", "the path '/v2/models' belongs to neither server"),
+        ("grpc://h:80/predictions/m", "belongs to neither server"),
     ],
 )
 def test_what_is_no_target(url, said):
     with pytest.raises(RecipeError, match=said):
         parse_target(url)
-    with pytest.raises(RecipeError, match="names the model already"):
+    with pytest.raises(RecipeError, match="already names the model"):
         parse_target("http://h:1/predictions/a", "a")
 
 
@@ -97,7 +97,7 @@ def test_inputs_as_tritons_metadata_has_them():
     assert [str(spec) for spec in specs_of([{"name": "x", "datatype": "FP32", "shape": [2, -1]}])] == [
         "x:float32[2,x_1]"
     ]
-    with pytest.raises(RecipeError, match="input 'text': is of type BYTES"):
+    with pytest.raises(RecipeError, match="input 'text': has type BYTES"):
         specs_of([{"name": "text", "datatype": "BYTES", "shape": [1]}])
 
 
@@ -122,14 +122,14 @@ def test_values_are_cut_from_samples_and_say_where_they_come_from(tmp_path):
 def test_values_that_cannot_be_made(tmp_path):
     varying = specs_of([{"name": "ids", "datatype": "INT64", "shape": [-1, -1]}])
     with pytest.raises(
-        FeedError, match=r"input 'ids': a dimension besides the batch varies.* Give --data or --repository"
+        FeedError, match=r"input 'ids': has a dynamic dimension other than the batch.* Give --data or --repository"
     ):
         values_of(varying, 1)
     fixed = (TensorSpec.parse("x:float32[2]"),)
-    with pytest.raises(RecipeError, match="--batch 2: the model's inputs share no batch dimension"):
+    with pytest.raises(RecipeError, match="--batch 2: the model's inputs have no common batch dimension"):
         values_of(fixed, 2)
     assert len(values_of(fixed, 1, golden=Golden({"x": np.zeros(2, np.float32)}, {}, None)).feeds) == 1
-    with pytest.raises(FeedError, match="samples: have inputs y; the model takes x"):
+    with pytest.raises(FeedError, match="samples: have inputs y; expected x"):
         values_of(SPECS, 1, golden=Golden({"y": np.zeros((1, 2))}, {}, None))
     with pytest.raises(ArtifactError, match="holds no golden samples of model 'm'"):
         golden_of(tmp_path, "m", "")
@@ -141,7 +141,7 @@ def target_of(server, scheme="http", model=None):
 
 def test_the_only_model_is_found_and_its_configuration_read():
     with in_thread(triton()) as server:
-        target, batching, job = prepared(target_of(server), settings(batch=2), Source())
+        target, batching, job = prepare(target_of(server), settings(batch=2), Source())
         run(probe(job))
     assert (target.model, batching.dynamic, batching.max_batch_size, batching.preferred_batch_sizes) == (
         "m",
@@ -151,7 +151,7 @@ def test_the_only_model_is_found_and_its_configuration_read():
     )
     assert (len(job.payloads), job.server_batches) == (16, True)
     with in_thread(triton(dynamic=False)) as server:
-        assert prepared(target_of(server, model="m"), settings(), Source())[1].dynamic is False
+        assert prepare(target_of(server, model="m"), settings(), Source())[1].dynamic is False
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_the_only_model_is_found_and_its_configuration_read():
             lambda _n, _good: http_answer(400, b'{"error": "bad input"}'),
             "model 'm': the first request: status 400: bad input",
         ),
-        (lambda _n, _good: None, "model 'm': the first request: no answer within 5 s"),
-        (lambda _n, _good: http_answer(body=b"{}"), "answered without any output; expected the model's"),
-        (lambda _n, _good: http_answer(body=b'{"outputs": [{"name": "y"}]}'), "answered without any output"),
-        (lambda _n, _good: http_answer(body=b"<html>"), "the first request: the answer cannot be read"),
-        (lambda _n, _good: b"garbage\r\n\r\n", "the first request: the answer is no HTTP"),
+        (lambda _n, _good: None, "model 'm': the first request: no response within 5 s"),
+        (lambda _n, _good: http_answer(body=b"{}"), "the response holds no outputs; expected the model's outputs"),
+        (lambda _n, _good: http_answer(body=b'{"outputs": [{"name": "y"}]}'), "the response holds no outputs"),
+        (lambda _n, _good: http_answer(body=b"<html>"), "the first request: the response cannot be read"),
+        (lambda _n, _good: b"garbage\r\n\r\n", "the first request: the response is not HTTP"),
     ],
     ids=["refused", "hangs", "no outputs", "empty outputs", "no JSON", "no HTTP"],
 )
@@ -180,15 +180,15 @@ def test_the_first_request_must_be_answered(infer, said):
         (lambda _p, _n: http_answer(404, b"not here"), r"127.0.0.1:\d+: model 'm': status 404: not here"),
         (
             lambda _p, _n: http_answer(body=b"hello"),
-            "is no Triton server that answers: the answer to models/m is no JSON",
+            "no working Triton server: the response to models/m is not JSON",
         ),
         (
             lambda _p, _n: http_answer(body=b"[1]"),
-            "is no Triton server that answers: the answer to models/m cannot be read",
+            "no working Triton server: the response to models/m cannot be read",
         ),
         (lambda _p, _n: http_answer(body=b'{"inputs": 3}'), "cannot be read"),
-        (lambda _p, _n: b"220 ftp\r\n\r\n", "is no Triton server that answers: the answer is no HTTP: b'220 ftp"),
-        (lambda _p, _n: None, "is no Triton server that answers: no answer within 0.5 s"),
+        (lambda _p, _n: b"220 ftp\r\n\r\n", "no working Triton server: the response is not HTTP"),
+        (lambda _p, _n: None, "no working Triton server: no response within 0.5 s"),
     ],
     ids=["not found", "no JSON", "a list", "wrong types", "no HTTP", "hangs"],
 )
@@ -206,22 +206,22 @@ def test_several_models_need_a_name():
     index = json.dumps([{"name": name, "state": "READY"} for name in "ab"]).encode()
     with (
         in_thread(lambda _p, _n: http_answer(body=index)) as server,
-        pytest.raises(RecipeError, match="has a, b; name one with --model"),
+        pytest.raises(RecipeError, match=r"serves a, b; expected exactly one model. Name one with --model"),
     ):
         load_test(target_of(server), settings(), Source())
 
 
 def test_torchserve_needs_to_be_told_the_inputs():
     target = parse_target("http://127.0.0.1:1/predictions/m")
-    with pytest.raises(RecipeError, match=r"TorchServe does not tell a model's inputs. Give --input"):
-        prepared(target, settings(), Source())
-    with pytest.raises(RecipeError, match="--batch 2: a request to optkit's handler for TorchServe is one sample"):
-        prepared(target, settings(batch=2), Source(inputs=SPECS))
-    _, batching, job = prepared(target, settings(), Source(inputs=SPECS))
+    with pytest.raises(RecipeError, match=r"TorchServe does not report the inputs of a model. Give --input"):
+        prepare(target, settings(), Source())
+    with pytest.raises(RecipeError, match="--batch 2: a request to optkit's TorchServe handler holds one sample"):
+        prepare(target, settings(batch=2), Source(inputs=SPECS))
+    _, batching, job = prepare(target, settings(), Source(inputs=SPECS))
     assert batching is None
     assert json.loads(job.payloads[0].partition(b"\r\n\r\n")[2])["x"] == job.values.feeds[0]["x"][0].tolist()
-    with pytest.raises(RecipeError, match="--body: is for TorchServe"):
-        prepared(parse_target("http://127.0.0.1:1"), settings(), Source(body=b"x"))
+    with pytest.raises(RecipeError, match="--body: works with TorchServe only"):
+        prepare(parse_target("http://127.0.0.1:1"), settings(), Source(body=b"x"))
 
 
 def test_an_answer_by_grpc_without_a_byte_is_none():
@@ -251,8 +251,8 @@ def stats(inferences, executions, sizes, queue_ns=0):
 
 
 def test_what_the_server_formed_between_two_looks():
-    before = Snapshot.of([stats(10, 5, {1: (4, 1_000_000), 4: (2, 3_000_000)}, queue_ns=5_000_000)])
-    after = Snapshot.of(
+    before = StatisticsSnapshot.of([stats(10, 5, {1: (4, 1_000_000), 4: (2, 3_000_000)}, queue_ns=5_000_000)])
+    after = StatisticsSnapshot.of(
         [stats(110, 35, {1: (4, 1_000_000), 2: (10, 2_000_000), 4: (22, 3_000_000)}, queue_ns=55_000_000)]
     )
     found = after.since(before, includes_warmup=False)
@@ -261,5 +261,5 @@ def test_what_the_server_formed_between_two_looks():
     assert [one.execution_ms for one in found.batches] == [pytest.approx(2.001), pytest.approx(3.001)]
     assert found.queue_ms == pytest.approx(0.5)
     assert before.since(before, includes_warmup=True) is None
-    both = Snapshot.of([stats(1, 1, {1: (1, 5)}), stats(2, 2, {1: (1, 7), 2: (1, 9)})])  # two versions
+    both = StatisticsSnapshot.of([stats(1, 1, {1: (1, 5)}), stats(2, 2, {1: (1, 7), 2: (1, 9)})])  # two versions
     assert (both.inferences, both.batches) == (3, {1: (2, 2012), 2: (1, 1009)})
