@@ -20,7 +20,7 @@ from optkit.errors import RecipeError
 from optkit.pipeline.compare import regression
 from optkit.progress import doing
 from optkit.record import Document, Record
-from optkit.serving.endpoints import Answer, Request, Variant, parse_variant
+from optkit.serving.endpoints import Answer, Endpoint, Request, parse_endpoint
 
 NAMES = ("a", "b")  # reference first
 
@@ -35,7 +35,7 @@ class VariantTimes(Record):
 
 
 class AbRecord(Document):
-    """Variant b against variant a."""
+    """Endpoint b compared with endpoint a."""
 
     schema_id: ClassVar[str] = "optkit/ab/1"
 
@@ -106,7 +106,7 @@ def ab(
     measured = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)
     gates = settings(Gates, max_regression=as_share("--max-regression", max_regression), same_answers=same_answers)
     tolerance = as_tolerance(atol, rtol) or TOLERANCES[Precision.FP32]
-    variants = parse_variant(a, token), parse_variant(b, token)
+    variants = parse_endpoint(a, token), parse_endpoint(b, token)
     with call(progress):
         return compare_variants(
             *variants,
@@ -119,8 +119,8 @@ def ab(
 
 
 def compare_variants(
-    a: Variant,
-    b: Variant,
+    a: Endpoint,
+    b: Endpoint,
     settings: BenchSettings,
     *,
     data: str | None,
@@ -179,12 +179,12 @@ def compare_answers(a: Answer, b: Answer, tolerance: Tolerance) -> list[OutputPa
     return found
 
 
-def _ask(variant: Variant, requests: Sequence[Request], limit_s: float) -> list[Answer]:
+def _ask(variant: Endpoint, requests: Sequence[Request], limit_s: float) -> list[Answer]:
     with variant.session(limit_s) as prepare:
         return [prepare(request)() for request in requests]
 
 
-def _turn(variant: Variant, request: Request, settings: BenchSettings, limit_s: float) -> Turn:
+def _turn(variant: Endpoint, request: Request, settings: BenchSettings, limit_s: float) -> Turn:
     """Connect anew, ask once, and time what follows."""
     began = time.perf_counter()
     with variant.session(limit_s) as prepare:
@@ -196,7 +196,7 @@ def _turn(variant: Variant, request: Request, settings: BenchSettings, limit_s: 
     return Turn(variant.kind, (connected - began) * 1000, (first - connected) * 1000, (block,))
 
 
-def _times(variant: Variant, turns: Sequence[Turn]) -> VariantTimes:
+def _times(variant: Endpoint, turns: Sequence[Turn]) -> VariantTimes:
     return VariantTimes(
         url=variant.url,
         connect_ms=float(np.median([turn.load_ms for turn in turns])),

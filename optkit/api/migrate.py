@@ -12,7 +12,7 @@ from optkit.data import Samples
 from optkit.runners import open_runner
 from optkit.serving import Packaged, package_triton
 from optkit.serving.migrate.archive import open_mar
-from optkit.serving.migrate.repository import Batching, package_handler, plain_model
+from optkit.serving.migrate.repository import TorchServeBatching, package_handler, plain_model
 
 
 def migrate(
@@ -44,14 +44,14 @@ def migrate(
     """
     with tempfile.TemporaryDirectory(prefix="optkit-mar-") as folder:
         mar = open_mar(Path(archive).absolute(), Path(folder))
-        asked = Batching.of(mar, together=batching)
+        asked = TorchServeBatching.of(mar, batching=batching)
         artifact = plain_model(mar, as_dims(dims), as_inputs(inputs))
         if artifact is None:
             return PackageRecord(packages=(package_handler(mar, Path(repository), asked, name, force=force),))
         return PackageRecord(packages=(_plain(artifact, Path(repository), asked, name or mar.name, force=force),))
 
 
-def _plain(artifact: Artifact, repository: Path, batching: Batching, name: str, *, force: bool) -> Packaged:
+def _plain(artifact: Artifact, repository: Path, batching: TorchServeBatching, name: str, *, force: bool) -> Packaged:
     settings = batching.serving(name)
     independence: BatchIndependence | None = None
     if settings.batches:

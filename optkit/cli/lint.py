@@ -11,8 +11,8 @@ from optkit.cli.output import Output
 from optkit.errors import RecipeError
 
 
-class Format(StrEnum):
-    """How findings are printed."""
+class LintFormat(StrEnum):
+    """The output format of findings."""
 
     TEXT = "text"
     GITHUB = "github"
@@ -21,18 +21,20 @@ class Format(StrEnum):
 def lint(
     repository: Annotated[Path | None, typer.Argument(help="A Triton model repository.", show_default=False)] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what is safe to mend; the old file stays as config.pbtxt.orig.")
+        bool, typer.Option("--fix", help="Make safe fixes; the old file stays as config.pbtxt.orig.")
     ] = False,
     server_gpus: Annotated[
-        int | None, typer.Option(min=0, help="How many GPUs the server has.", show_default="unknown")
+        int | None, typer.Option(min=0, help="Number of GPUs of the server.", show_default="unknown")
     ] = None,
-    layout: Annotated[Format, typer.Option("--format", help="github: annotations for a workflow.")] = Format.TEXT,
+    layout: Annotated[
+        LintFormat, typer.Option("--format", help="text, or github: annotations for a workflow.")
+    ] = LintFormat.TEXT,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules and exit.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Find what is wrong with a Triton model repository, without a server; exits with 1 where a server would fail.
+    """Find problems in a Triton model repository, without a server. Exit code 1: there are errors.
 
     Example: optkit lint model_repository
     """
@@ -45,9 +47,11 @@ def lint(
         out.answer(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
         return
     if repository is None:
-        raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
+        raise RecipeError(
+            "REPOSITORY: is missing; expected the folder of a Triton model repository. Give it, or use --rules."
+        )
     with out.working():
         record = run(repository, fix=fix, server_gpus=server_gpus)
-    shown = github_annotations(record) if layout is Format.GITHUB else lint_text(record, repository)
+    shown = github_annotations(record) if layout is LintFormat.GITHUB else lint_text(record, repository)
     out.answer(record, shown)
     raise typer.Exit(0 if record.passed else 1)

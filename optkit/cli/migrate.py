@@ -14,11 +14,11 @@ def migrate(
     archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
     output: options.Output,
     name: Annotated[
-        str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the archive")
+        str | None, typer.Option("--name", help="The model's name on the server.", show_default="name in the archive")
     ] = None,
     inputs: options.Inputs = None,
     dims: options.Dims = None,
-    batching: Annotated[bool, typer.Option(help="Let the server put requests together, where TorchServe did.")] = True,
+    batching: Annotated[bool, typer.Option(help="Let the server batch requests, if TorchServe did.")] = True,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -13,14 +13,18 @@ from optkit.errors import RecipeError
 if TYPE_CHECKING:
     from optkit.api.package import PackageRecord
 
-Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="The model's name on the server.", show_default="name of the file")
+]
 
 Version = Annotated[int, typer.Option(help="The version folder.")]
-Batching = Annotated[bool, typer.Option(help="Let the server put requests together.")]
-PreferredBatchSizes = Annotated[str | None, typer.Option(help="Preferred batch sizes, as 8,64.", show_default="none")]
-MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for others.")]
-MaxBatchSize = Annotated[int | None, typer.Option(help="The largest batch.", show_default="largest declared")]
-Warmup = Annotated[bool, typer.Option(help="Run a sample when the model is loaded.")]
+Batching = Annotated[bool, typer.Option(help="Let the server batch requests.")]
+PreferredBatchSizes = Annotated[
+    str | None, typer.Option(help="Preferred batch sizes, for example 8,64.", show_default="none")
+]
+MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for a batch.")]
+MaxBatchSize = Annotated[int | None, typer.Option(help="Largest batch size.", show_default="declared maximum")]
+Warmup = Annotated[bool, typer.Option(help="Run a sample while the model loads.")]
 Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
 
 
@@ -37,15 +41,17 @@ def triton(
     batching: Batching = True,
     preferred_batch_sizes: PreferredBatchSizes = None,
     max_queue_delay_us: MaxQueueDelayUs = 0,
-    instances: Annotated[int, typer.Option(help="Copies of the model on each device.")] = 1,
-    gpus: Annotated[str | None, typer.Option(help="GPUs to run on, as 0,1.", show_default="CPU")] = None,
-    keep_versions: Annotated[int, typer.Option(help="How many of the latest versions are served; 0 serves all.")] = 1,
+    instances: Annotated[int, typer.Option(help="Model instances on each device.")] = 1,
+    gpus: Annotated[str | None, typer.Option(help="GPUs to run on, for example 0,1.", show_default="CPU")] = None,
+    keep_versions: Annotated[int, typer.Option(help="Number of latest versions to serve; 0 serves all.")] = 1,
     max_batch_size: MaxBatchSize = None,
-    max_queue_size: Annotated[int | None, typer.Option(help="How many requests may wait.", show_default="any")] = None,
-    queue_timeout_us: Annotated[
-        int | None, typer.Option(help="How long a request may wait before it is refused.", show_default="any")
+    max_queue_size: Annotated[
+        int | None, typer.Option(help="Maximum number of waiting requests.", show_default="no limit")
     ] = None,
-    response_cache: Annotated[bool, typer.Option(help="Let the server answer equal requests from its cache.")] = False,
+    queue_timeout_us: Annotated[
+        int | None, typer.Option(help="How long a request may wait before it is refused.", show_default="no limit")
+    ] = None,
+    response_cache: Annotated[bool, typer.Option(help="Let the server cache responses.")] = False,
     warmup: Warmup = True,
     client: Client = True,
     dims: options.Dims = None,
@@ -55,7 +61,7 @@ def triton(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Write a Triton model repository; versions that are there already stay.
+    """Write a Triton model repository. Existing versions stay.
 
     Example: optkit package triton model.onnx -o model_repository --name digits
     """
@@ -90,31 +96,33 @@ def triton(
 def triton_python(
     function: Annotated[
         str,
-        typer.Argument(help="file.py:function that takes and gives a mapping of name to array.", show_default=False),
+        typer.Argument(help="file.py:function that takes and returns a mapping of name to array.", show_default=False),
     ],
     output: options.Output,
     inputs: options.Inputs = None,
     returns: Annotated[
         list[str] | None,
         typer.Option(
-            "--returns", help='One output as "name:dtype[dim,...]"; give it once for each.', show_default=False
+            "--returns", help='One output as "name:dtype[dim,...]"; repeat it for each output.', show_default=False
         ),
     ] = None,
     dims: options.Dims = None,
     data: options.Data = None,
     extra_files: Annotated[
         list[Path] | None,
-        typer.Option("--extra-file", help="A file that the function reads beside its code.", show_default=False),
+        typer.Option(
+            "--extra-file", help="A file that the function reads from the folder of its code.", show_default=False
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the function")
+        str | None, typer.Option("--name", help="The model's name on the server.", show_default="name of the function")
     ] = None,
     version: Version = 1,
     batching: Batching = True,
     max_batch_size: MaxBatchSize = None,
     preferred_batch_sizes: PreferredBatchSizes = None,
     max_queue_delay_us: MaxQueueDelayUs = 0,
-    instances: Annotated[int, typer.Option(help="Copies of the model.")] = 1,
+    instances: Annotated[int, typer.Option(help="Model instances.")] = 1,
     warmup: Warmup = True,
     client: Client = True,
     force: options.Force = False,
@@ -122,7 +130,7 @@ def triton_python(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Write a Python function as a model of a Triton repository, after proving that it keeps what is declared.
+    """Write a Python function as a model of a Triton repository, after a check that it fits its declaration.
 
     Example: optkit package triton-python steps.py:scale --input "pixels:uint8[batch,8,8]" --returns "image:float32[batch,1,8,8]"
     --dim batch=1:8:64 -o model_repository
@@ -159,7 +167,7 @@ def torchserve(
     model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
     output: options.Output,
     name: Name = None,
-    version: Annotated[str, typer.Option(help="The version of the model.")] = "1.0",
+    version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
     handler: Annotated[Path | None, typer.Option(help="Your own handler.", show_default="generated")] = None,
     extra_files: Annotated[
         list[Path] | None, typer.Option("--extra-file", help="A file to add.", show_default=False)
@@ -169,14 +177,16 @@ def torchserve(
         list[str] | None,
         typer.Option(
             "--image",
-            help="Requests are images: how one becomes the input, as resize=256, crop=224, mode=RGB, mean=[...], std=[...].",
+            help="Requests are images; the preprocessing, for example resize=256, crop=224, mode=RGB, mean=[...], std=[...].",
             show_default=False,
         ),
     ] = None,
-    class_names: Annotated[Path | None, typer.Option(help="A text file, one class a line.", show_default=False)] = None,
+    class_names: Annotated[
+        Path | None, typer.Option(help="A text file with one class per line.", show_default=False)
+    ] = None,
     workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-    batch_size: Annotated[int, typer.Option(help="How many requests are put together.")] = 1,
-    max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for others.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Maximum number of requests in a batch.")] = 1,
+    max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for a batch.")] = 100,
     client: Client = True,
     dims: options.Dims = None,
     data: options.Data = None,

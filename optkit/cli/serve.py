@@ -10,7 +10,7 @@ from optkit.cli import options
 from optkit.cli.output import Output
 
 Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
-LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a start or an answer may take.")]
+LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="Time limit for a start or an answer.")]
 
 
 def smoke(
@@ -24,21 +24,21 @@ def smoke(
         list[str] | None,
         typer.Option(
             "--url",
-            help="http://host:port, or grpc://host:port of Triton; may be repeated.",
+            help="http://host:port, or grpc://host:port for Triton; may be repeated.",
             show_default=False,
         ),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
+        typer.Option("--token", envvar="OPTKIT_TOKEN", help="TorchServe's inference key.", show_default=False),
     ] = None,
-    start: Annotated[bool, typer.Option("--start", help="Start a local server, ask it, and end it.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start a local server, test it, and stop it.")] = False,
     limit_s: LimitS = 60.0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Replay golden samples against a running server; exits with 1 when an answer differs.
+    """Send golden samples to a running server and compare the answers. Exit code 1: an answer differs.
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
@@ -53,7 +53,7 @@ def smoke(
 
 
 class Engine(StrEnum):
-    """What runs containers."""
+    """The container engine."""
 
     DOCKER = "docker"
     PODMAN = "podman"
@@ -61,10 +61,8 @@ class Engine(StrEnum):
 
 def serve(
     repository: Repository,
-    start: Annotated[
-        bool, typer.Option("--start", help="Start the server that is installed here, until Ctrl-C.")
-    ] = False,
-    engine: Annotated[Engine, typer.Option("--engine", help="What runs the container.")] = Engine.DOCKER,
+    start: Annotated[bool, typer.Option("--start", help="Start the local server until Ctrl-C.")] = False,
+    engine: Annotated[Engine, typer.Option("--engine", help="The container engine.")] = Engine.DOCKER,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of HTTP.")] = 8000,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of gRPC.")] = 8001,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the metrics.")] = 8002,
@@ -87,5 +85,5 @@ def serve(
         out.answer(ServeRecord(command=command), command)
         return
     with TritonServer(find_triton(), repository, limit_s=limit_s, ports=ports) as server:
-        out.hint(f"serving {repository} on http://{server.http} and grpc://{server.grpc}; Ctrl-C ends it")
+        out.hint(f"serving {repository} on http://{server.http} and grpc://{server.grpc}; Ctrl-C stops it")
         server.wait()

@@ -1,14 +1,14 @@
-"""What a smoke test found, as lines for a person."""
+"""The record of a smoke test as text."""
 
 from optkit.serving.smoke import Replay, SmokeRecord
 
 
 def smoke_text(record: SmokeRecord) -> str:
-    """Return one line for each version at each URL, and the sum."""
+    """Return one line for each version at each URL, and the totals."""
     lines = [_line(replay) for replay in record.replays]
     wrong = sum(replay.fault is not None for replay in record.replays)
     lines += record.notes
-    lines.append(f"{len(record.replays)} asked, {wrong} wrong")
+    lines.append(f"{len(record.replays)} tested, {wrong} failed")
     return "\n".join(lines)
 
 

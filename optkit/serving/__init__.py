@@ -1,4 +1,4 @@
-"""Packaging for a server: a Triton model repository, and a TorchServe archive with its configuration."""
+"""Packaging for a server: a Triton model repository, or a TorchServe archive with its configuration."""
 
 from optkit.serving.golden import Golden, make_golden
 from optkit.serving.package import Packaged

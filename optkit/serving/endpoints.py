@@ -1,4 +1,4 @@
-"""Models on running servers, as something that can be asked again and again: on Triton by HTTP and gRPC, on TorchServe by HTTP."""
+"""Models on running servers as endpoints for repeated requests: Triton over HTTP and gRPC, TorchServe over HTTP."""
 
 import abc
 import contextlib
@@ -18,9 +18,9 @@ from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.serving.clients.torchserve import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
-from optkit.serving.triton.client import Described, TritonClient
+from optkit.serving.triton.client import TensorMetadata, TritonClient
 
-MAX_REQUESTS = 32  # whose answers are compared; the first one is timed
+MAX_REQUESTS = 32  # the answers of all are compared; the first request is timed
 
 _TRITON = re.compile(
     r"(?P<server>(?:http|grpc)://[^/]+)(?:/v2)?/models/(?P<model>[^/]+)(?:/versions/(?P<version>\d+))?/?"
@@ -41,7 +41,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Body:
-    """One request to TorchServe, as it is sent."""
+    """The body of one request to TorchServe."""
 
     content: bytes
     content_type: str
@@ -52,42 +52,42 @@ Request = Feed | Body
 
 @dataclass(frozen=True)
 class Answer:
-    """The numbers of an answer by output, and the text of what are no numbers."""
+    """An answer: the numbers of each output, and everything else as text."""
 
     numbers: dict[str, np.ndarray]
     rest: str = ""
 
 
 Ask = Callable[[], Answer]
-Prepare = Callable[[Request], Ask]  # encodes a request once; what it returns sends it
+Prepare = Callable[[Request], Ask]  # encodes a request once and returns a function that sends it
 
 
 @dataclass(frozen=True)
-class Variant(abc.ABC):
-    """One model, or one version of it, on a running server."""
+class Endpoint(abc.ABC):
+    """One model, or one version of a model, on a running server."""
 
     kind: ClassVar[str]
-    url: str  # as it was given
+    url: str  # as the user gave it
     server: str
     model: str
-    version: str  # empty where the server decides
+    version: str  # empty: the server chooses
 
     @abc.abstractmethod
     def session(self, limit_s: float) -> contextlib.AbstractContextManager[Prepare]:
-        """Open a connection of its own; what is asked in it raises RunnerError where there is no answer within the limit."""
+        """Open a separate connection. A request in it raises RunnerError if there is no answer within the limit."""
 
     @abc.abstractmethod
     def requests(self, data: str | None, seed: int, limit_s: float) -> tuple[list[Request], str]:
-        """Return what to ask, and where the values come from, in a word.
+        """Return the requests, and the source of their values as text.
 
         Raises:
-            FeedError: the data cannot be read, does not fit, or is needed and not given.
-            RunnerError: the server does not say what the model takes.
+            FeedError: the data cannot be read, does not fit, or is missing.
+            RunnerError: the server does not report the inputs of the model.
         """
 
 
-class TritonVariant(Variant):
-    """On a Triton server."""
+class TritonEndpoint(Endpoint):
+    """A model on a Triton server."""
 
     kind: ClassVar[str] = "triton"
 
@@ -106,7 +106,7 @@ class TritonVariant(Variant):
             yield prepare
 
     def requests(self, data: str | None, seed: int, limit_s: float) -> tuple[list[Request], str]:
-        """Read the feeds, or draw one for what the server says that the model takes."""
+        """Read the feeds, or make a random feed for the inputs that the server reports."""
         with TritonClient(self.server, limit_s) as client:
             inputs = client.metadata(self.model, self.version)["inputs"]
         specs = [self._spec(tensor) for tensor in inputs]
@@ -118,11 +118,11 @@ class TritonVariant(Variant):
         feeds = Feeds(absolute_data(data, Path()), specs)
         return [feed for _, feed in zip(range(MAX_REQUESTS), feeds, strict=False)], "real samples"
 
-    def _spec(self, tensor: Described) -> TensorSpec:
+    def _spec(self, tensor: TensorMetadata) -> TensorSpec:
         name, dtype = tensor.name, _DTYPES.get(tensor.datatype)
         if dtype is None:
             raise FeedError(
-                f"{self.url}: input {name!r} is {tensor.datatype}; expected numbers, which alone can be compared"
+                f"{self.url}: input {name!r} is {tensor.datatype}; expected a numeric type. Other types cannot be compared."
             )
         shape = tuple(f"{name}_{i}" if dim < 0 else dim for i, dim in enumerate(tensor.shape))
         return TensorSpec(name=name, dtype=dtype, shape=shape)
@@ -131,15 +131,15 @@ class TritonVariant(Variant):
         free = [spec for spec in specs if any(isinstance(dim, str) for dim in spec.shape[1:])]
         if free:
             raise FeedError(
-                f"{self.url}: input {free[0].name!r} is {free[0].type_text}, whose sizes the server leaves open. "
-                f"Give --data, such as the sample.npz of its client."
+                f"{self.url}: input {free[0].name!r} is {free[0].type_text}; expected fixed sizes for random values. "
+                f"Give --data, for example the sample.npz of the model's client."
             )
         return random_feed(specs, {f"{spec.name}_0": 1 for spec in specs}, seed)
 
 
 @dataclass(frozen=True)
-class TorchServeVariant(Variant):
-    """On TorchServe."""
+class TorchServeEndpoint(Endpoint):
+    """A model on TorchServe."""
 
     kind: ClassVar[str] = "torchserve"
     token: str | None = field(default=None, repr=False)
@@ -166,11 +166,11 @@ class TorchServeVariant(Variant):
             yield prepare
 
     def requests(self, data: str | None, _seed: int, _limit_s: float) -> tuple[list[Request], str]:
-        """Read the bodies: one file, or every file of a folder."""
+        """Read the request bodies from one file or from all files of a folder."""
         if data is None:
             raise FeedError(
-                f"{self.url}: TorchServe does not say what a model takes. Give --data, a file with the body of a request "
-                f"or a folder of such, as the sample.json of its client."
+                f"{self.url}: TorchServe does not report the inputs of a model. Give --data: a file with a request body, for "
+                f"example the sample.json of the model's client, or a folder of such files."
             )
         path = Path(data)
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
@@ -178,32 +178,32 @@ class TorchServeVariant(Variant):
             bodies: list[Request] = [Body(file.read_bytes(), _content_type(file)) for file in files[:MAX_REQUESTS]]
         except OSError as e:
             raise FeedError(
-                f"{data}: cannot be read ({e.strerror or e}); expected files, each the body of a request"
+                f"{data}: cannot be read ({e.strerror or e}); expected a file with a request body, or a folder of such files"
             ) from e
         if not bodies:
-            raise FeedError(f"{data}: holds no file; expected at least one, the body of a request")
+            raise FeedError(f"{data}: holds no file; expected at least one file with a request body")
         return bodies, "given requests"
 
 
-def parse_variant(url: str, token: str | None = None) -> Variant:
+def parse_endpoint(url: str, token: str | None = None) -> Endpoint:
     """Read the URL of a model on a server.
 
     Raises:
-        RecipeError: it is of another form; says which there are.
+        RecipeError: the URL has another form.
     """
     triton, torchserve = _TRITON.fullmatch(url), _TORCHSERVE.fullmatch(url)
     if triton:
-        return TritonVariant(url, triton["server"], triton["model"], triton["version"] or "")
+        return TritonEndpoint(url, triton["server"], triton["model"], triton["version"] or "")
     if torchserve:
-        return TorchServeVariant(url, torchserve["server"], torchserve["model"], torchserve["version"] or "", token)
+        return TorchServeEndpoint(url, torchserve["server"], torchserve["model"], torchserve["version"] or "", token)
     raise RecipeError(
-        f"{url}: expected http://host:port/models/NAME or grpc://host:port/models/NAME for Triton, with /versions/N behind it "
-        f"for one version, or http://host:port/predictions/NAME for TorchServe, with /VERSION"
+        f"{url}: expected http://host:port/models/NAME or grpc://host:port/models/NAME for Triton, or "
+        f"http://host:port/predictions/NAME for TorchServe. To choose a version, add /versions/N (Triton) or /VERSION (TorchServe)."
     )
 
 
 def _golden(data: str) -> Feed | None:
-    """Return the inputs of a golden sample that packaging stored; None for other data."""
+    """Return the inputs of a golden sample from a package, or None for other data."""
     path = Path(data)
     if path.suffix != ".npz" or not path.is_file():
         return None
@@ -214,7 +214,9 @@ def _holds_golden(path: Path) -> bool:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return bool(archive.files) and all(name.startswith(("input/", "output/")) for name in archive.files)
-    except Exception:  # zipfile.BadZipFile and others share no base; whoever reads it as data tells what is wrong
+    except (
+        Exception
+    ):  # zipfile.BadZipFile and others have no common base class; reading the file as data reports the error
         return False
 
 
@@ -223,14 +225,14 @@ def _content_type(file: Path) -> str:
 
 
 def _split(arrays: Mapping[str, np.ndarray]) -> Answer:
-    """Return the arrays of an answer; texts, which Triton gives as bytes, are no numbers."""
+    """Separate the numeric arrays of an answer from its text, which Triton returns as bytes."""
     numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "fiub"}
     texts = {name: [str(part) for part in arrays[name].ravel()] for name in sorted(arrays.keys() - numbers.keys())}
     return Answer(numbers, json.dumps(texts) if texts else "")
 
 
 def _answer(content: Any) -> Answer:
-    """Split the JSON of an answer into its numbers, by output, and what is left of it without them."""
+    """Separate the numbers of a JSON answer, by output, from the rest."""
     outputs = content if isinstance(content, dict) else {"answer": content}
     numbers: dict[str, list[float]] = {str(name): [] for name in outputs}
     rest = {str(name): _without_numbers(value, numbers[str(name)]) for name, value in outputs.items()}
@@ -238,7 +240,7 @@ def _answer(content: Any) -> Answer:
 
 
 def _without_numbers(value: Any, numbers: list[float]) -> Any:
-    """Return the value with None for every number, which is added to `numbers`."""
+    """Append all numbers of the value to `numbers`, and return the value with None in their place."""
     if isinstance(value, dict):
         return {name: _without_numbers(value[name], numbers) for name in sorted(value)}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Golden samples: inputs and the answers that the artifact itself gave to them, kept beside what is packaged."""
+"""Golden samples: inputs and the outputs of the artifact for them, stored with a package."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
 from optkit.untrusted.paths import path_fault
 
-_ROWS = 4  # enough to tell rows apart, and small in a repository
+_ROWS = 4  # several different rows, and a small file
 _INPUT, _OUTPUT = "input/", "output/"
 
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """One feed and its answers by name, and how near another runtime must come to them."""
+    """One feed, its outputs by name, and the tolerance for another runtime."""
 
     inputs: Feed
     outputs: Feed
@@ -29,10 +29,10 @@ class Golden:
 
 
 def make_golden(artifact: Artifact, samples: Samples) -> Golden:
-    """Run the artifact on a sample of usual sizes, of a few rows.
+    """Run the artifact on a feed with the usual sizes and a few rows.
 
     Raises:
-        RunnerError: it cannot be run here.
+        RunnerError: the artifact cannot run on this machine.
         FeedError: the real data does not fit the inputs.
     """
     feed = samples.at(golden_sizes(artifact.inputs, artifact.dims))
@@ -42,7 +42,7 @@ def make_golden(artifact: Artifact, samples: Samples) -> Golden:
 
 
 def golden_sizes(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, int]:
-    """Return the usual size of every dimension, but a few rows."""
+    """Return the usual size of every dimension, with a small batch."""
     sizes = {name: r.opt for name, r in dims.items()}
     batch = batch_dim(inputs)
     if batch is not None and batch in sizes:
@@ -61,17 +61,17 @@ def write_golden(golden: Golden, path: Path) -> None:
 
 
 def read_golden(path: Path, tolerance: Tolerance) -> Golden:
-    """Read what `write_golden` wrote.
+    """Read a file that `write_golden` wrote.
 
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: the file is missing or damaged.
     """
     if fault := path_fault(path):
         raise ArtifactError(f"{path}: {fault}; expected golden samples. Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except Exception as e:  # zipfile.BadZipFile, zlib.error, OSError and ValueError share no base
+    except Exception as e:  # zipfile.BadZipFile, zlib.error, OSError and ValueError have no common base class
         raise ArtifactError(f"{path}: cannot be read as golden samples ({e}). Package the model again.") from e
     return Golden(
         {name.removeprefix(_INPUT): array for name, array in arrays.items() if name.startswith(_INPUT)},

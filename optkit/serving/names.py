@@ -1,4 +1,4 @@
-"""The name that a model has on a server."""
+"""The name of a model on a server."""
 
 import re
 
@@ -8,17 +8,17 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def name_fault(name: str) -> str | None:
-    """Return why a text cannot name a model on a server, where it is a folder or a file; None when it can."""
+    """Return why a text cannot be the name of a model on a server, or None. The server uses it as a folder or file name."""
     if _NAME.fullmatch(name):
         return None
-    return f"{name!r} cannot name a model; expected letters, digits, '_', '.' and '-', and neither '.' nor '-' first"
+    return f"{name!r} cannot be a model name; expected letters, digits, '_', '.' and '-', and not '.' or '-' first"
 
 
 def model_name(given: str | None, default: str) -> str:
     """Return the name of the model on the server.
 
     Raises:
-        StageError: the default, which comes from elsewhere, cannot be one.
+        StageError: it cannot be a model name.
     """
     fault = name_fault(given or default)
     if fault:

@@ -1,4 +1,4 @@
-"""What packaging returns, and what both targets check and write in the same way."""
+"""The result of packaging, and the checks and files that both servers have in common."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ _MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format
 
 
 class Packaged(Record):
-    """A model that is ready for a server.
+    """A packaged model.
 
-    `path` is the model's folder (Triton) or the archive (TorchServe), `files` what is inside, `command` starts the server.
+    `path` is the model's folder (Triton) or the archive (TorchServe), `files` are the files in it, and `command` starts the server.
     """
 
     target: str
@@ -32,18 +32,18 @@ class Packaged(Record):
 
 
 def check_packagable(artifact: Artifact, target: str) -> None:
-    """Check that the files are what they were when the artifact was made, and that its contract is complete.
+    """Check that the artifact's files are unchanged and that every named dimension has a range.
 
     Raises:
-        StageError: the format is not served, or a named dimension has no range.
+        StageError: the server does not support the format, or a named dimension has no range.
         ArtifactError: a file is missing or has changed.
     """
     taken = _MODEL_FILE.keys() - (set() if target == "Triton" else {Format.TENSORRT})
     if artifact.format not in taken:
         served = listed(sorted(taken))
         raise StageError(
-            f"{artifact.path.name}: is {artifact.format}; {target} gets {served}. "
-            f"Add an export-onnx or export-torchscript step, and package its artifact."
+            f"{artifact.path.name}: is {artifact.format}; expected {served} for {target}. "
+            f"Add an export-onnx or export-torchscript step and package its artifact."
         )
     if fault := path_fault(artifact.path):
         raise ArtifactError(f"{artifact.path}: {fault}; expected a part of the artifact. Make the artifact again.")
@@ -55,10 +55,10 @@ def check_packagable(artifact: Artifact, target: str) -> None:
 
 
 def model_files(artifact: Artifact) -> dict[str, Path]:
-    """Return name in the package -> file: the model under the name that servers expect, and its external data.
+    """Return name in the package -> file: the model under the server's standard name, and its external data.
 
     Raises:
-        ArtifactError: external data is not a regular file in the model's folder, or bears the model's new name.
+        ArtifactError: external data is not a regular file in the model's folder, or has the same name as the model.
     """
     found: dict[str, Path] = {}
     new_name = _MODEL_FILE[artifact.format]
@@ -72,17 +72,17 @@ def model_files(artifact: Artifact) -> dict[str, Path]:
     return found
 
 
-class Described(Protocol):
-    """What has a contract: an artifact, or a function."""
+class ModelContract(Protocol):
+    """Inputs, outputs and dimensions of an artifact or a function."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What it takes."""
+        """The inputs."""
         ...
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What it gives."""
+        """The outputs."""
         ...
 
     @property
@@ -91,11 +91,11 @@ class Described(Protocol):
         ...
 
 
-def shared_batch(model: Described) -> tuple[str | None, str | None]:
-    """Return the dimension along which requests can be put together, or None and the reason why there is none."""
+def shared_batch(model: ModelContract) -> tuple[str | None, str | None]:
+    """Return the batch dimension that requests can share and None, or None and the reason why there is no such dimension."""
     batch = batch_dim(model.inputs)
     if batch is None:
-        return None, "the inputs share no batch dimension"
+        return None, "the inputs have no common batch dimension"
     for spec in model.outputs:
         if spec.shape[:1] != (batch,):
             return None, f"output {spec.name!r} is {spec.type_text}, which does not start with {batch!r}"

@@ -1,4 +1,4 @@
-"""One artifact into a model repository or a model store, with its golden samples and its client."""
+"""Packaging of one artifact with its golden samples and its client."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +30,10 @@ def package(
     force: bool,
     others: Sequence[Artifact] = (),
 ) -> Packaged:
-    """Write one package into a model repository or model store.
+    """Write one package to a model repository or model store.
 
     Raises:
-        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+        OptkitError: the artifact cannot be packaged with these settings, or the package cannot be written. Nothing was changed.
     """
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None

@@ -1,4 +1,4 @@
-"""The entries under `serve:` in a recipe, which are the options of the packaging commands too."""
+"""The entries under `serve:` in a recipe. The packaging commands have the same options."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ Name = Annotated[str, AfterValidator(_checked_name)]
 
 def _specs(value: Any) -> Any:
     if not isinstance(value, Mapping):
-        raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
+        raise ValueError("expected pairs of name: dtype[dim,...], for example image: float32[batch,3,224,224]")
     return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
 
 
@@ -35,10 +35,11 @@ Specs = Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)]
 
 
 class TritonModelSettings(Record):
-    """What is said of any model of a Triton repository.
+    """The settings of every model in a Triton repository.
 
-    `max_batch_size` None takes the largest declared size of the batch dimension. Without preferred sizes and delay, Triton puts together
-    what comes while an execution is under way, and nobody waits (benchmarks/results/serving_load.md; `optkit loadtest` advises).
+    `max_batch_size` None means the largest declared size of the batch dimension. Without preferred batch sizes and queue delay, Triton
+    batches the requests that arrive during an execution, and no request waits longer (benchmarks/results/serving_load.md). `optkit
+    loadtest` gives advice.
     """
 
     name: Name | None = None
@@ -60,8 +61,8 @@ class TritonModelSettings(Record):
     def _no_sequences(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and "sequence_batching" in given:
             raise ValueError(
-                "sequence_batching: is not written by optkit: it routes the requests of one sequence to one copy that keeps "
-                "state between them, and an exported model keeps none. Carry the state as inputs and outputs of the model."
+                "sequence_batching: is not supported: it sends the requests of a sequence to one instance that keeps state between "
+                "requests; an exported model keeps no state. Make the state an input and an output of the model."
             )
         return given
 
@@ -70,7 +71,7 @@ class TritonModelSettings(Record):
         given = [key for key in ("queue", "priorities") if getattr(self, key)]
         if given and not self.batching:
             raise ValueError(
-                f"{given[0]}: given with batching: false; only Triton's dynamic batcher has a queue to rule"
+                f"{given[0]}: is set together with batching: false; only Triton's dynamic batcher has a queue. Remove one of them."
             )
         return self
 
@@ -78,7 +79,7 @@ class TritonModelSettings(Record):
     def _batching_fits_together(self) -> Self:
         if not self.batching and (self.preferred_batch_sizes or self.max_batch_size):
             given = "preferred_batch_sizes" if self.preferred_batch_sizes else "max_batch_size"
-            raise ValueError(f"{given}: given with batching: false, where it has no effect; leave one of them out")
+            raise ValueError(f"{given}: is set together with batching: false and has no effect. Remove one of them.")
         if self.max_batch_size:
             largest = max(self.preferred_batch_sizes, default=0)
             if largest > self.max_batch_size:
@@ -90,19 +91,19 @@ class TritonModelSettings(Record):
         specific = self.version_policy.specific
         if specific and self.version not in specific:
             raise ValueError(
-                f"version_policy.specific {list(specific)}: leaves out version {self.version}, which is being written; "
-                f"add it, or the server will not load it"
+                f"version_policy.specific: {list(specific)} does not contain version {self.version}, which is being written; "
+                f"the server would not load it. Add it."
             )
         return self
 
     @property
     def batches(self) -> bool:
-        """Whether the server is asked to put requests together."""
+        """Whether the server batches requests."""
         return self.batching
 
 
 class TritonServing(TritonModelSettings):
-    """An artifact in a Triton repository. `artifact` is the name of a step, or `fastest`: the fastest that passes every gate."""
+    """An artifact in a Triton repository. `artifact` is the name of a step, or `fastest`: the fastest artifact that passes every gate."""
 
     target: Literal["triton"] = "triton"
     artifact: str = "fastest"
@@ -112,30 +113,30 @@ class TritonServing(TritonModelSettings):
     def _accelerators_fit_their_instances(self) -> Self:
         names = [accelerator.name for accelerator in self.optimization.accelerators]
         if len(set(names)) < len(names):
-            raise ValueError(f"optimization.accelerators: {', '.join(names)}; name each once")
+            raise ValueError(f"optimization.accelerators: got {', '.join(names)}; expected each accelerator once")
         for accelerator in self.optimization.accelerators:
             if accelerator.kind != self.instances.kind:
                 raise ValueError(
-                    f"optimization.accelerators: {accelerator.name} runs on instances of kind {accelerator.kind}, and they "
-                    f"are of kind {self.instances.kind}; set instances.kind: {accelerator.kind}, or leave it out"
+                    f"optimization.accelerators: {accelerator.name} needs instances of kind {accelerator.kind}; instances.kind is "
+                    f"{self.instances.kind}. Set instances.kind: {accelerator.kind}, or remove the accelerator."
                 )
         return self
 
     @property
     def files_read(self) -> tuple[str, ...]:
-        """The user's files that go into the package besides the model."""
+        """The user's files in the package, without the model."""
         return ()
 
     def with_absolute_paths(self, _base: Path) -> Self:
-        """Return the settings as they are: they name no path."""
+        """Return the settings unchanged, because they contain no path."""
         return self
 
 
 class TritonPythonServing(TritonModelSettings):
-    """A Python function as a model of a Triton repository: it takes and gives input and output name -> array.
+    """A Python function as a model in a Triton repository. It takes input name -> array and returns output name -> array.
 
-    Its code is carried with all that it imports from its own folder, and `extra_files` lie beside it. Dimensions are those of the
-    recipe. `data` are real feeds of the function.
+    The package contains the code, everything that it imports from its own folder, and `extra_files`. The recipe declares the
+    dimensions. `data` names real feeds of the function.
     """
 
     target: Literal["triton-python"] = "triton-python"
@@ -147,14 +148,14 @@ class TritonPythonServing(TritonModelSettings):
 
     @property
     def files_read(self) -> tuple[str, ...]:
-        """The user's files that go into the package besides the code."""
+        """The user's files in the package, without the code."""
         return self.extra_files
 
     def with_absolute_paths(self, base: Path) -> Self:
-        """Return the settings with every path made absolute; a relative one starts at `base`.
+        """Return the settings with absolute paths; relative paths start at `base`.
 
         Raises:
-            ModelError: the target names no function.
+            ModelError: the target does not name a function.
         """
         return self.model_copy(
             update={
@@ -168,9 +169,9 @@ class TritonPythonServing(TritonModelSettings):
 class TorchServeServing(Record):
     """A model in a TorchServe archive.
 
-    `handler` is the path of the user's own handler; None takes the generated one. That reads JSON, or image files where `image` says
-    how an image becomes the model's input. With `class_names` it answers with the most probable classes; `class_scores` says whether
-    the model's output are logits, of which it takes the softmax, or probabilities already.
+    `handler` is the path of the user's own handler; None means the generated handler. The generated handler reads JSON or, if `image` is
+    set, image files; `image` is the preprocessing from an image to the model's input. With `class_names` the handler returns the most
+    probable classes. `class_scores` is the type of the model's output: logits, to which the handler applies softmax, or probabilities.
     """
 
     target: Literal["torchserve"] = "torchserve"
@@ -192,21 +193,21 @@ class TorchServeServing(Record):
     def _generated_handler_only(self) -> Self:
         for key in ("class_names", "image"):
             if self.handler and getattr(self, key) is not None:
-                raise ValueError(f"{key}: only the generated handler reads this, and handler names another one")
+                raise ValueError(f"{key}: works with the generated handler only; handler is set. Remove one of them.")
         return self
 
     @property
     def batches(self) -> bool:
-        """Whether the server is asked to put requests together."""
+        """Whether the server batches requests."""
         return self.batch_size > 1
 
     @property
     def files_read(self) -> tuple[str, ...]:
-        """The user's files that go into the package besides the model."""
+        """The user's files in the package, without the model."""
         return tuple(file for file in (self.handler, *self.extra_files, self.requirements) if file)
 
     def with_absolute_paths(self, base: Path) -> Self:
-        """Return the settings with every path made absolute; a relative one starts at `base`."""
+        """Return the settings with absolute paths; relative paths start at `base`."""
         return self.model_copy(
             update={
                 "handler": str((base / self.handler).absolute()) if self.handler else None,

@@ -1,4 +1,4 @@
-"""What a smoke test found: golden samples replayed against a running server, and its answers compared with the artifact's own."""
+"""The record of a smoke test, which sends golden samples to a running server and compares the answers with the artifact's outputs."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from optkit.record import Document, Record
 
 
 class Replay(Record):
-    """One version of a model, asked at one URL; `failure` says why there was no answer to compare."""
+    """The comparison for one version of a model at one URL. `failure` is the reason if there was no answer."""
 
     model: str
     version: str
@@ -17,7 +17,7 @@ class Replay(Record):
 
     @property
     def fault(self) -> str | None:
-        """Why it did not pass; None when it did. Nothing compared is no pass."""
+        """The reason why it failed, or None. Without any compared output it failed."""
         if self.failure:
             return self.failure
         found = next((f"output {o.output!r}: {o.failure}" for o in self.outputs if o.failure), None)
@@ -25,7 +25,7 @@ class Replay(Record):
 
 
 class SmokeRecord(Document):
-    """Every replay, and what could not be asked."""
+    """Every replay, and notes on models without golden samples."""
 
     schema_id: ClassVar[str] = "optkit/smoke/1"
 
@@ -34,5 +34,5 @@ class SmokeRecord(Document):
 
     @property
     def passed(self) -> bool:
-        """Whether everything that was asked was answered as by the artifact, and something was."""
+        """Whether there is at least one replay and all replays passed."""
         return bool(self.replays) and all(replay.fault is None for replay in self.replays)

@@ -1,4 +1,4 @@
-"""Files of a package are written aside and moved into place, all of them or none."""
+"""Atomic writing of a package: its files are written to a temporary folder and moved to their places, all or none."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from optkit.errors import OutputError
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Make `folder` if need be and give a temporary folder in it, on the same disk, that is gone after the block.
+    """Create `folder` if it does not exist, and yield a temporary folder in it, on the same disk. It is deleted after the block.
 
     Raises:
-        OutputError: it cannot be made or written.
+        OutputError: a folder cannot be created or written.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file; expected a folder to write to")
@@ -28,10 +28,10 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def move_in(moves: Iterable[tuple[Path, Path]], old: Path) -> None:
-    """Move staged files and folders to their places, in order and all of them or none; what stood there goes to the folder `old`.
+    """Move staged files and folders to their places, all or none. Existing files and folders move to the folder `old`.
 
     Raises:
-        OSError: one could not be moved; everything stands where it stood.
+        OSError: one could not be moved; all others were moved back.
     """
     with contextlib.ExitStack() as undo:
         for i, (staged, target) in enumerate(moves):

@@ -1,4 +1,4 @@
-"""The keys of a Triton entry under `serve:` beyond its batching: queues, priorities, instances, versions, accelerators."""
+"""Further keys of a Triton entry under `serve:`: queues, priorities, instances, versions and accelerators."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,7 @@ Amount = Annotated[int, Field(ge=0)]
 
 
 class Instances(Record):
-    """How many copies of the model run at once; with `kind: gpu`, on each of `gpus`, or on every GPU when none is named."""
+    """The number of model instances. With `kind: gpu` it applies to each GPU in `gpus`, or to all GPUs if `gpus` is empty."""
 
     count: Count = 1
     kind: Literal["cpu", "gpu"] = "cpu"
@@ -20,16 +20,18 @@ class Instances(Record):
     @model_validator(mode="after")
     def _gpus_need_their_kind(self) -> Self:
         if self.gpus and self.kind != "gpu":
-            raise ValueError(f"gpus {list(self.gpus)}: given with kind {self.kind!r}; set kind: gpu, or leave gpus out")
+            raise ValueError(
+                f"gpus: {list(self.gpus)} is set with kind {self.kind!r}; expected kind: gpu. Set it, or remove gpus."
+            )
         if len(set(self.gpus)) != len(self.gpus):
             raise ValueError(
-                f"gpus {list(self.gpus)}: one is named twice; name each once, and use count for more copies"
+                f"gpus: {list(self.gpus)} contains a GPU twice; expected each GPU once. Use count for more instances."
             )
         return self
 
 
 class VersionPolicy(Record):
-    """Which versions the server loads: the newest ones, all, or those named; exactly one is given."""
+    """The versions that the server loads: the newest, all, or specific ones. Exactly one of the three is set."""
 
     latest: Count | None = None
     all: bool = False
@@ -44,14 +46,14 @@ class VersionPolicy(Record):
         return self
 
     def loads(self, version: int, versions: set[int]) -> bool:
-        """Say whether the server would load `version` where these `versions` lie."""
+        """Return whether the server loads `version` if these `versions` exist."""
         if self.latest:
             return version in sorted(versions)[-self.latest :]
         return self.all or version in self.specific
 
 
 class QueuePolicy(Record):
-    """What becomes of requests that wait: `max_size` 0 has no limit, `timeout_us` 0 waits for ever."""
+    """The limits of the request queue. `max_size` 0 means no limit, and `timeout_us` 0 means no timeout."""
 
     timeout_action: Literal["reject", "delay"] = "reject"
     timeout_us: Amount = 0
@@ -60,7 +62,7 @@ class QueuePolicy(Record):
 
 
 class Priorities(Record):
-    """Levels of priority, 1 first; `default` is that of a request that names none, `queues` replace the queue of a level."""
+    """Priority levels; 1 is the highest. `default` applies to requests without a priority. `queues` sets the queue policy of a level."""
 
     levels: Count
     default: Count
@@ -70,24 +72,24 @@ class Priorities(Record):
     def _levels_exist(self) -> Self:
         beyond = [level for level in (self.default, *self.queues) if level > self.levels]
         if beyond:
-            raise ValueError(f"level {beyond[0]}: there are {self.levels}; use 1 to {self.levels}")
+            raise ValueError(f"level {beyond[0]}: does not exist; expected 1 to {self.levels}")
         return self
 
 
 class Accelerator(Record):
-    """An execution provider that the ONNX backend hands parts of the graph to, with its parameters."""
+    """An execution provider that runs parts of the graph for the ONNX backend, with its parameters."""
 
     name: Literal["tensorrt", "openvino"]
     parameters: dict[str, str] = Field(default_factory=dict)
 
     @property
     def kind(self) -> Literal["cpu", "gpu"]:
-        """On which instances it runs."""
+        """The kind of instances that it needs."""
         return "cpu" if self.name == "openvino" else "gpu"
 
 
 class Optimization(Record):
-    """What the backend does to run faster; CUDA graphs are read by the TensorRT backend alone."""
+    """Optimizations of the backend. Only the TensorRT backend reads `cuda_graphs`."""
 
     cuda_graphs: bool = False
     accelerators: tuple[Accelerator, ...] = ()

@@ -17,9 +17,9 @@ from optkit.artifact.findings import Stopped, Tolerance, Verdict
 from optkit.benchmark import BenchSettings
 from optkit.benchmark.timing import Block
 from optkit.errors import FeedError, RecipeError, RunnerError
-from optkit.serving.endpoints import Answer, Body, TorchServeVariant, TritonVariant, Variant, _answer, parse_variant
+from optkit.serving.endpoints import Answer, Body, Endpoint, TorchServeEndpoint, TritonEndpoint, _answer, parse_endpoint
 from optkit.serving.golden import Golden, write_golden
-from optkit.serving.triton.client import Described
+from optkit.serving.triton.client import TensorMetadata
 
 NEAR = Tolerance(atol=1e-3)
 STEADY = repeat(1.0)
@@ -28,7 +28,7 @@ ONE = {"x": np.ones((2, 3), np.float32)}
 
 
 @dataclass(frozen=True)
-class Scripted(Variant):
+class Scripted(Endpoint):
     """Answers by the script; its times come from the clock that the test puts in the place of the timing loop."""
 
     kind: ClassVar[str] = "scripted"
@@ -163,7 +163,7 @@ def test_a_server_that_dies_meanwhile_ends_it(compare):
 
 
 def test_servers_of_two_kinds_take_different_requests():
-    variants = parse_variant("http://h:1/models/m"), parse_variant("http://h:1/predictions/m")
+    variants = parse_endpoint("http://h:1/models/m"), parse_endpoint("http://h:1/predictions/m")
     with pytest.raises(
         RecipeError, match=r"is on triton and .* on torchserve; expected two that take the same requests"
     ):
@@ -173,15 +173,15 @@ def test_servers_of_two_kinds_take_different_requests():
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://h:8000/models/m", (TritonVariant, "http://h:8000", "m", "")),
-        ("http://h:8000/v2/models/m/versions/2", (TritonVariant, "http://h:8000", "m", "2")),
-        ("grpc://h:8001/models/my-model/versions/10/", (TritonVariant, "grpc://h:8001", "my-model", "10")),
-        ("http://h:8080/predictions/m", (TorchServeVariant, "http://h:8080", "m", "")),
-        ("https://h/predictions/m/1.0", (TorchServeVariant, "https://h", "m", "1.0")),
+        ("http://h:8000/models/m", (TritonEndpoint, "http://h:8000", "m", "")),
+        ("http://h:8000/v2/models/m/versions/2", (TritonEndpoint, "http://h:8000", "m", "2")),
+        ("grpc://h:8001/models/my-model/versions/10/", (TritonEndpoint, "grpc://h:8001", "my-model", "10")),
+        ("http://h:8080/predictions/m", (TorchServeEndpoint, "http://h:8080", "m", "")),
+        ("https://h/predictions/m/1.0", (TorchServeEndpoint, "https://h", "m", "1.0")),
     ],
 )
 def test_urls(url, expected):
-    found = parse_variant(url, "secret")
+    found = parse_endpoint(url, "secret")
     assert (type(found), found.server, found.model, found.version) == expected
     assert "secret" not in repr(found)
 
@@ -191,7 +191,7 @@ def test_urls(url, expected):
 )
 def test_urls_of_another_form(url):
     with pytest.raises(RecipeError, match="expected http://host:port/models/NAME"):
-        parse_variant(url)
+        parse_endpoint(url)
 
 
 def test_the_json_of_torchserve_is_numbers_and_what_is_none():
@@ -213,13 +213,13 @@ def test_the_json_of_torchserve_is_numbers_and_what_is_none():
 
 
 def test_the_bodies_of_torchserve(tmp_path):
-    variant = parse_variant("http://h:1/predictions/m")
+    variant = parse_endpoint("http://h:1/predictions/m")
     (tmp_path / "a.json").write_text("[1]")
     (tmp_path / "b.png").write_bytes(b"png")
     found, _ = variant.requests(str(tmp_path), 0, 1)
     assert found == [Body(b"[1]", "application/json"), Body(b"png", "image/png")]
     assert variant.requests(str(tmp_path / "a.json"), 0, 1)[0] == found[:1]
-    with pytest.raises(FeedError, match=r"TorchServe does not say what a model takes. Give --data"):
+    with pytest.raises(FeedError, match=r"TorchServe does not report the inputs of a model. Give --data"):
         variant.requests(None, 0, 1)
     with pytest.raises(FeedError, match="cannot be read"):
         variant.requests(str(tmp_path / "none"), 0, 1)
@@ -241,10 +241,10 @@ def described(monkeypatch):
 
             def __exit__(self, *_): ...
             def metadata(self, *_):
-                return {"inputs": [Described(*given) for given in inputs], "outputs": []}
+                return {"inputs": [TensorMetadata(*given) for given in inputs], "outputs": []}
 
         monkeypatch.setattr(endpoints, "TritonClient", Client)
-        return parse_variant("grpc://h:1/models/m")
+        return parse_endpoint("grpc://h:1/models/m")
 
     return describing
 
@@ -270,10 +270,10 @@ def test_what_triton_is_asked(described, tmp_path):
 
 def test_what_triton_cannot_be_asked(described):
     with pytest.raises(
-        FeedError, match=r"input 'x' is float32\[x_0,x_1\], whose sizes the server leaves open. Give --data"
+        FeedError, match=r"input 'x' is float32\[x_0,x_1\]; expected fixed sizes for random values. Give --data"
     ):
         described(("x", "FP32", [-1, -1])).requests(None, 0, 1)
-    with pytest.raises(FeedError, match="input 's' is BYTES; expected numbers"):
+    with pytest.raises(FeedError, match="input 's' is BYTES; expected a numeric type"):
         described(("s", "BYTES", [-1, 1])).requests(None, 0, 1)
 
 
@@ -296,7 +296,7 @@ def test_no_answer_within_the_limit_is_an_error(tmp_path, nobody, speaks, protoc
     address = {"dead": lambda: nobody, "hangs": lambda: speaks(None), "garbage": lambda: speaks(b"what?\r\n\r\n")}[
         server
     ]()
-    variant = parse_variant(URLS[protocol].format(address))
+    variant = parse_endpoint(URLS[protocol].format(address))
     (tmp_path / "body.json").write_text("[1]")
     data = str(tmp_path / "body.json") if protocol == "torchserve" else None
     began = time.monotonic()
@@ -308,6 +308,6 @@ def test_no_answer_within_the_limit_is_an_error(tmp_path, nobody, speaks, protoc
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"inputs": 1, "outputs": 2}', b"<html>"])
 def test_metadata_that_is_garbage(speaks, answer):
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
-    variant = parse_variant(f"http://{speaks(head + answer)}/models/m")
+    variant = parse_endpoint(f"http://{speaks(head + answer)}/models/m")
     with pytest.raises(RunnerError):
         compare_variants(variant, variant, BenchSettings(), data=None, tolerance=NEAR, gates=Gates(), limit_s=2)

@@ -20,7 +20,7 @@ def repository(tmp_path):
 
 def test_a_good_repository_exits_with_0(cli, repository):
     done = cli("lint", repository.folder)
-    assert (done.code, done.out, done.err) == (0, "7 models: nothing found\n", "")
+    assert (done.code, done.out, done.err) == (0, "7 models: no findings\n", "")
 
 
 def test_an_error_exits_with_1_and_names_rule_place_and_remedy(cli, repository):
@@ -30,12 +30,12 @@ def test_an_error_exits_with_1_and_names_rule_place_and_remedy(cli, repository):
     assert done.code == 1
     assert done.out == (
         f"{place}: error T205: preferred_batch_size [16] with max_batch_size 8\n"
-        "  Keep sizes from 1 to max_batch_size. (--fix does it)\n"
+        "  Use sizes from 1 to max_batch_size. (--fix fixes it)\n"
         "7 models: 1 error, 0 warnings\n"
     )
-    mended = cli("lint", repository.folder, "--fix")
-    assert mended.code == 0
-    assert f"{place}: fixed T205" in mended.out
+    fixed = cli("lint", repository.folder, "--fix")
+    assert fixed.code == 0
+    assert f"{place}: fixed T205" in fixed.out
 
 
 def test_a_warning_exits_with_0(cli, repository):
@@ -69,7 +69,7 @@ def test_github_annotations(cli, repository, monkeypatch):
     done = cli("lint", "models", "--format", "github")
     assert done.out == (
         "::error file=models/classifier/config.pbtxt,line=23,title=T205::"
-        "preferred_batch_size [16] with max_batch_size 8. Keep sizes from 1 to max_batch_size.\n"
+        "preferred_batch_size [16] with max_batch_size 8. Use sizes from 1 to max_batch_size.\n"
     )
 
 
@@ -98,7 +98,7 @@ def test_gpus_of_the_server(cli, repository):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules"),
+        ([], "REPOSITORY: is missing; expected the folder of a Triton model repository. Give it, or use --rules"),
         (["gone"], "gone: no such folder; expected a Triton model repository"),
         (["x", "--format", "xml"], "xml"),
     ],

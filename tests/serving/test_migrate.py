@@ -120,7 +120,7 @@ def test_a_contract_that_optkit_did_not_write_is_refused(tmp_path, damage):
     members = external_archive("weights.bin")
     members["contract.json"] = json.dumps(json.loads(members["contract.json"]) | damage)
     entry = {"serializedFile": "model.onnx", "handler": "optkit_handler.py"}
-    with pytest.raises(ArtifactError, match=r"contract\.json is not as optkit writes it \("):
+    with pytest.raises(ArtifactError, match=r"contract\.json cannot be read \("):
         migrate(archives.write(tmp_path / "m.mar", entry, members), tmp_path / "repository")
 
 
@@ -136,7 +136,7 @@ def test_an_archive_that_is_a_fifo_is_refused(tmp_path):
 def test_the_base_handler_over_torchscript_needs_to_be_told_the_inputs(torchscript, tmp_path):
     members = {"model.pt": torchscript.path.read_bytes()}
     archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.pt", "handler": "base_handler"}, members)
-    with pytest.raises(StageError, match=r"neither says what its inputs are\. Add --input"):
+    with pytest.raises(StageError, match=r"neither states the model's inputs; expected input specs\. Add --input"):
         migrate(archive, tmp_path / "repository")
     inputs = [TensorSpec.parse("image:float32[batch,2,3]")]
     dims = {"batch": DimRange(min=1, opt=4, max=16)}
@@ -160,16 +160,20 @@ def test_config_properties_beside_the_archive_are_read_and_those_inside_win(made
 def test_what_could_not_be_carried_over_is_said(made, tmp_path):
     [own] = migrate(made["own"].path, tmp_path / "repository").packages
     [base] = migrate(made["base"].path, tmp_path / "repository").packages
-    assert any("requirements.txt is in the model's folder; Triton installs nothing" in note for note in own.notes)
+    assert any(
+        "requirements.txt is in the model's folder; Triton does not install packages" in note for note in own.notes
+    )
     assert not any("torchserve's Python package" in note for note in own.notes)
     assert any("torchserve's Python package" in note for note in base.notes)
-    assert any("not carried over: response headers" in note for note in own.notes)
+    assert any("not available in Triton: response headers" in note for note in own.notes)
 
 
 def test_a_model_that_is_there_already_is_kept(made, tmp_path):
     migrate(made["own"].path, tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OutputError, match=r"is there already\. Set another --name, or use --force"):
+    with pytest.raises(
+        OutputError, match=r"exists already; expected no such model\. Set another --name, or use --force"
+    ):
         migrate(made["own"].path, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
     migrate(made["own"].path, tmp_path, force=True)
@@ -199,7 +203,7 @@ MANIFEST = json.dumps({"model": {"modelName": "m", "handler": "h.py", "serialize
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../evil.py": "x"}, r"holds '\.\./evil\.py', which leads out of its folder by '\.\.'; .* Nothing was unpacked"),
+        ({"../evil.py": "x"}, r"holds '\.\./evil\.py', which leads out of its folder by '\.\.'; .* No file was unpacked"),
         ({"/etc/evil": "x"}, "which is an absolute path"),
         ({"a/../../evil": "x"}, "which leads out of its folder"),
         ({"..\\evil": "x"}, "which is a path of Windows"),
@@ -207,15 +211,15 @@ MANIFEST = json.dumps({"model": {"modelName": "m", "handler": "h.py", "serialize
         ({"folder/C:evil": "x"}, "which is a path of Windows"),
         ({"evil\x1b.py": "x"}, r"'evil\\x1b\.py', which holds a control character"),
         ({"x" * 300: "x"}, r"characters\), which is too long"),
-        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "..").replace("h.py", "base_handler")}, r"serializedFile '\.\.', which"),
-        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "x" * 300).replace("h.py", "base_handler")}, r"characters\), which the"),
-        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "a\\u0000b").replace("h.py", "base_handler")}, r"'a\\x00b', which the"),
-        ({link("model.pt"): "/etc/passwd"}, r"the link 'model\.pt'; expected files alone"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "..").replace("h.py", "base_handler")}, r"serializedFile names '\.\.'; expected"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "x" * 300).replace("h.py", "base_handler")}, r"characters\); expected a file of the archive"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "a\\u0000b").replace("h.py", "base_handler")}, r"'a\\x00b'; expected a file of the archive"),
+        ({link("model.pt"): "/etc/passwd"}, r"the link 'model\.pt'; expected only files"),
         ({"model.pt": "x"}, "has no MAR-INF/MANIFEST.json"),
-        ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json is no JSON"),
-        ({"MAR-INF/MANIFEST.json": "[]"}, r"does not say model\.modelName"),
-        ({"MAR-INF/MANIFEST.json": '{"model": {"modelName": "m"}}'}, r"does not say model\.modelName and model\.handler"),
-        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("h.py", "base_handler")}, "which the archive lacks"),
+        ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json is not JSON"),
+        ({"MAR-INF/MANIFEST.json": "[]"}, r"lacks model\.modelName"),
+        ({"MAR-INF/MANIFEST.json": '{"model": {"modelName": "m"}}'}, r"lacks model\.modelName or model\.handler"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("h.py", "base_handler")}, "expected a file of the archive"),
     ],
 )  # fmt: skip
 def test_an_archive_that_cannot_be_trusted_or_used_is_refused(tmp_path, members, message):
@@ -249,7 +253,9 @@ def test_what_is_no_archive_is_refused(tmp_path, content, message):
 def test_a_setting_that_makes_no_sense_is_refused(tmp_path):
     members = {"h.py": "", "model-config.yaml": "batchSize: none"}
     archive = archives.write(tmp_path / "m.mar", {"handler": "h.py", "configFile": "model-config.yaml"}, members)
-    with pytest.raises(ArtifactError, match="batchSize is 'none'; expected a whole number from 1 on"):
+    with pytest.raises(
+        ArtifactError, match=r"model-config.yaml: batchSize is 'none'; expected an integer of at least 1"
+    ):
         migrate(archive, tmp_path / "repository")
 
 

@@ -26,14 +26,14 @@ def test_the_defaults_serve_the_fastest_artifact_in_batches_with_its_newest_vers
 def test_a_name_that_is_no_folder_name_is_refused(name):
     with pytest.raises(ValidationError) as error:
         TritonServing(name=name)
-    assert f"name: {name!r} cannot name a model; expected letters" in refused(error)
+    assert f"name: {name!r} cannot be a model name; expected letters" in refused(error)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"gpus": (0,)}, "gpus [0]: given with kind 'cpu'; set kind: gpu"),
-        ({"kind": "gpu", "gpus": (1, 1)}, "gpus [1, 1]: one is named twice"),
+        ({"gpus": (0,)}, "gpus: [0] is set with kind 'cpu'; expected kind: gpu"),
+        ({"kind": "gpu", "gpus": (1, 1)}, "gpus: [1, 1] contains a GPU twice"),
         ({"count": 0}, "greater than or equal to 1"),
         ({"kind": "gpu", "gpus": (-1,)}, "greater than or equal to 0"),
     ],
@@ -58,10 +58,13 @@ def test_a_version_policy_says_exactly_one_thing(fields, found):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"batching": False, "max_batch_size": 4}, "max_batch_size: given with batching: false"),
-        ({"batching": False, "preferred_batch_sizes": (4,)}, "preferred_batch_sizes: given with batching: false"),
+        ({"batching": False, "max_batch_size": 4}, "max_batch_size: is set together with batching: false"),
+        (
+            {"batching": False, "preferred_batch_sizes": (4,)},
+            "preferred_batch_sizes: is set together with batching: false",
+        ),
         ({"preferred_batch_sizes": (4, 9), "max_batch_size": 8}, "9 is above max_batch_size 8"),
-        ({"version": 3, "version_policy": {"specific": [1, 2]}}, "specific [1, 2]: leaves out version 3"),
+        ({"version": 3, "version_policy": {"specific": [1, 2]}}, "specific: [1, 2] does not contain version 3"),
         ({"version": 0}, "greater than or equal to 1"),
         ({"max_queue_delay_us": -1}, "greater than or equal to 0"),
         ({"colour": "red"}, "colour"),
@@ -76,7 +79,7 @@ def test_triton_settings_that_contradict_themselves_are_refused(fields, message)
 def test_class_names_are_refused_for_a_handler_of_the_user():
     with pytest.raises(ValidationError) as error:
         TorchServeServing(handler="mine.py", class_names=("a",))
-    assert "class_names: only the generated handler reads this" in refused(error)
+    assert "class_names: works with the generated handler only" in refused(error)
 
 
 def test_paths_of_a_recipe_start_at_its_folder(tmp_path):

@@ -89,6 +89,6 @@ def test_a_file_in_the_way(write, tmp_path):
 
 def test_a_file_where_the_model_goes(onnx, tmp_path):
     Path(tmp_path / "m").write_text("mine")
-    with pytest.raises(OutputError, match="m: is a file; expected a place for the folder of a model"):
+    with pytest.raises(OutputError, match="m: is a file; expected a folder or nothing"):
         package_triton(onnx, tmp_path, TritonServing(), name="m", independence=PROVEN, sample=None, force=True)
     assert files_below(tmp_path) == {"m"}

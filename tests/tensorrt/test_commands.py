@@ -71,7 +71,7 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
 
     packaged = optkit("package", "triton", plan, "-o", tmp_path / "repository")
     assert packaged.code == 2
-    assert "is an engine of TensorRT-RTX, and Triton's backend loads those of TensorRT" in packaged.err
+    assert "is an engine of TensorRT-RTX; Triton's backend loads only engines of TensorRT" in packaged.err
     assert not (tmp_path / "repository").exists() or not files_below(tmp_path / "repository")
 
 

@@ -1,4 +1,4 @@
-"""The folder of a generated client: beside the repository or model store, because a server takes every folder in those for a model."""
+"""The folder of a generated client. It lies beside the repository or model store, because servers load every folder inside as a model."""
 
 import hashlib
 import os
@@ -15,11 +15,14 @@ from optkit.untrusted.paths import FileName, file_fault
 
 FILE = "optkit.json"
 _CODE = ("triton", "torchserve", "router", "source", "samples")
-_WRITERS = ("optkit.serving.triton", "optkit.serving.torchserve")  # whose client_source.py says what a client holds
+_WRITERS = (
+    "optkit.serving.triton",
+    "optkit.serving.torchserve",
+)  # their client_source.py generates the class of a model
 
 
 class ClientRecord(Document):
-    """What optkit wrote to a client's folder: name of the file -> its hash."""
+    """The files that optkit wrote to a client's folder: name -> hash."""
 
     schema_id: ClassVar[str] = "optkit/client/1"
 
@@ -28,7 +31,7 @@ class ClientRecord(Document):
 
 
 def client_folder(package: Path, model: str) -> Path:
-    """Return where the client of a model lies: `REPOSITORY_clients/MODEL`, a name that Python can import.
+    """Return the folder for the client of a model: `REPOSITORY_clients/MODEL`, where MODEL is a valid Python name.
 
     Args:
         package: the model repository or model store.
@@ -39,25 +42,25 @@ def client_folder(package: Path, model: str) -> Path:
 
 
 def check_writable(package: Path, model: str) -> None:
-    """Make the folder of a client if need be, before the package is written.
+    """Create the folder of a client, so that a failure shows before the package is written.
 
     Raises:
-        OutputError: that cannot be done.
+        OutputError: the folder cannot be created.
     """
     if not _takes_files(package):
-        return  # the package cannot be written either: its own error comes next
+        return  # writing the package fails too and reports the error
     folder = client_folder(package, model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise OutputError(
             f"{folder}: the client cannot be written ({e.strerror or e}). "
-            f"Use --no-client, or client: false in the serve entry, to leave it out."
+            f"To package without a client, use --no-client, or client: false in the serve entry."
         ) from e
 
 
 def _takes_files(package: Path) -> bool:
-    """Say whether a file can be made in a folder, or in the nearest one above where it is still to be made."""
+    """Return whether a file can be created in a folder or, if the folder does not exist, in its nearest parent."""
     nearest = next((path for path in (package, *package.absolute().parents) if path.exists()), package)
     try:
         with tempfile.TemporaryFile(dir=nearest):
@@ -70,7 +73,7 @@ def write_package(package: Path, described: ModelClass, sample: Mapping[str, byt
     """Write the client of a model beside its repository or model store.
 
     Returns:
-        the folder, None where no client of the model is there, and why nothing was written.
+        The folder, or None if it holds no client of this model; and the reason if nothing was written.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -88,22 +91,22 @@ def write_package(package: Path, described: ModelClass, sample: Mapping[str, byt
 
 
 def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | None:
-    """Write a client, unless what lies there is another's: a file that a person edited, or that optkit did not write.
+    """Write a client, unless the folder holds a file that a person edited or that optkit did not write.
 
     Returns:
-        why nothing was written; None where the client is there as it is to be.
+        The reason why nothing was written, or None.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     before = _record(folder)
     if before is not None and before.model != model:
-        return f"no client was written: {folder} is that of the model {before.model!r}"
+        return f"no client was written: {folder} holds the client of the model {before.model!r}"
     known = before.files if before is not None else {}
     own = [name for name, content in files.items() if _is_anothers(folder, name, known.get(name), content)]
     if own:
         names = ", ".join(own)
-        return f"the client in {folder} was left as it is, because {names} is not as optkit wrote it; move it away for a new one"
+        return f"no client was written: {names} in {folder} was edited or is not from optkit. To get a new client, move the folder away"
     for name in known.keys() - files.keys():
         if _hash(folder, name) == known[name]:
             (folder / name).unlink()
@@ -116,7 +119,7 @@ def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | 
 
 
 def _record(folder: Path) -> ClientRecord | None:
-    """Read the record; one that cannot be read counts as none, and what lies there as another's."""
+    """Read the record, or return None if there is none or it cannot be read."""
     try:
         return ClientRecord.read(folder / FILE) if (folder / FILE).is_file() else None
     except ArtifactError:
@@ -124,7 +127,7 @@ def _record(folder: Path) -> ClientRecord | None:
 
 
 def _is_anothers(folder: Path, name: str, known: str | None, content: bytes) -> bool:
-    """Say whether something lies where a file is to go that optkit did not write: a link or a FIFO is no file of optkit's."""
+    """Return whether the path exists and optkit did not write it. optkit does not write links or FIFOs."""
     found = _hash(folder, name)
     if found is None:
         return os.path.lexists(folder / name)
@@ -132,11 +135,11 @@ def _is_anothers(folder: Path, name: str, known: str | None, content: bytes) -> 
 
 
 def _hash(folder: Path, name: str) -> str | None:
-    """Return the hash of a file; None where there is none, or something else."""
+    """Return the hash of a regular file, or None if there is none."""
     return None if file_fault(folder, name) else hashlib.sha256((folder / name).read_bytes()).hexdigest()
 
 
 def code_sha256() -> str:
-    """Return a hash of the code that clients are made of: a client that was written with other code is written anew."""
+    """Return a hash of the code in clients. A client with other code is out of date and is written again."""
     writers = {package: own_code("client_source", package) for package in _WRITERS}
     return hash_of({name: own_code(name) for name in _CODE} | writers)

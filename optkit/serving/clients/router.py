@@ -4,10 +4,10 @@
     answer = router.infer("user-42", image)
     print(router.stats()["2"])
 
-A key goes to the same variant as long as the weights stay, in every process, and a change of weights moves as few keys as can be: with one
-weight raised, keys move to that variant only; with one lowered, only from it. That is weighted rendezvous hashing: every variant draws a
-number for the key, and the smallest of -ln(u) / weight wins (Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005,
-the logarithmic method; rendezvous hashing is of Thaler and Ravishankar, 1998).
+While the weights do not change, a key goes to the same variant in every process. A change of weights moves as few keys as possible: if one
+weight rises, keys move only to its variant; if it falls, keys move only away from its variant. The method is weighted rendezvous hashing:
+every variant gets a number u for the key, and the smallest -ln(u) / weight wins (Schindelhauer and Schomaker, "Weighted distributed hash
+tables", SPAA 2005, the logarithmic method; rendezvous hashing: Thaler and Ravishankar, 1998).
 """
 
 import hashlib
@@ -22,53 +22,53 @@ from typing import Generic, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEPT_CALLS = 10_000  # of each variant; percentiles are those of the last ones
-MIN_CALLS_ABOVE = 5  # a percentile with fewer calls above it is one or two outliers
+KEPT_CALLS = 10_000  # of each variant; percentiles cover the last calls
+MIN_CALLS_ABOVE = 5  # with fewer calls above it, a percentile shows only one or two outliers
 
 
 @dataclass(frozen=True)
 class VariantStats:
-    """What one variant has done so far.
+    """The counts and latencies of one variant so far.
 
-    Latencies are those of answers, without errors. A percentile is None where fewer than five calls lie above it: p50 from 10 answers,
-    p90 from 50, p99 from 500.
+    Latencies are those of answers, without errors. A percentile is None if fewer than five calls lie above it: p50 needs 10 answers,
+    p90 needs 50, and p99 needs 500.
     """
 
     calls: int  # answers and errors
     errors: int
-    taken_over: int  # answers to keys whose own variant had failed
+    taken_over: int  # answers after another variant had failed
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
 
 
 class Router(Generic[P, R]):
-    """Calls one of several variants by a key; safe to use from several threads, as far as the variants are."""
+    """Calls one of several variants by a key. It is thread-safe if the variants are."""
 
     def __init__(
         self, variants: Mapping[str, Callable[P, R]], weights: Mapping[str, float], *, fail_over: bool = False
     ) -> None:
-        """Remember the variants.
+        """Set up the router.
 
         Args:
-            variants: name -> what answers, as the method `infer` of a client.
-            weights: name -> its share of the keys, relative to the sum; 0 gets none.
-            fail_over: whether another variant answers where one has failed; else its error passes on.
+            variants: name -> function, for example the method `infer` of a client.
+            weights: name -> share of the keys, relative to the sum. A variant with weight 0 gets no keys.
+            fail_over: if a variant fails, call the next one. Otherwise its error is raised.
 
         Raises:
-            ValueError: the names differ, a weight is negative or not finite, or all are 0.
+            ValueError: the names differ, a weight is negative or not finite, or all weights are 0.
         """
         self._variants = dict(variants)
         self._fail_over = fail_over
         self._lock = threading.Lock()
-        self._tallies = {name: _Tally() for name in self._variants}
+        self._counts = {name: _Counts() for name in self._variants}
         self._salts = {name: hashlib.blake2b(name.encode(), digest_size=16).digest() for name in self._variants}
         self._weights: dict[str, float] = {}
         self.set_weights(weights)
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weights in force."""
+        """The current weights."""
         with self._lock:
             return dict(self._weights)
 
@@ -76,7 +76,7 @@ class Router(Generic[P, R]):
         """Change the weights of all variants at once.
 
         Raises:
-            ValueError: the names differ, a weight is negative or not finite, or all are 0. The old ones stay.
+            ValueError: the names differ, a weight is negative or not finite, or all weights are 0. The old weights stay.
         """
         if set(weights) != set(self._variants):
             raise ValueError(
@@ -84,9 +84,9 @@ class Router(Generic[P, R]):
             )
         wrong = [f"{name}: {weight}" for name, weight in weights.items() if not 0 <= weight < math.inf]
         if wrong:
-            raise ValueError(f"weights: {', '.join(wrong)}; expected finite numbers from 0 on")
+            raise ValueError(f"weights: {', '.join(wrong)}; expected finite numbers of at least 0")
         if not any(weights.values()):
-            raise ValueError("weights: all are 0; expected one above it")
+            raise ValueError("weights: all are 0; expected at least one above 0")
         with self._lock:
             self._weights = {name: float(weight) for name, weight in weights.items()}
 
@@ -97,10 +97,10 @@ class Router(Generic[P, R]):
     def infer(self, key: str | bytes | int, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the variant of a key, and count its time or its error.
 
-        A ValueError is the caller's, whose input fits no variant: it passes on and is not counted.
+        A ValueError means that the input is invalid. It is raised and not counted.
 
         Raises:
-            Exception: what the variant raised; with `fail_over`, what the last one raised.
+            Exception: the error of the variant; with `fail_over`, the error of the last variant.
         """
         names = self._ranked(key)
         last = len(names) - 1 if self._fail_over else 0
@@ -109,17 +109,17 @@ class Router(Generic[P, R]):
                 return self._call(name, place > 0, *args, **kwargs)
             except ValueError:
                 raise
-            except Exception:  # counted, and the next variant is asked, as was wished
+            except Exception:  # counted; the next variant is called
                 continue
         return self._call(names[last], last > 0, *args, **kwargs)
 
     def stats(self) -> dict[str, VariantStats]:
-        """Return what every variant has done so far."""
+        """Return the counts and latencies of every variant so far."""
         with self._lock:
-            return {name: tally.stats() for name, tally in self._tallies.items()}
+            return {name: counts.stats() for name, counts in self._counts.items()}
 
     def _ranked(self, key: str | bytes | int) -> list[str]:
-        """Return the variants that get keys at all, the key's own first, each next one taking over for those before."""
+        """Return the variants with a weight above 0, in the order in which they are called for a key."""
         raw = key if isinstance(key, bytes) else str(key).encode()
         weights = {name: weight for name, weight in self.weights.items() if weight}
         drawn = {name: -math.log(_uniform(raw, self._salts[name])) / weight for name, weight in weights.items()}
@@ -133,16 +133,16 @@ class Router(Generic[P, R]):
             raise
         except Exception:
             with self._lock:
-                self._tallies[name].errors += 1
+                self._counts[name].errors += 1
             raise
         seconds = time.perf_counter() - began
         with self._lock:
-            self._tallies[name].answered(seconds * 1000, takes_over)
+            self._counts[name].answered(seconds * 1000, takes_over)
         return answer
 
 
-class _Tally:
-    """The counts of one variant; its owner holds the lock."""
+class _Counts:
+    """The counts of one variant. The router holds the lock."""
 
     def __init__(self) -> None:
         self.answers = self.errors = self.taken_over = 0
@@ -166,7 +166,7 @@ class _Tally:
 
 
 def percentile(ordered: list[float], percent: float) -> float | None:
-    """Return a percentile of sorted numbers, linear between two of them; None where too few lie above it."""
+    """Return a percentile of sorted numbers by linear interpolation, or None if too few numbers lie above it."""
     if len(ordered) * (100 - percent) < 100 * MIN_CALLS_ABOVE:
         return None
     at = (len(ordered) - 1) * percent / 100
@@ -176,6 +176,6 @@ def percentile(ordered: list[float], percent: float) -> float | None:
 
 
 def _uniform(key: bytes, salt: bytes) -> float:
-    """Return a number in (0, 1) that a key draws for a variant: the same in every process and on every machine."""
+    """Return a number in (0, 1) for a key and a variant, equal in every process and on every machine."""
     drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8, key=salt).digest(), "big")
-    return ((drawn >> 12) + 0.5) / 2**52  # 52 bits, so that the half is exact and neither end is reached
+    return ((drawn >> 12) + 0.5) / 2**52  # 52 bits: adding 0.5 is exact, and the result is neither 0 nor 1

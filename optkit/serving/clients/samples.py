@@ -1,4 +1,4 @@
-"""What a generated client can be tried with: arrays, JSON, or a picture, the same byte for byte each time."""
+"""Samples for trying a generated client: arrays, JSON, or a picture. Equal input gives equal bytes."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 from optkit.artifact.tensors import Feed, TensorSpec
 
-_PIXELS = 64  # the side of the picture, where an image model takes any size
+_PIXELS = 64  # width and height of the picture if the model accepts any size
 
 
 def npz_bytes(sample: Feed) -> bytes:
@@ -27,9 +27,9 @@ def json_bytes(sample: Feed) -> bytes:
 
 
 def png_bytes(spec: TensorSpec, image: Mapping[str, Any]) -> bytes:
-    """Return a picture of grey steps that becomes the input, as PNG without compression, whose bytes no zlib changes."""
+    """Return a grey picture for the input, as an uncompressed PNG: its bytes do not depend on the zlib version."""
     height, width = spec.shape[:2] if image["layout"] == "hwc" else spec.shape[-2:]
-    free = image["resize"] is not None  # any size is resized
+    free = image["resize"] is not None  # the preprocessing resizes any picture
     rows, columns = (_PIXELS if free or isinstance(side, str) else side for side in (height, width))
     pixels = np.add.outer(np.arange(rows), np.arange(columns)) % 256
     raw = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in pixels)  # filter 0 before each row

@@ -1,4 +1,4 @@
-"""The text of a generated client: a module of this folder as it is, up to a mark, and below it the class of the model."""
+"""The source of a generated client: a module of this folder up to a mark, followed by the class of the model."""
 
 import importlib.resources
 import json
@@ -27,7 +27,7 @@ class $class_name($base):
 $fields
 
     def infer(self, $parameters) -> $returns:
-        """Return the $what."""
+        """Return the $result."""
         return $call
 
 
@@ -44,18 +44,18 @@ __all__ = [$listed]
 
 
 @dataclass(frozen=True)
-class Method:
-    """The parts of a client's one method: `infer(self, PARAMETERS) -> RETURNS: return CALL`."""
+class ClientMethod:
+    """The parts of a client's method: `infer(self, PARAMETERS) -> RETURNS: return CALL`. `result` is for its docstring."""
 
     parameters: str
     returns: str
-    what: str
+    result: str
     call: str
 
 
 @dataclass(frozen=True)
 class ModelClass:
-    """The class of one model: which module's base it has, its docstring, its fields as Python text, and its method."""
+    """The class of one model: its module and base class, its docstring, its fields as Python source, and its method."""
 
     module: str  # triton or torchserve
     base: str
@@ -63,18 +63,18 @@ class ModelClass:
     takes: str
     gives: str
     fields: tuple[str, ...]
-    method: Method
+    method: ClientMethod
 
     @property
     def name(self) -> str:
-        """The name of the class: as the model's, and not one that the module has already."""
+        """The name of the class: derived from the model's name, and different from all names in the module."""
         words = re.split(r"[^A-Za-z0-9]+", self.model)
         name = "".join(word[:1].upper() + word[1:] for word in words if word)
         name = f"Model{name}" if not name or name[0].isdigit() else name
         return f"{name}Model" if name in _taken(self.module) else name
 
     def text(self) -> bytes:
-        """Return the module client.py."""
+        """Return the source of client.py."""
         body = _CLASS.substitute(
             class_name=self.name,
             base=self.base,
@@ -85,13 +85,13 @@ class ModelClass:
             fields="\n".join(f"    {field}" for field in self.fields),
             parameters=self.method.parameters,
             returns=self.method.returns,
-            what=self.method.what,
+            result=self.method.result,
             call=self.method.call,
         )
         return (_head(self.module) + body).encode()
 
     def init(self) -> bytes:
-        """Return the module __init__.py."""
+        """Return the source of __init__.py."""
         names = sorted(["InputError", "ServerError", self.name])
         every = sorted([*names, "Router", "VariantStats"])
         listed = ", ".join(map(quoted, every))
@@ -99,7 +99,7 @@ class ModelClass:
 
 
 def own_code(name: str, package: str = __package__) -> str:
-    """Return the text of a module, of this folder where no package is given."""
+    """Return the source of a module of a package; without a package, of this folder."""
     return importlib.resources.files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
@@ -109,7 +109,7 @@ def _head(module: str) -> str:
 
 
 def _taken(module: str) -> set[str]:
-    """Return the names that the module defines or imports, and those of the router beside it."""
+    """Return the names that the module defines or imports, and the public names of the router."""
     found = {"Router", "VariantStats", "None", "True", "False"}
     for defined, assigned, imported in _NAME.findall(_head(module)):
         found |= {defined or assigned, *re.findall(r"\w+", imported)}
@@ -117,14 +117,14 @@ def _taken(module: str) -> set[str]:
 
 
 def identifier(name: str) -> str:
-    """Return a name of Python that is as near to another name as can be."""
+    """Return a valid Python name that is as similar to a name as possible."""
     found = re.sub(r"\W", "_", name, flags=re.ASCII)
     found = f"_{found}" if not found or found[0].isdigit() else found
     return f"{found}_" if keyword.iskeyword(found) or found == "self" else found
 
 
 def parameters(names: Iterable[str]) -> dict[str, str]:
-    """Return input -> the parameter that stands for it; two that would be the same get numbers."""
+    """Return input -> parameter name. Equal names get numbers."""
     found: dict[str, str] = {}
     for name in names:
         wanted, number = identifier(name), 2
@@ -135,17 +135,17 @@ def parameters(names: Iterable[str]) -> dict[str, str]:
 
 
 def tensors_text(specs: Sequence[TensorSpec]) -> str:
-    """Return a tuple of tensors as Python text."""
+    """Return a tuple of tensors as Python source."""
     return _tuple(f"Tensor({quoted(spec.name)}, {quoted(spec.dtype)}, {_shape_text(spec.shape)})" for spec in specs)
 
 
 def sizes_text(sizes: Mapping[str, range]) -> str:
-    """Return the sizes of dimensions as Python text."""
+    """Return the sizes of dimensions as Python source."""
     return "{" + ", ".join(f"{quoted(dim)}: {allowed!r}" for dim, allowed in sizes.items()) + "}"
 
 
 def names_text(names: Iterable[str]) -> str:
-    """Return a tuple of texts as Python text."""
+    """Return a tuple of strings as Python source."""
     return _tuple(map(quoted, names))
 
 
@@ -154,16 +154,16 @@ def field(name: str, kind: str, value: str) -> str:
     return f"{name}: ClassVar[{kind}] = {value}"
 
 
-def told(specs: Sequence[TensorSpec], sizes: Mapping[str, range] | None = None) -> str:
-    """Return tensors, and the sizes of their dimensions, as words for a docstring."""
+def description(specs: Sequence[TensorSpec], sizes: Mapping[str, range] | None = None) -> str:
+    """Return a description of tensors and of the sizes of their dimensions, for a docstring."""
     ranges = "".join(f"; {dim} {r[0]} to {r[-1]}" for dim, r in (sizes or {}).items())
     plain = [spec.name if quoted(spec.name) == f'"{spec.name}"' else identifier(spec.name) for spec in specs]
     return ", ".join(f"{name} {spec.type_text}" for name, spec in zip(plain, specs, strict=True)) + ranges
 
 
 def quoted(text: str) -> str:
-    """Return a text as a literal of Python in double quotes."""
-    return json.dumps(text, ensure_ascii=False)  # whose escapes are Python's too
+    """Return a Python string literal in double quotes."""
+    return json.dumps(text, ensure_ascii=False)  # JSON's escapes are valid in Python too
 
 
 def _shape_text(shape: Sequence[Dim]) -> str:

@@ -2,7 +2,7 @@
 
     python client.py --url http://127.0.0.1:8080 --key-file key_file.json
 
-TorchServe writes key_file.json in the folder where it is started. Written by optkit; the class of the model stands at the end.
+TorchServe writes key_file.json to its working folder. Written by optkit. The class of the model is at the end of the file.
 """
 
 import argparse
@@ -24,11 +24,11 @@ _CHUNK_BYTES = 1 << 16
 
 
 class ServerError(Exception):
-    """The server cannot be reached, refuses the request, or answers something else than the model does."""
+    """The server cannot be reached, refuses the request, or sends an unexpected answer."""
 
 
 class InputError(ValueError):
-    """A value is not what the model takes; nothing was sent."""
+    """A value does not fit the model's input. No request was sent."""
 
 
 class SupportsToList(Protocol):
@@ -43,7 +43,7 @@ Nested = float | Sequence["Nested"] | SupportsToList
 
 @dataclass(frozen=True)
 class Tensor:
-    """The name, dtype and shape of one sample of an input; a str in the shape is a dimension that varies."""
+    """The name, dtype and shape of one sample of an input. A str in the shape is a dynamic dimension."""
 
     name: str
     dtype: str
@@ -54,29 +54,29 @@ class Tensor:
 
 
 class TorchServeModel:
-    """A model on a server at `http://host:port`; a context manager, safe to use from several threads.
+    """A model on a server at `http://host:port`. It is a context manager and thread-safe: every thread has its own connection.
 
-    `sizes` holds the sizes that each varying dimension may have. Every thread has a connection of its own.
+    `sizes` holds the allowed sizes of each dynamic dimension.
     """
 
     name: ClassVar[str]
     inputs: ClassVar[tuple[Tensor, ...]]
-    outputs: ClassVar[tuple[str, ...]]  # the keys of an answer; none where a handler of one's own decides
+    outputs: ClassVar[tuple[str, ...]]  # the keys of an answer; empty for the user's own handler
     sizes: ClassVar[Mapping[str, range]]
-    sample: ClassVar[str]  # the file beside this one that a request may be tried with
+    sample: ClassVar[str]  # a file beside this one with the body of a sample request
     content_type: ClassVar[str] = "application/json"
 
     def __init__(self, url: str, version: str = "", token: str | None = None, limit_s: float = 30.0) -> None:
-        """Remember where the model is; the first request connects.
+        """Store the address of the model. The first request connects.
 
         Args:
             url: `http://host:port` or `https://host:port`.
-            version: of the model; without one the server's default.
-            token: the inference key of key_file.json, where the server asks for one.
-            limit_s: how long an answer may take.
+            version: the version of the model; empty means the server's default.
+            token: the inference key from key_file.json, if the server requires one.
+            limit_s: time limit for an answer.
 
         Raises:
-            ValueError: the URL is of another form.
+            ValueError: the URL has another form.
         """
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
@@ -102,14 +102,14 @@ class TorchServeModel:
             connection.close()
 
     def body(self, feed: Mapping[str, Nested]) -> bytes:
-        """Return the request of one sample of every input.
+        """Return the request body for one sample of every input.
 
         Raises:
-            InputError: a name, type, shape or size does not fit; says which, what was found and what was expected.
+            InputError: a name, type, shape or size does not fit the model.
         """
         if set(feed) != {tensor.name for tensor in self.inputs}:
             takes = ", ".join(tensor.name for tensor in self.inputs)
-            raise InputError(f"got inputs {', '.join(feed) or 'none'}; {self.name} takes {takes}")
+            raise InputError(f"got inputs {', '.join(feed) or 'none'}; {self.name} expects {takes}")
         sizes: dict[str, int] = {}
         lists = {tensor.name: self._checked(feed[tensor.name], tensor, sizes) for tensor in self.inputs}
         return json.dumps(lists, allow_nan=False).encode()
@@ -124,20 +124,20 @@ class TorchServeModel:
         for dim, size in zip(tensor.shape, shape, strict=True):
             allowed = self.sizes.get(dim, range(1, sys.maxsize)) if isinstance(dim, str) else range(dim, dim + 1)
             if size not in allowed:
-                told = f" with {dim} from {allowed[0]} to {allowed[-1]}" if isinstance(dim, str) else ""
-                raise InputError(f"{found}; expected one sample, {tensor}{told}")
+                limits = f" with {dim} from {allowed[0]} to {allowed[-1]}" if isinstance(dim, str) else ""
+                raise InputError(f"{found}; expected one sample, {tensor}{limits}")
             if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
                 raise InputError(f"{found}; expected {tensor} with the same {dim} in every input")
         wrong = next((number for number in _numbers(lists) if not _fits(number, tensor.dtype)), None)
         if wrong is not None:
-            raise InputError(f"{where}: holds {wrong!r}, which is no {tensor.dtype}; expected {tensor}")
+            raise InputError(f"{where}: contains {wrong!r}, which is not {tensor.dtype}; expected {tensor}")
         return lists
 
     def ask(self, body: bytes, content_type: str) -> Any:
-        """Send a request as it is, and return the answer's JSON.
+        """Send a request body and return the JSON of the answer.
 
         Raises:
-            ServerError: there is no answer within the limit, a refusal, or one that is no JSON or has other keys.
+            ServerError: there is no answer within the limit, its status is not 200, it is not JSON, or its keys are unexpected.
         """
         status, content = self._answer(body, content_type)
         if status != 200:
@@ -145,7 +145,7 @@ class TorchServeModel:
         try:
             answer = json.loads(content)
         except ValueError as e:
-            raise ServerError(f"{self._where}: answered {content[:200]!r}; expected JSON") from e
+            raise ServerError(f"{self._where}: the answer is {content[:200]!r}; expected JSON") from e
         if self.outputs and (not isinstance(answer, dict) or set(answer) != set(self.outputs)):
             got = ", ".join(map(str, answer)) if isinstance(answer, dict) else f"a {type(answer).__name__}"
             raise ServerError(f"{self._where}: answered {got}; expected {', '.join(self.outputs)}")
@@ -183,8 +183,8 @@ class TorchServeModel:
         while chunk := response.read1(_CHUNK_BYTES):
             content += chunk
             if time.monotonic() > end:
-                raise TimeoutError("the answer came too slowly")
-        response.read()  # so that the connection can be used again
+                raise TimeoutError("the answer was incomplete")
+        response.read()  # makes the connection reusable
         return response.status, content
 
     @contextlib.contextmanager
@@ -195,17 +195,17 @@ class TorchServeModel:
             self.close()
             raise ServerError(f"{self._where}: no answer within {self.limit_s:g} s: {e or type(e).__name__}") from e
         except BaseException:
-            self.close()  # half an answer may be left in it
+            self.close()  # it may hold a part of an answer
             raise
 
 
 def _shape(value: Any, where: str, tensor: Tensor) -> tuple[int, ...]:
-    """Return the shape of nested lists, all of one length at each depth."""
+    """Return the shape of nested lists, which must have equal lengths at each depth."""
     if not isinstance(value, list | tuple):
         return ()
     shapes = {_shape(part, where, tensor) for part in value}
     if len(shapes) > 1:
-        raise InputError(f"{where}: the nested lists are of unequal lengths; expected one sample, {tensor}")
+        raise InputError(f"{where}: the nested lists have unequal lengths; expected one sample, {tensor}")
     return (len(value), *(shapes.pop() if shapes else ()))
 
 
@@ -228,29 +228,29 @@ def _fits(number: Any, dtype: str) -> bool:
 
 
 def read_key(path: Path) -> str:
-    """Return the inference key of TorchServe's key_file.json.
+    """Return the inference key from TorchServe's key_file.json.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is not a key file.
     """
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["inference"]["key"])
     except (KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"{path}: is no key file of TorchServe ({e!r})") from e
+        raise ValueError(f"{path}: is not a TorchServe key file ({e!r})") from e
 
 
 def main(model: type[TorchServeModel], arguments: Sequence[str] | None = None) -> int:
     """Send one request and print the answer; return the exit code."""
-    parser = argparse.ArgumentParser(description=f"Ask the model {model.name} on TorchServe.")
+    parser = argparse.ArgumentParser(description=f"Send a request to the model {model.name} on TorchServe.")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="http://host:port")
-    parser.add_argument("--version", default="", help="of the model; the server's default without one")
+    parser.add_argument("--version", default="", help="version of the model; default: chosen by the server")
     parser.add_argument(
-        "--key-file", type=Path, help="the key_file.json that TorchServe has written, where it asks for a key"
+        "--key-file", type=Path, help="the key_file.json that TorchServe wrote, if the server requires a key"
     )
-    parser.add_argument("--limit-s", type=float, default=30.0, help="how long the answer may take")
-    parser.add_argument("--content-type", default=model.content_type, help="of the request")
+    parser.add_argument("--limit-s", type=float, default=30.0, help="time limit for the answer")
+    parser.add_argument("--content-type", default=model.content_type, help="content type of the request")
     parser.add_argument(
-        "request", nargs="?", type=Path, help="a file with the body of a request; a stored sample without one"
+        "request", nargs="?", type=Path, help="a file with the body of a request; default: a stored sample"
     )
     given = parser.parse_args(arguments)
     try:

@@ -1,9 +1,9 @@
-"""A client of one model on a Triton server, by HTTP or gRPC. It needs numpy and `tritonclient[http,grpc]`, and nothing else.
+"""A client of one model on a Triton server, over HTTP or gRPC. It needs only numpy and `tritonclient[http,grpc]`.
 
     python client.py --url http://127.0.0.1:8000
     python client.py --url grpc://127.0.0.1:8001 --version 2 inputs.npz
 
-Written by optkit; the class of the model stands at the end.
+Written by optkit. The class of the model is at the end of the file.
 """
 
 import argparse
@@ -22,16 +22,16 @@ SAMPLE = Path(__file__).with_name("sample.npz")
 
 
 class ServerError(Exception):
-    """The server cannot be reached, refuses the request, or answers something else than the model's outputs."""
+    """The server cannot be reached, refuses the request, or sends an unexpected answer."""
 
 
 class InputError(ValueError):
-    """An array is not what the model takes; nothing was sent."""
+    """An array does not fit the model's input. No request was sent."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """The name, dtype and shape of an input or output; a str in the shape is a dimension that varies."""
+    """The name, dtype and shape of an input or output. A str in the shape is a dynamic dimension."""
 
     name: str
     dtype: str
@@ -42,9 +42,9 @@ class Tensor:
 
 
 class TritonModel:
-    """A model on a server at `http://host:port` or `grpc://host:port`; a context manager, safe to use from several threads.
+    """A model on a server at `http://host:port` or `grpc://host:port`. It is a context manager and thread-safe.
 
-    `sizes` holds the sizes that each varying dimension may have. Every thread has a connection of its own.
+    Every thread has its own connection. `sizes` holds the allowed sizes of each dynamic dimension.
     """
 
     name: ClassVar[str]
@@ -53,15 +53,15 @@ class TritonModel:
     sizes: ClassVar[Mapping[str, range]]
 
     def __init__(self, url: str, version: str = "", limit_s: float = 30.0) -> None:
-        """Remember where the model is; the first request connects.
+        """Store the address of the model. The first request connects.
 
         Args:
             url: `http://host:port` or `grpc://host:port`.
-            version: of the model; without one the server's version policy decides.
-            limit_s: how long an answer may take.
+            version: the version of the model; empty means that the server's version policy decides.
+            limit_s: time limit for an answer.
 
         Raises:
-            ValueError: the URL is of another form.
+            ValueError: the URL has another form.
         """
         scheme, _, address = url.partition("://")
         if scheme not in ("http", "grpc") or not address or "/" in address:
@@ -87,7 +87,7 @@ class TritonModel:
             connection.close()
 
     def example(self) -> dict[str, np.ndarray]:
-        """Return the sample that was stored with this client; zeros of the smallest sizes where there is none."""
+        """Return the sample that is stored with this client or, if there is none, zeros of the smallest sizes."""
         if SAMPLE.is_file():
             with np.load(SAMPLE, allow_pickle=False) as stored:
                 return {tensor.name: stored[tensor.name] for tensor in self.inputs}
@@ -96,14 +96,14 @@ class TritonModel:
         return {tensor.name: np.zeros(shapes[tensor.name], tensor.dtype) for tensor in self.inputs}
 
     def check(self, feed: Mapping[str, np.ndarray]) -> None:
-        """Check that arrays are what the model takes.
+        """Check that arrays fit the model's inputs.
 
         Raises:
-            InputError: a name, dtype, shape or size does not fit; says which, what was found and what was expected.
+            InputError: a name, dtype, shape or size does not fit.
         """
         if set(feed) != {tensor.name for tensor in self.inputs}:
             takes = ", ".join(tensor.name for tensor in self.inputs)
-            raise InputError(f"got inputs {', '.join(feed) or 'none'}; {self.name} takes {takes}")
+            raise InputError(f"got inputs {', '.join(feed) or 'none'}; {self.name} expects {takes}")
         sizes: dict[str, int] = {}
         for tensor in self.inputs:
             array = feed[tensor.name]
@@ -130,15 +130,15 @@ class TritonModel:
             raise InputError(f"{found}; expected {tensor} with {dim} from {allowed[0]} to {allowed[-1]}{step}")
         if sizes.setdefault(dim, size) != size:
             raise InputError(
-                f"{found}; expected {tensor} with the same {dim} in every input, and another has {sizes[dim]}"
+                f"{found}; expected {tensor} with the same {dim} in every input, but another input has {sizes[dim]}"
             )
 
     def _infer(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Check the arrays, ask the server, and return its outputs by name.
+        """Check the arrays, send a request, and return the outputs by name.
 
         Raises:
-            InputError: they are not what the model takes.
-            ServerError: there is no answer, or one that is not the model's.
+            InputError: an array does not fit the model's input.
+            ServerError: there is no answer, or it does not fit the model's outputs.
         """
         self.check(feed)
         with self._faults():
@@ -156,7 +156,7 @@ class TritonModel:
 
     def _output(self, array: np.ndarray | None, tensor: Tensor) -> np.ndarray:
         if array is None:
-            raise ServerError(f"{self.url}: {self.name}: answered without output {tensor.name!r}")
+            raise ServerError(f"{self.url}: {self.name}: the answer lacks output {tensor.name!r}")
         if array.dtype != tensor.dtype or array.ndim != len(tensor.shape):
             got = f"{array.dtype}[{','.join(map(str, array.shape))}]"
             raise ServerError(f"{self.url}: {self.name}: output {tensor.name!r} is {got}; expected {tensor}")
@@ -168,20 +168,20 @@ class TritonModel:
             yield
         except ServerError:
             raise
-        except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
+        except Exception as e:  # tritonclient does not catch errors of gevent, grpc, json and its own parser
             self.close()
             reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
             raise ServerError(f"{self.url}: {self.name}: no answer within {self.limit_s:g} s: {reason}") from e
 
 
 def connected(library: Any, scheme: str, address: str, limit_s: float) -> Any:
-    """Return a connection of `tritonclient.http` or `tritonclient.grpc`."""
-    limits = {"connection_timeout": limit_s, "network_timeout": limit_s}  # gRPC has one for each call
+    """Return a client of `tritonclient.http` or `tritonclient.grpc`."""
+    limits = {"connection_timeout": limit_s, "network_timeout": limit_s}  # gRPC takes a limit for each call
     return library.InferenceServerClient(address, **(limits if scheme == "http" else {}))
 
 
 def encoded(library: Any, feed: Mapping[str, np.ndarray]) -> list[Any]:
-    """Return arrays as the inputs of a request."""
+    """Encode arrays as the inputs of a request."""
     from tritonclient.utils import np_to_triton_dtype
 
     tensors = []
@@ -193,13 +193,13 @@ def encoded(library: Any, feed: Mapping[str, np.ndarray]) -> list[Any]:
 
 
 def main(model: type[TritonModel], arguments: Sequence[str] | None = None) -> int:
-    """Ask the model once and print its outputs; return the exit code."""
-    parser = argparse.ArgumentParser(description=f"Ask the model {model.name} on a Triton server.")
+    """Send one request and print the outputs; return the exit code."""
+    parser = argparse.ArgumentParser(description=f"Send a request to the model {model.name} on a Triton server.")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="http://host:port or grpc://host:port")
-    parser.add_argument("--version", default="", help="of the model; the server's version policy decides without one")
-    parser.add_argument("--limit-s", type=float, default=30.0, help="how long the answer may take")
+    parser.add_argument("--version", default="", help="version of the model; default: by the server's version policy")
+    parser.add_argument("--limit-s", type=float, default=30.0, help="time limit for the answer")
     parser.add_argument(
-        "inputs", nargs="?", type=Path, help="an .npz with an array for each input; a stored sample without one"
+        "inputs", nargs="?", type=Path, help="an .npz file with an array for each input; default: a stored sample"
     )
     given = parser.parse_args(arguments)
     try:

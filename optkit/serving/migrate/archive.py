@@ -1,4 +1,4 @@
-"""Open an archive that somebody else made: what it holds and what its manifest says. Nothing of it is executed."""
+"""Unpack a TorchServe archive from an untrusted source and read its manifest. No code of the archive is executed."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from optkit.errors import ArtifactError
 from optkit.serving.torchserve.mar import MANIFEST
 from optkit.untrusted.paths import file_fault, name_fault, path_fault, shown
 
-MAX_BYTES = 64 * 2**30  # of all files together, unpacked
+MAX_BYTES = 64 * 2**30  # of all unpacked files together
 MAX_FILES = 10_000
 
 
@@ -32,11 +32,11 @@ class OpenedMar:
 
     @property
     def handler(self) -> str:
-        """What handles requests: a file of the archive, `file.py:function`, or the name of a handler of TorchServe's own."""
+        """The handler: a file of the archive, `file.py:function`, or the name of one of TorchServe's handlers."""
         return str(self.model["handler"])
 
     def file(self, key: str) -> Path | None:
-        """Return the file that an entry of the manifest names; None where there is no such entry.
+        """Return the file that an entry of the manifest names, or None if there is no such entry.
 
         Raises:
             ArtifactError: the archive has no such file.
@@ -46,7 +46,9 @@ class OpenedMar:
         name = PurePosixPath(str(self.model[key])).name  # TorchServe puts all files into one folder
         if file_fault(self.folder, name):
             named = shown(str(self.model[key]))
-            raise ArtifactError(f"{self.archive}: {MANIFEST} names {key} {named}, which the archive lacks")
+            raise ArtifactError(
+                f"{self.archive}: {MANIFEST}: {key} names {named}; expected a file of the archive. Make the archive again."
+            )
         return self.folder / name
 
 
@@ -54,8 +56,8 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
     """Unpack an archive into an empty folder and read its manifest.
 
     Raises:
-        ArtifactError: it is no TorchServe archive, is damaged, or holds what must not be unpacked: a path that leads out of the
-            folder, a link, more than `MAX_FILES` files or `MAX_BYTES` bytes.
+        ArtifactError: the file is not a TorchServe archive, is damaged, or is unsafe to unpack: it holds a path outside the folder,
+            a link, more than `MAX_FILES` files or more than `MAX_BYTES` bytes.
     """
     if fault := path_fault(archive):
         raise ArtifactError(f"{archive}: {fault}; expected a TorchServe archive")
@@ -66,7 +68,7 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
             for info in infos:
                 _unpack(opened, info, folder / info.filename)
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as e:
-        # RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know.
+        # RuntimeError: encrypted; NotImplementedError: a compression method that zipfile does not support.
         raise ArtifactError(f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({e})") from e
     return OpenedMar(archive, folder, _model(archive, folder / MANIFEST))
 
@@ -81,11 +83,11 @@ def _check(archive: Path, infos: list[zipfile.ZipInfo]) -> None:
         fault = name_fault(info.filename) or ("is a path of Windows" if ":" in info.filename else None)
         if fault:
             raise ArtifactError(
-                f"{archive}: holds {shown(info.filename)}, which {fault}; expected names below one folder. Nothing was unpacked"
+                f"{archive}: holds {shown(info.filename)}, which {fault}; expected names below one folder. No file was unpacked."
             )
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ArtifactError(
-                f"{archive}: holds the link {info.filename!r}; expected files alone. Nothing was unpacked"
+                f"{archive}: holds the link {info.filename!r}; expected only files. No file was unpacked."
             )
 
 
@@ -101,8 +103,10 @@ def _model(archive: Path, manifest: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError as e:
-        raise ArtifactError(f"{archive}: {MANIFEST} is no JSON ({e})") from e
+        raise ArtifactError(f"{archive}: {MANIFEST} is not JSON ({e})") from e
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not {"modelName", "handler"} <= set(model):
-        raise ArtifactError(f"{archive}: {MANIFEST} does not say model.modelName and model.handler, as TorchServe's do")
+        raise ArtifactError(
+            f"{archive}: {MANIFEST} lacks model.modelName or model.handler; expected a TorchServe manifest"
+        )
     return model

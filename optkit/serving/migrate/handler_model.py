@@ -1,8 +1,8 @@
 """A Triton Python model that runs a TorchServe handler unchanged. It runs inside Triton, where optkit is not installed.
 
-The archive lies unpacked in `mar/` beside this file. A request carries what TorchServe would have got over HTTP: REQUEST is the body,
-CONTENT_TYPE its type (JSON and text are decoded as TorchServe decodes them), FIELD the name under which the handler finds it, `body` unless
-a form named it otherwise. RESPONSE is the body of the answer; a status of 400 and above becomes an error of the request.
+The folder `mar/` beside this file holds the unpacked archive. The inputs hold the parts of an HTTP request to TorchServe: REQUEST is the
+body, CONTENT_TYPE is its type (JSON and text are decoded as in TorchServe), and FIELD is the key of the body in the handler's data, by
+default `body`. The output RESPONSE is the response body. A status of 400 or above becomes an error of the request.
 """
 
 import importlib
@@ -24,7 +24,7 @@ Handle = Callable[[Any, Any], Any]
 
 
 class Metrics:
-    """What handlers call `context.metrics` for; the numbers go to the log."""
+    """The object `context.metrics` of a handler. It writes metrics to the log."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Return add_counter, add_time, add_size, add_percent, add_error or add_metric."""
@@ -34,7 +34,7 @@ class Metrics:
 
 
 class Context:
-    """What TorchServe gives a handler beside the requests."""
+    """The context that TorchServe passes to a handler together with the requests."""
 
     def __init__(self, folder: Path, name: str, manifest: dict[str, Any], batch_size: int, gpu: int | None) -> None:
         self.model_name = name
@@ -52,7 +52,7 @@ class Context:
         self.begin([], [])
 
     def begin(self, ids: Sequence[str], headers: Sequence[dict[str, str]]) -> None:
-        """Forget the last batch; `ids` and `headers` are those of the next."""
+        """Start the next batch with these request ids and headers."""
         self.request_ids = dict(enumerate(ids))
         self._headers = list(headers)
         self._status: dict[int, tuple[int, str]] = {}
@@ -63,7 +63,7 @@ class Context:
         return self.request_ids.get(idx)
 
     def get_request_header(self, idx: int, key: str) -> str | None:
-        """Return a header of one request; of these only the content type reaches Triton."""
+        """Return a header of one request. Triton receives only the content type."""
         return self._headers[idx].get(key.lower())
 
     def get_all_request_header(self, idx: int) -> dict[str, str]:
@@ -84,7 +84,7 @@ class Context:
         return self._status.get(idx, (200, ""))
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
-        """Keep a header of the answer; Triton has none to give it to."""
+        """Store a response header. Triton sends no such headers."""
         self._response.setdefault(idx, {})[key] = value
 
     def get_response_headers(self, idx: int) -> dict[str, str]:
@@ -92,16 +92,16 @@ class Context:
         return self._response.get(idx, {})
 
     def set_response_content_type(self, idx: int, value: str) -> None:
-        """Set the type of the answer."""
+        """Set the content type of the response."""
         self.set_response_header(idx, "content-type", value)
 
     def get_response_content_type(self, idx: int) -> str | None:
-        """Return the type that was set for the answer."""
+        """Return the content type of the response."""
         return self.get_response_headers(idx).get("content-type")
 
 
 class TritonPythonModel:
-    """Gathers the requests that Triton has put together and hands them to the handler as one batch."""
+    """Passes the requests of one Triton execution to the handler as one batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the handler, which loads the model."""
@@ -117,7 +117,7 @@ class TritonPythonModel:
         start(self.context)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests, each of which may hold several rows."""
+        """Return one response for each request. A request may hold several rows."""
         batches = [read_rows(request) for request in requests]
         rows = [row for batch in batches for row in batch]
         ids = [request.request_id() for request, batch in zip(requests, batches, strict=True) for _ in batch]
@@ -129,7 +129,7 @@ class TritonPythonModel:
             return [failed(f"503 Prediction failed: {type(e).__name__}: {e}") for _ in requests]
         if not isinstance(answers, list) or len(answers) != len(rows):
             found = f"{len(answers)} answers" if isinstance(answers, list) else f"a {type(answers).__name__}"
-            return [failed(f"503: the handler gave {found}; expected a list of {len(rows)}") for _ in requests]
+            return [failed(f"503: the handler returned {found}; expected a list of {len(rows)}") for _ in requests]
         responses, done = [], 0
         for batch in batches:
             responses.append(self._response(answers[done : done + len(batch)], done))
@@ -146,12 +146,12 @@ class TritonPythonModel:
 
 
 def failed(reason: str) -> Any:
-    """Return the response of a request that failed."""
+    """Return an error response."""
     return pb_utils.InferenceResponse([], error=pb_utils.TritonError(reason))
 
 
 def read_rows(request: Any) -> list[tuple[dict[str, Any], str]]:
-    """Return the rows of a request: field -> value as TorchServe gives it to a handler, and the content type."""
+    """Return the rows of a request. A row is a dict of field -> value, as TorchServe passes it to a handler, and the content type."""
     bodies = column(request, "REQUEST")
     kinds = column(request, "CONTENT_TYPE") or [b"application/json"] * len(bodies)
     fields = column(request, "FIELD") or [b"body"] * len(bodies)
@@ -162,25 +162,25 @@ def read_rows(request: Any) -> list[tuple[dict[str, Any], str]]:
 
 
 def column(request: Any, name: str) -> list[bytes]:
-    """Return the values of an input, none where the request leaves it out."""
+    """Return the values of an input, or an empty list if the request does not have it."""
     tensor = pb_utils.get_input_tensor_by_name(request, name)
     return [] if tensor is None else list(tensor.as_numpy().ravel())
 
 
 def decoded(body: bytes, kind: str) -> Any:
-    """Return a body as TorchServe does: JSON and text decoded where they can be, else the bytes."""
+    """Decode a body like TorchServe: JSON and text if possible, otherwise the bytes."""
     try:
         if kind == "application/json":
             return json.loads(body.decode("utf-8"))
         if kind.startswith("text"):
             return body.decode("utf-8")
     except ValueError:
-        logger.warning("the body is no %s; it is handed on as it is", kind)
+        logger.warning("the body is not valid %s; the handler gets the bytes", kind)
     return bytearray(body)
 
 
 def as_bytes(answer: Any) -> bytes:
-    """Return an answer as TorchServe sends it."""
+    """Encode a response like TorchServe."""
     if isinstance(answer, bytes | bytearray):
         return bytes(answer)
     if isinstance(answer, str):
@@ -195,10 +195,10 @@ def as_bytes(answer: Any) -> bytes:
 
 
 def load_handler(handler: str) -> tuple[Handle, Callable[[Any], Any]]:
-    """Return what handles a batch and what is called once before, by TorchServe's rules.
+    """Return the function that handles a batch and the function that initializes the handler, by TorchServe's rules.
 
-    `file.py:function`, else the function `handle` of the file, else `handle` and `initialize` of its one class. A name without a file in
-    the archive is a handler that the package torchserve brings.
+    The first that exists is used: the function in `file.py:function`, the function `handle` of the file, the methods `handle` and
+    `initialize` of the only class in the file. If the archive has no such file, the name is a handler of the package torchserve.
     """
     file, _, function = handler.partition(":")
     name = Path(file).name.removesuffix(".py")
@@ -219,7 +219,7 @@ def load_handler(handler: str) -> tuple[Handle, Callable[[Any], Any]]:
 
 
 def model_yaml_config(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the model-config.yaml of the archive; empty where it has none."""
+    """Return the content of model-config.yaml, or {} if the archive has none."""
     name = manifest["model"].get("configFile")
     if not name:
         return {}

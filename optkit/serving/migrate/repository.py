@@ -1,4 +1,4 @@
-"""From a TorchServe archive to a Triton model repository: a plain model where the handler allows it, else the handler itself."""
+"""Migration of a TorchServe archive to a Triton repository, as a plain model if the handler allows it, otherwise with its handler."""
 
 import importlib.resources
 import json
@@ -33,41 +33,43 @@ _CONTRACT = "contract.json"
 
 
 @dataclass(frozen=True)
-class Batching:
-    """What TorchServe was told of a model's workers and batches."""
+class TorchServeBatching:
+    """TorchServe's settings for the workers and batches of a model."""
 
     batch_size: int
     max_batch_delay_ms: int
     workers: int
 
     @classmethod
-    def of(cls, mar: OpenedMar, *, together: bool) -> "Batching":
-        """Read model-config.yaml in the archive and config.properties beside it; the former wins, as in TorchServe.
+    def of(cls, mar: OpenedMar, *, batching: bool) -> "TorchServeBatching":
+        """Read model-config.yaml in the archive and config.properties beside it. The former takes precedence, as in TorchServe.
 
         Args:
             mar: an opened archive.
-            together: whether requests may be put together; else the batch size is 1.
+            batching: False sets the batch size to 1.
 
         Raises:
-            ArtifactError: a setting makes no sense, or the file cannot be read.
+            ArtifactError: a value is invalid, or a file cannot be read.
         """
         import yaml
 
-        found = dict(installed_models(mar.archive.with_name("config.properties")).get(mar.archive.name, {}))
+        store = mar.archive.with_name("config.properties")
+        found = {key: (value, str(store)) for key, value in installed_models(store).get(mar.archive.name, {}).items()}
         config = mar.file("configFile")
         if config:
+            where = f"{mar.archive}: {config.name}"
             try:
-                given = yaml.safe_load(config.read_text(encoding="utf-8"))
+                given = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
             except (yaml.YAMLError, UnicodeDecodeError) as e:
-                raise ArtifactError(f"{mar.archive}: {config.name} cannot be read as YAML ({e})") from e
-            found |= given if isinstance(given, dict) else {}
-        size = _count(mar, found, "batchSize", 1)
-        return cls(
-            size if together else 1, _count(mar, found, "maxBatchDelay", 100), _count(mar, found, "minWorkers", 1)
-        )
+                raise ArtifactError(f"{where}: cannot be read as YAML ({e})") from e
+            if not isinstance(given, dict):
+                raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
+            found |= {key: (value, where) for key, value in given.items()}
+        size = _count(found, "batchSize", 1)
+        return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 
     def serving(self, name: str | None) -> TritonServing:
-        """Return the settings of a plain model."""
+        """Return the settings for a plain model in Triton."""
         if self.batch_size == 1:
             return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
         return TritonServing(
@@ -79,26 +81,26 @@ class Batching:
         )
 
 
-def _count(mar: OpenedMar, found: Mapping[str, Any], key: str, default: int) -> int:
-    value = found.get(key, default)
+def _count(found: Mapping[str, tuple[Any, str]], key: str, default: int) -> int:
+    value, where = found.get(key, (default, ""))
     least = 0 if key == "maxBatchDelay" else 1
     if type(value) is not int or value < least:
-        raise ArtifactError(f"{mar.archive}: {key} is {value!r}; expected a whole number from {least} on")
+        raise ArtifactError(f"{where}: {key} is {value!r}; expected an integer of at least {least}. Correct the value.")
     return value
 
 
 def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[TensorSpec, ...]) -> Artifact | None:
-    """Return the model as an artifact where its handler only hands tensors on; None where the handler does more.
+    """Return the model as an artifact if its handler only passes tensors to the model, otherwise None.
 
-    That is so for the handler that optkit generates without class names and images, and for TorchServe's own `base_handler`.
+    Such handlers are TorchServe's `base_handler`, and optkit's generated handler without class names and images.
 
     Args:
         mar: an opened archive.
         dims: ranges of named dimensions that the archive does not state.
-        inputs: of a TorchScript file under `base_handler`, which states none.
+        inputs: input specs for a TorchScript file with `base_handler`; such an archive does not state them.
 
     Raises:
-        StageError: the model's inputs are not known; says how to give them.
+        StageError: the model's inputs are unknown; the message says how to give them.
         ArtifactError: a file is missing or cannot be read.
     """
     contract = _generated_contract(mar)
@@ -113,24 +115,26 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
         return onnx_file.describe(model, dims)
     if not inputs:
         raise StageError(
-            f"{mar.archive}: {model.name} is TorchScript under base_handler, and neither says what its inputs are. "
-            f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own.'
+            f"{mar.archive}: {model.name} is TorchScript with base_handler, and neither states the model's inputs; expected input specs. "
+            f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own values.'
         )
     return _torchscript(model, inputs, dims)
 
 
 def package_handler(
-    mar: OpenedMar, repository: Path, batching: Batching, name: str | None, *, force: bool = False
+    mar: OpenedMar, repository: Path, batching: TorchServeBatching, name: str | None, *, force: bool = False
 ) -> Packaged:
-    """Write a Python model that runs the archive's handler unchanged, and return what could not be carried over as notes.
+    """Write a Python model that runs the archive's handler unchanged. The notes list the features that Triton does not have.
 
     Raises:
-        OutputError: the model is there already, or the folder cannot be written. What was there is unchanged.
+        OutputError: the model exists already, or the folder cannot be written. Existing files are unchanged.
     """
     name = model_name(name, mar.name)
     folder = repository / name
     if folder.exists() and not force:
-        raise OutputError(f"{folder}: is there already. Set another --name, or use --force to replace it.")
+        raise OutputError(
+            f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
+        )
     with staging(repository) as temporary:
         staged = temporary / name
         shutil.copytree(mar.folder, staged / "1" / "mar")
@@ -150,7 +154,7 @@ def package_handler(
     )
 
 
-def _handler_config(name: str, batching: Batching) -> "schema.ModelConfig":
+def _handler_config(name: str, batching: TorchServeBatching) -> "schema.ModelConfig":
     from tritonclient.grpc import model_config_pb2 as schema
 
     config = schema.ModelConfig(name=name, backend="python")
@@ -166,20 +170,24 @@ def _handler_config(name: str, batching: Batching) -> "schema.ModelConfig":
 
 
 def _not_carried(mar: OpenedMar) -> list[str]:
-    """Return what a user must see to: what TorchServe did and Triton does not."""
-    notes = ["the request's body goes into REQUEST, and the answer comes in RESPONSE, both BYTES"]
+    """Return notes on the differences between TorchServe and Triton that the user must handle."""
+    notes = [
+        "the input REQUEST holds the request body, and the output RESPONSE holds the response body; both are BYTES"
+    ]
     uses_torchserve = not mar.file("handler") if mar.handler.endswith(".py") else True
     imports = "" if uses_torchserve else _text(mar.file("handler"))
     if uses_torchserve or "from ts" in imports or "import ts" in imports:
         notes.append("the handler imports torchserve's Python package: install torch and torchserve in Triton's Python")
     if mar.model.get("requirementsFile"):
         notes.append(
-            f"{mar.model['requirementsFile']} is in the model's folder; Triton installs nothing: "
-            f"install it in Triton's Python, or name an EXECUTION_ENV_PATH in config.pbtxt"
+            f"{mar.model['requirementsFile']} is in the model's folder; Triton does not install packages: "
+            f"install them in Triton's Python, or set EXECUTION_ENV_PATH in config.pbtxt"
         )
-    notes.append("it runs on the CPU: for a GPU set kind: KIND_GPU in config.pbtxt, and the handler gets its gpu_id")
     notes.append(
-        "not carried over: response headers, metrics (they go to the log), explanations, response timeout, tokens"
+        "the model runs on the CPU; for a GPU, set kind: KIND_GPU in config.pbtxt: the handler then gets the gpu_id"
+    )
+    notes.append(
+        "not available in Triton: response headers, metrics (they go to the log), explanations, response timeout, tokens"
     )
     return notes
 
@@ -191,7 +199,7 @@ def _text(path: Path | None) -> str:
 def _generated_contract(
     mar: OpenedMar,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, DimRange]] | None:
-    """Return inputs, outputs and ranges that optkit's own handler reads, where that handler only hands tensors on."""
+    """Return inputs, outputs and ranges from the contract of optkit's handler, or None if the handler does more than pass tensors."""
     path = mar.folder / _CONTRACT
     if mar.handler != _GENERATED or not path.is_file():
         return None
@@ -202,7 +210,10 @@ def _generated_contract(
         ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
         return _specs(contract["inputs"]), _specs(contract["outputs"]), ranges
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ArtifactError(f"{mar.archive}: {_CONTRACT} is not as optkit writes it ({first_line(e)})") from e
+        raise ArtifactError(
+            f"{mar.archive}: {_CONTRACT} cannot be read ({first_line(e)}); expected the format that optkit writes. "
+            f"Package the model again."
+        ) from e
 
 
 def _specs(listed: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -216,7 +227,7 @@ def _artifact(
     return Artifact(
         path=path,
         format=Format.ONNX if path.suffix == ".onnx" else Format.TORCHSCRIPT,
-        precision=Precision.FP32,  # of which neither the archive nor the repository speaks
+        precision=Precision.FP32,  # the archive does not state it, and the repository does not need it
         inputs=inputs,
         outputs=outputs,
         dims=dims,
@@ -226,7 +237,7 @@ def _artifact(
 
 
 def _torchscript(path: Path, inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> Artifact:
-    """Return the artifact of a TorchScript file, its outputs found by running it."""
+    """Return the artifact of a TorchScript file. Running the model gives its outputs."""
     import torch
 
     from optkit.pytorch.outputs import find_outputs

@@ -1,4 +1,4 @@
-"""One HTTP request to a server: the whole of it within a limit, whatever the server does."""
+"""One HTTP request to a server with a time limit for the whole exchange."""
 
 import contextlib
 import http.client
@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from optkit.errors import RecipeError, RunnerError
 
-_MAX_BYTES = 1 << 30  # of an answer
+_MAX_BYTES = 1 << 30  # of a response
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the server said: the status, and the body as text."""
+class HttpResponse:
+    """The status, and the body as text."""
 
     status: int
     text: str
@@ -26,7 +26,7 @@ class Answer:
         """Return the body as JSON.
 
         Raises:
-            RunnerError: it is none.
+            RunnerError: the body is not JSON.
         """
         try:
             return json.loads(self.text)
@@ -35,13 +35,13 @@ class Answer:
 
 
 def check_url(url: str) -> None:
-    """Check that a URL is of the form http://host:port.
+    """Check that a URL has the form http://host:port.
 
     Raises:
-        RecipeError: it is of another form.
+        RecipeError: it has another form.
     """
     parts = urlsplit(url)
-    with contextlib.suppress(ValueError):  # a port that is no number
+    with contextlib.suppress(ValueError):  # the port is not a number
         if parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/") and parts.port != 0:
             return
     raise RecipeError(f"--url {url}: expected http://host:port, without a path")
@@ -49,11 +49,11 @@ def check_url(url: str) -> None:
 
 def ask(
     method: str, url: str, limit_s: float, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """Send one request and return the answer, whatever its status. No proxy of the environment is used.
+) -> HttpResponse:
+    """Send one request and return the response, whatever its status. Proxy settings of the environment are ignored.
 
     Raises:
-        RunnerError: nobody answers, what comes is no HTTP, or it is not whole within the limit.
+        RunnerError: there is no complete HTTP response within the limit.
     """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -67,19 +67,23 @@ def ask(
             with contextlib.closing(connection.getresponse()) as response:  # it holds the socket, too
                 content = response.read(_MAX_BYTES + 1)
         if over.is_set():
-            raise TimeoutError("it was still answering")
-    except (OSError, ValueError, http.client.HTTPException) as e:  # ValueError: how http.client meets odd header lines
-        raise RunnerError(f"{url}: no answer within {limit_s:g} s ({e or type(e).__name__})") from e
+            raise TimeoutError("the response was incomplete")
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as e:  # ValueError: http.client raises it for some header lines
+        raise RunnerError(f"{url}: no response within {limit_s:g} s ({e or type(e).__name__})") from e
     finally:
         connection.close()
     if len(content) > _MAX_BYTES:
-        raise RunnerError(f"{url}: the answer is longer than {_MAX_BYTES} bytes")
-    return Answer(response.status, content.decode(errors="replace"))
+        raise RunnerError(f"{url}: the response is longer than {_MAX_BYTES} bytes")
+    return HttpResponse(response.status, content.decode(errors="replace"))
 
 
 @contextlib.contextmanager
 def _cut_after(limit_s: float, connected: socket.socket, over: threading.Event) -> Iterator[None]:
-    """Cut a connection when the limit is over; the time-out of a socket starts anew at each byte that comes."""
+    """Close a connection when the limit is over. The timeout of a socket is not enough: it restarts with each received byte."""
 
     def cut() -> None:
         over.set()

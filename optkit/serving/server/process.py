@@ -1,4 +1,4 @@
-"""A server process on this machine: on free loopback ports, its words kept, and ended for certain with all that it has started."""
+"""A server process on this machine: free loopback ports, a log, and a reliable end of the server and all its child processes."""
 
 import contextlib
 import os
@@ -18,18 +18,18 @@ _POLL_S = 0.05
 
 
 class ServerProcess:
-    """A command that runs in a process group of its own, until `stop`."""
+    """A command that runs in its own process group until `stop`."""
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], folder: Path | None = None) -> None:
-        """Start it.
+        """Start the command.
 
         Args:
             command: the program and its arguments.
-            environment: all of it.
-            folder: where it starts; None takes this process's own.
+            environment: the complete environment.
+            folder: the working folder; None means the current one.
 
         Raises:
-            RunnerError: there is no such program, or it may not be run.
+            RunnerError: there is no such program, or it cannot be executed.
         """
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open until stop
         try:
@@ -49,23 +49,23 @@ class ServerProcess:
 
     @property
     def code(self) -> int | None:
-        """With what it has ended by itself; None while it runs."""
+        """The exit code, or None while the process runs."""
         return self._process.poll()
 
     @property
     def log(self) -> str:
-        """What it has said so far; nothing once it was stopped."""
+        """The output so far; empty after `stop`."""
         if self._log.closed:
             return ""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def wait(self) -> int:
-        """Wait until it ends by itself and return with what."""
+        """Wait until the process ends and return its exit code."""
         return self._process.wait()
 
     def stop(self) -> None:
-        """Ask it and its children to end, and kill what is left of them after a while."""
+        """Send SIGTERM to the process and its children, and SIGKILL to those that are left after 10 s."""
         if self._log.closed:
             return
         for sent in (signal.SIGTERM, signal.SIGKILL):
@@ -77,8 +77,8 @@ class ServerProcess:
         self._log.close()
 
     def _any_left(self) -> bool:
-        """Say whether a process of the group is alive: children may outlive what started them."""
-        self._process.poll()  # reaps it; what is not reaped counts as there
+        """Return whether a process of the group is alive. Children may outlive their parent."""
+        self._process.poll()  # reaps the process; otherwise it still counts as alive
         try:
             os.killpg(self.group, 0)
         except ProcessLookupError:
@@ -87,7 +87,7 @@ class ServerProcess:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; held all together, so that they differ."""
+    """Return different free ports."""
     with contextlib.ExitStack() as held:
         return list(_bound(held, count))
 

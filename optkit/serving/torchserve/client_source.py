@@ -1,4 +1,4 @@
-"""The client of an archive in a TorchServe model store."""
+"""The generated client for an archive in a TorchServe model store."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,9 @@ from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.serving.clients.folder import write_package
 from optkit.serving.clients.samples import json_bytes, png_bytes
 from optkit.serving.clients.source import (
-    Method,
+    ClientMethod,
     ModelClass,
+    description,
     field,
     identifier,
     names_text,
@@ -19,7 +20,6 @@ from optkit.serving.clients.source import (
     quoted,
     sizes_text,
     tensors_text,
-    told,
 )
 
 _TENSORS, _TEXTS, _SIZES = "tuple[Tensor, ...]", "tuple[str, ...]", "Mapping[str, range]"
@@ -31,13 +31,13 @@ def write_torchserve_client(
     """Write the client of an archive in a TorchServe model store.
 
     Args:
-        store: where the archive lies.
-        model: its name there.
-        contract: what the generated handler reads; None for a handler of the user's own, whose requests are not known.
-        sample: a feed of the artifact, whose first row is the sample; None for zeros.
+        store: the model store.
+        model: the name of the model.
+        contract: the contract of the generated handler; None for the user's own handler, because its requests are unknown.
+        sample: a feed of the artifact; its first row is the stored sample. None means zeros.
 
     Returns:
-        the folder, None where no client of the model is there, and why nothing was written.
+        The folder, or None if it holds no client of this model; and the reason if nothing was written.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -58,7 +58,7 @@ def write_torchserve_client(
 
 
 def _one(spec: TensorSpec, contract: Mapping[str, Any]) -> TensorSpec:
-    """Return an input of one sample, without the batch dimension, where the handler adds it."""
+    """Return the spec of one sample: without the batch dimension if the handler adds it."""
     return spec.model_copy(update={"shape": spec.shape[1:]}) if contract["batch"] else spec
 
 
@@ -76,15 +76,15 @@ def _tensors(model: str, inputs: Sequence[TensorSpec], contract: Mapping[str, An
     feed = ", ".join(f"{quoted(name)}: {parameter}" for name, parameter in names.items())
     return _torchserve(
         model,
-        f" one sample: {told(inputs, _handler_sizes(inputs, contract))}",
+        f" one sample: {description(inputs, _handler_sizes(inputs, contract))}",
         inputs,
         contract,
         "sample.json",
         "application/json",
-        Method(
+        ClientMethod(
             parameters=", ".join(f"{parameter}: Nested" for parameter in names.values()),
             returns="Any",
-            what="answer's JSON",
+            result="answer's JSON",
             call=f"self.ask(self.body({{{feed}}}), self.content_type)",
         ),
     )
@@ -92,16 +92,16 @@ def _tensors(model: str, inputs: Sequence[TensorSpec], contract: Mapping[str, An
 
 def _image(model: str, spec: TensorSpec, contract: Mapping[str, Any]) -> ModelClass:
     name = identifier(spec.name)
-    method = Method(f"{name}: bytes", "Any", "answer's JSON", f"self.ask({name}, self.content_type)")
+    method = ClientMethod(f"{name}: bytes", "Any", "answer's JSON", f"self.ask({name}, self.content_type)")
     takes = " the bytes of an image file, such as PNG or JPEG"
     return _torchserve(model, takes, (), contract, "sample.png", "application/octet-stream", method)
 
 
 def _own_handler(model: str) -> ModelClass:
-    method = Method(
+    method = ClientMethod(
         'body: bytes, content_type: str = "application/json"', "Any", "answer's JSON", "self.ask(body, content_type)"
     )
-    takes = " what the archive's own handler takes, which optkit does not know: sample.json is empty"
+    takes = " the requests of your own handler. optkit does not know them, so sample.json is empty"
     return _torchserve(model, takes, (), None, "sample.json", "application/json", method)
 
 
@@ -112,7 +112,7 @@ def _torchserve(
     contract: Mapping[str, Any] | None,
     sample: str,
     content_type: str,
-    method: Method,
+    method: ClientMethod,
 ) -> ModelClass:
     answer = _answer(contract) if contract else ()
     kind = [field("content_type", "str", quoted(content_type))] if content_type != "application/json" else []
@@ -121,7 +121,7 @@ def _torchserve(
         base="TorchServeModel",
         model=model,
         takes=takes,
-        gives=f": {', '.join(answer)}" if answer else " what that handler answers, as JSON",
+        gives=f": {', '.join(answer)}" if answer else " the JSON answer of that handler",
         fields=(
             field("inputs", _TENSORS, tensors_text(inputs)),
             field("outputs", _TEXTS, names_text(answer)),

@@ -1,14 +1,16 @@
-"""The config.properties of a TorchServe model store: what holds for the server, and one entry for each model."""
+"""The config.properties of a TorchServe model store: the server's settings, and one entry for each model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optkit.errors import OutputError
+from optkit.errors import ArtifactError, OutputError
 from optkit.serving.settings import TorchServeServing
+from optkit.serving.torchserve.properties import read_properties, with_properties
 
 RESPONSE_TIMEOUT_S = 120
-_HEADER = "# Written by optkit. Start with --ncs, so that TorchServe keeps no snapshot that overrides this file.\n"
+_HEADER = b"# Written by optkit. Start with --ncs, so that TorchServe keeps no snapshot that overrides this file.\n"
 _SERVER = {
     "inference_address": "http://127.0.0.1:8080",
     "management_address": "http://127.0.0.1:8081",
@@ -20,11 +22,12 @@ _SERVER = {
     "allowed_urls": "file://.*",
     "job_queue_size": "100",
 }
-_OF_MODELS = {"install_py_dep_per_model", "load_models", "models"}
+
+Models = dict[str, dict[str, dict[str, Any]]]  # model -> version -> settings
 
 
 def model_settings(settings: TorchServeServing) -> dict[str, int]:
-    """Return the keys that config.properties and model-config.yaml have in common."""
+    """Return the settings of a model that config.properties and model-config.yaml have in common."""
     return {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
@@ -34,69 +37,100 @@ def model_settings(settings: TorchServeServing) -> dict[str, int]:
     }
 
 
-def properties_text(path: Path, name: str, settings: TorchServeServing, *, force: bool) -> str:
-    """Return the text of `path` with this model in it, beside the models that are there already.
+def config_content(path: Path, name: str, settings: TorchServeServing, *, force: bool) -> bytes:
+    """Return the content of the file `path` with this model added. Other models, other keys and comments stay.
 
     Raises:
-        OutputError: the file there holds other settings of the server, or of this model, and `force` is not set.
+        OutputError: the file has other settings for the server or for this model, and `force` is not set.
+        ArtifactError: the file or its value of `models` cannot be read.
     """
-    found = _read(path)
-    models = _models(found)
+    found = read_properties(path) if path.exists() else {}
+    models = {} if force and _models_fault(found) else _models(path, found)
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     if found and not force:
         _refuse_differing(path, found, models, name, entry)
     models[name] = entry
     installs = settings.requirements is not None or found.get("install_py_dep_per_model") == "true"
-    properties = _SERVER | {
+    values = _SERVER | {
         "install_py_dep_per_model": str(installs).lower(),
-        "load_models": ",".join(f"{model}.mar" for model in sorted(models)),
+        "load_models": _load_models(found, models),
         "models": json.dumps(models, sort_keys=True),
     }
-    return _HEADER + "".join(f"{key}={value}\n" for key, value in properties.items())
+    return with_properties(path.read_bytes() if path.exists() else _HEADER, values)
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:
-    """Return file name of an archive -> its settings in a config.properties, of its default version; none where there is no file.
+    """Return file name of an archive -> settings of its default version in a config.properties. Without the file, return {}.
 
     Raises:
-        OutputError: the file cannot be read.
+        ArtifactError: the file or its value of `models` cannot be read.
     """
-    versions = [entry for model in _models(_read(path)).values() if isinstance(model, dict) for entry in model.values()]
-    found = [entry for entry in versions if isinstance(entry, dict) and isinstance(entry.get("marName"), str)]
-    return {entry["marName"]: entry for entry in sorted(found, key=lambda entry: bool(entry.get("defaultVersion")))}
+    if not path.is_file():
+        return {}
+    versions = [entry for model in _models(path, read_properties(path)).values() for entry in model.values()]
+    named = [entry for entry in versions if isinstance(entry.get("marName"), str)]
+    return {entry["marName"]: entry for entry in sorted(named, key=lambda entry: bool(entry.get("defaultVersion")))}
 
 
-def _refuse_differing(
-    path: Path, found: dict[str, str], models: dict[str, Any], name: str, entry: dict[str, Any]
-) -> None:
-    server = {key: value for key, value in found.items() if key not in _OF_MODELS}
-    if server != _SERVER:
-        changed = sorted({key for key, _ in server.items() ^ _SERVER.items()})
+def loaded_models(path: Path) -> list[str]:
+    """Return the names of the models that TorchServe loads at its start, from `load_models`.
+
+    `all` stands for every archive beside the file, as in TorchServe, and `name=file.mar` gives a model another name.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    entries = _load_entries(read_properties(path))
+    if [entry.lower() for entry in entries] == ["all"]:
+        return sorted(archive.stem for archive in path.parent.glob("*.mar"))
+    return [Path(entry.partition("=")[0]).stem for entry in entries]
+
+
+def _load_entries(found: Mapping[str, str]) -> list[str]:
+    entries = [entry.strip() for entry in found.get("load_models", "").split(",")]
+    return [entry for entry in entries if entry and entry.lower() != "none"]
+
+
+def _load_models(found: Mapping[str, str], models: Models) -> str:
+    """Return `load_models` with every model of the file; entries that are there stay."""
+    entries = _load_entries(found)
+    if [entry.lower() for entry in entries] == ["all"]:
+        return entries[0]
+    renamed = {entry.partition("=")[0] for entry in entries if "=" in entry}
+    return ",".join(sorted({*entries, *(f"{model}.mar" for model in models if model not in renamed)}))
+
+
+def _refuse_differing(path: Path, found: Mapping[str, str], models: Models, name: str, entry: object) -> None:
+    changed = sorted(key for key, value in _SERVER.items() if found.get(key) != value)
+    if changed:
         raise OutputError(
-            f"{path}: differs from what would be written in {', '.join(changed)}. "
-            f"Choose another folder, or use --force to replace it."
+            f"{path}: {', '.join(changed)}: the file has other values; expected the values that optkit writes. "
+            f"Choose another folder, or use --force to replace them."
         )
     if models.get(name, entry) != entry:
         raise OutputError(
-            f"{path}: has model {name!r} with other settings. Set another name, or use --force to replace them."
+            f"{path}: models: {name!r} has other settings. Set another name, or use --force to replace them."
         )
 
 
-def _models(found: dict[str, str]) -> dict[str, Any]:
-    try:
-        models = json.loads(found.get("models", "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return models if isinstance(models, dict) else {}
+def _models(path: Path, found: Mapping[str, str]) -> Models:
+    if fault := _models_fault(found):
+        raise ArtifactError(
+            f"{path}: models: {fault}; expected JSON of model -> version -> settings, as TorchServe reads it. Correct the value."
+        )
+    models: Models = json.loads(found.get("models") or "{}")
+    return models
 
 
-def _read(path: Path) -> dict[str, str]:
-    """Return the properties of a file, without comments; none where there is no file."""
-    if not path.is_file():
-        return {}
+def _models_fault(found: Mapping[str, str]) -> str | None:
+    """Return why the value of `models` cannot be read, or None."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise OutputError(f"{path}: is there and cannot be read ({e}). Choose another folder.") from e
-    pairs = [line.partition("=") for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return {key.strip(): value.strip() for key, _, value in pairs}
+        models = json.loads(found.get("models") or "{}")
+    except ValueError as e:
+        return f"the value is not JSON ({e})"
+    if not isinstance(models, dict):
+        return f"the value is {json.dumps(models)[:80]}"
+    for name, versions in models.items():
+        if not isinstance(versions, dict) or not all(isinstance(entry, dict) for entry in versions.values()):
+            return f"model {name!r} is {json.dumps(versions)[:80]}"
+    return None

@@ -1,4 +1,4 @@
-"""The contract of a model as the generated TorchServe handler reads it, from contract.json in the archive."""
+"""The contract of a model for the generated TorchServe handler, which reads it from contract.json in the archive."""
 
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence
@@ -13,18 +13,18 @@ from optkit.serving.settings import TorchServeServing
 def handler_contract(
     artifact: Artifact, settings: TorchServeServing, independence: BatchIndependence | None
 ) -> dict[str, object]:
-    """Return what the handler must know of the model.
+    """Return the content of contract.json.
 
-    `batch` is the dimension that a request leaves out, because a request is one sample; None where a request gives the
-    whole of every input. Up to `max_batch` requests of the same shapes go into one forward.
+    A request holds one sample, without the dimension `batch`. If `batch` is None, a request holds the complete inputs. The handler
+    runs up to `max_batch` requests with equal shapes in one forward call.
 
     Raises:
-        StageError: requests may not be put together as asked, the class names fit no output, or the image fits no input.
+        StageError: the model does not support the batch size, no output fits the class names, or the image does not fit the input.
     """
     batch, why_not = shared_batch(artifact)
     smallest = artifact.dims[batch].min if batch else 1
     if smallest > 1:
-        batch, why_not = None, f"dimension {batch!r} is declared from {smallest} on"
+        batch, why_not = None, f"the minimum of dimension {batch!r} is {smallest}, not 1"
     if settings.batch_size > 1:
         _check_batching(artifact, settings.batch_size, batch, why_not, independence)
     return {
@@ -44,22 +44,24 @@ def _check_batching(
 ) -> None:
     where = f"{artifact.path.name}: batch_size {size}"
     if batch is None:
-        raise StageError(f"{where}: requests cannot be put together: {why_not}. Set batch_size: 1.")
+        raise StageError(f"{where}: the model does not support batching: {why_not}. Set batch_size: 1.")
     if independence is not None and independence.failure:
         raise StageError(
-            f"{where} would give wrong answers: {independence.failure}. Mend the model, or set batch_size: 1."
+            f"{where}: batching would give wrong answers: {independence.failure}. Fix the model, or set batch_size: 1."
         )
     if independence is None or independence.dim != batch:
         raise StageError(
-            f"{where}: it is not proven that requests may be put together along {batch!r}. "
+            f"{where}: the check for batch independence along {batch!r} is missing; batching needs it. "
             f"Run optkit check first, or set batch_size: 1."
         )
     if size > artifact.dims[batch].max:
-        raise StageError(f"{where} is above the {artifact.dims[batch].max} that is declared for {batch!r}. Lower it.")
+        raise StageError(
+            f"{where}: expected at most {artifact.dims[batch].max}, the declared maximum of {batch!r}. Lower it."
+        )
 
 
 def _classes(artifact: Artifact, settings: TorchServeServing, batch: str | None) -> dict[str, str] | None:
-    """Return which output the class names are for: the first with one number for each name in a sample."""
+    """Return the output for the class names: the first output with one number per class in a sample."""
     if settings.class_names is None:
         return None
 
@@ -70,17 +72,17 @@ def _classes(artifact: Artifact, settings: TorchServeServing, batch: str | None)
         if sample_shape(spec) == (len(settings.class_names),) and spec.dtype.is_float:
             return {"output": spec.name, "scores": settings.class_scores}
     raise StageError(
-        f"class_names: {len(settings.class_names)} are given, but no output has as many numbers a sample: "
+        f"class_names: got {len(settings.class_names)} names; expected an output with as many numbers per sample, but the outputs are "
         f"{listed(artifact.outputs)}. Give one name for each class of an output."
     )
 
 
 def _image(artifact: Artifact, image: ImagePreprocessing, batch: str | None) -> dict[str, object]:
-    """Return how the handler makes the one input of an image."""
+    """Return the preprocessing from an image to the model's only input."""
     where = f"{artifact.path.name}: image"
     if len(artifact.inputs) != 1:
         raise StageError(
-            f"{where}: the model takes {listed(artifact.inputs)}; expected one input. Leave image out: requests are JSON then."
+            f"{where}: the model has the inputs {listed(artifact.inputs)}; expected one input. Remove image; requests are then JSON."
         )
     spec = artifact.inputs[0]
     shape = spec.shape[1:] if batch else spec.shape
@@ -90,11 +92,12 @@ def _image(artifact: Artifact, image: ImagePreprocessing, batch: str | None) -> 
     ):
         made = " x ".join("any" if size is None else str(size) for size in wanted)
         raise StageError(
-            f"{where}: makes {made} ({image.layout}, {image.mode}); a sample of {spec.type_text} is {list(shape)}. "
-            f"Set resize, crop, mode and layout so that they agree."
+            f"{where}: the preprocessing gives {made} ({image.layout}, {image.mode}); expected {list(shape)}, a sample of "
+            f"{spec.type_text}. Change resize, crop, mode and layout."
         )
     if not spec.dtype.is_float and not image.keeps_pixels:
         raise StageError(
-            f"{where}: {spec.type_text} takes pixels of 0 to 255. Set scale: 1 and leave mean and std out."
+            f"{where}: the preprocessing gives scaled pixels; expected pixels of 0 to 255 for {spec.type_text}. "
+            f"Set scale: 1 and remove mean and std."
         )
     return image.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Golden samples of a TorchServe archive: beside it, because the archive itself is what the server gets and stays the same byte for byte."""
+"""Golden samples of a TorchServe archive. They are stored beside the archive, because the server reads everything in the archive."""
 
 import io
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _RECORD, _ARRAYS = ".golden.json", ".golden.npz"
 
 
 class ClassScores(Record):
-    """How an answer with class names comes of an output: of logits it is the softmax."""
+    """The output that gives the class probabilities: as probabilities, or as logits, which need softmax."""
 
     output: str
     scores: str
@@ -32,9 +32,9 @@ class ClassScores(Record):
 
 
 class TorchServeGolden(Document):
-    """How golden samples are asked of a model and compared; the arrays lie in the .npz beside.
+    """The format of the requests for golden samples, and the tolerance. The .npz file beside it holds the arrays.
 
-    `batched`: a request is one row. `image`: the input whose array is the bytes of an image file, one request.
+    `batched`: a request holds one row. `image`: the array of this input is the bytes of an image file, and there is one request.
     """
 
     schema_id: ClassVar[str] = "optkit/torchserve-golden/1"
@@ -48,17 +48,17 @@ class TorchServeGolden(Document):
 
 
 def golden_files(archive: Path) -> tuple[Path, Path]:
-    """Return where the record and the arrays of an archive's golden samples lie."""
+    """Return the paths of the record and of the arrays for an archive."""
     return archive.with_suffix(_RECORD), archive.with_suffix(_ARRAYS)
 
 
 def archive_golden(artifact: Artifact, samples: Samples, image: ImagePreprocessing | None) -> Golden:
-    """Return golden samples of a model that a generated handler serves: rows of its inputs, or the bytes of an image.
+    """Make golden samples for a model with a generated handler: rows of its inputs, or the bytes of an image.
 
-    The image is the first of the samples where these are images, else a seeded picture.
+    The image is the first image of the samples, or a seeded picture if the samples are not images.
 
     Raises:
-        RunnerError: the artifact cannot be run here.
+        RunnerError: the artifact cannot run on this machine.
         FeedError: the real data does not fit the inputs.
         MissingDependency: images need Pillow.
         ArtifactError: the image does not fit the model.
@@ -72,7 +72,7 @@ def archive_golden(artifact: Artifact, samples: Samples, image: ImagePreprocessi
     try:
         pixels = read_image(content, **image.model_dump()).astype(spec.dtype.numpy)
     except ValueError as e:
-        raise ArtifactError(f"{artifact.path.name}: the golden image cannot be read as `image` says: {e}") from e
+        raise ArtifactError(f"{artifact.path.name}: image: the preprocessing of the golden image failed: {e}") from e
     feed = {spec.name: pixels[None] if len(spec.shape) == pixels.ndim + 1 else pixels}
     with open_runner(artifact) as runner:
         outputs = runner.infer(feed)
@@ -82,7 +82,7 @@ def archive_golden(artifact: Artifact, samples: Samples, image: ImagePreprocessi
 def write_archive_golden(
     archive: Path, golden: Golden, contract: Mapping[str, Any], version: str, names: tuple[str, ...]
 ) -> None:
-    """Write golden samples beside an archive whose handler reads `contract`."""
+    """Write golden samples beside an archive; `contract` is the contract of its handler."""
     record, arrays = golden_files(archive)
     classes = contract["classes"]
     write_golden(golden, arrays)
@@ -97,10 +97,10 @@ def write_archive_golden(
 
 
 def read_archive_golden(archive: Path) -> tuple[TorchServeGolden, Golden] | None:
-    """Read the golden samples of an archive; None where there are none.
+    """Read the golden samples of an archive, or return None if there are none.
 
     Raises:
-        ArtifactError: they are damaged.
+        ArtifactError: the files are damaged.
     """
     path, arrays = golden_files(archive)
     if not path.is_file():
@@ -109,12 +109,14 @@ def read_archive_golden(archive: Path) -> tuple[TorchServeGolden, Golden] | None
     golden = read_golden(arrays, record.tolerance)
     needed = {record.classes.output} if record.classes else set()
     if not golden.inputs or not golden.outputs or needed - set(golden.outputs):
-        raise ArtifactError(f"{arrays}: holds no inputs and outputs as {path.name} says. Package the model again.")
+        raise ArtifactError(
+            f"{arrays}: lacks inputs or outputs; expected the arrays for {path.name}. Package the model again."
+        )
     return record, golden
 
 
 def _picture(spec: TensorSpec, image: ImagePreprocessing, sizes: Sizes) -> bytes:
-    """Return a PNG of coarse colours, the same each time; it has the size that the model takes, twice where it is resized to that."""
+    """Return a PNG with coarse colours, always the same. It has the model's input size, or twice that size if `image` resizes it."""
     from PIL import Image
 
     shape = spec.shape_at(sizes)

@@ -1,12 +1,11 @@
 """The handler of a TorchServe archive written by optkit. It runs inside TorchServe, where optkit is not installed.
 
-A request is JSON: {"input name": nested lists, ...}, or the lists alone where the model has one input. It is one sample,
-without the batch dimension, where the model has one. Where the archive says how an image becomes the input, a request is an image:
-the bytes of its file, or these in base64, alone or as {"input name": base64}. The answer is {"output name": nested lists, ...}, or the most
-probable classes where the archive has class names. A request that does not fit is answered with status 400 and a
-reason, and does not disturb the others of its batch.
+A request is JSON: {"input name": nested lists, ...}, or only the lists if the model has one input. It is one sample, without the batch
+dimension of the model. If the archive contains image preprocessing, a request is an image: the bytes of the file, or base64, alone or as
+{"input name": base64}. The answer is {"output name": nested lists, ...}, or the most probable classes if the archive has class names. An
+invalid request gets status 400 and a reason. It does not affect other requests in the batch.
 
-TorchServe demands that this file has one class and no function called `handle`.
+TorchServe requires one class in this file, and no function with the name `handle`.
 """
 
 import base64
@@ -23,15 +22,15 @@ logger = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
 TOP = 5
-# kind of the dtype that the model takes -> kinds of numbers in JSON that may become it
+# kind of the model's dtype -> accepted kinds of numbers in JSON
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 class ModelHandler:
-    """Reads requests, runs the model on them together where it may, and writes the answers."""
+    """Reads requests, runs the model on batches of them if it supports batching, and writes the answers."""
 
     def initialize(self, context: Any) -> None:
-        """Load the contract and the model of the archive, which TorchServe has unpacked."""
+        """Load the contract and the model from the unpacked archive."""
         folder = Path(context.system_properties["model_dir"])
         self.contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
         names = folder / "index_to_name.json"
@@ -57,7 +56,7 @@ class ModelHandler:
         return answers
 
     def _infer(self, samples: Sequence[Arrays]) -> list[Arrays]:
-        """Run the samples in one forward; sample for sample the outputs."""
+        """Run the samples in one forward call and return the outputs of each sample."""
         if self.contract["batch"] is None:
             return [self.run(sample) for sample in samples]
         outputs = self.run({name: np.stack([sample[name] for sample in samples]) for name in samples[0]})
@@ -66,7 +65,7 @@ class ModelHandler:
     def _answer(self, outputs: Arrays, context: Any, index: int) -> Any:
         broken = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
         if broken:
-            return refused(context, index, 500, f"output {broken[0]!r}: the model gave NaN or infinity")
+            return refused(context, index, 500, f"output {broken[0]!r}: contains NaN or infinity")
         classes = self.contract["classes"]
         if classes:
             return {"classes": top_classes(outputs[classes["output"]], self.class_names, classes["scores"])}
@@ -83,7 +82,7 @@ def read_request(row: Mapping[str, Any], contract: Mapping[str, Any]) -> Arrays:
     """Return the arrays of one request.
 
     Raises:
-        ValueError: it does not fit the contract; says what was found and what was expected.
+        ValueError: the request does not fit the contract.
     """
     if "body" not in row and "data" not in row:
         raise ValueError("the request has no body")
@@ -97,57 +96,52 @@ def read_request(row: Mapping[str, Any], contract: Mapping[str, Any]) -> Arrays:
             raise ValueError(f"got a {type(body).__name__}; expected an object with {', '.join(names)}")
         body = {names[0]: body}
     if set(body) != set(names):
-        raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; the model takes {', '.join(names)}")
+        raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; expected {', '.join(names)}")
     sizes: dict[str, int] = {}
     return {spec["name"]: read_array(body[spec["name"]], spec, contract, sizes) for spec in contract["inputs"]}
 
 
 def from_json(body: Any) -> Any:
-    """Return the value of a body; TorchServe parses it itself where the request says that it is JSON."""
+    """Return the value of a body. TorchServe has parsed it already if the content type is JSON."""
     if not isinstance(body, bytes | bytearray | str):
         return body
     try:
         return json.loads(body)
     except ValueError as e:
-        raise ValueError(f"the body is no JSON ({e})") from e
+        raise ValueError(f"the body is not JSON ({e})") from e
 
 
 def read_picture(body: Any, contract: Mapping[str, Any]) -> np.ndarray:
-    """Return the input that an image becomes.
+    """Return the model's input for an image.
 
     Raises:
-        ValueError: it is no image, or one that does not fit the model.
+        ValueError: the body is not an image, or the image does not fit the model.
     """
     from optkit_images import read_image  # in the archive
 
     spec = contract["inputs"][0]
-    if isinstance(body, bytes | bytearray) and body[:1] in (
-        b"{",
-        b'"',
-    ):  # JSON that was not said to be JSON; no image starts so
+    if isinstance(body, bytes | bytearray) and body[:1] in (b"{", b'"'):  # JSON without its content type; not an image
         body = from_json(body)
     if isinstance(body, dict):
         if set(body) != {spec["name"]}:
-            raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; the model takes {spec['name']}")
+            raise ValueError(f"got inputs {', '.join(map(str, body)) or 'none'}; expected {spec['name']}")
         body = body[spec["name"]]
     if isinstance(body, str):
         try:
             body = base64.b64decode(body.partition("base64,")[2] or body, validate=True)
         except binascii.Error as e:
-            raise ValueError(
-                f"the text is no base64 ({e}); expected an image in base64, or its bytes as they are"
-            ) from e
+            raise ValueError(f"the text is not base64 ({e}); expected an image as base64 or as bytes") from e
     if not isinstance(body, bytes | bytearray):
-        raise ValueError(f"got a {type(body).__name__}; expected the bytes of an image, or these in base64")
+        raise ValueError(f"got a {type(body).__name__}; expected an image as base64 or as bytes")
     pixels = read_image(bytes(body), **contract["image"]).astype(spec["dtype"])
     return read_array(pixels, spec, contract, {})
 
 
 def read_array(value: Any, spec: Mapping[str, Any], contract: Mapping[str, Any], sizes: dict[str, int]) -> np.ndarray:
-    """Return one input; the sizes of its named dimensions are added to `sizes`.
+    """Return one input, and add the sizes of its named dimensions to `sizes`.
 
     Raises:
-        ValueError: it does not fit the specification.
+        ValueError: the value does not fit the specification.
     """
     where = f"input {spec['name']!r}"
     shape = spec["shape"][1:] if contract["batch"] else spec["shape"]
@@ -155,12 +149,12 @@ def read_array(value: Any, spec: Mapping[str, Any], contract: Mapping[str, Any],
     try:
         found = np.asarray(value)
     except (ValueError, OverflowError) as e:
-        raise ValueError(f"{where}: the nested lists are of unequal lengths; expected {expected}") from e
+        raise ValueError(f"{where}: the nested lists have unequal lengths; expected {expected}") from e
     dtype = np.dtype(spec["dtype"])
     if found.ndim != len(shape) or 0 in found.shape:
         raise ValueError(f"{where}: got shape {list(found.shape)}; expected {expected}")
     if found.dtype.kind not in _KINDS[dtype.kind]:
-        raise ValueError(f"{where}: got values that are no {dtype}; expected {expected}")
+        raise ValueError(f"{where}: got values that are not {dtype}; expected {expected}")
     for dim, size in zip(shape, found.shape, strict=True):
         low, high = contract["dims"][dim] if isinstance(dim, str) else (dim, dim)
         if not low <= size <= high or sizes.setdefault(str(dim), size) != size:
@@ -173,7 +167,7 @@ def converted(array: np.ndarray, dtype: np.dtype[Any], where: str) -> np.ndarray
     """Return the array as `dtype`.
 
     Raises:
-        ValueError: the type cannot hold a value, or one is NaN or infinite.
+        ValueError: a value does not fit the type, or is NaN or infinite.
     """
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
         raise ValueError(f"{where}: holds {int(array.min())} to {int(array.max())}, which {dtype} cannot hold")
@@ -185,7 +179,7 @@ def converted(array: np.ndarray, dtype: np.dtype[Any], where: str) -> np.ndarray
 
 
 def groups(samples: Mapping[int, Arrays], largest: int) -> list[list[int]]:
-    """Return the requests that go into one forward together: of the same shapes, at most `largest`."""
+    """Group requests into forward calls: equal shapes, and at most `largest` requests."""
     by_shape: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for i, sample in samples.items():
         by_shape.setdefault(tuple(array.shape for array in sample.values()), []).append(i)
@@ -193,7 +187,7 @@ def groups(samples: Mapping[int, Arrays], largest: int) -> list[list[int]]:
 
 
 def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
-    """Return the probability of every class of a sample; `kind` says whether the scores are logits or probabilities."""
+    """Return the probability of every class of a sample. `kind` is the kind of the scores: logits or probabilities."""
     values = scores.astype(np.float64)
     if kind == "logits":
         exponents = np.exp(values - values.max())
@@ -202,17 +196,17 @@ def probabilities(scores: np.ndarray, kind: str) -> np.ndarray:
 
 
 def top_classes(scores: np.ndarray, names: Sequence[str], kind: str) -> list[dict[str, Any]]:
-    """Return the most probable classes first."""
+    """Return the most probable classes, sorted by probability."""
     values = probabilities(scores, kind)
     best = np.argsort(-values, kind="stable")[:TOP]
     return [{"class": names[i], "probability": float(values[i])} for i in best]
 
 
 def load_torchscript(path: Path, gpu: int | None, contract: Mapping[str, Any]) -> Callable[[Arrays], Arrays]:
-    """Return what runs a TorchScript file: on the GPU that TorchServe gives the worker, else on the CPU."""
+    """Return a function that runs a TorchScript file on the worker's GPU, or on the CPU if it has none."""
     import torch
 
-    if contract["engine"]:  # INT8, for which the weights are packed as they are loaded; GPUs have no such kernels
+    if contract["engine"]:  # INT8: the engine packs the weights while loading, and it has no GPU kernels
         torch.backends.quantized.engine, gpu = contract["engine"], None
     device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
     module = torch.jit.load(str(path), map_location=device).eval()
@@ -229,7 +223,7 @@ def load_torchscript(path: Path, gpu: int | None, contract: Mapping[str, Any]) -
 
 
 def flat(output: Any) -> list[Any]:
-    """Return the tensors of an output in order, out of tuples, lists and dicts."""
+    """Return the tensors of an output in order; tuples, lists and dicts may be nested."""
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, list | tuple):
@@ -238,7 +232,7 @@ def flat(output: Any) -> list[Any]:
 
 
 def load_onnx(path: Path, gpu: int | None, contract: Mapping[str, Any]) -> Callable[[Arrays], Arrays]:
-    """Return what runs an ONNX file: on the GPU that TorchServe gives the worker, else on the CPU."""
+    """Return a function that runs an ONNX file on the worker's GPU, or on the CPU if it has none."""
     import onnxruntime
 
     device = "cpu" if gpu is None else "cuda"

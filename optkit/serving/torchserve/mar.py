@@ -7,21 +7,21 @@ from pathlib import Path
 from optkit.serving.staging import as_json
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date of the zip format
 
 
 def manifest(model: Mapping[str, str]) -> bytes:
-    """Return the manifest as the official archiver 0.12.0 writes it, but for its time, which is fixed.
+    """Return the manifest in the format of the official archiver 0.12.0, with a fixed time.
 
     Args:
-        model: modelName, serializedFile, handler, modelVersion, and those of requirementsFile and configFile that exist.
+        model: modelName, serializedFile, handler and modelVersion, and optionally requirementsFile and configFile.
     """
     content = {"createdOn": "01/01/1980 00:00:00", "runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     return as_json(content)
 
 
 def write_mar(path: Path, members: Mapping[str, Path | bytes]) -> None:
-    """Write the members in the order of their names, uncompressed: weights hardly shrink, and zlib's output varies."""
+    """Write the members in the order of their names. They are not compressed: weights hardly shrink, and zlib's output varies."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
             member = members[name]
@@ -31,7 +31,7 @@ def write_mar(path: Path, members: Mapping[str, Path | bytes]) -> None:
             if isinstance(member, bytes):
                 archive.writestr(info, member)
                 continue
-            info.file_size = member.stat().st_size  # zipfile decides by it whether the entry needs zip64
+            info.file_size = member.stat().st_size  # zipfile uses zip64 for large entries only if it knows the size
             with member.open("rb") as source, archive.open(info, "w") as target:
                 while chunk := source.read(1 << 20):
                     target.write(chunk)

@@ -1,4 +1,4 @@
-"""A TorchServe model store: the archive of one model, and the server's config.properties."""
+"""Packaging for TorchServe: the archive of one model, and the config.properties of the model store."""
 
 import filecmp
 import importlib.resources
@@ -17,7 +17,7 @@ from optkit.serving.package import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.staging import as_json, move_in, staging
 from optkit.serving.torchserve.client_source import write_torchserve_client
-from optkit.serving.torchserve.config import model_settings, properties_text
+from optkit.serving.torchserve.config import config_content, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
 from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
@@ -28,7 +28,7 @@ _ARCHIVED = (
     "TorchServe is archived upstream: no updates, bug fixes or security patches are planned. "
     "For new deployments use Triton: optkit package triton."
 )
-_TOKEN = "requests need the key that TorchServe writes to key_file.json in the folder where it is started"
+_TOKEN = "requests need the inference key; TorchServe writes it to key_file.json in its working folder"
 
 
 def package_torchserve(
@@ -42,24 +42,24 @@ def package_torchserve(
     force: bool = False,
     sample: Feed | None = None,
 ) -> Packaged:
-    """Write NAME.mar and config.properties to a model store; the models that it has already are kept.
+    """Write NAME.mar and config.properties to a model store. Other models in the store stay.
 
-    The archive is the same byte for byte whenever the artifact, the settings and the user's files are the same.
+    Equal artifacts, settings and user files give equal archives, byte for byte.
 
     Args:
         artifact: an ONNX or TorchScript model.
-        model_store: the folder of archives; made if need be.
+        model_store: the folder of archives; created if it does not exist.
         settings: the serve entry.
-        name: of the model, where the settings give none.
-        independence: what the check found on putting requests together; a batch size above 1 needs that it passed.
-        golden: what `archive_golden` gave, kept beside the archive for `optkit smoke`.
-        force: replace an archive or configuration that is there and differs.
-        sample: a feed, for the client to be tried with; None for zeros.
+        name: the name of the model if the settings have none.
+        independence: the result of the check for batch independence; a batch size above 1 needs a passed check.
+        golden: the result of `archive_golden`, stored beside the archive for `optkit smoke`.
+        force: replace an archive or a configuration that differs.
+        sample: a feed for trying the client; None means zeros.
 
     Raises:
-        StageError: the model cannot be served as asked, or a file of the user is missing or collides; says why.
-        ArtifactError: a file of the artifact is missing, damaged or changed.
-        OutputError: what is there differs, or the folder cannot be written. What was there is unchanged.
+        StageError: the model cannot be served with these settings, or a user file is missing or has a name that is taken.
+        ArtifactError: a file of the artifact is missing, damaged or changed, or config.properties cannot be read.
+        OutputError: an existing file differs, or the folder cannot be written. Existing files are unchanged.
     """
     name = model_name(settings.name, name)
     check_packagable(artifact, "TorchServe")
@@ -68,17 +68,17 @@ def package_torchserve(
     if settings.client:
         check_writable(model_store, name)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
-    text = properties_text(config, name, settings, force=force)
+    content = config_content(config, name, settings, force=force)
     with staging(model_store) as temporary:
         staged = temporary / archive.name
         write_mar(staged, members)
         if archive.exists() and not force and not filecmp.cmp(staged, archive, shallow=False):
             raise OutputError(
-                f"{archive}: is there already with other content. Set another name, or use --force to replace it."
+                f"{archive}: exists already with other content. Set another name, or use --force to replace it."
             )
         if golden is not None:
             write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
-        (temporary / _CONFIG).write_text(text, encoding="utf-8")
+        (temporary / _CONFIG).write_bytes(content)
         made = sorted(file for file in temporary.iterdir() if file.is_file())
         move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
         for stale in golden_files(archive) if golden is None else ():
@@ -86,13 +86,14 @@ def package_torchserve(
     notes = [_ARCHIVED, _TOKEN]
     client = None
     if settings.client:
-        told = None if settings.handler else contract
-        client, left = write_torchserve_client(model_store, name, told, sample)
+        client, left = write_torchserve_client(model_store, name, None if settings.handler else contract, sample)
         notes += [left] if left else []
     if artifact.format is Format.ONNX:
-        notes.append("the Python that runs TorchServe needs onnxruntime: install it there, or name it in requirements")
+        notes.append("TorchServe's Python needs onnxruntime: install it there, or add it to requirements")
     if settings.handler:
-        notes.append("holds no golden samples for optkit smoke: what your own handler takes and gives is not known")
+        notes.append(
+            "no golden samples for optkit smoke: optkit does not know the requests and answers of your handler"
+        )
     store = shlex.quote(str(model_store.absolute()))
     return Packaged(
         target="torchserve",
@@ -136,16 +137,16 @@ def _members(
 
 
 def _handler(own: str | None) -> Path | bytes:
-    """Return the user's own handler, or the one that optkit brings."""
+    """Return the user's handler, or optkit's handler if there is none."""
     if own is None:
         return _own_code("handler.py", "optkit.serving.torchserve")
     if Path(own).suffix != ".py":
-        raise StageError(f"handler: {own}: is no Python file; expected a path that ends in .py")
+        raise StageError(f"handler: {own}: is not a Python file; expected a path that ends in .py")
     return _user_file(own, "handler")
 
 
 def _own_code(name: str, package: str) -> bytes:
-    """Return a file of optkit that needs nothing of optkit."""
+    """Return a file of optkit that imports nothing of optkit."""
     return importlib.resources.files(package).joinpath(name).read_bytes()
 
 
@@ -159,6 +160,6 @@ def _user_file(path: str, setting: str) -> Path:
 def _add(members: dict[str, Path | bytes], name: str, content: Path | bytes, setting: str) -> None:
     if name.lower() in {member.lower() for member in members}:
         raise StageError(
-            f"{setting}: two files would be called {name!r} in the archive, where all lie in one folder. Rename one."
+            f"{setting}: the archive would hold two files with the name {name!r}; expected different names. Rename one."
         )
     members[name] = content

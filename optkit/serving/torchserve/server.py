@@ -1,4 +1,4 @@
-"""A local TorchServe over a model store, for tests and `optkit smoke`: on loopback ports of its own, within limits, ended cleanly."""
+"""A local TorchServe for a model store, for tests and `optkit smoke`, with free loopback ports and time limits."""
 
 import contextlib
 import json
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.errors import RunnerError
-from optkit.serving.server.http import Answer, ask
+from optkit.serving.server.http import HttpResponse, ask
 from optkit.serving.server.process import HOST, ServerProcess, free_ports
+from optkit.serving.torchserve.config import loaded_models
+from optkit.serving.torchserve.properties import with_properties
 
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 _POLL_S = 0.2
@@ -21,35 +23,37 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class TorchServe:
-    """A running server. Requests carry the key that it wrote where it was started."""
+    """A running server. Requests contain the key from its working folder."""
 
     inference_url: str
     management_url: str
     _keys: Path
     _process: ServerProcess
 
-    def predict(self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0) -> Answer:
+    def predict(
+        self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0
+    ) -> HttpResponse:
         """Send one request to a model."""
         url = f"{self.inference_url}/predictions/{model}"
         headers = {"Content-Type": content_type, **self._authorization("inference")}
         return ask("POST", url, limit_s, body=body, headers=headers)
 
-    def manage(self, method: str, path: str, limit_s: float = 60.0) -> Answer:
-        """Use the management API, as in `manage("PUT", "/models/digits?min_worker=2")`."""
+    def manage(self, method: str, path: str, limit_s: float = 60.0) -> HttpResponse:
+        """Send a request to the management API, for example `manage("PUT", "/models/digits?min_worker=2")`."""
         return ask(method, f"{self.management_url}{path}", limit_s, headers=self._authorization("management"))
 
     def ready_workers(self, model: str, limit_s: float = 60.0) -> int:
-        """Return how many workers of a model are ready; `/ping` says Healthy even when none can start."""
+        """Return the number of ready workers of a model; `/ping` reports Healthy even if no worker can start."""
         answer = self.manage("GET", f"/models/{model}", limit_s)
         if answer.status != 200:
             return 0
         return sum(worker["status"] == "READY" for worker in answer.json()[0]["workers"])
 
     def wait_for(self, model: str, workers: int = 1, limit_s: float = 60.0) -> None:
-        """Wait until so many workers of a model are ready.
+        """Wait until a number of workers of a model are ready.
 
         Raises:
-            RunnerError: the server has ended, or the limit has passed; holds the end of its log.
+            RunnerError: the server ended, or the limit passed. The message contains the end of the log.
         """
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
@@ -63,7 +67,7 @@ class TorchServe:
 
     @property
     def token(self) -> str | None:
-        """The key of its inference API; None while it has written none."""
+        """The key of the inference API, or None if the server has not written it yet."""
         return self._token("inference")
 
     def _token(self, api: str) -> str | None:
@@ -80,24 +84,25 @@ class TorchServe:
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """Return the header that shows a key of TorchServe."""
+    """Return the header for a TorchServe key."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @contextlib.contextmanager
 def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | None = None) -> Iterator[TorchServe]:
-    """Start the TorchServe of this Python's environment over a model store with its config.properties, and end it after the block.
+    """Start TorchServe from this Python environment for a model store with a config.properties, and stop it after the block.
 
-    Only addresses and ports differ from the configuration: free ones on loopback, so that a server that runs already is not
-    disturbed. All that it writes lies in a temporary folder.
+    The server uses free loopback ports instead of those in the configuration, so it does not disturb a running server. It writes all
+    its files to a temporary folder.
 
     Args:
         model_store: the folder of archives.
-        limit_s: how long the server and each model may take until they are ready.
-        archives: the files to load; None loads those that the configuration names.
+        limit_s: time limit for the start of the server and of each model.
+        archives: the files to load; None means those in the configuration.
 
     Raises:
-        RunnerError: TorchServe or Java is not there, or a model is not ready within the limit.
+        RunnerError: TorchServe or Java is not installed, or a model is not ready within the limit.
+        ArtifactError: the configuration cannot be read.
     """
     command = _command()
     config = model_store / "config.properties"
@@ -107,12 +112,12 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
         folder = Path(name)
         ports = free_ports(len(_PORTS))
         own = folder / "config.properties"
-        own.write_text(_own_config(config.read_text(encoding="utf-8"), ports, archives), encoding="utf-8")
+        own.write_bytes(_own_config(config.read_bytes(), ports, archives))
         arguments = ["--start", "--foreground", "--ncs", "--model-store", str(model_store.absolute())]
         process = ServerProcess(
             [*command, *arguments, "--ts-config", str(own)],
             environment=_environment(folder),
-            folder=folder,  # it writes key_file.json and logs where it is started
+            folder=folder,  # it writes key_file.json and logs to its working folder
         )
         try:
             server = TorchServe(
@@ -121,7 +126,7 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
                 _keys=folder / "key_file.json",
                 _process=process,
             )
-            for model in _models(own):
+            for model in loaded_models(config) if archives is None else [Path(archive).stem for archive in archives]:
                 server.wait_for(model, limit_s=limit_s)
             yield server
         finally:
@@ -139,25 +144,18 @@ def _command() -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return an environment with folders of the server's own, and this Python first, which its workers start."""
+    """Return an environment with separate folders for the server, and with this Python first in PATH for its workers."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     own = {name: str(folder) for name in ("LOG_LOCATION", "METRICS_LOCATION", "TEMP", "TMPDIR")}
     return {**os.environ, **own, "PATH": path}
 
 
-def _own_config(text: str, ports: Sequence[int], archives: Sequence[str] | None) -> str:
-    """Return a configuration with other ports, and with other archives to load where some are named."""
+def _own_config(content: bytes, ports: Sequence[int], archives: Sequence[str] | None) -> bytes:
+    """Return the configuration with other ports and, if they are given, other archives to load."""
     values = {
         key: f"http://{HOST}:{port}" if key.endswith("_address") else str(port)
         for key, port in zip(_PORTS, ports, strict=True)
     }
     if archives is not None:
         values["load_models"] = ",".join(archives)
-    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in values]
-    return "\n".join([*kept, *(f"{key}={value}" for key, value in values.items())]) + "\n"
-
-
-def _models(config: Path) -> list[str]:
-    lines = config.read_text(encoding="utf-8").splitlines()
-    loaded = next((line.partition("=")[2] for line in lines if line.startswith("load_models=")), "")
-    return [Path(name.strip()).stem for name in loaded.split(",") if name.strip()]
+    return with_properties(content, values)

@@ -1,4 +1,4 @@
-"""Golden samples of TorchServe archives, replayed against a running server."""
+"""Smoke test of TorchServe archives: send their golden samples to a running server."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,43 +22,43 @@ from optkit.serving.torchserve.server import authorization, serving
 def smoke_torchserve(
     archives: Sequence[Path], urls: Sequence[str], limit_s: float = 30.0, token: str | None = None
 ) -> SmokeRecord:
-    """Ask for every archive that has golden samples, at every URL of an inference API, and compare.
+    """Send the golden samples of every archive to every URL, and compare the answers.
 
     Args:
-        archives: .mar files; their golden samples lie beside them.
-        urls: where servers run, as http://host:port.
-        limit_s: for each answer.
-        token: the inference key of the server, where it wants one.
+        archives: .mar files with golden samples beside them.
+        urls: URLs of inference APIs, as http://host:port.
+        limit_s: time limit for each answer.
+        token: the inference key, if the server requires one.
 
     Raises:
-        ArtifactError: there is no such archive, none has golden samples, or they are damaged.
-        RunnerError: no TorchServe answers at a URL, or it wants a key.
-        RecipeError: a URL is of another form.
+        ArtifactError: an archive is missing, no archive has golden samples, or they are damaged.
+        RunnerError: no TorchServe responds at a URL.
+        RecipeError: a URL has another form, or the server requires a key.
     """
     missing = next((archive for archive in archives if not archive.is_file()), None)
     if missing is not None:
         raise ArtifactError(f"{missing}: no such file; expected a TorchServe archive")
     found = {archive: read_archive_golden(archive) for archive in archives}
-    asked = [golden for golden in found.values() if golden is not None]
-    if not asked:
+    samples = [golden for golden in found.values() if golden is not None]
+    if not samples:
         raise ArtifactError(
-            f"{archives[0].parent}: holds no golden samples; expected those that optkit package stores beside an archive with a "
-            f"generated handler. Package its models again."
+            f"{archives[0].parent}: holds no golden samples; expected the samples that optkit package stores beside an archive with a "
+            f"generated handler. Package the models again."
         )
     for url in urls:
         check_url(url)
         _check_server(url, limit_s)
-    jobs = [(url.rstrip("/"), *golden) for url in urls for golden in asked]
-    replays = [_replay(*job, limit_s, token) for job in track(jobs, "ask TorchServe", len(jobs))]
-    notes = tuple(f"{archive.name}: not asked, it has no golden samples" for archive in archives if not found[archive])
+    jobs = [(url.rstrip("/"), *golden) for url in urls for golden in samples]
+    replays = [_replay(*job, limit_s, token) for job in track(jobs, "test TorchServe", len(jobs))]
+    notes = tuple(f"{archive.name}: not tested: no golden samples" for archive in archives if not found[archive])
     return SmokeRecord(replays=tuple(replays), notes=notes)
 
 
 def start_and_smoke_torchserve(archives: Sequence[Path], limit_s: float = 60.0) -> SmokeRecord:
-    """Start a local TorchServe over the archives, which lie in one model store, ask it, and end it.
+    """Start a local TorchServe for the archives of one model store, test it, and stop it.
 
     Raises:
-        RunnerError: it is not installed, or does not start within the limit.
+        RunnerError: TorchServe is not installed, or does not start within the limit.
         ArtifactError: as `smoke_torchserve`.
     """
     with serving(archives[0].parent, limit_s, [archive.name for archive in archives]) as server:
@@ -70,9 +70,9 @@ def _check_server(url: str, limit_s: float) -> None:
         answer = ask("GET", f"{url.rstrip('/')}/ping", limit_s)
         found = answer.json()
     except RunnerError as e:
-        raise RunnerError(f"{url}: is no TorchServe that answers: {e}") from e
+        raise RunnerError(f"{url}: no working TorchServe: {e}") from e
     if not isinstance(found, dict) or not {"status", "code"} & set(found):
-        raise RunnerError(f"{url}: is no TorchServe: its /ping says {answer.text[:200]!r}")
+        raise RunnerError(f"{url}: is not TorchServe: /ping returned {answer.text[:200]!r}")
 
 
 def _replay(url: str, record: TorchServeGolden, golden: Golden, limit_s: float, token: str | None) -> Replay:
@@ -86,7 +86,7 @@ def _replay(url: str, record: TorchServeGolden, golden: Golden, limit_s: float, 
 
 
 def _bodies(record: TorchServeGolden, golden: Golden) -> Iterator[tuple[bytes, str]]:
-    """Return the body and content type of every request: the image, each row, or the whole feed."""
+    """Yield the body and the content type of every request: the image, each row, or the complete feed."""
     if record.image is not None:
         yield golden.inputs[record.image].tobytes(), "application/octet-stream"
         return
@@ -97,18 +97,18 @@ def _bodies(record: TorchServeGolden, golden: Golden) -> Iterator[tuple[bytes, s
 
 
 def _send(url: str, record: TorchServeGolden, body: tuple[bytes, str], limit_s: float, token: str | None) -> Any:
-    """Return the answer to one request as JSON.
+    """Send one request and return the JSON of the answer.
 
     Raises:
-        RunnerError: it is none, or another status than 200.
-        RecipeError: the server wants a key.
+        RunnerError: the answer is not JSON, or its status is not 200.
+        RecipeError: the server requires a key.
     """
     where = f"{url}/predictions/{record.model}/{record.version}"
     answer = ask("POST", where, limit_s, body=body[0], headers={"Content-Type": body[1], **authorization(token)})
     if answer.status == 400 and "InvalidKeyException" in answer.text:
         raise RecipeError(
-            f"{url}: {'refuses the key of --token' if token else 'wants a key'}: expected the inference key of the "
-            f"key_file.json in the folder where TorchServe was started. Give it as --token, or in OPTKIT_TOKEN."
+            f"{url}: {'refuses the key in --token' if token else 'requires a key'}; expected the inference key from "
+            f"key_file.json in TorchServe's working folder. Give it as --token, or in OPTKIT_TOKEN."
         )
     if answer.status != 200:
         raise RunnerError(f"{where}: got status {answer.status}: {' '.join(answer.text[:300].split())}")
@@ -116,25 +116,25 @@ def _send(url: str, record: TorchServeGolden, body: tuple[bytes, str], limit_s: 
 
 
 def _compare_outputs(record: TorchServeGolden, golden: Golden, answers: Sequence[Any]) -> list[OutputParity]:
-    """Compare tensors: those of each row put together, or those of the one answer."""
+    """Compare the outputs: the rows of all answers together, or the only answer."""
     found: dict[str, np.ndarray] = {}
     for answer in answers:
         if not isinstance(answer, dict):
-            raise RunnerError(f"answered {_short(answer)}; expected an object of outputs")
+            raise RunnerError(f"the answer is {_short(answer)}; expected a JSON object of outputs")
     for name in {name: None for answer in answers for name in answer}:
         dtype = golden.outputs[name].dtype if name in golden.outputs else None
         try:
             rows = [np.asarray(answer[name], dtype) for answer in answers]
             found[name] = np.stack(rows) if record.batched else rows[0]
         except (KeyError, ValueError, TypeError, OverflowError) as e:
-            raise RunnerError(f"output {name!r}: answered what is no array of {dtype} in each row ({e})") from e
+            raise RunnerError(f"output {name!r}: a row is not an array of {dtype} ({e})") from e
     return compare_outputs(golden.outputs, found, {}, record.tolerance)
 
 
 def _compare_classes(record: TorchServeGolden, golden: Golden, answers: Sequence[Any]) -> list[OutputParity]:
-    """Compare the most probable classes: each probability with that of its class, and their order with that of the golden ones.
+    """Compare the most probable classes: the probability of each class, and the order of the classes.
 
-    Two classes may change places where their probabilities are as near as the tolerance.
+    Two classes may change places if their probabilities are equal within the tolerance.
     """
     assert record.classes is not None
     scores = golden.outputs[record.classes.output]
@@ -151,26 +151,26 @@ def _compare_classes(record: TorchServeGolden, golden: Golden, answers: Sequence
 
 
 def _entries(answer: Any, classes: ClassScores) -> list[tuple[str, float]]:
-    """Return class and probability of an answer.
+    """Return the classes of an answer with their probabilities.
 
     Raises:
-        RunnerError: it is another answer than the most probable classes.
+        RunnerError: the answer does not hold the most probable classes.
     """
     try:
         entries = [(str(entry["class"]), float(entry["probability"])) for entry in answer["classes"]]
     except (KeyError, TypeError, ValueError) as e:
-        raise RunnerError(f"answered {_short(answer)}; expected classes with their probabilities") from e
+        raise RunnerError(f"the answer is {_short(answer)}; expected classes with probabilities") from e
     names = [name for name, _ in entries]
     wrong = next((name for name in names if names.count(name) > classes.names.count(name)), None)
     if wrong is not None:
-        raise RunnerError(f"answered the class {wrong!r} more often than the model has it")
+        raise RunnerError(f"the answer holds class {wrong!r} more often than the model; expected each class once")
     if len(entries) != min(TOP, len(classes.names)):
-        raise RunnerError(f"answered {len(entries)} classes; expected {min(TOP, len(classes.names))}")
+        raise RunnerError(f"the answer holds {len(entries)} classes; expected {min(TOP, len(classes.names))}")
     return entries
 
 
 def _nearest(row: np.ndarray, classes: ClassScores, name: str, probability: float) -> float:
-    """Return the golden probability of a class; of several with one name that which is nearest."""
+    """Return the golden probability of a class. If several classes have this name, return the nearest value."""
     values = [float(row[i]) for i, known in enumerate(classes.names) if known == name]
     return min(values, key=lambda value: abs(value - probability))
 

@@ -1,4 +1,4 @@
-"""One inference on a Triton server by HTTP or gRPC, within a limit."""
+"""Inference requests to a Triton server over HTTP or gRPC, with a time limit."""
 
 import contextlib
 import dataclasses
@@ -17,8 +17,8 @@ _SCHEMES = ("http", "grpc")
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
-    """An input or output as the server tells it: Triton's name of the type, and -1 for a size that varies."""
+class TensorMetadata:
+    """An input or output in the server's metadata: Triton's name of the data type, and -1 for a dynamic dimension."""
 
     name: str
     datatype: str
@@ -26,13 +26,13 @@ class Described:
 
 
 class TritonClient:
-    """A connection to `http://host:port` or `grpc://host:port`; a context manager."""
+    """A connection to `http://host:port` or `grpc://host:port`, as a context manager."""
 
     def __init__(self, url: str, limit_s: float = 30.0) -> None:
-        """Remember where the server is.
+        """Store the address of the server.
 
         Raises:
-            RecipeError: the URL is of another form.
+            RecipeError: the URL has another form.
             MissingDependency: HTTP needs packages of the extra `serving`.
         """
         scheme, _, address = url.partition("://")
@@ -51,14 +51,16 @@ class TritonClient:
         """Connect.
 
         Raises:
-            RunnerError: no Triton server answers there within the limit.
+            RunnerError: no Triton server responds within the limit.
         """
         self._client = connected(self._library, self._scheme, self._address, self._limit_s)
         try:
-            with self._faults("is no Triton server that answers"):
+            with self._faults("no working Triton server"):
                 if not self._client.is_server_live(**self._deadline):
-                    raise RunnerError(f"{self.url}: the server is there and not alive. Look at its log.")
-                if self._scheme == "http":  # where anything that says 200 counts as alive
+                    raise RunnerError(
+                        f"{self.url}: the server responds but is not live; expected a live server. Look at its log."
+                    )
+                if self._scheme == "http":  # over HTTP, every status 200 counts as live
                     self._client.get_server_metadata()["name"]
         except BaseException:
             self._close()
@@ -70,21 +72,21 @@ class TritonClient:
 
     def _close(self) -> None:
         self._client.close()
-        if self._scheme == "http":  # gevent closes a socket in its loop, which otherwise never turns again
+        if self._scheme == "http":  # gevent closes sockets in its event loop, which must run once more
             require("gevent", "serving").sleep(0)
 
     def infer(self, model: str, version: str, feed: Feed, outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Ask one version of a model.
+        """Send a request to one version of a model.
 
         Raises:
-            RunnerError: the server refuses, answers something else than the outputs, or does not answer within the limit.
+            RunnerError: the server refuses the request, an output is missing, or there is no answer within the limit.
         """
         return self.prepared(model, version, feed, outputs)()
 
     def prepared(
         self, model: str, version: str, feed: Feed, outputs: Sequence[str]
     ) -> Callable[[], dict[str, np.ndarray]]:
-        """Return what `infer` does as a call that can be made again and again; the request is encoded once."""
+        """Encode a request once and return a function that sends it, like `infer`."""
         inputs = encoded(self._library, feed)
         wanted = [self._library.InferRequestedOutput(name) for name in outputs]
 
@@ -95,17 +97,17 @@ class TritonClient:
             missing = [name for name, array in arrays.items() if array is None]
             if missing:
                 raise RunnerError(
-                    f"{self.url}: model {model!r} version {version}: answered without {', '.join(missing)}"
+                    f"{self.url}: model {model!r} version {version}: the answer lacks {', '.join(missing)}"
                 )
             return arrays
 
         return ask
 
-    def metadata(self, model: str, version: str) -> dict[str, list[Described]]:
-        """Return what the server says of a model: `inputs` and `outputs`.
+    def metadata(self, model: str, version: str) -> dict[str, list[TensorMetadata]]:
+        """Return the metadata of a model: its `inputs` and `outputs`.
 
         Raises:
-            RunnerError: there is no such model, or the server does not answer so within the limit.
+            RunnerError: there is no such model, or the server does not send its metadata within the limit.
         """
         with self._faults(f"model {model!r} version {version or 'any'}"):
             as_json = {"as_json": True, **self._deadline} if self._scheme == "grpc" else {}
@@ -123,21 +125,21 @@ class TritonClient:
                 yield
         except RunnerError:
             raise
-        except Exception as e:  # tritonclient lets through what gevent, grpc, json and its own parser raise
+        except Exception as e:  # tritonclient does not catch errors of gevent, grpc, json and its own parser
             raise RunnerError(f"{self.url}: {what}: {first_line(e)}") from e
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
-        """Hold a whole exchange by HTTP to the limit: the time-out of a connection starts anew at each byte that comes."""
+        """Limit the time of a whole HTTP exchange. The timeout of a connection is not enough: it restarts with each received byte."""
         if self._scheme != "http":
-            yield  # its calls have a deadline
+            yield  # gRPC calls have a deadline
             return
         gevent = require("gevent", "serving")
-        over = TimeoutError(f"no whole answer within {self._limit_s:g} s")
+        over = TimeoutError(f"no complete answer within {self._limit_s:g} s")
         with gevent.Timeout(self._limit_s, over):
             yield
 
 
-def _described(tensor: Any) -> Described:
-    shape = tuple(int(dim) for dim in tensor["shape"])  # texts, by gRPC
-    return Described(str(tensor["name"]), str(tensor["datatype"]), shape)
+def _described(tensor: Any) -> TensorMetadata:
+    shape = tuple(int(dim) for dim in tensor["shape"])  # strings over gRPC
+    return TensorMetadata(str(tensor["name"]), str(tensor["datatype"]), shape)

@@ -1,4 +1,4 @@
-"""The client of a model in a Triton repository."""
+"""The generated client for a model in a Triton repository."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.serving.clients.folder import write_package
 from optkit.serving.clients.samples import npz_bytes
 from optkit.serving.clients.source import (
-    Method,
+    ClientMethod,
     ModelClass,
+    description,
     field,
     parameters,
     quoted,
     sizes_text,
     tensors_text,
-    told,
 )
 from optkit.serving.triton.contract import TritonContract
 
@@ -31,14 +31,14 @@ def write_triton_client(
     """Write the client of a model in a Triton repository.
 
     Args:
-        repository: where the model lies.
-        model: its name there.
-        contract: as Triton is told it.
+        repository: the model repository.
+        model: the name of the model.
+        contract: the inputs and outputs in Triton.
         dims: the ranges of named dimensions.
-        sample: inputs as clients send them, to try it with; None for none.
+        sample: inputs as clients send them, for trying the client, or None.
 
     Returns:
-        the folder, None where no client of the model is there, and why nothing was written.
+        The folder, or None if it holds no client of this model; and the reason if nothing was written.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -52,17 +52,17 @@ def write_triton_client(
         module="triton",
         base="TritonModel",
         model=model,
-        takes=f": {told(inputs, sizes)}",
-        gives=f": {told(outputs)}",
+        takes=f": {description(inputs, sizes)}",
+        gives=f": {description(outputs)}",
         fields=(
             field("inputs", _TENSORS, tensors_text(inputs)),
             field("outputs", _TENSORS, tensors_text(outputs)),
             field("sizes", _SIZES, sizes_text(sizes)),
         ),
-        method=Method(
+        method=ClientMethod(
             parameters=", ".join(f"{parameter}: np.ndarray" for parameter in names.values()),
             returns="dict[str, np.ndarray]",
-            what="outputs by name",
+            result="outputs by name",
             call=f"self._infer({{{feed}}})",
         ),
     )
@@ -70,13 +70,13 @@ def write_triton_client(
 
 
 def _shown(spec: TensorSpec, max_batch_size: int) -> TensorSpec:
-    """Return a tensor as clients see it: Triton shows a single number as [1]."""
+    """Return the spec that clients see: Triton represents a scalar as [1]."""
     single = len(spec.shape) == (1 if max_batch_size else 0)
     return spec.model_copy(update={"shape": (*spec.shape, 1)}) if single else spec
 
 
 def _sizes(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], max_batch_size: int) -> dict[str, range]:
-    """Return the sizes that each named dimension of the inputs may have in one request."""
+    """Return the allowed sizes of each named input dimension in one request."""
     batch = batch_dim(inputs) if max_batch_size else None
     used = dict.fromkeys(dim for spec in inputs for dim in spec.shape if isinstance(dim, str) and dim in dims)
     largest = {dim: min(dims[dim].max, max_batch_size) if dim == batch else dims[dim].max for dim in used}

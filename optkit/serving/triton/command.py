@@ -1,4 +1,4 @@
-"""The command that serves a Triton repository in a container, on this machine alone."""
+"""The command that serves a Triton repository in a container, reachable only from this machine."""
 
 import shlex
 from pathlib import Path
@@ -21,14 +21,14 @@ def serve_command(
     engine: Engine = "docker",
     ports: tuple[int, ...] = PORTS,
 ) -> str:
-    """Return the command line; the repository is mounted read-only, and the ports are bound to loopback.
+    """Return the command line. The repository is mounted read-only, and the ports are bound to loopback.
 
     Args:
         repository: the folder of models.
-        on_gpu: whether a model asks for a GPU.
-        cached: whether a model asks for the response cache, which the server has only where it is told its size.
-        engine: what runs the container.
-        ports: on this machine, of HTTP, gRPC and the metrics.
+        on_gpu: whether a model needs a GPU.
+        cached: whether a model uses the response cache. The server creates the cache only if the command gives its size.
+        engine: the container engine.
+        ports: the ports of HTTP, gRPC and metrics on this machine.
     """
     published = " ".join(f"-p 127.0.0.1:{port}:{inside}" for port, inside in zip(ports, PORTS, strict=True))
     gpus = {"docker": "--gpus all ", "podman": "--device nvidia.com/gpu=all "}[engine] if on_gpu else ""
@@ -38,7 +38,7 @@ def serve_command(
 
 
 class ServeRecord(Document):
-    """The command as a record."""
+    """The command that serves a repository."""
 
     schema_id: ClassVar[str] = "optkit/serve/1"
 

@@ -1,4 +1,4 @@
-"""The config.pbtxt of one model, built with Triton's own schema."""
+"""The config.pbtxt of one model, built with Triton's schema."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import DType, Feed, TensorSpec, check_feed
 from optkit.errors import ArtifactError, first_line
-from optkit.serving.package import Described
+from optkit.serving.package import ModelContract
 from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton.contract import TritonContract
 from optkit.serving.triton_fields import Instances, Optimization, QueuePolicy, VersionPolicy
@@ -36,17 +36,17 @@ _TYPE = {
 
 @dataclasses.dataclass(frozen=True)
 class Warmup:
-    """One request for the warm-up: its inputs by their names in Triton, and their values as files.
+    """One warm-up request: the shapes and values of its inputs, by their names in Triton.
 
-    `shapes` are those of one request, without the batch where Triton batches; `files` is empty when zeros are sent.
+    If Triton batches, `shapes` has no batch dimension. If the warm-up sends zeros, `files` is empty.
     """
 
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, bytes]  # input -> raw values
 
 
-def warmup_of(model: Described, contract: TritonContract, sample: Feed | None) -> Warmup:
-    """Return the warm-up request that a sample gives; without one, zeros of the usual sizes.
+def warmup_of(model: ModelContract, contract: TritonContract, sample: Feed | None) -> Warmup:
+    """Return the warm-up request for a sample or, without a sample, for zeros of the usual sizes.
 
     Raises:
         FeedError: the sample does not fit the model's inputs.
@@ -65,14 +65,14 @@ def warmup_of(model: Described, contract: TritonContract, sample: Feed | None) -
 
 
 def warmup_files(warmup: Warmup) -> dict[str, str]:
-    """Return input -> its file in the warm-up folder; the input's own name where it can be a file's."""
+    """Return input -> file in the warm-up folder. The file has the name of the input if that is a valid file name."""
     return {name: name if re.fullmatch(r"\w[\w.-]*", name) else f"input_{i}" for i, name in enumerate(warmup.files)}
 
 
 def model_config(
     name: str, artifact: Artifact, settings: TritonServing, contract: TritonContract, warmup: Warmup | None
 ) -> "schema.ModelConfig":
-    """Return the configuration of an artifact as a message of Triton's schema, with fields that release 24.10 knew already."""
+    """Return the configuration of an artifact as a message of Triton's schema. All fields exist in release 24.10 and later."""
     platform, backend = _PLATFORM[artifact.format]
     config = backend_config(name, backend, settings, contract, warmup, reshape=True)
     config.platform = platform
@@ -89,7 +89,7 @@ def backend_config(
     *,
     reshape: bool,
 ) -> "schema.ModelConfig":
-    """Return the configuration of a model of any backend; `reshape` as in `describe_tensor`."""
+    """Return the configuration of a model for any backend; for `reshape` see `describe_tensor`."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     config = schema.ModelConfig(
@@ -116,11 +116,11 @@ def backend_config(
 
 
 def config_text(config: "schema.ModelConfig") -> str:
-    """Return a configuration as config.pbtxt has it."""
+    """Return a configuration as the text of a config.pbtxt."""
     from google.protobuf import text_format
 
     text = str(text_format.MessageToString(config))
-    # Text format leaves out a number that is 0, and Triton then guesses the batch size from the model.
+    # The text format omits 0. Without max_batch_size, Triton would guess it from the model.
     return text if config.max_batch_size else f"max_batch_size: 0\n{text}"
 
 
@@ -128,7 +128,7 @@ def read_config(path: Path) -> "schema.ModelConfig":
     """Read a config.pbtxt.
 
     Raises:
-        ArtifactError: it cannot be read, or Triton's schema does not have what it says.
+        ArtifactError: the file cannot be read, or it does not fit Triton's schema.
     """
     try:
         return parse_config(path.read_text(encoding="utf-8"), path)
@@ -137,10 +137,10 @@ def read_config(path: Path) -> "schema.ModelConfig":
 
 
 def parse_config(text: str, path: Path) -> "schema.ModelConfig":
-    """Read the text of a config.pbtxt; `path` is where it stands.
+    """Parse the text of a config.pbtxt; `path` is for messages.
 
     Raises:
-        ArtifactError: Triton's schema does not have what it says.
+        ArtifactError: the text does not fit Triton's schema.
     """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
@@ -152,18 +152,18 @@ def parse_config(text: str, path: Path) -> "schema.ModelConfig":
 
 
 def differing_fields(one: "schema.ModelConfig", other: "schema.ModelConfig") -> list[str]:
-    """Return the names of the top fields in which two configurations differ."""
+    """Return the names of the top-level fields that differ between two configurations."""
     return [f.name for f in one.DESCRIPTOR.fields if getattr(one, f.name) != getattr(other, f.name)]
 
 
 def describe_tensor(tensor: Any, spec: TensorSpec, contract: TritonContract, *, reshape: bool = True) -> None:
-    """Fill in a ModelInput or ModelOutput; `reshape` gives a backend its own shape where clients see another one."""
+    """Fill in a ModelInput or ModelOutput. `reshape` lets a backend get a shape that differs from the clients' shape."""
     dims = [dim if isinstance(dim, int) else -1 for dim in spec.shape][1 if contract.max_batch_size else 0 :]
     tensor.name = spec.name
     _set_type(tensor, spec.dtype)
     tensor.dims.extend(dims or [1])
-    # Triton has no empty dims. It shows one number a sample as [1] and reshapes it for the model; without batching it
-    # refuses an empty reshape, and its ONNX backend takes [1] for a scalar itself (onnxruntime_backend pull 213).
+    # Triton has no empty dims. One number per sample is [1] and is reshaped for the model. Without batching, Triton refuses an
+    # empty reshape, and its ONNX backend accepts [1] for a scalar (onnxruntime_backend pull 213).
     if reshape and not dims and contract.max_batch_size:
         tensor.reshape.SetInParent()
 
@@ -184,7 +184,7 @@ def _version_policy(policy: VersionPolicy) -> "schema.ModelVersionPolicy":
 
 
 def instance_group(instances: Instances) -> "schema.ModelInstanceGroup":
-    """Return how many copies of a model run, and where."""
+    """Return the instance group: the number of instances and their devices."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     group = schema.ModelInstanceGroup
@@ -223,7 +223,7 @@ def _add_optimization(config: "schema.ModelConfig", optimization: Optimization) 
 
 
 def _add_warmup(config: "schema.ModelConfig", contract: TritonContract, warmup: Warmup) -> None:
-    """Warm up with one request and, where Triton batches, with its usual batches; Triton repeats the request for each."""
+    """Add a warm-up with one request and, if Triton batches, with the usual batch sizes. Triton repeats the request for each size."""
     names = warmup_files(warmup)
     for size in contract.warmup_batch_sizes:
         entry = config.model_warmup.add(name=f"batch_{size}", batch_size=size)

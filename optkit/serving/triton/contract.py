@@ -1,4 +1,4 @@
-"""The contract as Triton is told it: the names of the tensors, and whether and how far requests are batched."""
+"""The contract of a model in Triton: the names of its tensors, and its batch sizes."""
 
 import dataclasses
 
@@ -6,17 +6,17 @@ from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import StageError
-from optkit.serving.package import Described, shared_batch
+from optkit.serving.package import ModelContract, shared_batch
 from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton.libtorch import libtorch_names
 
 
 @dataclasses.dataclass(frozen=True)
 class TritonContract:
-    """Inputs and outputs under their names in Triton, in the order of the artifact's.
+    """Inputs and outputs with their names in Triton, in the order of the artifact.
 
-    `max_batch_size` is 0 where Triton must not put requests together; the shapes then are the model's own. Otherwise
-    the first dimension of every shape is the batch.
+    If `max_batch_size` is 0, Triton does not batch, and the shapes are the model's shapes. Otherwise the first dimension of every shape
+    is the batch dimension.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -30,10 +30,10 @@ class TritonContract:
 def triton_contract(
     artifact: Artifact, settings: TritonServing, independence: BatchIndependence | None
 ) -> TritonContract:
-    """Return what Triton is told of the artifact.
+    """Return the contract of an artifact in Triton.
 
     Raises:
-        StageError: batching is asked for and not proven, its sizes do not fit, or Triton cannot serve this model.
+        StageError: the settings need batching without a passed check, batch sizes do not fit, or Triton cannot serve this model.
         ArtifactError: a TorchScript file cannot be loaded.
     """
     _check_backend_options(artifact, settings)
@@ -46,33 +46,33 @@ def triton_contract(
         for new, old in zip((*inputs, *outputs), (*artifact.inputs, *artifact.outputs), strict=True)
         if new.name != old.name
     ]
-    note = f"names as Triton's PyTorch backend needs them: {', '.join(renamed)}"
+    note = f"names for Triton's PyTorch backend: {', '.join(renamed)}"
     return dataclasses.replace(contract, inputs=inputs, outputs=outputs, notes=(*contract.notes, note))
 
 
 def described_contract(
-    where: str, model: Described, settings: TritonModelSettings, independence: BatchIndependence | None
+    where: str, model: ModelContract, settings: TritonModelSettings, independence: BatchIndependence | None
 ) -> TritonContract:
-    """Return what Triton is told of a model that has its own names there.
+    """Return the contract in Triton of a model that keeps its tensor names.
 
     Args:
-        where: what messages call it.
-        model: its contract.
+        where: the name of the model in messages.
+        model: its inputs, outputs and dimensions.
         settings: the serve entry.
-        independence: what was found on putting requests together.
+        independence: the result of the check for batch independence.
 
     Raises:
-        StageError: batching is asked for and not proven, or its sizes do not fit.
+        StageError: the settings need batching without a passed check, or batch sizes do not fit.
     """
     notes = []
     batch, why_not = shared_batch(model)
     if batch is None and (settings.preferred_batch_sizes or settings.max_batch_size):
         raise StageError(
-            f"{where}: batch sizes are asked for, but {why_not}. Leave max_batch_size and preferred_batch_sizes out."
+            f"{where}: batch sizes are set, but {why_not}. Remove max_batch_size and preferred_batch_sizes."
         )
     if batch is None and (settings.queue or settings.priorities):
         key = "queue" if settings.queue else "priorities"
-        raise StageError(f"{where}: {key} is given, but {why_not}, so Triton has no queue. Leave it out.")
+        raise StageError(f"{where}: {key} is set, but {why_not}, so Triton has no queue. Remove it.")
     if batch is None and settings.batching:
         notes.append(f"no batching (max_batch_size: 0): {why_not}")
     if not (batch and settings.batching):
@@ -84,52 +84,52 @@ def described_contract(
 
 
 def _check_backend_options(artifact: Artifact, settings: TritonServing) -> None:
-    """Refuse what the backend of this format would not read, which Triton lets pass in silence."""
+    """Refuse options that the backend of this format ignores. Triton itself reports nothing."""
     if settings.optimization.cuda_graphs and artifact.format in (Format.ONNX, Format.TORCHSCRIPT):
         raise StageError(
-            f"{artifact.path.name}: optimization.cuda_graphs is read by Triton's TensorRT backend alone, and this is "
-            f"{artifact.format}. Package an engine, or leave it out."
+            f"{artifact.path.name}: optimization.cuda_graphs works only with Triton's TensorRT backend; the artifact is "
+            f"{artifact.format}. Package an engine, or remove it."
         )
     if settings.optimization.accelerators and artifact.format is not Format.ONNX:
         raise StageError(
-            f"{artifact.path.name}: optimization.accelerators are read by Triton's ONNX backend alone, and this is "
-            f"{artifact.format}. Package an ONNX artifact, or leave them out."
+            f"{artifact.path.name}: optimization.accelerators works only with Triton's ONNX backend; the artifact is "
+            f"{artifact.format}. Package an ONNX artifact, or remove it."
         )
 
 
 def _proven_largest(
     where: str, batch: str, sizes: DimRange, settings: TritonModelSettings, independence: BatchIndependence | None
 ) -> int:
-    """Return the largest batch, where requests may be put together."""
+    """Return the largest batch size, if the check for batch independence passed."""
     if independence is not None and independence.failure:
         raise StageError(
             f"{where}: batching would give wrong answers: {independence.failure}. "
-            f"Mend the model, or set batching: false."
+            f"Fix the model, or set batching: false."
         )
     if independence is None or independence.dim != batch:
         raise StageError(
-            f"{where}: it is not proven that requests may be put together along {batch!r}. "
+            f"{where}: the check for batch independence along {batch!r} is missing; batching needs it. "
             f"Run optkit check first, or set batching: false."
         )
     if sizes.min > 1:
         raise StageError(
-            f"{where}: dimension {batch!r} is declared from {sizes.min} on, but a server that batches also runs single "
-            f"requests. Declare its min as 1, or set batching: false."
+            f"{where}: the minimum of dimension {batch!r} is {sizes.min}; expected 1, because a server also runs single requests. "
+            f"Declare its min as 1, or set batching: false."
         )
     if settings.max_batch_size and settings.max_batch_size > sizes.max:
         raise StageError(
-            f"{where}: max_batch_size {settings.max_batch_size} is above the {sizes.max} that is declared and checked "
-            f"for {batch!r}. Lower it, or declare a larger max."
+            f"{where}: max_batch_size is {settings.max_batch_size}; expected at most {sizes.max}, the declared maximum of {batch!r}. "
+            f"Lower it, or declare a larger max."
         )
     return settings.max_batch_size or sizes.max
 
 
 def _preferred(where: str, batch: str, settings: TritonModelSettings, largest: int) -> tuple[int, ...]:
-    """Return the preferred batch sizes that are asked for: a queue that holds one of them is never sent as a larger batch."""
-    asked = settings.preferred_batch_sizes
-    if asked and max(asked) > largest:
+    """Return the preferred batch sizes, sorted. If the queue holds a preferred size, Triton never sends a larger batch."""
+    preferred = settings.preferred_batch_sizes
+    if preferred and max(preferred) > largest:
         raise StageError(
-            f"{where}: preferred_batch_sizes {list(asked)}: {max(asked)} is above max_batch_size {largest}, "
+            f"{where}: preferred_batch_sizes {list(preferred)}: {max(preferred)} is above max_batch_size {largest}, "
             f"which comes from dimension {batch!r}. Lower it."
         )
-    return tuple(sorted(set(asked)))
+    return tuple(sorted(set(preferred)))

@@ -1,4 +1,4 @@
-"""The folder of one Triton model: its configuration, one version of it, its warm-up data and golden samples, moved in at once."""
+"""The folder of one Triton model: configuration, version, warm-up data and golden samples, written atomically."""
 
 import dataclasses
 import shutil
@@ -21,11 +21,11 @@ _CONFIG = "config.pbtxt"
 
 
 @dataclasses.dataclass(frozen=True)
-class TritonModel:
-    """One version of a model as it is to lie in a repository.
+class RepositoryModel:
+    """One version of a model for a repository.
 
-    `files` are those of the version folder, by name relative to it; `warmup` those of the warm-up folder; `golden` is as clients
-    of the server see it.
+    `files` holds the files of the version folder and `warmup` those of the warm-up folder, by relative name. `golden` has the names and
+    shapes that clients see.
     """
 
     name: str
@@ -36,8 +36,8 @@ class TritonModel:
     golden: Golden | None
 
 
-def write_model(repository: Path, model: TritonModel, *, force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Add the version; other models and versions are not touched. Return the files written, and notes.
+def write_model(repository: Path, model: RepositoryModel, *, force: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Add the version; other models and versions are unchanged. Return the written files, and notes.
 
     Raises:
         OutputError: as `write_models`.
@@ -46,13 +46,13 @@ def write_model(repository: Path, model: TritonModel, *, force: bool) -> tuple[t
 
 
 def write_models(
-    repository: Path, models: Sequence[TritonModel], *, force: bool
+    repository: Path, models: Sequence[RepositoryModel], *, force: bool
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Add a version of each model, all of them or none; the last one takes its place last. Return the files written and notes of each.
+    """Add a version of each model, all or none; the last model is moved in last. Return the written files and notes of each.
 
     Raises:
-        OutputError: a version is there already, a configuration there differs or was edited by hand where it would
-            change, or the folder cannot be written. What was there is unchanged.
+        OutputError: a version exists already, an existing configuration differs or has hand edits that conflict, or the folder
+            cannot be written. Existing files are unchanged.
     """
     written, moves = [], []
     merged = [_merged(repository, model, force=force) for model in models]
@@ -61,22 +61,20 @@ def write_models(
             staged, folder = temporary / model.name, repository / model.name
             _stage(staged, folder, model, config)
             written.append((files_below(staged), config.notes))
-            # Unforced, the configuration is the same, and with it the size of the warm-up data.
+            # Without force, the configuration and thus the size of the warm-up data are the same.
             moves += list(_moves(staged, folder, keep=set() if force else {"warmup"}))
         move_in(moves, temporary / ".replaced")
     return written
 
 
-def _merged(repository: Path, model: TritonModel, *, force: bool) -> Merged:
-    """Return the configuration as it is to be written, with what a person edited in that which is there."""
+def _merged(repository: Path, model: RepositoryModel, *, force: bool) -> Merged:
+    """Return the configuration to write, merged with hand edits in the existing one."""
     folder = repository / model.name
     if folder.exists() and not folder.is_dir():
-        raise OutputError(
-            f"{folder}: is a file; expected a place for the folder of a model. Move it, or set another name."
-        )
+        raise OutputError(f"{folder}: is a file; expected a folder or nothing. Move it, or set another name.")
     if not force and (folder / str(model.version)).exists():
         raise OutputError(
-            f"{folder / str(model.version)}: is there already; expected a new version. Set another version, or use --force "
+            f"{folder / str(model.version)}: exists already; expected a new version. Set another version, or use --force "
             f"to replace it."
         )
     if not (folder / _CONFIG).exists():
@@ -85,8 +83,8 @@ def _merged(repository: Path, model: TritonModel, *, force: bool) -> Merged:
     return merge_config(folder / _CONFIG, model.config, before.config if before else None, force=force)
 
 
-def _stage(staged: Path, folder: Path, model: TritonModel, merged: Merged) -> None:
-    """Write the model to a folder of its own, with the golden samples of the other versions that lie in `folder`."""
+def _stage(staged: Path, folder: Path, model: RepositoryModel, merged: Merged) -> None:
+    """Write the model to a staging folder, together with the golden samples of other versions from `folder`."""
     version = str(model.version)
     write_files(staged / version, model.files)
     (staged / _CONFIG).write_text(merged.text, encoding="utf-8")
@@ -105,7 +103,7 @@ def _stage(staged: Path, folder: Path, model: TritonModel, merged: Merged) -> No
 
 
 def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:
-    """Write files by their name relative to a folder, which is made if need be."""
+    """Write files by relative name to a folder; create it if it does not exist."""
     for name, content in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +114,7 @@ def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, b
 
 
 def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, Path]]:
-    """Return what takes which place: the whole model where it is new, else each part, the version last; `keep` stays as it is."""
+    """Yield the moves: the whole folder for a new model, otherwise each part, the version last. Existing parts in `keep` stay."""
     if not folder.exists():
         yield staged, folder
         return
@@ -126,12 +124,12 @@ def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, P
 
 
 def _merge_folder(staged: Path, folder: Path) -> None:
-    """Copy what lies in a folder and not in the staged one into that, which is going to take its place.
+    """Copy the files of a folder that the staged folder lacks to the staged folder, because it will replace the folder.
 
     Raises:
-        ArtifactError: something there is no regular file.
+        ArtifactError: an entry is not a regular file.
     """
     for file in folder.iterdir() if folder.is_dir() else ():
         if not (staged / file.name).exists():
-            found = file_in(folder, file.name, f"{folder}:", "Move it away: golden samples alone lie there.")
+            found = file_in(folder, file.name, f"{folder}:", "Move it away: the folder is for golden samples only.")
             shutil.copyfile(found, staged / file.name)

@@ -1,6 +1,6 @@
-"""TorchScript on Triton: what its PyTorch backend can serve, and the names by which it finds the tensors.
+"""TorchScript on Triton: the models that its PyTorch backend supports, and the names of their tensors.
 
-The rules are those of https://github.com/triton-inference-server/pytorch_backend (src/libtorch.cc).
+The rules are from https://github.com/triton-inference-server/pytorch_backend (src/libtorch.cc).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def libtorch_names(artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs under their names in Triton.
+    """Return inputs and outputs with their names in Triton.
 
-    Inputs go by the names of forward's arguments, or by INPUT__0, INPUT__1... in its order; outputs have no names in
-    TorchScript and go by OUTPUT__0, OUTPUT__1...
+    Inputs have the names of forward's arguments, or INPUT__0, INPUT__1... in their order. Outputs have no names in TorchScript; Triton
+    calls them OUTPUT__0, OUTPUT__1...
 
     Raises:
         StageError: the backend cannot serve this forward.
@@ -28,14 +28,14 @@ def libtorch_names(artifact: Artifact) -> tuple[tuple[TensorSpec, ...], tuple[Te
     schema: Any = module.forward.schema  # type: ignore[attr-defined]  # a ScriptMethod has it, torch's annotations do not
     if any(getattr(part, "training", False) for part in module.modules()):
         raise StageError(
-            f"{artifact.path.name}: was saved in training mode, and Triton runs it as it was saved. "
-            f"Call eval() before it is scripted or traced."
+            f"{artifact.path.name}: was saved in training mode; expected evaluation mode, because Triton does not change the mode. "
+            f"Call eval() before you script or trace it."
         )
     scalars = [str(spec) for spec in (*artifact.inputs, *artifact.outputs) if not spec.shape]
     if scalars:
         raise StageError(
-            f"{artifact.path.name}: {scalars[0]} is a scalar, which Triton's PyTorch backend does not serve. "
-            f"Give it a dimension, as in x.reshape(1), or package an ONNX artifact."
+            f"{artifact.path.name}: {scalars[0]} is a scalar; Triton's PyTorch backend does not support scalars. "
+            f"Give it a dimension, for example x.reshape(1), or package an ONNX artifact."
         )
     arguments = _arguments(artifact, schema)
     _check_returns(artifact, schema)
@@ -58,25 +58,25 @@ def _load(artifact: Artifact) -> "torch.jit.ScriptModule":
 
 
 def _arguments(artifact: Artifact, schema: Any) -> list[str]:
-    """Return the names of forward's arguments; every one must be a tensor, and one of the inputs."""
+    """Return the names of forward's arguments. Every argument must be a tensor and belong to one input."""
     arguments = [argument for argument in schema.arguments if argument.type.kind() != "ClassType"]
     tensors = [argument.name for argument in arguments if argument.type.kind() == "TensorType"]
     if len(tensors) != len(arguments) or len(arguments) != len(artifact.inputs):
         signature = ", ".join(f"{argument.name}: {argument.type}" for argument in arguments)
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise StageError(
-            f"{artifact.path.name}: is forward({signature}); Triton's PyTorch backend gives a tensor for every argument, "
-            f"here {names}. Wrap the model so that forward takes only these, or package an ONNX artifact."
+            f"{artifact.path.name}: the signature is forward({signature}); expected one tensor for each input: {names}. "
+            f"Wrap the model so that forward takes only these, or package an ONNX artifact."
         )
     return tensors
 
 
 def _check_returns(artifact: Artifact, schema: Any) -> None:
-    """Refuse a forward that returns anything else than a tensor or a flat tuple of as many tensors as declared."""
+    """Check that forward returns a tensor or a flat tuple of tensors, as many as declared."""
     returned = schema.returns[0].type
     parts = returned.elements() if returned.kind() == "TupleType" else [returned]
     if any(part.kind() != "TensorType" for part in parts) or len(parts) != len(artifact.outputs):
         raise StageError(
-            f"{artifact.path.name}: forward returns {returned}; Triton's PyTorch backend takes a tensor or a flat tuple "
-            f"of tensors, here {', '.join(spec.name for spec in artifact.outputs)}. Return a tuple, or package an ONNX artifact."
+            f"{artifact.path.name}: forward returns {returned}; expected a tensor or a flat tuple of tensors: "
+            f"{', '.join(spec.name for spec in artifact.outputs)}. Return a tuple, or package an ONNX artifact."
         )

@@ -1,4 +1,4 @@
-"""A config.pbtxt that is there already: kept, merged with what would be written now, or refused; never overwritten in silence."""
+"""An existing config.pbtxt: it is kept, merged with the new configuration, or refused, and never silently overwritten."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """The text to write; `original` is what was there and must be kept beside it, None where nothing is lost."""
+    """The text to write. `original` is the old content, to be kept beside it, or None if nothing is lost."""
 
     text: str
     original: bytes | None = None
@@ -23,23 +23,23 @@ class Merged:
 
 
 def merge_config(path: Path, config: "schema.ModelConfig", written: str | None, *, force: bool) -> Merged:
-    """Return the configuration to write where one is there already.
+    """Merge the new configuration with an existing one.
 
     Args:
-        path: the config.pbtxt that is there.
-        config: what would be written if it were not.
-        written: what optkit wrote there last; None where that is not known.
-        force: whether a change of what optkit itself wrote is wanted.
+        path: the existing config.pbtxt.
+        config: the new configuration.
+        written: the text that optkit wrote last, or None if it is unknown.
+        force: allow changes of fields that optkit wrote.
 
     Raises:
-        OutputError: it cannot be read, differs and `force` is not given, or was edited by hand where it would change now.
+        OutputError: the file cannot be read, or differs and `force` is not set, or has a hand edit in a field that would change.
     """
     try:
         found = read_config(path)
         text = path.read_bytes()
     except (ArtifactError, OSError) as e:
         if not force:
-            raise OutputError(f"{e}. Mend it, or use --force to replace it.") from e
+            raise OutputError(f"{e}. Fix it, or use --force to replace it.") from e
         return _replaced(path, config, path.read_bytes())
     differing = differing_fields(found, config)
     if not differing:
@@ -52,7 +52,7 @@ def merge_config(path: Path, config: "schema.ModelConfig", written: str | None, 
         return Merged(text.decode(), notes=(note,))
     if not force:
         raise OutputError(
-            f"{path}: differs from what would be written in {listed(differing)}, and all versions share it. "
+            f"{path}: {listed(differing)} differs from the new configuration; all versions share this file. "
             f"Give the same options, set another name, or use --force to replace it."
         )
     if base is None:
@@ -60,7 +60,7 @@ def merge_config(path: Path, config: "schema.ModelConfig", written: str | None, 
     both = sorted(edited & wanted & set(differing))
     if both:
         raise OutputError(
-            f"{path}: {listed(both)} was edited by hand, and optkit would now write something else there. "
+            f"{path}: {listed(both)} has a hand edit that conflicts with the new configuration. "
             f"Put your edit into the options or the serve entry, or delete the file."
         )
     return _merged(text.decode(), config, sorted(wanted & set(differing)), sorted(edited))
@@ -74,11 +74,11 @@ def _parsed(written: str | None) -> "schema.ModelConfig | None":
 
 
 def _replaced(path: Path, config: "schema.ModelConfig", original: bytes) -> Merged:
-    return Merged(config_text(config), original, (f"{path.name} was replaced; what it was is {path.name}.orig",))
+    return Merged(config_text(config), original, (f"{path.name} was replaced; the old file is {path.name}.orig",))
 
 
 def _merged(text: str, config: "schema.ModelConfig", fields: list[str], edited: list[str]) -> Merged:
-    """Write these fields anew in the user's text, and leave the rest as it stands."""
+    """Replace these fields in the user's text, and leave the rest unchanged."""
     tree = Tree(text)
     edits: list[Edit] = []
     for field in fields:
@@ -96,12 +96,12 @@ def _merged(text: str, config: "schema.ModelConfig", fields: list[str], edited: 
 
 
 def _field_text(config: "schema.ModelConfig", field: str) -> str:
-    """Return one field of a configuration as text; empty where it is not set."""
+    """Return one field of a configuration as text, or an empty text if it is not set."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
     if field == "max_batch_size":
-        return f"max_batch_size: {config.max_batch_size}\n"  # protobuf would leave a 0 out
+        return f"max_batch_size: {config.max_batch_size}\n"  # protobuf omits 0
     only = schema.ModelConfig()
     only.CopyFrom(config)
     for descriptor in config.DESCRIPTOR.fields:

@@ -1,4 +1,4 @@
-"""A Triton model repository: the model's folder with its configuration, this version of it, and its warm-up data."""
+"""Packaging of an artifact for Triton: the model's folder with configuration, version and warm-up data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from optkit.serving.triton.client_source import write_triton_client
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import model_config, warmup_files, warmup_of
 from optkit.serving.triton.contract import TritonContract, triton_contract
-from optkit.serving.triton.folder import TritonModel, write_model
+from optkit.serving.triton.folder import RepositoryModel, write_model
 from optkit.serving.triton.plan import as_built, describe_plans, plan_files
 
 
@@ -35,26 +35,25 @@ def package_triton(
     force: bool = False,
     others: Sequence[Artifact] = (),
 ) -> Packaged:
-    """Add one version of a model to a repository; other models and other versions are not touched.
+    """Add one version of a model to a repository; other models and other versions are unchanged.
 
     Args:
         artifact: an ONNX or TorchScript model, or a TensorRT engine.
-        repository: the folder of models; made if need be.
+        repository: the folder of models; created if it does not exist.
         settings: the serve entry.
-        name: of the model, where the settings give none.
-        independence: what the check found on putting requests together; batching needs that it passed.
-        sample: a feed for the warm-up; None warms up with zeros.
-        golden: a feed with the artifact's answers, kept for `optkit smoke`.
-        force: replace this version, the configuration and the warm-up data where they are there already. A configuration that
-            was edited by hand is merged all the same.
-        others: engines of the same model, for the other GPUs of the server.
+        name: the name of the model if the settings have none.
+        independence: the result of the check for batch independence; batching needs a passed check.
+        sample: a feed for the warm-up; None means zeros.
+        golden: a feed with the artifact's outputs, stored for `optkit smoke`.
+        force: replace an existing version, configuration and warm-up data. Hand edits of the configuration are merged anyway.
+        others: engines of the same model for the other GPUs of the server.
 
     Raises:
-        StageError: the model cannot be served as asked; says why.
+        StageError: the model cannot be served with these settings.
         FeedError: the sample does not fit the inputs.
         ArtifactError: a file of the artifact is missing, damaged or changed.
-        OutputError: the version is there already, the configuration there differs or was edited by hand where it would
-            change, or the folder cannot be written. What was there is unchanged.
+        OutputError: the version exists already, the existing configuration differs or has hand edits that conflict, or the folder
+            cannot be written. Existing files are unchanged.
     """
     model, contract, notes = triton_model(
         artifact, settings, name=name, independence=independence, sample=sample, golden=golden, others=others
@@ -81,9 +80,9 @@ def package_triton(
 
 
 def write_client_of(
-    model: TritonModel, repository: Path, contract: TritonContract, dims: Mapping[str, DimRange]
+    model: RepositoryModel, repository: Path, contract: TritonContract, dims: Mapping[str, DimRange]
 ) -> tuple[Path | None, list[str]]:
-    """Write the client of a model, to be tried with its golden sample; return where, and what should be said of it."""
+    """Write the client of a model with its golden sample; return its folder (or None) and notes."""
     shown = model.golden.inputs if model.golden else None
     client, left = write_triton_client(repository, model.name, contract, dims, shown)
     return client, [left] if left else []
@@ -98,10 +97,8 @@ def triton_model(
     sample: Feed | None,
     golden: Golden | None = None,
     others: Sequence[Artifact] = (),
-) -> tuple[TritonModel, TritonContract, list[str]]:
-    """Return one version of a model as it is to lie in a repository, its contract, and what should be said of it.
-
-    Nothing is written.
+) -> tuple[RepositoryModel, TritonContract, list[str]]:
+    """Return one version of a model for a repository, its contract in Triton, and notes. Nothing is written.
 
     Raises:
         OptkitError: as `package_triton`.
@@ -110,7 +107,10 @@ def triton_model(
     for one in (artifact, *others):
         check_packagable(one, "Triton")
     if artifact.torch_engine and settings.instances.kind == "gpu":
-        raise StageError(f"{artifact.path.name}: INT8 TorchScript runs on CPUs only. Set instances: {{kind: cpu}}.")
+        raise StageError(
+            f"{artifact.path.name}: instances.kind is gpu; expected cpu, because INT8 TorchScript runs on CPUs only. "
+            f"Set instances: {{kind: cpu}}."
+        )
     plans = [as_built(one) for one in (artifact, *others)] if artifact.format is Format.TENSORRT else []
     artifact = plans[0] if plans else artifact
     contract = triton_contract(artifact, settings, independence)
@@ -118,7 +118,7 @@ def triton_model(
     config = model_config(name, artifact, settings, contract, warmup)
     if plans:
         describe_plans(config, plans)
-    model = TritonModel(
+    model = RepositoryModel(
         name=name,
         version=settings.version,
         config=config,
@@ -128,14 +128,14 @@ def triton_model(
     )
     notes = list(contract.notes)
     if warmup and not warmup.files:
-        notes.append("the warm-up sends zeros, because no sample was given")
+        notes.append("the warm-up sends zeros, because there is no sample")
     if plans and golden is None:
-        notes.append("holds no golden samples for optkit smoke, because the engine was not run here")
+        notes.append("no golden samples for optkit smoke, because the engine cannot run on this machine")
     return model, contract, notes
 
 
 def _version_files(files: dict[str, Path]) -> dict[str, Path]:
-    """Return where the files go; with external data, `model.onnx` is a folder that holds the file of this name and its data."""
+    """Return the files by their names in the version folder. With external data, `model.onnx` is a folder with the model and its data."""
     first = next(iter(files))
     return {f"{first}/{name}": file for name, file in files.items()} if len(files) > 1 else files
 
@@ -143,7 +143,7 @@ def _version_files(files: dict[str, Path]) -> dict[str, Path]:
 def seen_by_clients(
     golden: Golden, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], contract: TritonContract
 ) -> Golden:
-    """Return golden samples as clients of the server see them: its names, its shapes, the rows of one request."""
+    """Return golden samples as clients see them: the server's names and shapes, and the rows of one request."""
     return Golden(
         _shown(golden.inputs, inputs, contract.inputs, contract.max_batch_size),
         _shown(golden.outputs, outputs, contract.outputs, contract.max_batch_size),
@@ -154,7 +154,7 @@ def seen_by_clients(
 def _shown(
     feed: Feed, own: Sequence[TensorSpec], served: Sequence[TensorSpec], max_batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Return a feed under the names, types and shapes of the server, which shows a single number as [1]."""
+    """Return a feed with the names, types and shapes of the server, which represents a scalar as [1]."""
     found = {}
     for spec, shown in zip(own, served, strict=True):
         array = feed[spec.name][:max_batch_size] if max_batch_size else feed[spec.name]
@@ -165,12 +165,12 @@ def _shown(
 
 
 def unloaded_note(folder: Path, settings: TritonModelSettings) -> list[str]:
-    """Say so when the version policy will not load what was written."""
+    """Return a note if the version policy does not load the written version."""
     versions = {int(part.name) for part in folder.iterdir() if part.name.isdigit() and not part.name.startswith("0")}
     if settings.version_policy.loads(settings.version, versions):
         return []
     newest = settings.version_policy.latest
     return [
-        f"Triton will not load version {settings.version}: the version policy takes the latest {newest} of "
+        f"Triton will not load version {settings.version}: the version policy loads the latest {newest} of "
         f"{listed(sorted(versions))}"
     ]

@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 def as_built(artifact: Artifact) -> Artifact:
-    """Return an engine with the dtypes that it really has (8.6 takes INT32 for INT64), which a server must be told.
+    """Return an engine with its actual dtypes for the configuration; TensorRT 8.6 uses INT32 instead of INT64.
 
     Raises:
-        StageError: no backend of Triton loads it.
+        StageError: no Triton backend loads it.
     """
     engine = _engine(artifact)
     if engine.runtime != "tensorrt":
         raise StageError(
-            f"{artifact.path.name}: is an engine of TensorRT-RTX, and Triton's backend loads those of TensorRT. Build it with --runtime "
-            f"tensorrt on a GPU like the server's, by the release that `optkit doctor --triton` names."
+            f"{artifact.path.name}: is an engine of TensorRT-RTX; Triton's backend loads only engines of TensorRT. Build it with --runtime "
+            f"tensorrt on a GPU like the server's, with the TensorRT release that `optkit doctor --triton` shows."
         )
     return artifact.model_copy(update={"inputs": engine.inputs, "outputs": engine.outputs})
 
 
 def plan_files(plans: Sequence[Artifact]) -> dict[str, Path]:
-    """Return name in the version folder -> engine: `model.plan` for one, else one name for each compute capability.
+    """Return name in the version folder -> engine: `model.plan` for one engine, otherwise one name for each compute capability.
 
     Raises:
-        StageError: two were built for one compute capability, or their contracts differ.
+        StageError: two engines have the same compute capability, or their contracts differ.
     """
     if len(plans) == 1:
         return {"model.plan": plans[0].path}
@@ -40,20 +40,20 @@ def plan_files(plans: Sequence[Artifact]) -> dict[str, Path]:
     for plan in plans:
         if (plan.inputs, plan.outputs, plan.dims) != (first.inputs, first.outputs, first.dims):
             raise StageError(
-                f"{plan.path.name}: its inputs, outputs or profiles differ from those of {first.path.name}"
+                f"{plan.path.name}: its inputs, outputs or profiles differ from {first.path.name}; expected engines of one model"
             )
         for target in _engine(plan).targets:
             name = f"model_{target}.plan"
             if name in found:
                 raise StageError(
-                    f"{plan.path.name}: {found[name].name} is for {sm_text(target)} too; give one engine for each"
+                    f"{plan.path.name}: {found[name].name} is for {sm_text(target)} too; expected one engine for each GPU"
                 )
             found[name] = plan.path
     return found
 
 
 def describe_plans(config: "schema.ModelConfig", plans: Sequence[Artifact]) -> None:
-    """Put into a configuration what only engines need: a GPU, the file for each compute capability, all profiles."""
+    """Add the fields that engines need: GPU instances, the file for each compute capability, and all profiles."""
     for group in config.instance_group:
         group.kind = group.KIND_GPU
         profiles = len(_engine(plans[0]).profiles)
@@ -69,6 +69,6 @@ def describe_plans(config: "schema.ModelConfig", plans: Sequence[Artifact]) -> N
 def _engine(artifact: Artifact) -> EngineFacts:
     if artifact.engine is None:
         raise StageError(
-            f"{artifact.path.name}: its passport says nothing of the engine. Build it with optkit build-engine."
+            f"{artifact.path.name}: its passport has no data about the engine; expected an engine of optkit. Build it with optkit build-engine."
         )
     return artifact.engine

@@ -1,4 +1,4 @@
-"""What optkit remembers of a model that it packaged for Triton: `optkit.json` beside config.pbtxt, which the server ignores."""
+"""The record of a model that optkit packaged for Triton: `optkit.json` beside config.pbtxt. The server ignores it."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,7 @@ FILE = "optkit.json"
 
 
 class GoldenFile(Record):
-    """Where the golden samples of one version lie, relative to the model's folder, and how near an answer must be."""
+    """The file with the golden samples of one version, relative to the model's folder, and the tolerance for answers."""
 
     file: FileName
     tolerance: Tolerance
@@ -30,17 +30,17 @@ class TritonRecord(Document):
 
 
 def read_record(model: Path) -> TritonRecord | None:
-    """Read the record of a model's folder; None where there is none.
+    """Read the record in a model's folder, or return None if there is none.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: the record cannot be read.
     """
     path = model / FILE
     return TritonRecord.read(path) if path.is_file() else None
 
 
 def record_or_none(model: Path) -> TritonRecord | None:
-    """Read the record of a model's folder; one that cannot be read counts as none."""
+    """Read the record in a model's folder, or return None if there is none or it cannot be read."""
     try:
         return read_record(model)
     except ArtifactError:

@@ -1,4 +1,4 @@
-"""A local Triton server: found where it is installed, started with a limit on free loopback ports, and ended for certain."""
+"""A local Triton server: find the installation, start it with a time limit on free loopback ports, and stop it reliably."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ ENVIRONMENT = "OPTKIT_TRITON"
 
 @dataclasses.dataclass(frozen=True)
 class TritonInstall:
-    """A server on this machine; `backends` None takes the server's own folder."""
+    """A Triton installation on this machine. `backends` None means the server's default folder."""
 
     binary: Path
     backends: Path | None
@@ -27,10 +27,10 @@ class TritonInstall:
 
 
 def find_triton() -> TritonInstall:
-    """Find the server: the virtual environment that OPTKIT_TRITON names, else `tritonserver` on the PATH.
+    """Find the server in the virtual environment OPTKIT_TRITON or, if that is not set, `tritonserver` on the PATH.
 
     Raises:
-        MissingDependency: there is none, or OPTKIT_TRITON names a folder that holds none.
+        MissingDependency: no server is installed there.
     """
     folder = os.environ.get(ENVIRONMENT)
     if folder:
@@ -39,39 +39,42 @@ def find_triton() -> TritonInstall:
     if binary:
         return TritonInstall(Path(binary), None, dict(os.environ))
     raise MissingDependency(
-        f"no Triton server is installed here: tritonserver is not on the PATH and {ENVIRONMENT} is not set. "
+        f"no Triton server is installed: tritonserver is not on the PATH, and {ENVIRONMENT} is not set. "
         f"Run the docker command of `optkit serve`, or set {ENVIRONMENT} to a virtual environment with nvidia-pytriton."
     )
 
 
 def _from_wheel(folder: Path) -> TritonInstall:
-    """Return the server that the wheel nvidia-pytriton carries, with the libraries that it needs from elsewhere."""
+    """Return the server in the wheel nvidia-pytriton, with an environment for the libraries that it needs."""
     python = folder / "bin" / "python"
     question = "import sysconfig; print(sysconfig.get_path('purelib')); print(sysconfig.get_config_var('LIBDIR'))"
     try:
         answer = subprocess.run([python, "-c", question], capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as e:
-        raise MissingDependency(f"{ENVIRONMENT}={folder}: is no virtual environment ({e})") from e
+        raise MissingDependency(f"{ENVIRONMENT}={folder}: is not a virtual environment ({e})") from e
     packages, libraries = answer.stdout.splitlines()
     binary = Path(packages, "pytriton", "tritonserver", "bin", "tritonserver")
     if not binary.is_file():
         raise MissingDependency(
-            f"{ENVIRONMENT}={folder}: holds no Triton server. Run: {python} -m pip install nvidia-pytriton==0.7.0"
+            f"{ENVIRONMENT}={folder}: contains no Triton server. Run: {python} -m pip install nvidia-pytriton==0.7.0"
         )
     backends = folder / "backends"
-    environment = dict(os.environ) | {
-        "LD_LIBRARY_PATH": f"{libraries}:{packages}/nvidia_pytriton.libs",
-        "PATH": f"{folder / 'bin'}:{os.environ.get('PATH', '')}",  # its Python finds packages by the first python3 here
-    }
+    environment = (
+        dict(os.environ)
+        | {
+            "LD_LIBRARY_PATH": f"{libraries}:{packages}/nvidia_pytriton.libs",
+            "PATH": f"{folder / 'bin'}:{os.environ.get('PATH', '')}",  # the Python backend uses the first python3 on the PATH
+        }
+    )
     environment.pop("PYTHONPATH", None)
     return TritonInstall(binary, backends if backends.is_dir() else binary.parents[1] / "backends", environment)
 
 
 class TritonServer:
-    """A running server; a context manager. Nothing of it is left after the block, whatever happens in it.
+    """A running server, as a context manager. All its processes end with the block.
 
-    `ports` are those of HTTP, gRPC and the metrics; None takes free ones. With `models` None every model of the repository is loaded and one that fails ends the start; else only those named are,
-    and models can be loaded and unloaded one by one.
+    `ports` are the ports of HTTP, gRPC and metrics; None means free ports. If `models` is None, the server loads all models, and the
+    start fails if one model fails. Otherwise it loads only these models, and models can be loaded and unloaded later.
     """
 
     def __init__(
@@ -94,10 +97,10 @@ class TritonServer:
         self.http = self.grpc = ""  # host:port
 
     def __enter__(self) -> Self:
-        """Start it and wait until it is ready.
+        """Start the server and wait until it is ready.
 
         Raises:
-            RunnerError: it ended, or was not ready within the limit; holds what it said.
+            RunnerError: the server ended, or was not ready within the limit. The message contains its errors.
         """
         ports = self._ports or free_ports(3)
         self.http, self.grpc = f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}"
@@ -115,19 +118,19 @@ class TritonServer:
 
     @property
     def log(self) -> str:
-        """What the server has said so far."""
+        """The server's output so far."""
         return self._process.log if self._process else ""
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended by itself."""
+        """Whether the server runs."""
         return self._process is not None and self._process.code is None
 
     def wait(self) -> None:
-        """Wait until the server ends by itself.
+        """Wait until the server ends.
 
         Raises:
-            RunnerError: it ended, which a server does not do unasked; holds what it said.
+            RunnerError: always, because a server should not end by itself. The message contains its errors.
         """
         assert self._process is not None
         self._ended(self._process.wait())
@@ -160,15 +163,15 @@ class TritonServer:
         raise RunnerError(f"{self._repository}: the Triton server ended with code {code}: {self._complaint()}")
 
     def _complaint(self) -> str:
-        """Return the server's own last words: its errors, or the end of its log where it named none."""
+        """Return the errors in the server's log or, if there are none, the end of the log."""
         lines = self.log.splitlines()
         failures = [line for line in lines if line[:1] == "E" or "UNAVAILABLE" in line or line.startswith("error:")]
-        return " | ".join(line.strip() for line in (failures or lines)[-5:]) or "it said nothing"
+        return " | ".join(line.strip() for line in (failures or lines)[-5:]) or "no output"
 
 
 def _is_ready(address: str) -> bool:
     try:
-        # Without the proxy that the environment may name: the server is on this machine.
+        # The server is on this machine, so proxy settings of the environment do not apply.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(f"http://{address}/v2/health/ready", timeout=2) as answer:
             return bool(answer.status == 200)

@@ -1,4 +1,4 @@
-"""Golden samples of a Triton repository, replayed against a running server."""
+"""Smoke test of a Triton repository: send its golden samples to a running server."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,34 +16,34 @@ from optkit.untrusted.paths import file_in
 
 
 def smoke_triton(repository: Path, urls: Sequence[str], limit_s: float = 30.0) -> SmokeRecord:
-    """Ask every version that the repository's server loads, at every URL, and compare.
+    """Send the golden samples of every loaded version to every URL, and compare the answers.
 
     Raises:
-        ArtifactError: it is no repository, or holds no golden samples.
-        RunnerError: no server answers at a URL.
+        ArtifactError: the folder is not a repository, or holds no golden samples.
+        RunnerError: no server responds at a URL.
     """
-    asked = list(_golden(repository))
-    if not asked:
+    samples = list(_golden(repository))
+    if not samples:
         raise ArtifactError(
-            f"{repository}: holds no golden samples; expected those that optkit package stores. Package its models again."
+            f"{repository}: holds no golden samples; expected the samples that optkit package stores. Package the models again."
         )
     replays: list[Replay] = []
     for url in urls:
         with TritonClient(url, limit_s) as client:
-            for model, version, golden in track(asked, f"ask {url}", len(asked)):
+            for model, version, golden in track(samples, f"test {url}", len(samples)):
                 replays.append(_replay(client, model, version, golden))
-    known = {model for model, _, _ in asked}
+    known = {model for model, _, _ in samples}
     without = [folder.name for folder in sorted(repository.iterdir()) if folder.is_dir() and folder.name not in known]
-    notes = tuple(f"{name}: not asked, it has no golden samples" for name in without)
+    notes = tuple(f"{name}: not tested: no golden samples" for name in without)
     return SmokeRecord(replays=tuple(replays), notes=notes)
 
 
 def start_and_smoke(repository: Path, limit_s: float = 60.0) -> SmokeRecord:
-    """Start a local server over the repository, ask it by HTTP and by gRPC, and end it.
+    """Start a local server for the repository, test it over HTTP and gRPC, and stop it.
 
     Raises:
-        MissingDependency: no server is installed here.
-        RunnerError: it does not start within the limit.
+        MissingDependency: no server is installed.
+        RunnerError: the server does not start within the limit.
         ArtifactError: as `smoke_triton`.
     """
     install = find_triton()

@@ -165,7 +165,7 @@ def test_one_bad_request_does_not_disturb_the_others(served, sample):
     good = sample["image"][0].tolist()
     first, second, third = served(good, {"picture": good}, good)
     assert first == third
-    assert second == {"code": 400, "error": "got inputs picture; the model takes image"}
+    assert second == {"code": 400, "error": "got inputs picture; expected image"}
     assert served.context.status == {1: 400}
 
 
@@ -175,19 +175,19 @@ ROW = [1.0, 2.0, 3.0]
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"{", "the body is no JSON ("),
-        (b"\xff", "the body is no JSON ("),
-        ({}, "got inputs none; the model takes image"),
+        (b"{", "the body is not JSON ("),
+        (b"\xff", "the body is not JSON ("),
+        ({}, "got inputs none; expected image"),
         ([ROW], "input 'image': got shape [1, 3]; expected float32[2,3]"),
         ([ROW, ROW, ROW], "input 'image': got shape [3, 3]; expected float32[2,3]"),
         ([[ROW, ROW]], "input 'image': got shape [1, 2, 3]; expected float32[2,3]"),
-        ([ROW, ROW[:2]], "input 'image': the nested lists are of unequal lengths; expected float32[2,3]"),
-        ([["a"] * 3] * 2, "input 'image': got values that are no float32"),
-        ([[None] * 3] * 2, "input 'image': got values that are no float32"),
-        ([[True] * 3] * 2, "input 'image': got values that are no float32"),
+        ([ROW, ROW[:2]], "input 'image': the nested lists have unequal lengths; expected float32[2,3]"),
+        ([["a"] * 3] * 2, "input 'image': got values that are not float32"),
+        ([[None] * 3] * 2, "input 'image': got values that are not float32"),
+        ([[True] * 3] * 2, "input 'image': got values that are not float32"),
         ([[float("nan")] * 3] * 2, "input 'image': holds NaN, infinity, or a number that float32 cannot hold"),
         ([[1e300] * 3] * 2, "input 'image': holds NaN, infinity, or a number that float32 cannot hold"),
-        ([[10**400] * 3] * 2, "input 'image': got values that are no float32"),
+        ([[10**400] * 3] * 2, "input 'image': got values that are not float32"),
         ([], "input 'image': got shape [0]; expected float32[2,3]"),
         (None, "input 'image': got shape []; expected float32[2,3]"),
     ],
@@ -200,10 +200,10 @@ def test_a_request_that_does_not_fit_is_refused_with_its_reason(served, body, re
     ("body", "reason"),
     [
         ([1], "got a list; expected an object with ids, mask"),
-        ({"ids": [1]}, "got inputs ids; the model takes ids, mask"),
-        ({"ids": [1.5], "mask": True}, "input 'ids': got values that are no int64; expected int64[seq]"),
+        ({"ids": [1]}, "got inputs ids; expected ids, mask"),
+        ({"ids": [1.5], "mask": True}, "input 'ids': got values that are not int64; expected int64[seq]"),
         ({"ids": [2**63], "mask": True}, "input 'ids': holds 9223372036854775808 to"),
-        ({"ids": [1], "mask": 1}, "input 'mask': got values that are no bool; expected bool[]"),
+        ({"ids": [1], "mask": 1}, "input 'mask': got values that are not bool; expected bool[]"),
         (
             {"ids": [1] * 10, "mask": True},
             "input 'ids': got shape [10]; expected int64[seq] with seq from 1 to 9",
@@ -270,9 +270,7 @@ def test_scores_that_are_probabilities_already_are_not_changed(served):
 
 def test_an_output_that_is_no_number_is_an_error_of_the_server(served, sample, monkeypatch):
     monkeypatch.setattr(served.handler, "run", lambda feed: {"output": np.array([[np.nan, 1, 2]])})
-    assert served(sample["image"][0].tolist()) == [
-        {"code": 500, "error": "output 'output': the model gave NaN or infinity"}
-    ]
+    assert served(sample["image"][0].tolist()) == [{"code": 500, "error": "output 'output': contains NaN or infinity"}]
     assert served.context.status == {0: 500}
 
 

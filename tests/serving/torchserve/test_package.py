@@ -3,6 +3,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import javaproperties
 import pytest
 import yaml
 
@@ -25,8 +26,7 @@ def members(archive: Path) -> dict[str, bytes]:
 
 
 def properties(store: Path) -> dict[str, str]:
-    lines = (store / "config.properties").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    return javaproperties.loads((store / "config.properties").read_bytes())
 
 
 @pytest.mark.parametrize(("kind", "file"), [("onnx", "model.onnx"), ("torchscript", "model.pt")])
@@ -133,9 +133,9 @@ def test_packaging_the_same_again_is_no_fault(onnx, tmp_path):
 def test_other_content_is_replaced_only_by_force(onnx, torchscript, tmp_path):
     package(onnx, tmp_path)
     before = (tmp_path / "digits.mar").read_bytes(), (tmp_path / "config.properties").read_bytes()
-    with pytest.raises(OutputError, match=r"digits.mar: is there already with other content. .* use --force"):
+    with pytest.raises(OutputError, match=r"digits.mar: exists already with other content. .* use --force"):
         package(torchscript, tmp_path)
-    with pytest.raises(OutputError, match=r"config.properties: has model 'digits' with other settings"):
+    with pytest.raises(OutputError, match=r"config.properties: models: 'digits' has other settings"):
         package(torchscript, tmp_path, workers=2)
     assert ((tmp_path / "digits.mar").read_bytes(), (tmp_path / "config.properties").read_bytes()) == before
     assert {p.name for p in tmp_path.iterdir()} == {"digits.mar", "config.properties"}
@@ -144,23 +144,56 @@ def test_other_content_is_replaced_only_by_force(onnx, torchscript, tmp_path):
     assert json.loads(properties(tmp_path)["models"])["digits"]["1.0"]["minWorkers"] == 2
 
 
-@pytest.mark.parametrize("models", ["{}", "not json"])
-def test_a_configuration_of_the_user_is_replaced_only_by_force(onnx, tmp_path, models):
+def test_other_values_of_the_user_are_replaced_only_by_force(onnx, tmp_path):
     config = tmp_path / "config.properties"
-    config.write_text(f"# mine\ninference_address=http://0.0.0.0:80\nmodels={models}\n")
+    config.write_text("# mine\ninference_address=http://0.0.0.0:80\n")
     with pytest.raises(
-        OutputError, match=r"config.properties: differs .* in .*inference_address.* Choose another folder"
+        OutputError,
+        match=r"config.properties: allowed_urls, .*inference_address.*: .* Choose another folder, or use --force",
     ):
         package(onnx, tmp_path)
-    assert config.read_text().startswith("# mine")
+    assert config.read_text() == "# mine\ninference_address=http://0.0.0.0:80\n"
     assert not (tmp_path / "digits.mar").exists()
     package(onnx, tmp_path, force=True)
     assert properties(tmp_path)["inference_address"] == "http://127.0.0.1:8080"
+    assert config.read_text().startswith("# mine\n")
+
+
+@pytest.mark.parametrize("models", ["not json", "[]"])
+def test_models_that_cannot_be_parsed_are_replaced_only_by_force(onnx, tmp_path, models):
+    config = tmp_path / "config.properties"
+    config.write_text(f"models={models}\n")
+    with pytest.raises(ArtifactError, match=r"config.properties: models: the value is .*; expected JSON"):
+        package(onnx, tmp_path)
+    assert config.read_text() == f"models={models}\n"
+    package(onnx, tmp_path, force=True)
+    assert set(json.loads(properties(tmp_path)["models"])) == {"digits"}
+
+
+def test_a_rewritten_configuration_keeps_what_optkit_did_not_write(onnx, torchscript, tmp_path):
+    """Comments, other keys and a model in the form of TorchServe's documentation: over several lines."""
+    package(onnx, tmp_path, name="one")
+    config = tmp_path / "config.properties"
+    entry = json.loads(properties(tmp_path)["models"])["one"]
+    noop = json.dumps({"one": entry, "noop": {"1.0": {"marName": "noop.mar"}}}, indent=2).replace("\n", "\\\n")
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("models=", "load_models="))]
+    text = "\n".join(
+        [*lines, "! of the user", "number_of_gpu : 0", "load_models=noop.mar,one.mar", f"models={noop}", ""]
+    )
+    config.write_text(text)
+    package(torchscript, tmp_path, name="two")
+    found = properties(tmp_path)
+    assert set(json.loads(found["models"])) == {"noop", "one", "two"}
+    assert (found["load_models"], found["number_of_gpu"]) == ("noop.mar,one.mar,two.mar", "0")
+    assert "! of the user\nnumber_of_gpu : 0\n" in config.read_text()
+    config.write_text(config.read_text().replace("load_models=", "load_models=all\n#"))
+    package(torchscript, tmp_path, name="two")
+    assert properties(tmp_path)["load_models"] == "all"
 
 
 def test_a_configuration_that_cannot_be_read_is_refused(onnx, tmp_path):
-    (tmp_path / "config.properties").write_bytes(b"\xff\xfe")
-    with pytest.raises(OutputError, match=r"config.properties: is there and cannot be read"):
+    (tmp_path / "config.properties").write_text("a=\\uZZZZ")
+    with pytest.raises(ArtifactError, match=r"config.properties: cannot be read \(Invalid"):
         package(onnx, tmp_path)
 
 
@@ -182,44 +215,54 @@ def test_missing_and_colliding_files_are_refused(onnx, tmp_path):
 
     path = {name: str(tmp_path / name) for name in ("x.txt", "a/x.txt", "a/Contract.JSON", "a", "gone", "notes.txt")}
     refused(
-        r"extra_files: two files would be called 'x.txt' in the archive", extra_files=(path["x.txt"], path["a/x.txt"])
+        r"extra_files: the archive would hold two files with the name 'x.txt'",
+        extra_files=(path["x.txt"], path["a/x.txt"]),
     )
-    refused(r"extra_files: two files would be called 'Contract.JSON'", extra_files=(path["a/Contract.JSON"],))
+    refused(
+        r"extra_files: the archive would hold two files with the name 'Contract.JSON'",
+        extra_files=(path["a/Contract.JSON"],),
+    )
     refused(r"extra_files: .*gone: no such file; expected a file", extra_files=(path["gone"],))
     refused(r"extra_files: .*a: is a folder; expected a file", extra_files=(path["a"],))
     refused(r"requirements: .*gone: no such file", requirements=path["gone"])
     refused(r"handler: .*gone.py: no such file", handler=path["gone"] + ".py")
-    refused(r"handler: .*notes.txt: is no Python file; expected a path that ends in .py", handler=path["notes.txt"])
+    refused(r"handler: .*notes.txt: is not a Python file; expected a path that ends in .py", handler=path["notes.txt"])
     assert not store.exists()
 
 
 def test_what_cannot_be_packaged_is_refused(digits, onnx, tmp_path):
-    with pytest.raises(StageError, match=r"is pytorch; TorchServe gets onnx and torchscript"):
+    with pytest.raises(StageError, match=r"is pytorch; expected onnx and torchscript for TorchServe"):
         package(digits, tmp_path)
     with pytest.raises(ArtifactError, match=r"has changed"):
         package(onnx.model_copy(update={"sha256": "0"}), tmp_path)
-    with pytest.raises(StageError, match=r"'a b' cannot name a model"):
+    with pytest.raises(StageError, match=r"'a b' cannot be a model name"):
         package(onnx, tmp_path, name="a b")
 
 
 def test_batches_that_are_not_proven_are_refused(zoo, onnx, tmp_path):
-    with pytest.raises(StageError, match=r"batch_size 2: it is not proven .* Run optkit check first"):
+    with pytest.raises(
+        StageError, match=r"batch_size 2: the check for batch independence .* is missing; .* Run optkit check first"
+    ):
         package(onnx, tmp_path, proof=None, batch_size=2)
-    with pytest.raises(StageError, match=r"batch_size 2 would give wrong answers: it folds. Mend the model"):
+    with pytest.raises(StageError, match=r"batch_size 2: batching would give wrong answers: it folds. Fix the model"):
         package(onnx, tmp_path, proof=BatchIndependence(dim="batch", failure="it folds"), batch_size=2)
-    with pytest.raises(StageError, match=r"batch_size 17 is above the 16 that is declared for 'batch'"):
+    with pytest.raises(StageError, match=r"batch_size 17: expected at most 16, the declared maximum of 'batch'"):
         package(onnx, tmp_path, batch_size=17)
     total = zoo.onnx(zoo.source("total", ["x:float32[batch,4]"], batch="1:2:8"))
-    with pytest.raises(StageError, match=r"batch_size 2: requests cannot be put together: output 'output' is float32"):
+    with pytest.raises(
+        StageError, match=r"batch_size 2: the model does not support batching: output 'output' is float32"
+    ):
         package(total, tmp_path, batch_size=2)
     pairs = zoo.onnx(zoo.source("digits", ["image:float32[batch,2,3]"], batch="2:4:8"))
-    with pytest.raises(StageError, match=r"requests cannot be put together: dimension 'batch' is declared from 2 on"):
+    with pytest.raises(
+        StageError, match=r"the model does not support batching: the minimum of dimension 'batch' is 2, not 1"
+    ):
         package(pairs, tmp_path, batch_size=2)
     assert not list(tmp_path.iterdir())
 
 
 def test_class_names_must_be_as_many_as_an_output_has(onnx, tmp_path):
-    with pytest.raises(StageError, match=r"class_names: 2 are given, .* output:float32\[batch,3\]. Give one name"):
+    with pytest.raises(StageError, match=r"class_names: got 2 names; .* output:float32\[batch,3\]. Give one name"):
         package(onnx, tmp_path, class_names=("a", "b"))
     found = members(package(onnx, tmp_path, class_names=("a", "b", "ü")).path)
     assert json.loads(found["index_to_name.json"]) == {"0": "a", "1": "b", "2": "ü"}
@@ -228,9 +271,9 @@ def test_class_names_must_be_as_many_as_an_output_has(onnx, tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ({"resize": (4, 5)}, r"makes 3 x 4 x 5 \(chw, RGB\); a sample of float32\[batch,3,4,4\] is \[3, 4, 4\]"),
-        ({"resize": (4, 4), "mode": "L"}, r"makes 1 x 4 x 4"),
-        ({"crop": 4, "layout": "hwc"}, r"makes 4 x 4 x 3"),
+        ({"resize": (4, 5)}, r"gives 3 x 4 x 5 \(chw, RGB\); expected \[3, 4, 4\], a sample of float32\[batch,3,4,4\]"),
+        ({"resize": (4, 4), "mode": "L"}, r"gives 1 x 4 x 4"),
+        ({"crop": 4, "layout": "hwc"}, r"gives 4 x 4 x 3"),
     ],
 )
 def test_an_image_that_cannot_become_the_input_is_refused(zoo, tmp_path, image, message):
@@ -241,15 +284,15 @@ def test_an_image_that_cannot_become_the_input_is_refused(zoo, tmp_path, image, 
 
 
 def test_an_image_needs_a_model_of_one_input_that_takes_what_it_becomes(zoo, two, tmp_path):
-    with pytest.raises(StageError, match=r"image: the model takes ids.* expected one input"):
+    with pytest.raises(StageError, match=r"image: the model has the inputs ids.* expected one input"):
         package(zoo.torchscript(two), tmp_path, image={})
     raw = zoo.torchscript(zoo.source("pictures", ["image:uint8[batch,3,4,4]"], batch="1:2:8"))
-    with pytest.raises(StageError, match=r"takes pixels of 0 to 255. Set scale: 1"):
+    with pytest.raises(StageError, match=r"expected pixels of 0 to 255 .* Set scale: 1"):
         package(raw, tmp_path, image={"resize": (4, 4)})
     done = package(raw, tmp_path, image={"resize": (4, 4), "scale": 1})
     assert "optkit_images.py" in done.files
 
 
 def test_only_the_generated_handler_reads_images():
-    with pytest.raises(ValueError, match="image: only the generated handler reads this"):
+    with pytest.raises(ValueError, match="image: works with the generated handler only"):
         TorchServeServing(handler="mine.py", image={})

@@ -125,10 +125,10 @@ def test_several_inputs_and_outputs(server):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"{", "is no JSON"),
+        (b"{", "is not JSON"),
         (b"[[1, 2]]", "got shape [1, 2]; expected float32[2,3]"),
-        (b'{"x": 1}', "got inputs x; the model takes image"),
-        (b'[["a", "b", "c"], [1, 2, 3]]', "values that are no float32"),
+        (b'{"x": 1}', "got inputs x; expected image"),
+        (b'[["a", "b", "c"], [1, 2, 3]]', "values that are not float32"),
     ],
 )
 def test_a_bad_request_gets_400_and_a_reason(server, body, reason):
@@ -166,9 +166,9 @@ def test_an_image_in_every_form(server, picture, form):
     ("body", "kind", "reason"),
     [
         (b"no image", "image/png", "no image that can be read"),
-        (b"%%%", "text/plain", "no base64"),
-        (b'{"photo": ""}', "application/json", "got inputs photo; the model takes image"),
-        (b"[1, 2]", "application/json", "got a list; expected the bytes of an image"),
+        (b"%%%", "text/plain", "not base64"),
+        (b'{"photo": ""}', "application/json", "got inputs photo; expected image"),
+        (b"[1, 2]", "application/json", "got a list; expected an image as base64 or as bytes"),
     ],
 )
 def test_what_is_no_image_gets_400(server, body, kind, reason):
@@ -215,7 +215,7 @@ def test_golden_samples_of_every_kind_pass(server, store):
     record = smoke(store, [server.inference_url], 60, server.token)
     assert record.passed, [replay.fault for replay in record.replays]
     assert [replay.model for replay in record.replays] == ["graph", "pictures", "script", "small", "two"]
-    assert record.notes == ("own.mar: not asked, it has no golden samples",)
+    assert record.notes == ("own.mar: not tested: no golden samples",)
 
 
 def test_golden_samples_of_another_model_fail(server, store, tmp_path):
@@ -236,7 +236,7 @@ def test_golden_samples_of_another_model_fail(server, store, tmp_path):
 
 
 def test_smoke_without_the_key_says_where_it_is(server, store):
-    with pytest.raises(RecipeError, match=r"wants a key: expected the inference key of the key_file\.json"):
+    with pytest.raises(RecipeError, match=r"requires a key; expected the inference key from key_file\.json"):
         smoke(store / "graph.mar", [server.inference_url], 60)
 
 
@@ -252,7 +252,7 @@ def test_smoke_starts_a_server_for_one_archive_and_ends_it(store, monkeypatch, c
     for cli in command_line(monkeypatch, capsys):
         done = cli("smoke", store / "small.mar", "--start", "--limit-s", 120)
     assert done.code == 0, done
-    assert done.out.endswith("1 asked, 0 wrong\n")
+    assert done.out.endswith("1 tested, 0 failed\n")
     with pytest.raises(ProcessLookupError):
         os.killpg(started[0], 0)
 

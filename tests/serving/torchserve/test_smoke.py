@@ -157,7 +157,7 @@ def test_one_archive_of_a_store(cli, standin, store):
         done = cli("smoke", store / "graph.mar", "--url", f"{url}/")
     assert done.code == 0
     assert done.out.splitlines()[0].startswith(f"ok     graph version 1.0 at {url}: 1 outputs, max abs 0")
-    assert done.out.endswith("1 asked, 0 wrong\n")
+    assert done.out.endswith("1 tested, 0 failed\n")
 
 
 def swapped(answer):
@@ -171,15 +171,15 @@ def swapped(answer):
         ("graph", lambda a: {"output": [v + 0.01 for v in a["output"]]}, "output 'output': 12 of 12 elements are outside"),
         ("graph", lambda a: {"outputs": a["output"]}, "output 'output': the candidate does not have it"),
         ("graph", lambda a: {"output": a["output"][:2]}, "has shape [4, 2]; the reference has [4, 3]"),
-        ("graph", lambda a: {"output": "abc"}, "output 'output': answered what is no array of float32"),
-        ("graph", lambda a: [1], "answered [1]; expected an object of outputs"),
+        ("graph", lambda a: {"output": "abc"}, "output 'output': a row is not an array of float32"),
+        ("graph", lambda a: [1], "the answer is [1]; expected a JSON object of outputs"),
         ("graph", lambda a: {"output": [None, 1, 2]}, "elements are NaN or infinite"),
         ("named", swapped, "output 'probability of each class': 8 of 12 elements are outside"),
         ("named", lambda a: {"classes": a["classes"][::-1]}, "output 'classes in order'"),
         ("named", lambda a: {"classes": a["classes"][:2]}, "answered 2 classes; expected 3"),
-        ("named", lambda a: {"classes": [e | {"class": "zero"} for e in a["classes"]]}, "the class 'zero' more often than the model has it"),
+        ("named", lambda a: {"classes": [e | {"class": "zero"} for e in a["classes"]]}, "the class 'zero' more often than the model"),
         ("named", lambda a: {"classes": [e | {"class": "x"} for e in a["classes"]]}, "the class 'x' more often"),
-        ("named", lambda a: a["classes"], "expected classes with their probabilities"),
+        ("named", lambda a: a["classes"], "expected classes with probabilities"),
         ("pictures", swapped, "output 'probability of each class'"),
         ("small", swapped, "output 'probability of each class'"),
         ("total", lambda a: {name: value + 1 for name, value in a.items()}, "1 of 1 elements are outside"),
@@ -191,7 +191,7 @@ def test_another_answer_is_a_negative_verdict(cli, standin, store, model, change
         done = cli("smoke", store / f"{model}.mar", "--url", url)
     assert done.code == 1, done
     assert said in done.out, done.out
-    assert done.out.endswith("1 asked, 1 wrong\n")
+    assert done.out.endswith("1 tested, 1 failed\n")
 
 
 def test_classes_that_are_as_likely_may_change_places(cli, standin, torchscript, tmp_path):
@@ -248,8 +248,8 @@ def test_the_token_of_the_server(cli, standin, store, monkeypatch):
         monkeypatch.setenv("OPTKIT_TOKEN", "secret")
         assert cli("smoke", store / "graph.mar", "--url", url).code == 0
     assert (none.code, other.code) == (2, 2)
-    assert "wants a key: expected the inference key of the key_file.json" in none.err
-    assert "refuses the key of --token: expected the inference key of the key_file.json" in other.err
+    assert "requires a key; expected the inference key from key_file.json" in none.err
+    assert "refuses the key in --token; expected the inference key from key_file.json" in other.err
 
 
 def test_what_was_never_packaged_with_golden_samples(cli, torchscript, tmp_path):
@@ -258,7 +258,7 @@ def test_what_was_never_packaged_with_golden_samples(cli, torchscript, tmp_path)
     record = package_files(
         [torchscript], tmp_path / "store", TorchServeServing(name="own", handler=str(own)), None, False
     )
-    assert "holds no golden samples for optkit smoke" in " ".join(record.packages[0].notes)
+    assert "no golden samples for optkit smoke" in " ".join(record.packages[0].notes)
     done = cli("smoke", tmp_path / "store", "--url", "http://127.0.0.1:1")
     assert done.code == 2
     assert f"{tmp_path}/store: holds no golden samples" in done.err
@@ -272,7 +272,7 @@ def test_an_archive_without_golden_samples_beside_others_is_told(cli, standin, s
     with standin.over(*archives(folder)) as url:
         done = cli("smoke", folder, "--url", url)
     assert done.code == 0
-    assert "two.mar: not asked, it has no golden samples" in done.out
+    assert "two.mar: not tested: no golden samples" in done.out
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_an_archive_without_golden_samples_beside_others_is_told(cli, standin, s
         (lambda record, arrays: record.write_text("{}"), "schema None; this version of optkit reads"),
         (lambda record, arrays: arrays.write_bytes(b"PK"), "graph.golden.npz: cannot be read as golden samples"),
         (lambda record, arrays: arrays.unlink(), "graph.golden.npz: cannot be read as golden samples"),
-        (lambda record, arrays: np.savez(arrays), "graph.golden.npz: holds no inputs and outputs"),
+        (lambda record, arrays: np.savez(arrays), "graph.golden.npz: lacks inputs or outputs"),
     ],
 )
 def test_damaged_golden_samples(cli, store, tmp_path, damage, said):
@@ -317,7 +317,7 @@ def test_a_server_of_something_else(cli, store):
         server.shutdown()
         thread.join()
     assert done.code == 2
-    assert "is no TorchServe: its /ping says '[]'" in done.err
+    assert "is not TorchServe: /ping returned '[]'" in done.err
 
 
 def test_packaging_anew_with_an_own_handler_takes_the_old_golden_samples_away(torchscript, tmp_path):
@@ -356,7 +356,7 @@ def test_a_golden_image_of_the_users_own(zoo, tmp_path):
     [means] = golden.outputs.values()
     np.testing.assert_allclose(means, [[1, 0, 0.2]], atol=1e-6)
     photo.write_bytes(b"no image")
-    with pytest.raises(ArtifactError, match="the golden image cannot be read as `image` says"):
+    with pytest.raises(ArtifactError, match="image: the preprocessing of the golden image failed"):
         archive_golden(artifact, samples, ImagePreprocessing(resize=(4, 4)))
 
 
@@ -401,7 +401,7 @@ def test_an_answer_that_trickles_is_cut_at_the_limit():
         thread = threading.Thread(target=trickle, args=(listener,))
         thread.start()
         try:
-            with pytest.raises(RunnerError, match=r"no answer within 0.5 s \(it was still answering\)"):
+            with pytest.raises(RunnerError, match=r"no response within 0.5 s \(the response was incomplete\)"):
                 ask("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.5)
         finally:
             ended.set()

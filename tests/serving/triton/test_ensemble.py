@@ -101,23 +101,23 @@ def changed(node, **fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t, li, d: [t, li, changed(d, gives={})], "nothing writes 'doubled'; there is raw, sum, output"),
-        (lambda t, li, d: [t, li, changed(d, gives={"input": "raw"})], "double: writes 'raw', which is written already"),
-        (lambda t, li, d: [changed(t, gives={"sum": "other"}), li, d], "nothing writes 'sum'.*'other' goes nowhere"),
-        (lambda t, li, d: [changed(t, takes={"outputs": "output"}), li, d], "total: takes names 'outputs'; it has output"),
-        (lambda t, li, d: [t, changed(li, gives={"out": "output"}), d], "linear: gives names 'out'; it has output"),
-        (lambda t, li, d: [t, li, changed(d, name="linear")], "two parts are called 'linear'"),
+        (lambda t, li, d: [t, li, changed(d, gives={})], "'doubled' has no producer; expected one of raw, sum, output"),
+        (lambda t, li, d: [t, li, changed(d, gives={"input": "raw"})], "double: produces 'raw', which has a producer already"),
+        (lambda t, li, d: [changed(t, gives={"sum": "other"}), li, d], "'sum' has no producer.*'other' has no consumer"),
+        (lambda t, li, d: [changed(t, takes={"outputs": "output"}), li, d], "total: takes names 'outputs'; expected one of output"),
+        (lambda t, li, d: [t, changed(li, gives={"out": "output"}), d], "linear: gives names 'out'; expected one of output"),
+        (lambda t, li, d: [t, li, changed(d, name="linear")], "two parts have the name 'linear'"),
         (
             lambda t, li, d: [t, li, changed(d, outputs=specs("input:float64[batch,4]"))],
-            r"linear: takes input:float32\[batch,4\]; 'doubled' is float64\[batch,4\]",
+            r"linear: 'doubled' is float64\[batch,4\]; expected input:float32\[batch,4\]",
         ),
         (
             lambda t, li, d: [t, li, changed(d, outputs=specs("input:float32[batch,5]"))],
-            r"linear: takes input:float32\[batch,4\]; 'doubled' is float32\[batch,5\]",
+            r"linear: 'doubled' is float32\[batch,5\]; expected input:float32\[batch,4\]",
         ),
         (
             lambda t, li, d: [t, li, changed(d, inputs=specs("raw:float32[batch,4]", "x:float32[batch]"), takes={"raw": "raw", "x": "sum"})],
-            "total, linear, double: wait for each other",
+            "total, linear, double: form a cycle",
         ),
     ],
 )  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_graph_that_does_not_hold_together_is_refused(nodes, change, message):
 
 
 def test_an_input_that_nobody_takes_is_refused(nodes):
-    with pytest.raises(StageError, match="'spare' goes nowhere"):
+    with pytest.raises(StageError, match="'spare' has no consumer"):
         ensemble(nodes, inputs=(*RAW, *specs("spare:float32[batch]")))
 
 
@@ -135,8 +135,8 @@ def test_an_input_that_nobody_takes_is_refused(nodes):
     ("function", "message"),
     [
         ("raises", r"part 'double' \(.*steps.py:raises\): raised .*ValueError: no such pixel"),
-        ("lists", r"part 'double' .*: gave a list; expected a mapping of output name to array"),
-        ("float64", r"part 'double' .*: output 'input' is float64\[2,4\]; declared float32\[batch,4\]"),
+        ("lists", r"part 'double' .*: returned a list; expected a mapping of output name to array"),
+        ("float64", r"part 'double' .*: output 'input' is float64\[2,4\]; expected float32\[batch,4\]"),
     ],
 )
 def test_a_function_that_gives_something_else_is_named(nodes, code, function, message):
@@ -186,11 +186,11 @@ def test_a_part_that_mixes_its_batch_keeps_the_whole_from_batching(nodes, tmp_pa
     with LocalEnsemble(graph) as local:
         answers = golden(local)
     done = package_ensemble(graph, settings(), tmp_path, answers, force=False)
-    assert "no batching: 'linear' may not get requests put together: output 'y' differs" in done.notes
+    assert "no batching: 'linear' does not support batching: output 'y' differs" in done.notes
     for name in ("pipeline", "pipeline_double", "pipeline_linear", "pipeline_total"):
         assert "max_batch_size: 0" in (tmp_path / name / "config.pbtxt").read_text()
     assert lint(tmp_path).findings == ()
-    with pytest.raises(StageError, match="max_batch_size is given, but 'linear' may not get requests"):
+    with pytest.raises(StageError, match="max_batch_size is set, but 'linear' does not support batching"):
         package_ensemble(graph, settings(max_batch_size=4), tmp_path / "x", answers, force=False)
 
 
@@ -259,12 +259,12 @@ def test_a_python_model_answers_a_request_that_fails_with_the_error(triton, node
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "p: got none of artifact, module and function; give one"),
+        ({}, "p: got none of artifact, module and function; expected exactly one"),
         ({"artifact": "a", "function": "f.py:f"}, "p: got artifact and function of artifact, module and function"),
         ({"module": "f.py:f"}, "p: a part of kind module needs inputs"),
         ({"function": "f.py:f", "inputs": {"x": "float32[batch]"}}, "p: a part of kind function needs inputs and outputs"),
         ({"artifact": "a", "inputs": {"x": "float32[batch]"}}, "p: a part of kind artifact needs neither inputs nor outputs"),
-        ({"module": "f.py:f", "inputs": ["x"]}, "expected name: dtype"),
+        ({"module": "f.py:f", "inputs": ["x"]}, "expected pairs of name: dtype"),
     ],
 )  # fmt: skip
 def test_parts_that_say_too_little_or_too_much_are_refused(fields, message):
@@ -310,6 +310,6 @@ def test_a_part_that_is_there_already_keeps_the_others_from_being_written(nodes,
     with LocalEnsemble(graph) as local:
         answers = golden(local)
     (tmp_path / "pipeline_total/1").mkdir(parents=True)
-    with pytest.raises(OutputError, match="pipeline_total/1: is there already"):
+    with pytest.raises(OutputError, match="pipeline_total/1: exists already"):
         package_ensemble(graph, settings(), tmp_path, answers, force=False)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("pipeline")] == ["pipeline_total"]

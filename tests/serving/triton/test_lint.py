@@ -100,8 +100,8 @@ def test_gpus_that_the_server_does_not_have(repository):
     assert lint(repository.folder).findings == ()
     assert lint(repository.folder, gpus=4).findings == ()
     for gpus, said in (
-        (0, "KIND_GPU, and the server has no GPU"),
-        (2, "gpus [2], and the server has 2, counted from 0"),
+        (0, "kind is KIND_GPU, but the server has no GPU"),
+        (2, "gpus [2]: the server has 2 GPUs, counted from 0"),
     ):
         (found,) = lint(repository.folder, gpus=gpus).findings
         assert (found.rule, found.message) == ("T213", said)
@@ -166,7 +166,7 @@ def test_weights_are_not_read(repository):
     [
         (lambda r: None, "no such folder; expected a Triton model repository"),
         (lambda r: r.write("x", ""), "is a file; expected a Triton model repository"),
-        (lambda r: (r.folder / "x").mkdir(parents=True), "holds no model; expected a folder for each model"),
+        (lambda r: (r.folder / "x").mkdir(parents=True), "contains no model; expected a folder for each model"),
         (lambda r: r.write("x/config.pbtxt", ""), "is the folder of one model; expected a repository of models. Give"),
     ],
 )

@@ -74,7 +74,7 @@ def test_an_edited_configuration_stays_with_a_new_version(onnx, packaged, force)
 
 def test_an_edit_and_a_change_elsewhere_are_merged(onnx, packaged):
     edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000  # measured\n")
-    with pytest.raises(OutputError, match="in dynamic_batching and instance_group, and all"):
+    with pytest.raises(OutputError, match=r"dynamic_batching and instance_group differs .* all"):
         package(onnx, packaged.parent, version=2, instances=Instances(count=3))
     done = package(onnx, packaged.parent, version=2, instances=Instances(count=3), force=True)
     text, found = (packaged / "config.pbtxt").read_text(), parsed(packaged)
@@ -89,7 +89,9 @@ def test_an_edit_and_a_change_elsewhere_are_merged(onnx, packaged):
 
 def test_an_edit_where_something_else_would_be_written_is_refused_even_by_force(onnx, packaged):
     text = edit(packaged, NO_DELAY, NO_DELAY + "  max_queue_delay_microseconds: 5000\n")
-    with pytest.raises(OutputError, match=r"dynamic_batching was edited by hand, .* Put your edit into the options"):
+    with pytest.raises(
+        OutputError, match=r"dynamic_batching has a hand edit that conflicts .* Put your edit into the options"
+    ):
         package(onnx, packaged.parent, version=2, max_queue_delay_us=7, force=True)
     assert (packaged / "config.pbtxt").read_text() == text
     assert not (packaged / "2").exists()
@@ -102,7 +104,7 @@ def test_a_foreign_configuration_is_replaced_by_force_alone_and_kept(onnx, packa
         package(onnx, packaged.parent, version=2)
     done = package(onnx, packaged.parent, version=2, force=True)
     assert (packaged / "config.pbtxt.orig").read_text() == text
-    assert "config.pbtxt was replaced; what it was is config.pbtxt.orig" in done.notes
+    assert "config.pbtxt was replaced; the old file is config.pbtxt.orig" in done.notes
 
 
 def test_golden_samples_are_the_artifacts_answers_under_the_servers_names(onnx, torchscript, sample, tmp_path):
@@ -155,19 +157,19 @@ def test_queues_priorities_cache_and_accelerators_arrive(onnx, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sequence_batching": {}}, "sequence_batching: is not written by optkit: .* keeps none. Carry the state"),
+        ({"sequence_batching": {}}, "sequence_batching: is not supported: .* keeps no state. Make the state"),
         (
             {"queue": QueuePolicy(), "batching": False},
-            "queue: given with batching: false; only Triton's dynamic batcher",
+            "queue: is set together with batching: false; only Triton's dynamic batcher",
         ),
-        ({"priorities": {"levels": 2, "default": 3}}, "level 3: there are 2; use 1 to 2"),
+        ({"priorities": {"levels": 2, "default": 3}}, "level 3: does not exist; expected 1 to 2"),
         (
             {"optimization": {"accelerators": [{"name": "tensorrt"}]}},
-            "tensorrt runs on instances of kind gpu, and they are of kind cpu",
+            "tensorrt needs instances of kind gpu; instances.kind is cpu",
         ),
         (
             {"optimization": {"accelerators": [{"name": "openvino"}, {"name": "openvino"}]}},
-            "openvino, openvino; name each once",
+            "got openvino, openvino; expected each accelerator once",
         ),
         ({"optimization": {"accelerators": [{"name": "tensorflow"}]}}, "'tensorrt' or 'openvino'"),
     ],
@@ -178,16 +180,16 @@ def test_options_that_do_not_fit_together_are_refused(fields, message):
 
 
 def test_options_that_the_backend_does_not_read_are_refused(onnx, torchscript, zoo, tmp_path):
-    with pytest.raises(StageError, match=r"cuda_graphs is read by Triton's TensorRT backend alone, and this is onnx"):
+    with pytest.raises(
+        StageError, match=r"cuda_graphs works only with Triton's TensorRT backend; the artifact is onnx"
+    ):
         package(onnx, tmp_path, optimization=Optimization(cuda_graphs=True))
     with pytest.raises(
-        StageError, match=r"accelerators are read by Triton's ONNX backend alone, and this is torchscript"
+        StageError, match=r"accelerators works only with Triton's ONNX backend; the artifact is torchscript"
     ):
         package(torchscript, tmp_path, optimization=Optimization(accelerators=(Accelerator(name="openvino"),)))
     total = zoo.onnx(zoo.source("total", ["x:float32[batch,4]"], batch="1:2:8"))
-    with pytest.raises(
-        StageError, match=r"queue is given, but output 'output' .* so Triton has no queue. Leave it out"
-    ):
+    with pytest.raises(StageError, match=r"queue is set, but output 'output' .* so Triton has no queue. Remove it"):
         package(total, tmp_path, queue=QueuePolicy())
     assert not list(tmp_path.iterdir())
 

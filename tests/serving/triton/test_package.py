@@ -130,11 +130,12 @@ def test_a_model_without_a_batch_dimension_is_not_batched_and_says_so(zoo, tmp_p
     )
     assert list(config(done.path).output[0].dims) == [1]
     assert not config(done.path).output[0].HasField("reshape")  # Triton refuses one here
-    with pytest.raises(StageError, match=r"batch sizes are asked for, but output 'output'"):
+    with pytest.raises(StageError, match=r"batch sizes are set, but output 'output'"):
         package(artifact, tmp_path / "x", max_batch_size=4)
     fixed = zoo.onnx(zoo.source("digits", ["image:float32[2,2,3]"]))
     assert (
-        "no batching (max_batch_size: 0): the inputs share no batch dimension" in package(fixed, tmp_path / "y").notes
+        "no batching (max_batch_size: 0): the inputs have no common batch dimension"
+        in package(fixed, tmp_path / "y").notes
     )
 
 
@@ -151,7 +152,7 @@ def test_torchscript_goes_by_the_names_of_the_pytorch_backend(torchscript, tmp_p
     found = config(done.path)
     assert (found.platform, found.backend) == ("pytorch_libtorch", "pytorch")
     assert ([i.name for i in found.input], [o.name for o in found.output]) == (["INPUT__0"], ["OUTPUT__0"])
-    assert "names as Triton's PyTorch backend needs them: INPUT__0 is image, OUTPUT__0 is output" in done.notes
+    assert "names for Triton's PyTorch backend: INPUT__0 is image, OUTPUT__0 is output" in done.notes
     assert (done.path / "1/model.pt").read_bytes() == torchscript.path.read_bytes()
     assert set(found.model_warmup[0].inputs) == {"INPUT__0"}
 
@@ -174,7 +175,7 @@ def test_torchscript_that_triton_cannot_serve_is_refused(zoo, torchscript, tmp_p
 
     total = zoo.torchscript(zoo.source("total", ["x:float32[batch,4]"], batch="1:2:8"))
     with pytest.raises(
-        StageError, match=r"output:float32\[\] is a scalar, .* Give it a dimension, as in x.reshape\(1\)"
+        StageError, match=r"output:float32\[\] is a scalar; .* Give it a dimension, for example x.reshape\(1\)"
     ):
         package(total, tmp_path)
 
@@ -189,7 +190,7 @@ def test_torchscript_that_triton_cannot_serve_is_refused(zoo, torchscript, tmp_p
 
     with pytest.raises(StageError, match=r"is forward\(x: Tensor, scale: float\); .* Wrap the model"):
         package(saved(Optional().eval(), "optional.pt"), tmp_path)
-    with pytest.raises(StageError, match=r"was saved in training mode, .* Call eval\(\)"):
+    with pytest.raises(StageError, match=r"was saved in training mode; .* Call eval\(\)"):
         package(saved(torch.nn.Flatten(), "training.pt"), tmp_path)
     (tmp_path / "broken.pt").write_bytes(b"no archive")
     broken = torchscript.model_copy(
@@ -205,9 +206,9 @@ def test_torchscript_that_triton_cannot_serve_is_refused(zoo, torchscript, tmp_p
     [
         (
             None,
-            r"not proven that requests may be put together along 'batch'. Run optkit check first, or set batching: false",
+            r"the check for batch independence along 'batch' is missing; batching needs it. Run optkit check first, or set batching: false",
         ),
-        (BatchIndependence(dim=None), r"not proven"),
+        (BatchIndependence(dim=None), r"the check for batch independence along 'batch' is missing"),
         (BatchIndependence(dim="batch", failure="output 'y' differs"), r"would give wrong answers: output 'y' differs"),
     ],
 )
@@ -218,17 +219,19 @@ def test_batching_without_its_proof_is_refused(onnx, tmp_path, proof, message):
 
 
 def test_sizes_outside_of_the_declared_ones_are_refused(zoo, onnx, tmp_path):
-    with pytest.raises(StageError, match=r"max_batch_size 17 is above the 16 that is declared"):
+    with pytest.raises(StageError, match=r"max_batch_size is 17; expected at most 16, the declared maximum"):
         package(onnx, tmp_path, max_batch_size=17)
     with pytest.raises(StageError, match=r"preferred_batch_sizes \[4, 32\]: 32 is above max_batch_size 16"):
         package(onnx, tmp_path, preferred_batch_sizes=(4, 32))
     pairs = zoo.onnx(zoo.source("digits", ["image:float32[batch,2,3]"], batch="2:4:8"))
-    with pytest.raises(StageError, match=r"dimension 'batch' is declared from 2 on, .* Declare its min as 1"):
+    with pytest.raises(StageError, match=r"the minimum of dimension 'batch' is 2; .* Declare its min as 1"):
         package(pairs, tmp_path)
 
 
 def test_what_cannot_be_packaged_is_refused(digits, onnx, external, tmp_path):
-    with pytest.raises(StageError, match=r"is pytorch; Triton gets onnx, tensorrt and torchscript. Add an export-onnx"):
+    with pytest.raises(
+        StageError, match=r"is pytorch; expected onnx, tensorrt and torchscript for Triton. Add an export-onnx"
+    ):
         package(digits, tmp_path)
     with pytest.raises(StageError, match=r"'batch': used by an input but has no range"):
         package(onnx.model_copy(update={"dims": {}}), tmp_path)
@@ -236,7 +239,7 @@ def test_what_cannot_be_packaged_is_refused(digits, onnx, external, tmp_path):
         package(onnx.model_copy(update={"path": tmp_path / "gone.onnx"}), tmp_path)
     with pytest.raises(ArtifactError, match=r"has changed since the artifact was made"):
         package(onnx.model_copy(update={"sha256": "0"}), tmp_path)
-    with pytest.raises(StageError, match=r"'a b' cannot name a model; .* Set the name in the serve entry"):
+    with pytest.raises(StageError, match=r"'a b' cannot be a model name; .* Set the name in the serve entry"):
         package(onnx, tmp_path, name="a b")
     assert not list(tmp_path.iterdir())
 
@@ -272,7 +275,7 @@ def test_a_version_that_is_there_is_replaced_only_by_force(onnx, sample, tmp_pat
     done = package(onnx, tmp_path, sample=sample, version=2)
     (done.path / "1/model.onnx").write_bytes(b"old")
     (done.path / "2/model.onnx").write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"digits/2: is there already; .* use --force to replace it"):
+    with pytest.raises(OutputError, match=r"digits/2: exists already; .* use --force to replace it"):
         package(onnx, tmp_path, sample=sample, version=2)
     assert (done.path / "2/model.onnx").read_bytes() == b"old"
     package(onnx, tmp_path, sample=sample, version=2, force=True)
@@ -283,7 +286,7 @@ def test_a_version_that_is_there_is_replaced_only_by_force(onnx, sample, tmp_pat
 def test_another_configuration_is_replaced_only_by_force(onnx, tmp_path):
     done = package(onnx, tmp_path)
     before = content(done.path)
-    with pytest.raises(OutputError, match=r"config.pbtxt: differs .* in max_batch_size and model_warmup"):
+    with pytest.raises(OutputError, match=r"config.pbtxt: max_batch_size and model_warmup differs"):
         package(onnx, tmp_path, version=2, max_batch_size=8)
     assert content(done.path) == before
     package(onnx, tmp_path, version=2, max_batch_size=8, force=True)
@@ -294,7 +297,7 @@ def test_another_configuration_is_replaced_only_by_force(onnx, tmp_path):
 def test_a_configuration_that_is_no_configuration_is_replaced_only_by_force(onnx, tmp_path):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits/config.pbtxt").write_text("max_batch: 3")
-    with pytest.raises(OutputError, match=r"cannot be read as a Triton configuration .* Mend it, or use --force"):
+    with pytest.raises(OutputError, match=r"cannot be read as a Triton configuration .* Fix it, or use --force"):
         package(onnx, tmp_path)
     assert config(package(onnx, tmp_path, force=True).path).name == "digits"
 
@@ -302,7 +305,7 @@ def test_a_configuration_that_is_no_configuration_is_replaced_only_by_force(onnx
 def test_a_version_that_the_policy_leaves_out_is_told(onnx, tmp_path):
     package(onnx, tmp_path, version=2)
     done = package(onnx, tmp_path, version=1)
-    assert "Triton will not load version 1: the version policy takes the latest 1 of 1 and 2" in done.notes
+    assert "Triton will not load version 1: the version policy loads the latest 1 of 1 and 2" in done.notes
 
 
 def test_a_repository_that_cannot_be_written_is_refused(onnx, tmp_path):
@@ -367,6 +370,7 @@ def test_int8_torchscript_is_served_by_libtorch_on_cpus_alone(int8, sample, tmp_
     assert (found.backend, found.max_batch_size) == ("pytorch", 16)
     assert done.files == ("1/model.pt", "config.pbtxt", "optkit.json", "warmup/INPUT__0")
     with pytest.raises(
-        StageError, match=r"^model\.pt: INT8 TorchScript runs on CPUs only\. Set instances: \{kind: cpu\}\.$"
+        StageError,
+        match=r"^model\.pt: instances.kind is gpu; expected cpu, because INT8 TorchScript runs on CPUs only\. Set instances: \{kind: cpu\}\.$",
     ):
         package(int8, tmp_path / "gpu", instances=Instances(kind="gpu"))

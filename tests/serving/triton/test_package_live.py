@@ -320,13 +320,13 @@ def test_nothing_of_a_server_is_left(triton, repository):
 def test_no_server_installed(monkeypatch, tmp_path):
     monkeypatch.delenv("OPTKIT_TRITON", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependency, match="no Triton server is installed here"):
+    with pytest.raises(MissingDependency, match="no Triton server is installed"):
         find_triton()
     monkeypatch.setenv("OPTKIT_TRITON", str(tmp_path))
-    with pytest.raises(MissingDependency, match="is no virtual environment"):
+    with pytest.raises(MissingDependency, match="is not a virtual environment"):
         find_triton()
     monkeypatch.setenv("OPTKIT_TRITON", sys.prefix)
-    with pytest.raises(MissingDependency, match=r"holds no Triton server. Run: .* -m pip install nvidia-pytriton"):
+    with pytest.raises(MissingDependency, match=r"contains no Triton server. Run: .* -m pip install nvidia-pytriton"):
         find_triton()
 
 

@@ -63,7 +63,7 @@ def test_dims_and_batch_come_from_the_profile(tmp_path: Path) -> None:
 
 
 def test_a_batch_above_the_profile_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="max_batch_size 32 is above the 16 that is declared"):
+    with pytest.raises(StageError, match="max_batch_size is 32; expected at most 16, the declared maximum"):
         package(plan(tmp_path), tmp_path / "repository", max_batch_size=32)
     assert not (tmp_path / "repository").exists()
 
@@ -90,7 +90,7 @@ def test_each_gpu_of_a_server_gets_its_own_engine(tmp_path: Path) -> None:
 def test_two_engines_for_one_gpu_or_of_two_contracts_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(StageError, match=r"sm86\.plan: sm86\.plan is for sm_86 too; give one engine for each"):
+    with pytest.raises(StageError, match=r"sm86\.plan: sm86\.plan is for sm_86 too; expected one engine for each GPU"):
         package(plan(tmp_path), tmp_path / "repository", plan(other))
     with pytest.raises(StageError, match="its inputs, outputs or profiles differ"):
         package(plan(tmp_path), tmp_path / "repository", plan(tmp_path, "sm89", profiles=2))
@@ -116,7 +116,7 @@ def test_golden_samples_are_of_the_types_that_the_server_takes(tmp_path: Path) -
 def test_an_engine_that_does_not_run_here_is_packaged_without_golden_samples(tmp_path: Path) -> None:
     serving = TritonServing(batching=False, warmup=False)
     (done,) = package_files([plan(tmp_path)], tmp_path / "repository", serving, data=None, force=False).packages
-    assert "holds no golden samples for optkit smoke, because the engine was not run here" in done.notes
+    assert "no golden samples for optkit smoke, because the engine cannot run on this machine" in done.notes
     assert not (done.path / "golden").exists()
 
 
@@ -137,8 +137,9 @@ def test_the_lint_knows_what_was_packaged(targets: tuple[str, ...], tmp_path: Pa
 
 def test_what_the_server_cannot_load_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        StageError, match=r"is an engine of TensorRT-RTX, and Triton's backend loads those of TensorRT\. Build it with"
+        StageError,
+        match=r"is an engine of TensorRT-RTX; Triton's backend loads only engines of TensorRT\. Build it with",
     ):
         package(plan(tmp_path, runtime="tensorrt-rtx"), tmp_path / "repository")
-    with pytest.raises(StageError, match="is tensorrt; TorchServe gets onnx and torchscript"):
+    with pytest.raises(StageError, match="is tensorrt; expected onnx and torchscript for TorchServe"):
         package_torchserve(plan(tmp_path), tmp_path / "store", TorchServeServing(), name="ranker", independence=PROVEN)

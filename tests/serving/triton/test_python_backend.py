@@ -123,7 +123,7 @@ def test_it_is_packaged_with_its_code_golden_samples_and_warmup(package):
         "warmup/x",
     )
     assert (done.name, done.target) == ("double", "triton-python")
-    assert "Triton's Python must have numpy" in done.notes
+    assert "Triton's Python needs numpy" in done.notes
     assert lint(done.path.parent).findings == ()
 
 
@@ -135,10 +135,10 @@ def test_it_is_packaged_with_its_code_golden_samples_and_warmup(package):
             StageError,
             "steps.py:mixing: batching would give wrong answers: output 'total' of a sample changes",
         ),
-        ("counting", StageError, "steps.py:counting: output 'total' is not the same when it is asked again"),
-        ("folded", RunnerError, r"output 'y' is float32\[1,3\]; declared|output 'y' is float32\[1,12\]; declared"),
-        ("float64", RunnerError, r"output 'y' is float64\[\d,3\]; declared float32\[batch,3\] with batch \d"),
-        ("partial", RunnerError, r"output 'total' is None; declared float32\[batch\]"),
+        ("counting", StageError, "steps.py:counting: output 'total' differs in a second call with the same feed"),
+        ("folded", RunnerError, r"output 'y' is float32\[1,3\]; expected|output 'y' is float32\[1,12\]; expected"),
+        ("float64", RunnerError, r"output 'y' is float64\[\d,3\]; expected float32\[batch,3\] with batch \d"),
+        ("partial", RunnerError, r"output 'total' is None; expected float32\[batch\]"),
         ("raises", RunnerError, "raised .*steps.py:.*ValueError: no such thing"),
         ("reads", RunnerError, "raised .*No such file or directory: .*weight.npy"),
         ("nan", StageError, "the reference itself gives NaN"),
@@ -167,11 +167,11 @@ def test_a_function_may_change_its_inputs_and_the_golden_ones_stay(package):
 def test_the_files_that_it_reads_are_carried_where_they_are_named(package, code, tmp_path):
     weight = code.parent / "weight.npy"
     np.save(weight, np.float32(5))
-    with pytest.raises(StageError, match=r"does not run by itself from the carried files: .*weight.npy.*--extra-file"):
+    with pytest.raises(StageError, match=r"the packaged files do not run alone: .*weight.npy.*--extra-file"):
         package("reads")
     done = package("reads", extra_files=(str(weight),))
     assert "1/code/weight.npy" in done.files
-    with pytest.raises(StageError, match=r"extra_files: .*steps.py: is there twice"):
+    with pytest.raises(StageError, match=r"extra_files: .*steps.py: another file has this name"):
         package("double", version=2, extra_files=(str(code),))
     with pytest.raises(StageError, match=r"extra_files: .*gone: no such file"):
         package("double", version=2, extra_files=(str(tmp_path / "gone"),))
@@ -179,10 +179,10 @@ def test_the_files_that_it_reads_are_carried_where_they_are_named(package, code,
 
 def test_one_that_answers_otherwise_from_the_carried_files_is_refused(package, monkeypatch, tmp_path):
     monkeypatch.setenv("OPTKIT_ELSEWHERE", "1")
-    with pytest.raises(StageError, match=r"output 'y' is another one from the carried files: .*--extra-file"):
+    with pytest.raises(StageError, match=r"output 'y' differs with the packaged files: .*--extra-file"):
         package("elsewhere")
     monkeypatch.setattr(packaging, "_TRIAL_LIMIT_S", 2)
-    with pytest.raises(StageError, match="the carried code gave no answer within 2 s"):
+    with pytest.raises(StageError, match="the packaged code did not finish within 2 s"):
         package("waits")
     assert not (tmp_path / "models").exists()
 
@@ -195,7 +195,7 @@ def test_real_samples_that_do_not_fit_are_refused(package, tmp_path):
 
 def test_a_version_that_is_there_is_refused(package):
     package("double")
-    with pytest.raises(OutputError, match="double/1: is there already"):
+    with pytest.raises(OutputError, match="double/1: exists already"):
         package("double")
     done = package("double", version=2, version_policy=VersionPolicy(all=True), force=True)
     assert files_below(done.path) >= {"1/model.py", "2/model.py", "golden/1.npz", "golden/2.npz"}
@@ -204,7 +204,7 @@ def test_a_version_that_is_there_is_refused(package):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"max_batch_size": 32}, "max_batch_size 32 is above the 16 that is declared"),
+        ({"max_batch_size": 32}, "max_batch_size is 32; expected at most 16, the declared maximum"),
         ({"preferred_batch_sizes": (17,)}, "17 is above max_batch_size 16"),
     ],
 )
@@ -290,9 +290,12 @@ def test_the_command(cli, code, tmp_path):
     [
         (("--dim", "batch=1:4:8"), 'expected --input "x:float32[batch,4]" and --returns'),
         (CONTRACT, "steps.py:double: dimension 'batch': used by an input but has no range"),
-        ((*CONTRACT, "--dim", "batch=1:4:8", "--name", "../up"), "--name: '../up' cannot name a model"),
+        ((*CONTRACT, "--dim", "batch=1:4:8", "--name", "../up"), "--name: '../up' cannot be a model name"),
         ((*CONTRACT, "--dim", "batch=1:4:8", "--returns", "x"), "--returns: "),
-        ((*CONTRACT, "--dim", "batch=1:4:8", "--no-batching", "--max-batch-size", "4"), "given with batching: false"),
+        (
+            (*CONTRACT, "--dim", "batch=1:4:8", "--no-batching", "--max-batch-size", "4"),
+            "is set together with batching: false",
+        ),
     ],
 )
 def test_the_command_refuses(cli, code, tmp_path, arguments, said):

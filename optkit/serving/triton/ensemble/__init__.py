@@ -1,1 +1,1 @@
-"""Triton ensembles: written, and run without a server to prove them."""
+"""Triton ensembles: packaging, and a check that runs them without a server."""

@@ -1,4 +1,4 @@
-"""A pipeline in a Triton repository: a model for each part, and the ensemble that connects them."""
+"""Packaging of an ensemble: a model for each part, and the ensemble that connects them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import describe_tensor
 from optkit.serving.triton.contract import TritonContract, triton_contract
 from optkit.serving.triton.ensemble.package import Ensemble, EnsembleSettings, Node
-from optkit.serving.triton.folder import TritonModel, write_models
+from optkit.serving.triton.folder import RepositoryModel, write_models
 from optkit.serving.triton.package import seen_by_clients, triton_model, write_client_of
 from optkit.serving.triton.python_backend.folder import python_config, python_files
 from optkit.serving.triton_fields import VersionPolicy
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 def package_ensemble(
     ensemble: Ensemble, settings: EnsembleSettings, repository: Path, golden: Golden, *, force: bool
 ) -> Packaged:
-    """Write the parts, each as a model called after the ensemble and itself, and the ensemble: all of them or none.
+    """Write the ensemble and its parts, all or none. The name of a part's model is ENSEMBLE_PART.
 
     Raises:
-        StageError: a part cannot be served, or batches are asked for that a part does not take.
+        StageError: a part cannot be served, or a part does not support the batch size.
         OutputError: as `package_triton`.
     """
     largest, why_not = _batch(ensemble, settings)
     if settings.max_batch_size and not largest:
-        raise StageError(f"ensemble {ensemble.name!r}: max_batch_size is given, but {why_not}. Leave it out.")
+        raise StageError(f"ensemble {ensemble.name!r}: max_batch_size is set, but {why_not}. Remove it.")
     serving = TritonServing(
         version=settings.version,
         batching=bool(largest),
@@ -41,18 +41,18 @@ def package_ensemble(
         instances=settings.instances,
         version_policy=VersionPolicy(latest=1),
         warmup=False,
-        client=False,  # its parts are asked through the whole
+        client=False,  # clients use the ensemble
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
     parts = [_part(ensemble, node, contracts[node.name], serving) for node in ensemble.nodes]
     if settings.client:
         check_writable(repository, ensemble.name)
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())
-    model = TritonModel(
+    model = RepositoryModel(
         name=ensemble.name,
         version=settings.version,
         config=_config(ensemble, contract, contracts),
-        files={".keep": b""},  # git and archives drop an empty folder, and the server needs it
+        files={".keep": b""},  # the server needs the folder, and git and archives drop empty folders
         warmup={},
         golden=seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract),
     )
@@ -80,19 +80,21 @@ def _model_name(ensemble: Ensemble, node: Node) -> str:
 
 
 def _batch(ensemble: Ensemble, settings: EnsembleSettings) -> tuple[int, str]:
-    """Return the largest batch that every part takes, or 0 and the reason why there is none."""
+    """Return the largest batch size of all parts and "", or 0 and the reason why there is no batching."""
     inside = [spec for node in ensemble.nodes for spec in (*node.inputs, *node.outputs)]
     batch = batch_dim([*ensemble.inputs, *ensemble.outputs, *inside])
     if batch is None:
-        return 0, "its tensors share no first dimension"
+        return 0, "its tensors have no common first dimension"
     for node in ensemble.nodes:
         found = node.independence
         if node.artifact is not None and (found is None or not found.passed or found.dim != batch):
-            reason = found.failure if found and found.failure else f"not proven along {batch!r}"
-            return 0, f"{node.name!r} may not get requests put together: {reason}"
+            reason = (
+                found.failure if found and found.failure else f"no passed check for batch independence along {batch!r}"
+            )
+            return 0, f"{node.name!r} does not support batching: {reason}"
     sizes = ensemble.dims[batch]
     if sizes.min > 1:
-        return 0, f"{batch!r} is declared from {sizes.min} on"
+        return 0, f"the minimum of dimension {batch!r} is {sizes.min}, not 1"
     return min(settings.max_batch_size or sizes.max, sizes.max), ""
 
 
@@ -102,11 +104,11 @@ def _contract(node: Node, serving: TritonServing) -> TritonContract:
     return TritonContract(node.inputs, node.outputs, serving.max_batch_size or 0, (), ())
 
 
-def _part(ensemble: Ensemble, node: Node, contract: TritonContract, serving: TritonServing) -> TritonModel:
+def _part(ensemble: Ensemble, node: Node, contract: TritonContract, serving: TritonServing) -> RepositoryModel:
     name = _model_name(ensemble, node)
     if node.artifact is not None:
         return triton_model(node.artifact, serving, name=name, independence=node.independence, sample=None)[0]
-    return TritonModel(
+    return RepositoryModel(
         name=name,
         version=serving.version,
         config=python_config(name, contract, serving.instances.model_copy(update={"kind": "cpu", "gpus": ()})),

@@ -1,4 +1,4 @@
-"""A pipeline run without a server, and the proof that it gives what the source code's own pipeline gives."""
+"""An ensemble without a server: run it, and compare it with the pipeline in the source code."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ _LOOSENESS = (Precision.FP32, Precision.FP16, Precision.INT8)
 
 
 class LocalEnsemble:
-    """Runs the nodes one after the other; a context manager that holds their models open."""
+    """Runs the nodes in order. It is a context manager that keeps their models open."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
@@ -53,7 +53,7 @@ class LocalEnsemble:
 
         Raises:
             FeedError: the feed does not fit the inputs.
-            RunnerError: a part failed, or a function gave something else than it declares.
+            RunnerError: a part failed, or a function returned outputs that do not fit its declaration.
         """
         check_feed(feed, self.ensemble.inputs)
         tensors: dict[str, np.ndarray] = dict(feed)
@@ -69,17 +69,17 @@ class LocalEnsemble:
 
 
 def ensemble_tolerance(ensemble: Ensemble) -> Tolerance:
-    """Return how near the pipeline must come to its reference: that of its least precise part."""
+    """Return the tolerance for the comparison with the reference: the tolerance of the least precise part."""
     precisions = [node.artifact.precision for node in ensemble.nodes if node.artifact is not None]
     return TOLERANCES[max(precisions, key=_LOOSENESS.index, default=Precision.FP32)]
 
 
 def prove_ensemble(local: LocalEnsemble, reference: str, samples: Samples) -> Parity:
-    """Compare the pipeline with the source code's own at every corner of the dimensions.
+    """Compare the ensemble with the pipeline in the source code at every corner of the dimensions.
 
     Raises:
         ModelError: the reference cannot be imported.
-        RunnerError: the reference, or a part, cannot be run.
+        RunnerError: the reference or a part fails.
     """
     function = user_code.load(reference)
     tolerance = ensemble_tolerance(local.ensemble)

@@ -1,4 +1,4 @@
-"""A pipeline of parts: what the recipe says of it, and the graph that its maps come to, with names, types and shapes checked."""
+"""An ensemble: its settings in a recipe, and its graph with checked names, types and shapes."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +19,18 @@ from optkit.user_code import absolute_target
 
 
 class EnsemblePart(Record):
-    """One part: an artifact of the run, an nn.Module that is exported to ONNX, or a Python function of a feed.
+    """One part: an artifact of the run, an nn.Module for export to ONNX, or a Python function.
 
-    `takes` and `gives` map the part's own inputs and outputs to tensors of the pipeline; those left out keep their own name.
+    `takes` and `gives` map the part's inputs and outputs to tensors of the ensemble. Tensors that are not mapped keep their names.
     """
 
     name: Name
     artifact: str | None = None  # a step's name, or fastest
-    module: str | None = None  # file.py:factory of an nn.Module, with `inputs`
-    function: str | None = None  # file.py:function of input name -> array, with `inputs` and `outputs`
+    module: str | None = None  # file.py:factory of an nn.Module; needs `inputs`
+    function: str | None = None  # file.py:function of input name -> array; needs `inputs` and `outputs`
     inputs: Specs = ()
     outputs: Specs = ()
-    output_names: tuple[str, ...] | None = None  # of a module, in order
+    output_names: tuple[str, ...] | None = None  # output names of a module, in order
     takes: dict[str, str] = Field(default_factory=dict)
     gives: dict[str, str] = Field(default_factory=dict)
 
@@ -39,7 +39,7 @@ class EnsemblePart(Record):
         kinds = [key for key in ("artifact", "module", "function") if getattr(self, key)]
         if len(kinds) != 1:
             raise ValueError(
-                f"{self.name}: got {' and '.join(kinds) or 'none'} of artifact, module and function; give one"
+                f"{self.name}: got {' and '.join(kinds) or 'none'} of artifact, module and function; expected exactly one"
             )
         needed = {"artifact": set(), "module": {"inputs"}, "function": {"inputs", "outputs"}}[kinds[0]]
         given = {key for key in ("inputs", "outputs") if getattr(self, key)}
@@ -50,24 +50,24 @@ class EnsemblePart(Record):
 
 
 class EnsembleSettings(Record):
-    """A pipeline that is served as one model. `reference` is the source code's own pipeline, to which it must be equal."""
+    """An ensemble. `reference` is the pipeline in the source code; the ensemble must give equal outputs."""
 
     name: Name
     version: Count = 1
     inputs: Specs
     outputs: tuple[str, ...] = Field(min_length=1)
     parts: tuple[EnsemblePart, ...] = Field(min_length=1)
-    reference: str  # file.py:function of input name -> array, which gives output name -> array
-    data: str | None = None  # real feeds of the pipeline
+    reference: str  # file.py:function; takes input name -> array and returns output name -> array
+    data: str | None = None  # real feeds of the ensemble
     max_batch_size: Count | None = None
     instances: Instances = Instances()
     client: bool = True
 
     def with_absolute_paths(self, base: Path) -> Self:
-        """Return the settings with every path made absolute; a relative one starts at `base`.
+        """Return the settings with absolute paths; relative paths start at `base`.
 
         Raises:
-            ModelError: a target names no function.
+            ModelError: a target does not name a function.
         """
         parts = [
             part.model_copy(
@@ -90,9 +90,9 @@ class EnsembleSettings(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A part that is ready to run: a model file with what was found about putting its requests together, or a function.
+    """A part that is ready to run: a model file with its check for batch independence, or a function.
 
-    `takes` and `gives` hold every input and every output that is used, by its own name.
+    `takes` and `gives` contain every input and every used output, by the part's own names.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """The graph, its nodes in an order in which they can run."""
+    """The graph, with its nodes in an order in which they can run."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -123,11 +123,11 @@ def connect(
     nodes: Sequence[Node],
     dims: Mapping[str, DimRange],
 ) -> Ensemble:
-    """Put the nodes in order and check every tensor between them.
+    """Sort the nodes and check every tensor between them.
 
     Raises:
-        StageError: a map names nothing, a tensor is written twice, by nobody, or used by nobody, types or shapes differ, or the
-            nodes wait for each other; lists every fault.
+        StageError: a map names an unknown tensor, a tensor has no producer, two producers or no consumer, types or shapes differ, or
+            the nodes form a cycle. The message lists every fault.
     """
     faults = list(_name_faults(nodes))
     written = {spec.name: spec for spec in inputs}
@@ -137,16 +137,18 @@ def connect(
             if tensor is None:
                 continue
             if tensor in written:
-                faults.append(f"{node.name}: writes {tensor!r}, which is written already")
+                faults.append(f"{node.name}: produces {tensor!r}, which has a producer already")
             written.setdefault(tensor, spec)
     read = {tensor for node in nodes for tensor in node.takes.values()} | set(outputs)
-    faults += [f"nothing writes {tensor!r}; there is {', '.join(written)}" for tensor in sorted(read - set(written))]
-    faults += [f"{tensor!r} goes nowhere" for tensor in sorted(set(written) - read)]
+    faults += [
+        f"{tensor!r} has no producer; expected one of {', '.join(written)}" for tensor in sorted(read - set(written))
+    ]
+    faults += [f"{tensor!r} has no consumer" for tensor in sorted(set(written) - read)]
     faults += _type_faults(nodes, written)
     ordered = _ordered(nodes, {spec.name for spec in inputs})
     if len(ordered) < len(nodes) and not faults:
         waiting = ", ".join(node.name for node in nodes if node not in ordered)
-        faults.append(f"{waiting}: wait for each other")
+        faults.append(f"{waiting}: form a cycle")
     if faults:
         raise StageError(f"ensemble {name!r}: {'; '.join(faults)}")
     given = tuple(written[tensor].model_copy(update={"name": tensor}) for tensor in outputs)
@@ -155,13 +157,13 @@ def connect(
 
 def _name_faults(nodes: Sequence[Node]) -> Iterator[str]:
     names = [node.name for node in nodes]
-    yield from (f"two parts are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from (f"two parts have the name {name!r}" for name in sorted({n for n in names if names.count(n) > 1}))
     for node in nodes:
         for key, given, specs in (("takes", node.takes, node.inputs), ("gives", node.gives, node.outputs)):
             known = [spec.name for spec in specs]
             for own in given:
                 if own not in known:
-                    yield f"{node.name}: {key} names {own!r}; it has {', '.join(known)}"
+                    yield f"{node.name}: {key} names {own!r}; expected one of {', '.join(known)}"
 
 
 def _type_faults(nodes: Sequence[Node], written: Mapping[str, TensorSpec]) -> list[str]:
@@ -171,17 +173,17 @@ def _type_faults(nodes: Sequence[Node], written: Mapping[str, TensorSpec]) -> li
             source = written.get(node.takes.get(spec.name, ""))
             if source is not None and not _fits(source, spec):
                 tensor = node.takes[spec.name]
-                faults.append(f"{node.name}: takes {spec}; {tensor!r} is {source.type_text}")
+                faults.append(f"{node.name}: {tensor!r} is {source.type_text}; expected {spec}")
     return faults
 
 
 def _fits(source: TensorSpec, target: TensorSpec) -> bool:
-    """Whether one tensor can be the other; the name of a dimension is the same wherever its size is."""
+    """Return whether two tensors have the same type and shape. Dimensions with equal sizes have equal names."""
     return source.dtype == target.dtype and source.shape == target.shape
 
 
 def _ordered(nodes: Sequence[Node], known: set[str]) -> list[Node]:
-    """Return the nodes in an order in which each finds its inputs; those that wait for ever are left out."""
+    """Return the nodes in an order in which each has its inputs, without nodes in a cycle."""
     ready: list[Node] = []
     known = set(known)
     while True:

@@ -1,4 +1,4 @@
-"""Lint of Triton model repositories: what is wrong with them, told without a server."""
+"""Lint of Triton model repositories without a server."""
 
 from optkit.serving.triton.lint.linting import lint, loaded_versions, uses_cache, uses_gpu
 from optkit.serving.triton.lint.rules import RULES, Finding, LintRecord, Rule, RuleList, Severity

@@ -1,4 +1,4 @@
-"""The model file against the configuration: names, types, dims and batches (T301 to T311)."""
+"""Differences between the model file and the configuration: names, types, dims and batches (T301 to T311)."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from optkit.untrusted.paths import name_fault
 
 
 def check_agreement(model: Model) -> Iterator[Problem]:
-    """Yield where the configuration says something else than the model files of the versions that are loaded."""
+    """Yield the differences between the configuration and the model files of the loaded versions."""
     config = model.config
     if config is None or model.filename is None or name_fault(model.filename):
-        return  # T118 says so of a name that leads out of the folder: nothing is read there
+        return  # T118 reports a path outside the folder; the file is not read
     check = {"onnxruntime": _onnx, "pytorch": _torchscript, "python": _python}.get(model.backend)
-    reported: set[tuple[str, str]] = set()  # one fault of the configuration is told once, not for each version
+    reported: set[tuple[str, str]] = set()  # each problem is reported once, not for each version
     for folder in model.loaded.values() if check else ():
         path = folder / model.filename
         if not (path.is_file() or path.is_dir()):
-            continue  # T113 says so
+            continue  # T113 reports this
         try:
             problems = list(check(model, path)) if check else []
         except ArtifactError as e:
@@ -72,14 +72,14 @@ def _tensor(model: Model, kind: str, i: int, tensor: Any, own: FileTensor) -> It
 
 
 def _dims(model: Model, kind: str, i: int, tensor: Any, own: tuple[int, ...]) -> Iterator[Problem]:
-    """Compare shapes as Triton's ONNX backend does: what varies in the model may be fixed in dims, not the other way round."""
+    """Compare shapes like Triton's ONNX backend: a dynamic dimension of the model may be fixed in dims, but not the reverse."""
     assert model.config is not None
     batched = model.config.max_batch_size > 0
     reshaped = tensor.HasField("reshape")
     dims = list(tensor.reshape.shape if reshaped else tensor.dims)
     where = f"{kind} {tensor.name!r}"
     if not batched:
-        scalar = not own and dims == [1]  # the backend takes [1] for a scalar, since Triton has no empty dims
+        scalar = not own and dims == [1]  # Triton has no empty dims; the backend accepts [1] for a scalar
         if not (scalar or _fits(dims, own)):
             said = f"{where}: dims {dims}; the model has {list(own)}"
             yield model.fault("T305", said, kind, i, "dims", edits=_new_dims(model, kind, i, own, reshaped))
@@ -93,11 +93,11 @@ def _dims(model: Model, kind: str, i: int, tensor: Any, own: tuple[int, ...]) ->
     elif _fits(dims, own[1:]):
         return
     elif len(dims) == len(own) and _fits(dims[1:], own[1:]):
-        said = f"{where}: dims {dims} hold the batch of the model's {list(own)}"
+        said = f"{where}: dims {dims} contain the batch dimension; the model has {list(own)}"
         edits = _new_dims(model, kind, i, dims[1:], reshaped or len(dims) == 1)
         yield model.fault("T306", said, kind, i, "dims", edits=edits)
     else:
-        said = f"{where}: dims {dims}; the model has {list(own[1:])} behind its batch"
+        said = f"{where}: dims {dims}; the model has {list(own[1:])} after the batch dimension"
         yield model.fault("T305", said, kind, i, "dims", edits=_new_dims(model, kind, i, own[1:], reshaped))
 
 
@@ -106,7 +106,7 @@ def _fits(dims: Sequence[int], own: Sequence[int]) -> bool:
 
 
 def _new_dims(model: Model, kind: str, i: int, dims: Sequence[int], reshaped: bool) -> tuple[Edit, ...]:
-    """Return the edits that write other dims; none where a reshape or a scalar makes the choice the user's."""
+    """Return the edits that replace dims, or none if the correct dims are not certain because of a reshape or a scalar."""
     message = model.tree.find(kind, i)
     if reshaped or message is None or not dims:
         return ()
@@ -114,7 +114,7 @@ def _new_dims(model: Model, kind: str, i: int, dims: Sequence[int], reshaped: bo
 
 
 def _torchscript(model: Model, path: Path) -> Iterator[Problem]:
-    """Check names by https://github.com/triton-inference-server/pytorch_backend: forward's arguments, or NAME__index."""
+    """Check names by the rules of https://github.com/triton-inference-server/pytorch_backend: forward's arguments, or NAME__index."""
     assert model.config is not None
     forward = read_torchscript(path)
     names = [tensor.name for tensor in model.config.input]
@@ -132,18 +132,18 @@ def _torchscript(model: Model, path: Path) -> Iterator[Problem]:
 
 
 def _indexed(name: str, count: int | None) -> bool:
-    """Whether a name ends in __index, of a tensor that is there."""
+    """Return whether a name ends in __index and the tensor with this index exists."""
     stem, mark, index = name.rpartition("__")
     return bool(stem and mark) and index.isdigit() and (count is None or int(index) < count)
 
 
 def _python(model: Model, path: Path) -> Iterator[Problem]:
     assert model.config is not None
-    asked = read_python(path)
+    used = read_python(path)
     config = model.config
-    for kind, names, declared in (("input", asked.inputs, config.input), ("output", asked.outputs, config.output)):
+    for kind, names, declared in (("input", used.inputs, config.input), ("output", used.outputs, config.output)):
         known = {tensor.name for tensor in declared}
         for name, line in names.items() if known else ():
             if name not in known:
-                said = f"asks for {kind} {name!r}; declared is {', '.join(sorted(known))}"
+                said = f"uses {kind} {name!r}; declared: {', '.join(sorted(known))}"
                 yield model.file_fault("T311", said, path, line)

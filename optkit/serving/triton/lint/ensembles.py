@@ -1,4 +1,4 @@
-"""Ensembles: the steps, their maps, and the tensors that pass between them (T401 to T413)."""
+"""Ensembles: the steps, their maps, and the tensors between them (T401 to T413)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -10,16 +10,16 @@ from optkit.serving.triton.lint.rules import Problem
 
 @dataclasses.dataclass(frozen=True)
 class _End:
-    """One end of a tensor that passes between steps."""
+    """The producer or a consumer of a tensor."""
 
     where: str
     data_type: int
     dims: tuple[int, ...]
-    full: tuple[int, ...]  # with the batch in front, where the model takes one
+    full: tuple[int, ...]  # with the batch dimension, if the model batches
 
 
 def check_ensemble(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
-    """Yield what is wrong with a pipeline, given all models of the repository."""
+    """Yield the problems of an ensemble; `models` are all models of the repository."""
     if not model.is_ensemble:
         return
     assert model.config is not None
@@ -28,17 +28,17 @@ def check_ensemble(model: Model, models: Mapping[str, Model]) -> Iterator[Proble
         yield model.fault("T401", "has no step", "ensemble_scheduling")
         return
     if model.config.platform != "ensemble":
-        said = f"has ensemble_scheduling, and its platform is {model.config.platform!r}; expected 'ensemble'"
+        said = f"has ensemble_scheduling, but its platform is {model.config.platform!r}; expected 'ensemble'"
         yield model.fault("T203", said, "platform" if model.config.platform else "ensemble_scheduling")
     broken = [found for i, step in enumerate(steps) for found in _step(model, i, step, models)]
     yield from broken
     if all(found.finding.rule == "T403" for found in broken) and _all_declared(steps, models):
-        yield from _tensors(model, models)  # else every tensor behind a broken step would be missing too
+        yield from _tensors(model, models)  # otherwise every tensor after a faulty step would be missing too
     yield from _batches(model, models)
 
 
 def _all_declared(steps: Any, models: Mapping[str, Model]) -> bool:
-    """Whether the configuration of every member can be read, and does not leave its tensors to the server."""
+    """Return whether the configuration of every member can be read and declares its tensors."""
     configs = [models[step.model_name].config for step in steps]
     return all(config is not None and config.input and config.output for config in configs)
 
@@ -52,12 +52,15 @@ def _step(model: Model, i: int, step: Any, models: Mapping[str, Model]) -> Itera
     if member is None:
         known = ", ".join(name for name in models if name != model.name)
         yield model.fault(
-            "T402", f"step {i}: no model {step.model_name!r}; there is {known or 'none'}", *_path(i), "model_name"
+            "T402",
+            f"step {i}: no model {step.model_name!r}; expected one of {known or 'none'}",
+            *_path(i),
+            "model_name",
         )
         return
     if step.model_version > 0 and member.loaded and step.model_version not in member.loaded:
         there = ", ".join(map(str, member.loaded)) or "none"
-        said = f"step {i}: version {step.model_version} of {member.name!r} is not loaded; loaded is {there}"
+        said = f"step {i}: version {step.model_version} of {member.name!r} is not loaded; loaded versions: {there}"
         yield model.fault("T403", said, *_path(i), "model_version")
     if member.config is None or not (member.config.input or member.config.output):
         return
@@ -66,7 +69,9 @@ def _step(model: Model, i: int, step: Any, models: Mapping[str, Model]) -> Itera
     for kind, given, own in (("input", step.input_map, set(inputs)), ("output", step.output_map, outputs)):
         for key in sorted(set(given) - own):
             line = model.tree.entry(f"{kind}_map", key, *_path(i))
-            said = f"step {i}: {member.name!r} has no {kind} {key!r}, only {', '.join(sorted(own)) or 'none'}"
+            said = (
+                f"step {i}: {member.name!r} has no {kind} {key!r}; expected one of {', '.join(sorted(own)) or 'none'}"
+            )
             yield model.fault("T404", said, line=line)
     for name, optional in inputs.items():
         if name not in step.input_map and not optional:
@@ -76,7 +81,7 @@ def _step(model: Model, i: int, step: Any, models: Mapping[str, Model]) -> Itera
 
 
 def _tensors(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
-    """Follow every tensor from the end that writes it to those that read it."""
+    """Check every tensor from its producer to its consumers."""
     assert model.config is not None
     written = {t.name: _end(model, f"input {t.name!r} of the ensemble", t) for t in model.config.input}
     makers: dict[str, int] = {}
@@ -84,7 +89,9 @@ def _tensors(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
         for key, name in step.output_map.items():
             if name in written:
                 line = model.tree.entry("output_map", key, *_path(i))
-                yield model.fault("T407", f"step {i}: {name!r} is written already, by {written[name].where}", line=line)
+                yield model.fault(
+                    "T407", f"step {i}: {name!r} has a producer already: {written[name].where}", line=line
+                )
                 continue
             end = _member_end(models, step.model_name, "output", key, i)
             makers[name] = i
@@ -105,11 +112,11 @@ def _readers(model: Model, models: Mapping[str, Model], written: Mapping[str, _E
         ends.append((tensor.name, end, model.at("output", i)))
     unused = [name for name in written if name not in {name for name, _, _ in ends}]
     missing = [(name, end, line) for name, end, line in ends if name not in written]
-    hint = f"; {' and '.join(map(repr, unused))} goes nowhere" if unused else ""
+    hint = f"; {' and '.join(map(repr, unused))} has no consumer" if unused else ""
     for name, end, line in missing:
-        yield model.fault("T406", f"nothing writes tensor {name!r}, which is {end.where}{hint}", line=line)
+        yield model.fault("T406", f"tensor {name!r} ({end.where}) has no producer{hint}", line=line)
     for name in unused if not missing else ():
-        said = f"tensor {name!r}, which is {written[name].where}, goes nowhere"
+        said = f"tensor {name!r} ({written[name].where}) has no consumer"
         yield model.fault("T413", said, line=_line(model, name))
     for name, end, line in ends:
         if name in written:
@@ -117,7 +124,7 @@ def _readers(model: Model, models: Mapping[str, Model], written: Mapping[str, _E
 
 
 def _line(model: Model, name: str) -> int | None:
-    """Return the line where a tensor of an ensemble is written first: that of an input, or of a step's output map."""
+    """Return the line of the producer of a tensor: an input of the ensemble, or an entry in the output map of a step."""
     assert model.config is not None
     for i, tensor in enumerate(model.config.input):
         if tensor.name == name:
@@ -142,7 +149,7 @@ def _joined(model: Model, name: str, source: _End, end: _End, line: int | None) 
 
 
 def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes can be the same, as the server compares them: -1 fits anything."""
+    """Return whether two shapes are compatible by the server's rules: -1 fits any size."""
     return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -160,7 +167,7 @@ def _member_end(models: Mapping[str, Model], name: str, kind: str, key: str, i: 
 
 
 def _circles(model: Model, makers: Mapping[str, int]) -> Iterator[Problem]:
-    """Find a step that needs what it makes, directly or through others."""
+    """Find steps that need their own outputs, directly or through other steps."""
     assert model.config is not None
     steps = model.config.ensemble_scheduling.step
     needs = {i: {makers[name] for name in step.input_map.values() if name in makers} for i, step in enumerate(steps)}
@@ -170,7 +177,7 @@ def _circles(model: Model, makers: Mapping[str, int]) -> Iterator[Problem]:
     left = sorted(set(needs) - done)
     if left:
         names = ", ".join(f"{i} ({steps[i].model_name})" for i in left)
-        yield model.fault("T412", f"steps {names} wait for each other", *_path(left[0]))
+        yield model.fault("T412", f"steps {names} form a cycle", *_path(left[0]))
 
 
 def _batches(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
@@ -181,7 +188,7 @@ def _batches(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
     largest = model.config.max_batch_size
     for name, size in members.items():
         if 0 <= size < largest:
-            yield model.fault("T410", f"max_batch_size {largest}; {name!r} takes {size}", "max_batch_size")
+            yield model.fault("T410", f"max_batch_size is {largest}; {name!r} has {size}", "max_batch_size")
             return
     if not largest and members and min(members.values()) > 0:
-        yield model.fault("T411", f"max_batch_size 0; all of {', '.join(members)} take batches", "max_batch_size")
+        yield model.fault("T411", f"max_batch_size is 0; {', '.join(members)} batch", "max_batch_size")

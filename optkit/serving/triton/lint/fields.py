@@ -1,4 +1,4 @@
-"""What is wrong with the fields of one configuration by themselves: backend, tensors, instances, accelerators (T201 to T221)."""
+"""The fields of one configuration: backend, tensors, instances, accelerators (T201 to T221)."""
 
 import difflib
 import math
@@ -12,7 +12,7 @@ from optkit.serving.triton.lint.rules import Problem
 from optkit.untrusted.paths import name_fault
 
 _BACKENDS = {*FILES, "dali", "fil", "identity", "repeat", "square", "vllm", "tensorrtllm", "pytorch"}
-_MISNAMED = {  # names that people give, and the backend that they mean
+_MISNAMED = {  # frequent wrong names, and the correct backend
     "onnx": "onnxruntime", "onnx_runtime": "onnxruntime", "ort": "onnxruntime", "onnxruntime_onnx": "onnxruntime",
     "libtorch": "pytorch", "torch": "pytorch", "torchscript": "pytorch", "pytorch_libtorch": "pytorch",
     "trt": "tensorrt", "tensorrt_plan": "tensorrt", "python3": "python", "py": "python", "tf": "tensorflow",
@@ -23,7 +23,7 @@ _CPU_ACCELERATORS = {"openvino"}
 
 
 def check_fields(model: Model) -> Iterator[Problem]:
-    """Yield what is wrong with the configuration of one model, whatever its file says."""
+    """Yield the problems in the configuration of one model, without its model file."""
     if model.config is None:
         return
     if model.config.max_batch_size < 0:
@@ -33,7 +33,9 @@ def check_fields(model: Model) -> Iterator[Problem]:
     yield from _instances(model)
     yield from _accelerators(model)
     if model.config.response_cache.enable and model.config.model_transaction_policy.decoupled:
-        yield model.fault("T217", "response_cache is on, and model_transaction_policy is decoupled", "response_cache")
+        yield model.fault(
+            "T217", "response_cache is enabled, but model_transaction_policy is decoupled", "response_cache"
+        )
 
 
 def _backend(model: Model) -> Iterator[Problem]:
@@ -42,20 +44,20 @@ def _backend(model: Model) -> Iterator[Problem]:
     platform, backend = config.platform, config.backend
     if not platform and not backend:
         if not model.is_ensemble and not model.backend:
-            yield model.fault("T204", "has neither platform nor backend, and its files do not tell which")
+            yield model.fault("T204", "has neither platform nor backend, and its files do not determine the backend")
         return
     if platform and platform not in PLATFORMS and not backend:
         yield from _misnamed(model, "platform", platform, list(PLATFORMS))
     if backend and backend not in _BACKENDS and not _own_backend(model):
         yield from _misnamed(model, "backend", backend, sorted(_BACKENDS))
     elif backend and platform and (platform not in PLATFORMS or PLATFORMS[platform] != backend):
-        yield model.fault("T203", f"platform {platform!r} is not of backend {backend!r}", "platform")
+        yield model.fault("T203", f"platform {platform!r} does not belong to backend {backend!r}", "platform")
     elif backend and model.is_ensemble:
-        yield model.fault("T203", f"an ensemble with backend {backend!r}", "backend")
+        yield model.fault("T203", f"an ensemble has backend {backend!r}; expected none", "backend")
 
 
 def _misnamed(model: Model, field: str, found: str, known: list[str]) -> Iterator[Problem]:
-    """Report a name that nobody knows; a backend of the user's own is let pass where it resembles none of Triton's."""
+    """Report an unknown name. An unknown backend that resembles no Triton backend is the user's own and is accepted."""
     close = (
         [_MISNAMED[found]] if found in _MISNAMED and field == "backend" else difflib.get_close_matches(found, known, 1)
     )
@@ -64,11 +66,11 @@ def _misnamed(model: Model, field: str, found: str, known: list[str]) -> Iterato
     value = model.tree.find(field)
     edits = (Edit(value.start, value.end, f'"{close[0]}"'),) if value and close else ()
     near = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(known)}"
-    yield model.fault("T202", f"{field} {found!r} is not known{near}", field, edits=edits)
+    yield model.fault("T202", f"unknown {field} {found!r}{near}", field, edits=edits)
 
 
 def _own_backend(model: Model) -> bool:
-    """Whether the user's own backend lies beside the model, where the server looks for it."""
+    """Return whether the model's folder contains the user's own backend, where the server looks for it."""
     assert model.config is not None
     name = f"libtriton_{model.config.backend}.so"
     return any((folder / name).is_file() for folder in (model.folder, *model.versions.values()))
@@ -110,18 +112,18 @@ def _tensor(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
 
 
 def _reshape(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
-    """Check that a reshape keeps the number of elements between every two dimensions that vary, as the server does."""
+    """Check that a reshape keeps the number of elements between dynamic dimensions, like the server."""
     assert model.config is not None
     dims, shape = list(tensor.dims), list(tensor.reshape.shape)
     if not shape and not model.config.max_batch_size:
-        said = f"{kind} {tensor.name!r} has an empty reshape, which needs max_batch_size above 0"
+        said = f"{kind} {tensor.name!r} has an empty reshape; this needs max_batch_size above 0"
         yield model.fault("T210", said, kind, i, "reshape")
     elif _runs(dims) != _runs(shape):
         yield model.fault("T210", f"{kind} {tensor.name!r}: dims {dims} reshaped to {shape}", kind, i, "reshape")
 
 
 def _runs(dims: list[int]) -> list[int]:
-    """Return the number of elements before, between and behind the dimensions that vary."""
+    """Return the number of elements before, between and after the dynamic dimensions."""
     runs = [1]
     for dim in dims:
         if dim == -1:
@@ -146,19 +148,21 @@ def _instances(model: Model) -> Iterator[Problem]:
         if group.gpus and kind not in ("KIND_GPU", "KIND_AUTO"):
             yield model.fault("T213", f"{kind} with gpus {list(group.gpus)}", "instance_group", i, "gpus")
         elif len(set(group.gpus)) < len(group.gpus):
-            yield model.fault("T213", f"gpus {list(group.gpus)} names one twice", "instance_group", i, "gpus")
+            yield model.fault("T213", f"gpus {list(group.gpus)} contains a GPU twice", "instance_group", i, "gpus")
         elif any(gpu < 0 for gpu in group.gpus):
-            yield model.fault("T213", f"gpus {list(group.gpus)} holds a negative number", "instance_group", i, "gpus")
+            yield model.fault(
+                "T213", f"gpus {list(group.gpus)} contains a negative number", "instance_group", i, "gpus"
+            )
 
 
 def check_gpus(model: Model, gpus: int) -> Iterator[Problem]:
-    """Yield the instances that a server with this many GPUs does not have."""
+    """Yield instances on GPUs that a server with this number of GPUs does not have."""
     for i, group in enumerate(model.config.instance_group if model.config is not None else ()):
         kind = type(group).Kind.Name(group.kind)
         if kind == "KIND_GPU" and not gpus:
-            yield model.fault("T213", "KIND_GPU, and the server has no GPU", "instance_group", i, "kind")
+            yield model.fault("T213", "kind is KIND_GPU, but the server has no GPU", "instance_group", i, "kind")
         elif beyond := [gpu for gpu in group.gpus if gpu >= gpus]:
-            said = f"gpus {beyond}, and the server has {gpus}, counted from 0"
+            said = f"gpus {beyond}: the server has {gpus} GPUs, counted from 0"
             yield model.fault("T213", said, "instance_group", i, "gpus")
 
 
@@ -174,18 +178,18 @@ def _accelerators(model: Model) -> Iterator[Problem]:
             said = f"GPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_GPU_ACCELERATORS))}"
             yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
         elif kinds == {"KIND_CPU"}:
-            said = f"GPU accelerator {accelerator.name!r}, and all instances are KIND_CPU"
+            said = f"GPU accelerator {accelerator.name!r}, but all instances are KIND_CPU"
             yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
     for i, accelerator in enumerate(accelerators.cpu_execution_accelerator):
         if accelerator.name not in _CPU_ACCELERATORS:
             said = f"CPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_CPU_ACCELERATORS))}"
             yield model.fault("T216", said, *path, "cpu_execution_accelerator", i)
     if config.optimization.cuda.graphs and kinds == {"KIND_CPU"}:
-        yield model.fault("T216", "CUDA graphs, and all instances are KIND_CPU", "optimization", "cuda", "graphs")
+        yield model.fault("T216", "CUDA graphs, but all instances are KIND_CPU", "optimization", "cuda", "graphs")
 
 
 def element_bytes(data_type: int) -> int | None:
-    """Return the size of one element; None for texts, which have none of their own."""
+    """Return the size of one element, or None for strings, which have no fixed size."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     name = schema.DataType.Name(data_type).removeprefix("TYPE_")
@@ -195,7 +199,7 @@ def element_bytes(data_type: int) -> int | None:
 
 
 def warmup_size(folder: Path, tensor: Any) -> tuple[int, int] | None:
-    """Return the size that a warm-up file should have and the one it has; None where neither can be told."""
+    """Return the expected and the actual size of a warm-up file, or None if they are unknown."""
     name, size = tensor.input_data_file, element_bytes(tensor.data_type)
     file = folder / "warmup" / name
     if not name or size is None or name_fault(name) or not file.is_file():

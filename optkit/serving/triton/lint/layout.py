@@ -1,4 +1,4 @@
-"""The folders and files of a model: name, versions, model file, and what the configuration names (T101 to T118)."""
+"""The folders and files of a model: name, versions, model file, and files in the configuration (T101 to T118)."""
 
 import os
 import re
@@ -15,11 +15,11 @@ _CAN_COMPLETE = {
     "tensorrt",
     "tensorflow",
     "openvino",
-}  # these read inputs and outputs off the model file
+}  # they read inputs and outputs from the model file
 
 
 def check_layout(model: Model) -> Iterator[Problem]:
-    """Yield what is wrong with the folder of a model."""
+    """Yield the problems in the folder of a model."""
     if model.text is None:
         yield from _without_config(model)
         return
@@ -33,14 +33,16 @@ def check_layout(model: Model) -> Iterator[Problem]:
 
 def _without_config(model: Model) -> Iterator[Problem]:
     if (model.folder / CONFIG).exists():
-        return  # it is there and cannot be read, which is told already
+        return  # it exists but cannot be read, which is reported already
     if not model.versions:
         found = ", ".join(sorted(part.name for part in model.folder.iterdir())[:4]) or "nothing"
         yield problem("T115", model.name, model.name, f"holds {found}; expected {CONFIG} and a version folder")
     elif model.backend in _CAN_COMPLETE:
-        yield problem("T102", model.name, model.name, f"has no {CONFIG}; only the server's auto-completion can load it")
+        yield problem("T102", model.name, model.name, f"has no {CONFIG}; the server loads it only by auto-completion")
     else:
-        yield problem("T101", model.name, model.name, f"has no {CONFIG}, and its model file does not say its inputs")
+        yield problem(
+            "T101", model.name, model.name, f"has no {CONFIG}, and its model file does not contain its inputs"
+        )
 
 
 def _name(model: Model) -> Iterator[Problem]:
@@ -57,12 +59,18 @@ def _versions(model: Model) -> Iterator[Problem]:
     assert model.config is not None
     wrong = [part for part in sorted(model.folder.iterdir()) if part.is_dir() and _looks_like_version(part.name)]
     if not model.versions:
-        why = f"{', '.join(part.name for part in wrong)} is none" if wrong else "there is no folder of a number"
+        why = (
+            f"{', '.join(part.name for part in wrong)} is not a version"
+            if wrong
+            else "there is no folder with a number"
+        )
         make = model.folder / "1" / ".keep" if model.is_ensemble and not wrong else None
-        yield problem("T111", model.name, model.name, f"has no version: {why}; expected one such as 1", make_file=make)
+        yield problem(
+            "T111", model.name, model.name, f"has no version: {why}; expected a folder such as 1", make_file=make
+        )
         return
     for part in wrong:
-        yield model.file_fault("T112", f"folder {part.name!r} is not taken for a version", part)
+        yield model.file_fault("T112", f"folder {part.name!r} is not a valid version", part)
     policy = model.config.version_policy
     if policy.WhichOneof("policy_choice") == "specific":
         if not policy.specific.versions:
@@ -72,7 +80,7 @@ def _versions(model: Model) -> Iterator[Problem]:
                 there = ", ".join(map(str, model.versions))
                 yield model.fault(
                     "T114",
-                    f"version_policy names version {version}; there is {there}",
+                    f"version_policy names version {version}; existing versions: {there}",
                     "version_policy",
                     "specific",
                     "versions",
@@ -97,7 +105,7 @@ def _model_files(model: Model) -> Iterator[Problem]:
                     "T116",
                     model.name,
                     f"{model.name}/{folder.name}",
-                    f"version folder {folder.name} holds no file",
+                    f"version folder {folder.name} contains no file",
                     make_file=folder / ".keep",
                 )
         return
@@ -116,12 +124,12 @@ def _model_files(model: Model) -> Iterator[Problem]:
                     "T113",
                     model.name,
                     f"{model.name}/{folder.name}",
-                    f"{name} is not in version {folder.name}, which holds {there}",
+                    f"version {folder.name} does not contain {name}; it contains {there}",
                 )
 
 
 def _rule(missing: str, name: str) -> str:
-    """Return the rule for a name that is not followed: `missing` where the server does not follow it either."""
+    """Return the rule for a path that optkit does not follow: T118 if the server follows it, otherwise `missing`."""
     return "T118" if ".." in PurePosixPath(name).parts else missing
 
 
@@ -148,4 +156,4 @@ def _named_files(model: Model) -> Iterator[Problem]:
         path = environment.string_value.replace("$$TRITON_MODEL_DIRECTORY", str(model.folder))
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where a name is too long
             line = model.tree.entry("parameters", "EXECUTION_ENV_PATH")
-            yield model.fault("T117", f"EXECUTION_ENV_PATH {environment.string_value!r} is not there", line=line)
+            yield model.fault("T117", f"EXECUTION_ENV_PATH {environment.string_value!r} does not exist", line=line)

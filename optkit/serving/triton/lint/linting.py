@@ -1,4 +1,4 @@
-"""The lint of a whole repository, and the mending of what is safe to mend."""
+"""The lint of a repository, and safe fixes."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -22,29 +22,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 5  # of mending: one fix can uncover another
+_ROUNDS = 5  # of fixes; a fix can uncover another problem
 
 
 def lint(repository: Path, *, fix: bool = False, gpus: int | None = None) -> LintRecord:
-    """Look for what is wrong with a Triton model repository, without a server and without running its models.
+    """Find problems in a Triton model repository, without a server and without running its models.
 
     Args:
         repository: the folder of models.
-        fix: mend what is safe to mend. A config.pbtxt is changed only where the fault stands, and what it was stays
-            beside it as config.pbtxt.orig.
-        gpus: how many GPUs the server will have; None leaves that open.
+        fix: make safe fixes. They change only the faulty part of a config.pbtxt; the old file stays as config.pbtxt.orig.
+        gpus: the number of GPUs of the server, or None if it is unknown.
 
     Raises:
-        ArtifactError: it is no repository.
+        ArtifactError: the folder is not a repository.
         OutputError: a fix cannot be written.
     """
     fixed: list[Finding] = []
     names, problems = _look(repository, gpus)
     for _ in range(_ROUNDS if fix else 0):
-        mended = _mend(repository, problems)
-        if not mended:
+        done = _fix(repository, problems)
+        if not done:
             break
-        fixed += mended
+        fixed += done
         names, problems = _look(repository, gpus)
     return LintRecord(
         repository=repository.absolute(),
@@ -77,17 +76,17 @@ def _problems(model: Model, models: dict[str, Model], gpus: int | None) -> Itera
         yield from check_gpus(model, gpus)
 
 
-def _mend(repository: Path, problems: Iterable[Problem]) -> list[Finding]:
-    """Make every safe change, one atomic write a file; return what was mended."""
-    mended: list[Finding] = []
+def _fix(repository: Path, problems: Iterable[Problem]) -> list[Finding]:
+    """Make all safe fixes, with one atomic write for each file. Return the fixed findings."""
+    fixed: list[Finding] = []
     edits: dict[Path, list[Edit]] = {}
     for found in problems:
         if found.make_file is not None:
             _make(found.make_file)
-            mended.append(found.finding)
+            fixed.append(found.finding)
         elif found.edits:
             edits.setdefault(repository / found.finding.file, []).extend(found.edits)
-            mended.append(found.finding)
+            fixed.append(found.finding)
     for path, changes in edits.items():
         before = path.read_bytes()
         original = path.with_name(f"{CONFIG}.orig")
@@ -96,8 +95,8 @@ def _mend(repository: Path, problems: Iterable[Problem]) -> list[Finding]:
                 temporary.write_bytes(before)
         with atomic_path(path) as temporary:
             temporary.write_bytes(apply(before.decode("utf-8"), changes).encode())
-        logger.info("mended %s; what it was is %s", path, original.name)
-    return mended
+        logger.info("fixed %s; the old file is %s", path, original.name)
+    return fixed
 
 
 def _make(file: Path) -> None:
@@ -105,33 +104,33 @@ def _make(file: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         file.touch()
     except OSError as e:
-        raise OutputError(f"{file}: cannot be made ({e.strerror or e})") from e
+        raise OutputError(f"{file}: cannot be created ({e.strerror or e})") from e
 
 
 def loaded_versions(repository: Path) -> dict[str, tuple[int, ...]]:
-    """Return model -> the versions that a server loads of it, by its version policy.
+    """Return model -> the versions that a server loads by the version policy.
 
     Raises:
-        ArtifactError: it is no repository.
+        ArtifactError: the folder is not a repository.
     """
     return {folder.name: tuple(read_model(folder)[0].loaded) for folder in model_folders(repository)}
 
 
 def uses_gpu(repository: Path) -> bool:
-    """Say whether a model of the repository asks for a GPU.
+    """Return whether a model of the repository needs a GPU.
 
     Raises:
-        ArtifactError: it is no repository.
+        ArtifactError: the folder is not a repository.
     """
     groups = [group for config in _configs(repository) for group in config.instance_group]
     return any(type(group).Kind.Name(group.kind) == "KIND_GPU" for group in groups)
 
 
 def uses_cache(repository: Path) -> bool:
-    """Say whether a model of the repository asks for the response cache.
+    """Return whether a model of the repository uses the response cache.
 
     Raises:
-        ArtifactError: it is no repository.
+        ArtifactError: the folder is not a repository.
     """
     return any(config.response_cache.enable for config in _configs(repository))
 

@@ -1,4 +1,4 @@
-"""What a model file says of its inputs and outputs, in Triton's words, without reading its weights."""
+"""The inputs and outputs of a model file, with Triton's data types. Weights are not read."""
 
 import ast
 import dataclasses
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FileTensor:
-    """One input or output; -1 in `shape` is a size that varies, `shape` None is unknown."""
+    """One input or output. In `shape`, -1 is a dynamic dimension; `shape` None means unknown."""
 
     name: str
-    data_type: str  # as TYPE_FP32
+    data_type: str  # for example TYPE_FP32
     shape: tuple[int, ...] | None
-    needed: bool = True  # of an input: it has no default
+    needed: bool = True  # False for an input with a default value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_onnx(path: Path) -> FileTensors:
     """Read the inputs and outputs of an ONNX file.
 
     Raises:
-        ArtifactError: it is none, or a file with a part of its weights is missing or outside the folder.
+        ArtifactError: it is not an ONNX file, or a file with its weights is missing or outside the folder.
     """
     model, tensors = parse(path, outline)
     for location in external_locations(
@@ -66,17 +66,17 @@ def _onnx_tensor(value: "onnx.ValueInfoProto", needed: bool = True) -> FileTenso
 
 @dataclasses.dataclass(frozen=True)
 class ForwardNames:
-    """The arguments of a TorchScript forward, and how many tensors it returns (None: it cannot be told)."""
+    """The arguments of a TorchScript forward, and the number of returned tensors (None if it is unknown)."""
 
     arguments: tuple[str, ...]
     returned: int | None
 
 
 def read_torchscript(path: Path) -> ForwardNames:
-    """Read the forward of a TorchScript file; its weights are not loaded.
+    """Read the signature of forward in a TorchScript file. The weights are not loaded.
 
     Raises:
-        ArtifactError: it is no TorchScript file.
+        ArtifactError: it is not a TorchScript file.
     """
     import torch
 
@@ -93,7 +93,7 @@ def read_torchscript(path: Path) -> ForwardNames:
 
 @dataclasses.dataclass(frozen=True)
 class PythonModel:
-    """What a model.py asks for by name: input -> line, output -> line."""
+    """The tensors that a model.py uses by name: input -> line, output -> line."""
 
     inputs: dict[str, int]
     outputs: dict[str, int]
@@ -103,13 +103,13 @@ def read_python(path: Path) -> PythonModel:
     """Read a model.py without running it.
 
     Raises:
-        ArtifactError: it is no Python, or holds no class TritonPythonModel with an execute method.
+        ArtifactError: it is not Python, or has no class TritonPythonModel with a method execute.
     """
     try:
         tree = ast.parse(path.read_bytes(), filename=path.name)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
-        raise ArtifactError(f"{path.name}: is no Python{line} ({getattr(e, 'msg', e)})") from e
+        raise ArtifactError(f"{path.name}: is not valid Python{line} ({getattr(e, 'msg', e)})") from e
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]
     imported = any(
         alias.asname == "TritonPythonModel" or alias.name in ("TritonPythonModel", "*")
@@ -126,14 +126,14 @@ def read_python(path: Path) -> PythonModel:
         raise ArtifactError(f"{path.name}: TritonPythonModel has no method execute")
     found: dict[str, dict[str, int]] = {"inputs": {}, "outputs": {}}
     for node in ast.walk(tree):
-        asked = _asked(node) if isinstance(node, ast.Call) else None
-        if asked:
-            found[asked[0]].setdefault(asked[1], node.lineno)  # type: ignore[attr-defined]  # a Call has it
+        used = _used_tensor(node) if isinstance(node, ast.Call) else None
+        if used:
+            found[used[0]].setdefault(used[1], node.lineno)  # type: ignore[attr-defined]  # a Call has it
     return PythonModel(found["inputs"], found["outputs"])
 
 
-def _asked(call: ast.Call) -> tuple[str, str] | None:
-    """Return which tensor a call of Triton's Python API names, where it does so with a literal."""
+def _used_tensor(call: ast.Call) -> tuple[str, str] | None:
+    """Return the kind and the name of the tensor in a call of Triton's Python API, or None if the name is not a literal."""
     name = (
         call.func.attr
         if isinstance(call.func, ast.Attribute)

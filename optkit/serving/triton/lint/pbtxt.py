@@ -1,6 +1,6 @@
-"""Where things stand in the text of a config.pbtxt, which protobuf's parser does not tell, and edits that leave the rest alone.
+"""Positions of fields in the text of a config.pbtxt, which protobuf's parser does not report, and edits of single fields.
 
-The grammar is https://protobuf.dev/reference/protobuf/textformat-spec. Only text that the real parser took is read here.
+The grammar is https://protobuf.dev/reference/protobuf/textformat-spec. This module reads only text that protobuf's parser accepts.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One value of a field: a scalar, or a message with its fields; text[start:end] is all of it."""
+    """One value of a field: a scalar, or a message with its fields. Its text is text[start:end]."""
 
     start: int
     end: int
@@ -34,7 +34,7 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """A field as it is written once: `dims: [1, 2]` is one statement of two values, `dims: 1 dims: 2` are two."""
+    """One statement of a field: `dims: [1, 2]` is one statement with two values, and `dims: 1 dims: 2` are two statements."""
 
     name: str
     start: int
@@ -52,7 +52,7 @@ class _Token:
 
 
 class Tree:
-    """The statements of a text, found by field name and index, as the parsed message has them."""
+    """The statements of a text, accessible by field name and index like the parsed message."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -69,7 +69,7 @@ class Tree:
         return self.text.count("\n", 0, offset) + 1
 
     def find(self, *path: str | int) -> Value | None:
-        """Return the value at a path such as `"input", 1, "dims", 0`; an index that is left out is 0."""
+        """Return the value at a path such as `"input", 1, "dims", 0`. A missing index means 0."""
         value: Value | None = self.root
         steps = [*path, 0]
         i = 0
@@ -81,7 +81,7 @@ class Tree:
         return value
 
     def line_of(self, *path: str | int) -> int | None:
-        """Return the line of the value at a path, or of the nearest thing around it that is there."""
+        """Return the line of the value at a path or, if it does not exist, of the nearest enclosing value."""
         for length in range(len(path), 0, -1):
             if isinstance(path[length - 1], str) or length == len(path):
                 value = self.find(*path[:length])
@@ -90,7 +90,7 @@ class Tree:
         return None
 
     def entry(self, field: str, key: str, *path: str | int) -> int | None:
-        """Return the line of a map's entry, in the message at a path; that of the message where the key is not written."""
+        """Return the line of a map entry in the message at a path or, if the entry does not exist, of the message."""
         message = self.find(*path) if path else self.root
         for entry in self.values(message, field) if message else ():
             keys = self.values(entry, "key")
@@ -103,11 +103,11 @@ class Tree:
         return [value for statement in self.statements(message, name) for value in statement.values]
 
     def statements(self, message: Value, name: str) -> list[Statement]:
-        """Return where a field is written in a message."""
+        """Return the statements of a field in a message."""
         return [statement for statement in message.fields or () if statement.name == name]
 
     def replace_list(self, message: Value, name: str, items: Sequence[object]) -> list[Edit]:
-        """Return the edits that give a repeated number other values, in the first place where it is written."""
+        """Return the edits that replace the values of a repeated number field, at its first statement."""
         first, *others = self.statements(message, name)
         if first.listed:
             inner = self.text.index("[", first.start) + 1
@@ -117,7 +117,7 @@ class Tree:
         return [*edits, *(self.removal(statement) for statement in others)]
 
     def removal(self, statement: Statement) -> Edit:
-        """Return the edit that takes a statement out, with its line where nothing else stands there."""
+        """Return the edit that removes a statement, and its line if nothing else is on it."""
         before = self.text.rfind("\n", 0, statement.start) + 1
         after = self.text.find("\n", statement.end)
         after = len(self.text) if after < 0 else after + 1
@@ -171,7 +171,7 @@ class Tree:
 
 
 def apply(text: str, edits: Sequence[Edit]) -> str:
-    """Return the text with the edits made; of two that overlap only the first is."""
+    """Return the edited text. If two edits overlap, only the first is applied."""
     made, at = [], 0
     for edit in sorted(set(edits), key=lambda edit: (edit.start, -edit.end)):
         if edit.start < at:

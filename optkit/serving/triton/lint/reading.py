@@ -1,4 +1,4 @@
-"""Reading config.pbtxt: what Triton's schema refuses (T101 to T107)."""
+"""Parsing of config.pbtxt with Triton's schema (T101 to T107)."""
 
 import difflib
 import re
@@ -19,7 +19,7 @@ _KINDS = (
 
 
 def read_model(folder: Path) -> tuple[Model, list[Problem]]:
-    """Read the configuration of one model folder, and return what keeps it from being read."""
+    """Read the configuration in one model folder. Return the model, and the problems if it cannot be read."""
     path = folder / CONFIG
     if not path.is_file():
         return Model(folder), []
@@ -29,8 +29,8 @@ def read_model(folder: Path) -> tuple[Model, list[Problem]]:
     except (OSError, UnicodeDecodeError) as e:
         return Model(folder), [problem("T103", folder.name, file, f"cannot be read as text ({e})")]
     if text.startswith(_MARK):
-        told = "begins with a byte order mark (EF BB BF), which Triton's parser refuses; expected UTF-8 without one"
-        return Model(folder), [problem("T103", folder.name, file, told, 1)]
+        said = "begins with a byte order mark (EF BB BF), which Triton's parser refuses; expected UTF-8 without one"
+        return Model(folder), [problem("T103", folder.name, file, said, 1)]
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as schema
 
@@ -38,18 +38,18 @@ def read_model(folder: Path) -> tuple[Model, list[Problem]]:
         config = text_format.Parse(text, schema.ModelConfig())
     except text_format.ParseError as e:
         return Model(folder, text), [_syntax_fault(folder.name, file, e)]
-    except ValueError as e:  # an enumeration's number above 32 bits
+    except ValueError as e:  # an enum number above 32 bits
         return Model(folder, text), [problem("T106", folder.name, file, str(e))]
     model = Model(folder, text, config)
     unknown = [
-        model.fault("T105", f"{path[-1]} is {number}, which {kind} does not have", *path)
+        model.fault("T105", f"{path[-1]} is {number}; {kind} has no such value", *path)
         for path, kind, number in _unknown_numbers(config, ())
     ]
     return (Model(folder, text), unknown) if unknown else (model, [])
 
 
 def _unknown_numbers(message: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str, int]]:
-    """Yield the place, enumeration and number of every value that was written as a number and has no name."""
+    """Yield the path, enum type and number of every enum value that does not exist."""
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             inner = field.message_type.fields_by_name["value"].message_type
@@ -73,7 +73,7 @@ def _syntax_fault(model: str, file: str, error: Any) -> Problem:
 
 
 def _near(match: re.Match[str]) -> str:
-    """Return ` (did you mean X?)` for a field or an enumeration's value."""
+    """Return ` (did you mean X?)` for a field or an enum value."""
     word = match.groupdict().get("word")
     if word is None:
         return ""
@@ -93,7 +93,7 @@ def _values(type_name: str) -> Iterable[str]:
 
 
 def _field_names() -> set[str]:
-    """Return the names of all fields of a configuration and of the messages in it."""
+    """Return the names of all fields of a configuration and of its messages."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     names: set[str] = set()

@@ -1,4 +1,4 @@
-"""A model repository as it lies on the disk: its models, their configurations and versions."""
+"""A model repository on disk: its models with their configurations and versions."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ PLATFORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A folder of the repository; `config` is None where there is none or it cannot be read."""
+    """A folder of the repository. `config` is None if there is no configuration or it cannot be read."""
 
     folder: Path
     text: str | None = None
@@ -42,12 +42,12 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The name by which the server knows it."""
+        """The name of the model on the server."""
         return self.folder.name
 
     @functools.cached_property
     def tree(self) -> Tree:
-        """Where things stand in the configuration."""
+        """The positions of fields in the configuration."""
         return Tree(self.text or "")
 
     @functools.cached_property
@@ -58,7 +58,7 @@ class Model:
 
     @functools.cached_property
     def loaded(self) -> dict[int, Path]:
-        """The versions that the policy loads, with their folders."""
+        """The versions that the version policy loads, with their folders."""
         kind = self.config.version_policy.WhichOneof("policy_choice") if self.config else None
         if self.config is None or kind == "all":
             return self.versions
@@ -71,13 +71,13 @@ class Model:
 
     @property
     def is_ensemble(self) -> bool:
-        """Whether it is a pipeline of other models."""
+        """Whether it is an ensemble."""
         config = self.config
         return config is not None and (config.platform == "ensemble" or config.HasField("ensemble_scheduling"))
 
     @property
     def backend(self) -> str:
-        """The backend that runs it, by the configuration or else by its file; empty where they do not say, or disagree."""
+        """The backend, from the configuration or from the model file. Empty if it is unknown or contradictory."""
         config = self.config
         if config is not None and config.backend and PLATFORMS.get(config.platform, config.backend) != config.backend:
             return ""
@@ -93,7 +93,7 @@ class Model:
 
     @property
     def filename(self) -> str | None:
-        """The name of the model file in a version folder; None for a backend that we do not know."""
+        """The name of the model file in a version folder, or None for an unknown backend."""
         if self.config is not None and self.config.default_model_filename:
             return str(self.config.default_model_filename)
         return FILES.get(self.backend)
@@ -118,7 +118,7 @@ def model_folders(repository: Path) -> list[Path]:
     """Return the folders of a repository, sorted.
 
     Raises:
-        ArtifactError: it is no folder, cannot be read, holds no folder, or is a model's folder itself.
+        ArtifactError: the path is not a folder, cannot be read, contains no folder, or is the folder of one model.
     """
     if not repository.is_dir():
         what = "is a file" if repository.exists() else "no such folder"
@@ -132,5 +132,5 @@ def model_folders(repository: Path) -> list[Path]:
     except OSError as e:
         raise ArtifactError(f"{repository}: cannot be read ({e.strerror or e})") from e
     if not folders:
-        raise ArtifactError(f"{repository}: holds no model; expected a folder for each model")
+        raise ArtifactError(f"{repository}: contains no model; expected a folder for each model")
     return folders

@@ -10,7 +10,7 @@ from optkit.serving.triton.lint.rules import Problem
 
 
 def check_scheduling(model: Model) -> Iterator[Problem]:
-    """Yield what is wrong with how requests are put together, and with the warm-up."""
+    """Yield the problems in batching, queues, sequences and warm-up."""
     config = model.config
     if config is None:
         return
@@ -51,18 +51,18 @@ def _queues(model: Model) -> Iterator[Problem]:
     levels, default = batching.priority_levels, batching.default_priority_level
     path = ("dynamic_batching", "default_priority_level")
     if levels and not 1 <= default <= levels:
-        yield model.fault("T214", f"default_priority_level is {default}, priority_levels {levels}", *path)
+        yield model.fault("T214", f"default_priority_level is {default}; priority_levels is {levels}", *path)
     elif default and not levels:
         yield model.fault("T214", f"default_priority_level {default} without priority_levels", *path)
     for level in batching.priority_queue_policy:
         if not 1 <= level <= levels:
-            said = f"priority_queue_policy for {level}, priority_levels {levels}"
+            said = f"priority_queue_policy for level {level}; priority_levels is {levels}"
             line = model.tree.entry("priority_queue_policy", str(level), "dynamic_batching")
             yield model.fault("T214", said, line=line)
 
 
 def _sequences(model: Model) -> Iterator[Problem]:
-    """Check the controls: each kind once, true and false given for those of two values, a data type for the correlation ID."""
+    """Check the controls: each kind once, one pair of values for false and true, and a data type for the correlation ID."""
     assert model.config is not None
     batching = model.config.sequence_batching
     seen: set[int] = set()
@@ -107,7 +107,7 @@ def _warmup(model: Model, i: int, sample: Any) -> Iterator[Problem]:
 
 
 def _warmup_fault(model: Model, declared: dict[str, Any], name: str, tensor: Any) -> str | None:
-    """Return why one tensor of a warm-up request does not fit its input."""
+    """Return why one tensor of a warm-up request does not fit its input, or None."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     if name not in declared:

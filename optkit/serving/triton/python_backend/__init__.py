@@ -1,1 +1,1 @@
-"""Python functions as models of Triton's Python backend."""
+"""Python functions as models for Triton's Python backend."""

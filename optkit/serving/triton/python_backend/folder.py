@@ -1,4 +1,4 @@
-"""A Python function as a model of a Triton repository, served by Triton's Python backend."""
+"""The files and the configuration of a Python function as a Triton model."""
 
 import importlib.resources
 from collections.abc import Sequence
@@ -26,19 +26,19 @@ def python_files(
     together: bool = False,
     extra_files: Sequence[str] = (),
 ) -> dict[str, Path | bytes]:
-    """Return the files of a version: model.py, what it must know, and the function's own code with all that it imports beside it.
+    """Return the files of a version: model.py, its settings, and the function's code with everything that it imports from its folder.
 
     Args:
-        function: its target.
-        inputs: what it takes.
-        outputs: what it gives.
-        batched: whether Triton's shapes leave out the batch.
-        together: whether requests that Triton hands over at once may be put into one call.
-        extra_files: what else lies beside the code.
+        function: the target of the function.
+        inputs: the inputs of the function.
+        outputs: the outputs of the function.
+        batched: whether Triton's shapes omit the batch dimension.
+        together: whether one call may compute several requests.
+        extra_files: other files for the folder of the code.
 
     Raises:
         ModelError: there is no such code.
-        StageError: an extra file is missing, or bears the name of another.
+        StageError: an extra file is missing, or has the name of another file.
     """
     where, name = split_target(function)
     settings = {
@@ -53,16 +53,14 @@ def python_files(
     code: dict[str, Path | bytes] = {f"code/{relative}": path for relative, path in code_files(where).items()}
     for extra in map(Path, extra_files):
         if not extra.is_file() or f"code/{extra.name}" in code:
-            what = "is there twice" if extra.is_file() else "no such file"
-            raise StageError(
-                f"extra_files: {extra}: {what}; expected files that lie beside the code under their own names"
-            )
+            what = "another file has this name" if extra.is_file() else "no such file"
+            raise StageError(f"extra_files: {extra}: {what}; expected existing files with different names")
         code[f"code/{extra.name}"] = extra
     return {"model.py": template, "optkit_model.json": as_json(settings), **code}
 
 
 def python_config(name: str, contract: TritonContract, instances: Instances) -> "schema.ModelConfig":
-    """Return the configuration of a Python model. Requests are not put together: nothing proves that a function allows it."""
+    """Return the configuration of a Python model without dynamic batching, because there is no check of the function for it."""
     from tritonclient.grpc import model_config_pb2 as schema
 
     config = schema.ModelConfig(

@@ -1,4 +1,4 @@
-"""A Python function as a model: its declared contract, and the proof that the function keeps it."""
+"""A Python function as a model: its declared inputs and outputs, and a check that it fits them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,12 @@ from optkit.errors import RunnerError, StageError
 from optkit.progress import track
 from optkit.serving.golden import Golden, golden_sizes
 
-TOLERANCE = TOLERANCES[Precision.FP32]  # another machine adds in another order too
+TOLERANCE = TOLERANCES[Precision.FP32]  # another machine may add numbers in a different order
 
 
 @dataclasses.dataclass(frozen=True)
 class FunctionModel:
-    """`file.py:function` of input name -> array, which gives output name -> array, and what it is declared to take and give."""
+    """A function `file.py:function` from input name -> array to output name -> array, with its declared inputs and outputs."""
 
     target: str
     inputs: tuple[TensorSpec, ...]
@@ -30,16 +30,16 @@ class FunctionModel:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """The name for messages."""
         return self.target.rpartition("/")[2]
 
     def infer(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Call it on a copy of a feed.
+        """Call the function with a copy of a feed.
 
         Raises:
             FeedError: the feed does not fit the inputs.
-            RunnerError: it failed, or gave something else than it declares.
-            ModelError: it cannot be imported.
+            RunnerError: the function failed, or its outputs do not fit the declaration.
+            ModelError: the function cannot be imported.
         """
         sizes = check_feed(feed, self.inputs)
         function = user_code.load(self.target)
@@ -54,17 +54,17 @@ def called(
     outputs: Sequence[TensorSpec],
     sizes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Call the user's function and check what it gives against what it declares.
+    """Call the user's function and check its outputs.
 
     Args:
         function: takes input name -> array.
-        where: what messages call it.
-        feed: what it is called with.
-        outputs: what it declares; other outputs are left out.
-        sizes: of the dimensions that are known; outputs must have them too.
+        where: the name of the function in messages.
+        feed: the argument.
+        outputs: the declared outputs; others are ignored.
+        sizes: known sizes of dimensions; outputs must have the same sizes.
 
     Raises:
-        RunnerError: it failed, or gave something else.
+        RunnerError: the function failed, or its outputs do not fit the declaration.
     """
     try:
         with user_code.running(function):
@@ -72,7 +72,7 @@ def called(
     except (Exception, SystemExit) as e:
         raise RunnerError(f"{where}: raised {user_code.describe(e)}") from e
     if not isinstance(given, Mapping):
-        raise RunnerError(f"{where}: gave a {type(given).__name__}; expected a mapping of output name to array")
+        raise RunnerError(f"{where}: returned a {type(given).__name__}; expected a mapping of output name to array")
     for spec in outputs:
         array = given.get(spec.name)
         if not _fits(array, spec, sizes or {}):
@@ -81,7 +81,7 @@ def called(
             )
             at = ", ".join(f"{dim} {size}" for dim, size in (sizes or {}).items() if dim in spec.shape)
             raise RunnerError(
-                f"{where}: output {spec.name!r} is {found}; declared {spec.type_text}{f' with {at}' if at else ''}"
+                f"{where}: output {spec.name!r} is {found}; expected {spec.type_text}{f' with {at}' if at else ''}"
             )
     return {spec.name: given[spec.name] for spec in outputs}
 
@@ -101,11 +101,11 @@ def _fits(array: object, spec: TensorSpec, sizes: Mapping[str, int]) -> bool:
 def prove_function(
     model: FunctionModel, samples: Samples, *, batching: bool
 ) -> tuple[Golden, BatchIndependence | None]:
-    """Run a function at every corner of its dimensions, and return golden samples and what was found on putting requests together.
+    """Run a function at every corner of its dimensions. Return golden samples and the result of the check for batch independence.
 
     Raises:
-        StageError: the same feed gives other answers the second time, or NaN.
-        RunnerError: it fails, or gives something else than it declares.
+        StageError: a second call with the same feed gives different outputs, or an output contains NaN.
+        RunnerError: the function fails, or its outputs do not fit the declaration.
         FeedError: the real data does not fit the inputs.
     """
     points = corners(model.dims)
@@ -116,8 +116,8 @@ def prove_function(
     for found in compare_outputs(golden.outputs, model.infer(feed), {}, TOLERANCE):
         if found.failure:
             raise StageError(
-                f"{model.title}: output {found.output!r} is not the same when it is asked again: {found.failure}. A server cannot be "
-                f"held to that: keep no state between calls, and draw no random numbers."
+                f"{model.title}: output {found.output!r} differs in a second call with the same feed: {found.failure}; expected equal "
+                f"outputs. Keep no state between calls, and use no random numbers."
             )
     independence = None
     if batching:

@@ -1,8 +1,8 @@
 """A Python function as a Triton model. It runs inside the server's Python backend, where optkit is not installed.
 
-`optkit_model.json` beside it says which function of `code/` is called, with `{input name: array}`, and what it takes and gives. Requests
-that Triton hands over at once are put into one call where that was proven to change no answer. A request whose function fails is
-answered with the error, and does not disturb the others.
+`optkit_model.json` beside this file names a function in `code/` with its inputs and outputs; the function takes `{input name: array}`. If
+the check for batch independence passed, one call computes all requests of an execution. If the function fails, the request gets the error;
+other requests are not affected.
 """
 
 import importlib
@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class TritonPythonModel:
-    """Called by Triton."""
+    """The class that Triton calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Import the function."""
@@ -28,7 +28,7 @@ class TritonPythonModel:
         self.function = getattr(importlib.import_module(self.settings["module"]), self.settings["function"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests, in one call those that may be put together."""
+        """Return one response for each request. One call computes all requests that may be batched."""
         feeds = [{spec["name"]: self._input(request, spec) for spec in self.settings["inputs"]} for request in requests]
         answers: list[Any] = [None] * len(feeds)
         for group in self._groups(feeds):
@@ -37,7 +37,7 @@ class TritonPythonModel:
         return answers
 
     def _groups(self, feeds: list[Arrays]) -> list[list[int]]:
-        """Return the requests of each call: those whose rows have the same shapes, or each alone."""
+        """Group the requests into calls: requests with equal row shapes together, or each request alone."""
         if not self.settings["together"]:
             return [[i] for i in range(len(feeds))]
         groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
@@ -53,7 +53,9 @@ class TritonPythonModel:
                 parts = {name: np.split(array, ends) for name, array in outputs.items()}
                 return [self._response({name: rows[i] for name, rows in parts.items()}) for i in range(len(feeds))]
             except Exception as e:
-                pb_utils.Logger.log_warn(f"one call for {len(feeds)} requests failed, each is called alone: {e}")
+                pb_utils.Logger.log_warn(
+                    f"one call for {len(feeds)} requests failed; the function is called for each request: {e}"
+                )
         return [self._answer(feed) for feed in feeds]
 
     def _answer(self, feed: Arrays) -> Any:
@@ -65,7 +67,7 @@ class TritonPythonModel:
 
     def _input(self, request: Any, spec: dict[str, Any]) -> np.ndarray:
         array = pb_utils.get_input_tensor_by_name(request, spec["name"]).as_numpy()
-        return np.asarray(array).reshape(array.shape[: spec["rank"]])  # Triton shows a single number as [1]
+        return np.asarray(array).reshape(array.shape[: spec["rank"]])  # Triton represents a scalar as [1]
 
     def _call(self, feed: Arrays) -> Arrays:
         given = self.function(feed)
@@ -75,11 +77,11 @@ class TritonPythonModel:
         array = np.asarray(given[spec["name"]])
         if array.dtype != spec["dtype"] or array.ndim != spec["rank"]:
             raise ValueError(
-                f"output {spec['name']!r} is {array.dtype} of rank {array.ndim}; declared {spec['dtype']} of rank {spec['rank']}"
+                f"output {spec['name']!r} is {array.dtype} of rank {array.ndim}; expected {spec['dtype']} of rank {spec['rank']}"
             )
         rows = len(next(iter(feed.values()))) if self.settings["batched"] else 0
         if self.settings["batched"] and len(array) != rows:
-            raise ValueError(f"output {spec['name']!r} has {len(array)} rows for {rows}")
+            raise ValueError(f"output {spec['name']!r} has {len(array)} rows; expected {rows}")
         return array
 
     def _response(self, outputs: Arrays) -> Any:

@@ -1,4 +1,4 @@
-"""A Python function as a model of its own in a Triton repository, written only when the function keeps what it declares."""
+"""Packaging of a Python function as a Triton model, after a check that the function fits its declaration."""
 
 import ast
 import subprocess
@@ -20,7 +20,7 @@ from optkit.serving.settings import TritonPythonServing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import backend_config, warmup_files, warmup_of
 from optkit.serving.triton.contract import described_contract
-from optkit.serving.triton.folder import TritonModel, write_files, write_model
+from optkit.serving.triton.folder import RepositoryModel, write_files, write_model
 from optkit.serving.triton.package import seen_by_clients, unloaded_note, write_client_of
 from optkit.serving.triton.python_backend.folder import python_files
 from optkit.serving.triton.python_backend.functions import FunctionModel, prove_function
@@ -42,21 +42,21 @@ np.savez(answer, **{"output/" + name: array for name, array in given.items()})
 def package_function(
     settings: TritonPythonServing, repository: Path, dims: Mapping[str, DimRange], samples: Samples, *, force: bool
 ) -> Packaged:
-    """Prove a function and add it to a repository as one version of a model.
+    """Check a function and add it to a repository as one version of a model.
 
     Args:
-        settings: the serve entry; its paths are absolute.
-        repository: the folder of models; made if need be.
+        settings: the serve entry, with absolute paths.
+        repository: the folder of models; created if it does not exist.
         dims: the ranges of its named dimensions.
-        samples: where the values come from that it is proven on.
+        samples: the source of the values for the check.
         force: as in `package_triton`.
 
     Raises:
-        StageError: a dimension has no range, the answers change, batching is asked for and not proven, or the code that is carried
-            does not run by itself.
-        RunnerError: the function fails, or gives something else than it declares.
+        StageError: a dimension has no range, the outputs change between calls, the check for batch independence failed, or the
+            packaged code does not run alone.
+        RunnerError: the function fails, or its outputs do not fit the declaration.
         FeedError: the real data does not fit the inputs.
-        ModelError: it cannot be imported.
+        ModelError: the function cannot be imported.
         OutputError: as `package_triton`. Nothing was written.
     """
     name = model_name(settings.name, split_target(settings.function)[1])
@@ -76,7 +76,7 @@ def package_function(
     _try_alone(model, files, golden)
     sample = samples.at({dim: r.opt for dim, r in dims.items()}) if settings.warmup else None
     warmup = warmup_of(model, contract, sample) if settings.warmup else None
-    served = TritonModel(
+    served = RepositoryModel(
         name=name,
         version=settings.version,
         config=backend_config(name, "python", settings, contract, warmup, reshape=False),
@@ -101,10 +101,10 @@ def package_function(
 
 
 def _try_alone(model: FunctionModel, files: Mapping[str, Path | bytes], golden: Golden) -> None:
-    """Call the function in a new process that sees the carried files and what is installed, and compare.
+    """Call the packaged function in a new process that has only the packaged files and installed packages, and compare the outputs.
 
     Raises:
-        StageError: it fails there, or gives another answer: it needs a file that is not carried.
+        StageError: the function fails there or gives different outputs, because it needs a file that is not packaged.
     """
     where, function = split_target(model.target)
     with tempfile.TemporaryDirectory(prefix="optkit-function-") as name:
@@ -129,16 +129,16 @@ def _try_alone(model: FunctionModel, files: Mapping[str, Path | bytes], golden: 
                 check=False,
             )
         except subprocess.TimeoutExpired as e:
-            raise StageError(f"{model.title}: the carried code gave no answer within {_TRIAL_LIMIT_S:g} s") from e
+            raise StageError(f"{model.title}: the packaged code did not finish within {_TRIAL_LIMIT_S:g} s") from e
         if done.returncode:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise StageError(f"{model.title}: does not run by itself from the carried files: {said}. {_MISSING}")
+            raise StageError(f"{model.title}: the packaged files do not run alone: {said}. {_MISSING}")
         answer = read_golden(folder / "answer.npz", golden.tolerance).outputs
     kept = {key: array for key, array in answer.items() if key in golden.outputs}
     for found in compare_outputs(golden.outputs, kept, {}, golden.tolerance):
         if found.failure:
             raise StageError(
-                f"{model.title}: output {found.output!r} is another one from the carried files: {found.failure}. {_MISSING}"
+                f"{model.title}: output {found.output!r} differs with the packaged files: {found.failure}. {_MISSING}"
             )
 
 
@@ -146,7 +146,7 @@ _MISSING = "Name the files that it reads as extra_files (--extra-file), and open
 
 
 def _needs(files: Mapping[str, Path | bytes]) -> list[str]:
-    """Say which packages the server's Python must have."""
+    """Return a note on the packages that the server's Python needs."""
     code = [path for name, path in files.items() if name.startswith("code/") and isinstance(path, Path)]
     own = {name.removeprefix("code/").partition("/")[0].removesuffix(".py") for name in files}
     imported: set[str] = {"numpy"}
@@ -156,4 +156,4 @@ def _needs(files: Mapping[str, Path | bytes]) -> list[str]:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 imported.add(node.module.partition(".")[0])
-    return [f"Triton's Python must have {listed(sorted(imported - own - sys.stdlib_module_names))}"]
+    return [f"Triton's Python needs {listed(sorted(imported - own - sys.stdlib_module_names))}"]

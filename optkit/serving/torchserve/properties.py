@@ -1,0 +1,48 @@
+"""Java properties files, such as TorchServe's config.properties: read with their full syntax, and changed without losing other lines."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import javaproperties
+
+from optkit.errors import ArtifactError
+
+_ENCODING = "iso-8859-1"  # Java reads a properties file as Latin-1
+_CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\\r?\n\Z")  # the next line belongs to the last one
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Read key -> value. If a key occurs twice, the last value counts, as in Java.
+
+    Raises:
+        ArtifactError: the file cannot be read, or holds an invalid escape sequence.
+    """
+    try:
+        return dict(javaproperties.loads(path.read_bytes()))
+    except (OSError, ValueError) as e:
+        reason = e.strerror or e if isinstance(e, OSError) else e
+        raise ArtifactError(f"{path}: cannot be read ({reason}); expected a Java properties file. Correct it.") from e
+
+
+def with_properties(content: bytes, values: Mapping[str, str]) -> bytes:
+    """Return the content of a properties file with these values at its end, instead of earlier values of the same keys.
+
+    Comments, other keys and their formatting stay as they are.
+    """
+    kept = "".join(
+        element.source
+        for element in javaproperties.parse(content)
+        if not (isinstance(element, javaproperties.KeyValue) and element.key in values)
+    )
+    if kept and not kept.endswith("\n"):
+        kept += "\n"
+    if _CONTINUED.search(kept):
+        kept += "\n"
+    return (kept + "".join(_line(key, value) for key, value in values.items())).encode(_ENCODING)
+
+
+def _line(key: str, value: str) -> str:
+    """Return one line. javaproperties also escapes `:`, `=`, `#`, `!` and blanks within a value, which need no escape there."""
+    escaped = re.sub(r"(?!\A)\\([:=#! ])", r"\1", javaproperties.escape(value))
+    return f"{javaproperties.escape(key)}={escaped}\n"
