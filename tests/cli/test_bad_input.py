@@ -402,7 +402,7 @@ def test_an_existing_package_is_not_replaced_without_force(
 ) -> None:
     assert optkit("package", target, exported, "-o", "store").code == 0
     assert optkit("quantize", exported, "-o", exported, "--force").code == 0
-    refused("package", target, exported, "-o", "store", says=r"is there already.*use --force to replace it\.$")
+    refused("package", target, exported, "-o", "store", says=r"exists already.*use --force to replace it\.$")
     assert optkit("package", target, exported, "-o", "store", "--force").code == 0
 
 

@@ -57,7 +57,7 @@ def test_json(cli, repository):
         "model": "pipeline",
         "file": "pipeline/config.pbtxt",
         "line": 9,
-        "message": "step 0: no model 'prepare'; there is classifier, fixed, pre, stream, talk, total",
+        "message": "step 0: no model 'prepare'; expected one of classifier, fixed, pre, stream, talk, total",
         "advice": "Correct model_name, or add the model.",
         "fixable": False,
     }
