@@ -13,6 +13,7 @@ from optkit.diagnosis import CalibrationResult, Shift
 from optkit.engine import EngineFacts, profile_dims
 from optkit.errors import ArtifactError
 from optkit.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
+from optkit.names import InnerFile, TensorName
 from optkit.record import Document, Record
 from optkit.tensors import DimRange, TensorSpec
 
@@ -49,10 +50,10 @@ class Artifact(Record):
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    dims: dict[str, DimRange]
+    dims: dict[TensorName, DimRange]
     sha256: str
     parent_sha256: str | None = None
-    files: tuple[str, ...] = ()
+    files: tuple[InnerFile, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what

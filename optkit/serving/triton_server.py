@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from optkit.errors import MissingDependency, RunnerError
+from optkit.quoting import shell_line
 from optkit.serving.local_server import HOST, ServerProcess, free_ports
 
 ENVIRONMENT = "OPTKIT_TRITON"
@@ -56,7 +57,7 @@ def _from_wheel(folder: Path) -> TritonInstall:
     binary = Path(packages, "pytriton", "tritonserver", "bin", "tritonserver")
     if not binary.is_file():
         raise MissingDependency(
-            f"{ENVIRONMENT}={folder}: holds no Triton server. Run: {python} -m pip install nvidia-pytriton==0.7.0"
+            f"{ENVIRONMENT}={folder}: holds no Triton server. Run: {shell_line(python, '-m', 'pip')} install nvidia-pytriton==0.7.0"
         )
     backends = folder / "backends"
     environment = dict(os.environ) | {

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from optkit.artifact import hash_of
 from optkit.errors import ArtifactError, OutputError
+from optkit.names import InnerFile
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.source import ModelClass, identifier, own_code
 
@@ -21,7 +22,7 @@ class ClientRecord(Document):
     schema_id: ClassVar[str] = "optkit/client/1"
 
     model: str
-    files: dict[str, str]
+    files: dict[InnerFile, str]
 
 
 def client_folder(package: Path, model: str) -> Path:
