@@ -70,7 +70,7 @@ def infer_contract(example: object, module: "torch.nn.Module") -> Contract:
                 dim = names.setdefault(seen, f"{name}_{axis}")
                 dims.setdefault(dim, DimRange(min=min(seen), opt=sorted(seen)[len(seen) // 2], max=max(seen)))
                 shape.append(dim)
-        with refused_as(ModelError, "example inputs"):
+        with refused_as(ModelError, "example inputs", "Give them other names."):
             inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
     return Contract(inputs=tuple(inputs), dims=dims)
 

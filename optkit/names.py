@@ -27,7 +27,7 @@ def name_text_fault(text: str) -> str | None:
     hidden = next((character for character in text if not character.isprintable()), None)
     if hidden is not None:
         shown = text if len(text) <= 100 else f"{text[:100]}..."
-        return f"the name {shown!a} holds U+{ord(hidden):04X}; expected printable characters. Rename it."
+        return f"the name {shown!a} holds U+{ord(hidden):04X}; expected printable characters"
     return None
 
 

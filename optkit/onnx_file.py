@@ -355,7 +355,8 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
         dims.append(known or dim.dim_param or f"{value.name}_dim_{axis}")
-    with refused_as(ArtifactError, f"{path}: tensor {value.name[:80]!a}"):
+    where = f"{path}: tensor {value.name[:80]!a}"
+    with refused_as(ArtifactError, where, "Export the model with another name."):
         return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 

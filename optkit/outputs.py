@@ -129,7 +129,7 @@ def _check_names(names: Sequence[str], found: Sequence[str], inputs: Sequence[Te
         )
     faults = [fault for name in names if (fault := name_text_fault(name))]
     if faults:
-        raise ModelError(f"outputs: {faults[0]} Give other names with --output-name, one for each of them, in order.")
+        raise ModelError(f"outputs: {faults[0]}. Give others with --output-name, one for each of them, in order")
     twice = {name for name in names if list(names).count(name) > 1} | {spec.name for spec in inputs} & set(names)
     if twice:
         raise ModelError(

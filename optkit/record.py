@@ -86,8 +86,8 @@ def faults(error: ValidationError) -> list[str]:
 
 
 @contextlib.contextmanager
-def refused_as(kind: type[OptkitError], where: str) -> Iterator[None]:
-    """Tell a validation that fails in the block as an error of this kind: `where: what`.
+def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
+    """Tell a validation that fails in the block as an error of this kind: `where: what`, and what to do.
 
     Raises:
         OptkitError: of this kind.
@@ -95,7 +95,7 @@ def refused_as(kind: type[OptkitError], where: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as e:
-        raise kind(f"{where}: {'; '.join(faults(e))}") from e
+        raise kind(f"{where}: {'; '.join(faults(e))}{f'. {what_to_do}' if what_to_do else ''}") from e
 
 
 @contextlib.contextmanager

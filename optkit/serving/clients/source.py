@@ -7,12 +7,12 @@ as it is only where it can neither end the docstring nor be read as an escape (`
 import builtins
 import importlib.resources
 import json
-import keyword
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from optkit.quoting import is_python_name
 from optkit.tensors import Dim, TensorSpec
 
 _MARK = "# Below: the model. Everything above is the same in every client.\n"
@@ -125,7 +125,7 @@ def identifier(name: str) -> str:
     """Return a name of Python that is as near to another name as can be."""
     found = re.sub(r"\W", "_", name, flags=re.ASCII)
     found = f"_{found}" if not found or found[0].isdigit() else found
-    return f"{found}_" if keyword.iskeyword(found) or found in ("self", "__debug__") else found
+    return found if is_python_name(found) and found != "self" else f"{found}_"
 
 
 def parameters(names: Iterable[str]) -> dict[str, str]:
