@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import ArtifactError, OptkitError, OutputError
+from optkit.untrusted.quoting import visible
 
 
 class Record(BaseModel):
@@ -79,9 +80,22 @@ def _refuse(constant: str) -> None:
 def faults(error: ValidationError) -> list[str]:
     """Return one line for each fault of a validation: `where: what`."""
     return [
-        f"{'.'.join(str(part) for part in fault['loc']) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{visible('.'.join(str(part) for part in fault['loc'])) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors()
     ]
+
+
+@contextlib.contextmanager
+def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
+    """Tell a validation that fails in the block as an error of this kind: `where: what`, and what to do.
+
+    Raises:
+        OptkitError: of this kind.
+    """
+    try:
+        yield
+    except ValidationError as e:
+        raise kind(f"{where}: {'; '.join(faults(e))}{f'. {what_to_do}' if what_to_do else ''}") from e
 
 
 @contextlib.contextmanager

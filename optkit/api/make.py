@@ -107,6 +107,6 @@ def _data_files(output: Path) -> set[Path]:
     """Return the data files that the passport of a file to be replaced names."""
     path = passport_path(output)
     try:
-        return {output.with_name(name) for name in Passport.read(path).artifact.files} if path.is_file() else set()
+        return {output.parent / name for name in Passport.read(path).artifact.files} if path.is_file() else set()
     except ArtifactError:
         return set()

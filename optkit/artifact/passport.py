@@ -14,6 +14,7 @@ from optkit.deps import built_with
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import Document, Record
+from optkit.untrusted.names import InnerFile, TensorName
 
 PASSPORT_SUFFIX = ".passport.json"
 
@@ -48,10 +49,10 @@ class Artifact(Record):
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    dims: dict[str, DimRange]
+    dims: dict[TensorName, DimRange]
     sha256: str
     parent_sha256: str | None = None
-    files: tuple[str, ...] = ()
+    files: tuple[InnerFile, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what

@@ -12,6 +12,7 @@ from optkit.cli.making import Proof, make_and_show
 from optkit.cli.output import Output
 from optkit.cli.values import open_file, pairs, parse_args, parse_dims, parse_inputs, settings
 from optkit.errors import RecipeError
+from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
     from optkit.artifact import Artifact
@@ -140,7 +141,7 @@ def build_engine(
             output,
             proof,
             force,
-            (f"optkit inspect {output}", f"optkit doctor {output}"),
+            (shell_line("optkit", "inspect", output), shell_line("optkit", "doctor", output)),
         )
 
 
@@ -156,7 +157,7 @@ def parse_profile(text: str) -> "Profile":
     from optkit.record import faults
 
     found: dict[str, Any] = {}
-    for name, shapes in pairs("--profile", [part.strip() for part in text.split(";")]).items():
+    for name, shapes in pairs("--profile", [part.strip() for part in text.split(";")], last=True).items():
         try:
             found[name] = ShapeRange.parse(shapes)
         except ValidationError as e:

@@ -10,6 +10,7 @@ from optkit.cli import options
 from optkit.cli.making import Proof, Source, SourceModel, make_and_show
 from optkit.cli.output import Output
 from optkit.cli.values import settings
+from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
     from optkit.stages import ExportOnnx, ExportTorchScript
@@ -112,7 +113,7 @@ def _export(
                 from optkit.api.repro import write_repro
 
                 script = write_repro(source, stage, repro)
-                out.hint(f"to repeat this without optkit: cd {repro} && python {script.name}")
+                out.hint(f"to repeat this without optkit: {shell_line('cd', repro)} && python {script.name}")
         make_and_show(
             out,
             stage,
@@ -121,10 +122,13 @@ def _export(
             proof,
             force,
             hints=(
-                f"optkit quantize {output} -o int8.onnx",
-                f"optkit bench {output}",
-                f"optkit package triton {output} -o repo",
+                shell_line("optkit", "quantize", output, "-o", "int8.onnx"),
+                shell_line("optkit", "bench", output),
+                shell_line("optkit", "package", "triton", output, "-o", "repo"),
             )
             if output.suffix == ".onnx"
-            else (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store"),
+            else (
+                shell_line("optkit", "bench", output),
+                shell_line("optkit", "package", "torchserve", output, "-o", "model_store"),
+            ),
         )

@@ -48,6 +48,8 @@ def lint(
         raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
     with out.working():
         record = look(repository, fix=fix, gpus=server_gpus)
-    shown = github_annotations(record) if layout is Format.GITHUB else lint_text(record, repository)
-    out.answer(record, shown)
+    if layout is Format.GITHUB:
+        out.commands(record, github_annotations(record))
+    else:
+        out.answer(record, lint_text(record, repository))
     raise typer.Exit(0 if record.passed else 1)

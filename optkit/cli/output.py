@@ -8,15 +8,16 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
+    from optkit.cli.console import PlainConsole
     from optkit.record import Document
 
 
@@ -30,17 +31,17 @@ class Output:
         _log_to(self, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
 
     @functools.cached_property
-    def _out(self) -> "Console":
-        from rich.console import Console
+    def _out(self) -> "PlainConsole":
+        from optkit.cli.console import PlainConsole
 
-        return Console(file=self._stdout, highlight=False, emoji=False)
+        return PlainConsole(self._stdout)
 
     @functools.cached_property
-    def err(self) -> "Console":
+    def err(self) -> "PlainConsole":
         """The console of all that is not the answer."""
-        from rich.console import Console
+        from optkit.cli.console import PlainConsole
 
-        return Console(stderr=True, highlight=False, emoji=False)
+        return PlainConsole()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -60,11 +61,18 @@ class Output:
 
     def answer(self, record: "Document", *shown: "RenderableType") -> None:
         """Print the answer: the record as one JSON document, or what a person reads."""
+        self._answer(record, lambda: self._show(shown))
+
+    def commands(self, record: "Document", lines: str) -> None:
+        """Print the answer as commands of a workflow, which must reach the runner as they are: whoever made them has escaped their texts."""
+        self._answer(record, lambda: self._stdout.write(f"{lines}\n"))
+
+    def _answer(self, record: "Document", show: Callable[[], object]) -> None:
         try:
             if self.as_json:
                 self._stdout.write(record.to_json() + "\n")
             else:
-                self._show(shown)
+                show()
             self._stdout.flush()
         except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
             self._drop_the_rest()
@@ -79,20 +87,20 @@ class Output:
         for i, item in enumerate(items):
             if i:
                 self._out.print()
-            self._out.print(item, soft_wrap=isinstance(item, str), markup=False)
+            self._out.print(item, soft_wrap=isinstance(item, str))
 
     def hint(self, *lines: str) -> None:
         """Print the next useful commands, on stderr."""
         if not (self.quiet or self.as_json):
             for line in lines:
-                self.err.print(line, style="dim", soft_wrap=True, markup=False)
+                self.err.print(line, style="dim", soft_wrap=True)
 
     def verdict(self, failures: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Print why the verdict is negative, and what could not be decided, on stderr."""
         for warning in warnings:
-            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         for failure in failures:
-            self.err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
+            self.err.print(f"failed: {failure}", style="red", soft_wrap=True)
 
 
 class _Bars:
@@ -114,12 +122,12 @@ class _Bars:
         self._progress.remove_task(self._tasks.pop())
 
 
-def _bars(console: "Console") -> "Progress":
+def _bars(console: "PlainConsole") -> "Progress":
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
@@ -139,7 +147,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
         word = "warning: " if record.levelno == logging.WARNING else ""
-        self._output.err.print(word + self.format(record), style=style, soft_wrap=True, markup=False)
+        self._output.err.print(word + self.format(record), style=style, soft_wrap=True)
 
 
 def _log_to(output: Output, level: int, libraries: bool) -> None:
@@ -151,9 +159,16 @@ def _log_to(output: Output, level: int, libraries: bool) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print why a command could not run, on stderr, as it is."""
-    from rich.console import Console
+    """Print why a command could not run, on stderr."""
+    from optkit.cli.console import PlainConsole
 
-    Console(stderr=True, highlight=False, emoji=False).print(
-        f"error: {text}", style="red", soft_wrap=True, markup=False
-    )
+    PlainConsole().print(f"error: {text}", style="red", soft_wrap=True)
+
+
+def print_traceback() -> None:
+    """Print the traceback of the error that is being handled, on stderr."""
+    import traceback
+
+    from optkit.cli.console import PlainConsole
+
+    PlainConsole().print(traceback.format_exc(), soft_wrap=True, end="")

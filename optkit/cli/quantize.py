@@ -11,6 +11,7 @@ from optkit.cli.making import Proof, make_and_show
 from optkit.cli.output import Output
 from optkit.cli.values import open_file, settings
 from optkit.errors import RecipeError
+from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
     from optkit.stages import Stage
@@ -44,7 +45,9 @@ def fp16(
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     stage = settings(ConvertFp16, keep_ops=tuple(keep_ops or ()))
     proof = Proof(data=data, evaluation=evaluation, max_drop=max_drop, atol=atol, rtol=rtol)
-    make_and_show(out, stage, open_file(model, dims), output, proof, force, (f"optkit bench {model} {output}",))
+    make_and_show(
+        out, stage, open_file(model, dims), output, proof, force, (shell_line("optkit", "bench", model, output),)
+    )
 
 
 def quantize(
@@ -147,7 +150,8 @@ def quantize(
         stage = stage.with_earlier(output)
     proof = Proof(data=samples or calibration, evaluation=evaluation, max_drop=max_drop)
     # What is for TensorRT says nothing about its speed here.
-    hints = (f"optkit bench {model} {output}",) if target == "cpu" else (f"optkit inspect {output}",)
+    hint = ("bench", model, output) if target == "cpu" else ("inspect", output)
+    hints = (shell_line("optkit", *hint),)
     make_and_show(out, stage, open_file(model, dims), output, proof, force, hints, doctor=doctor)
 
 

@@ -11,6 +11,7 @@ from optkit.cli.making import Proof, Source, SourceModel, make_and_show
 from optkit.cli.output import Output
 from optkit.cli.values import settings
 from optkit.errors import RecipeError
+from optkit.untrusted.quoting import shell_line
 
 
 def quantize_torch(
@@ -61,7 +62,10 @@ def quantize_torch(
     model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
     proof = Proof(data=data or calibration, evaluation=evaluation, max_drop=max_drop, may_mix=may_mix)
     check_output(output, force)
-    hints = (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store")
+    hints = (
+        shell_line("optkit", "bench", output),
+        shell_line("optkit", "package", "torchserve", output, "-o", "model_store"),
+    )
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         with out.working():
             made = model.make(Path(folder))

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="Record")
 
 
-def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
-    """Split name=value options.
+def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
+    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
 
     Raises:
         RecipeError: there is no =, or a name is given twice.
     """
     found: dict[str, str] = {}
     for item in items or ():
-        name, equals, value = item.partition("=")
+        name, equals, value = item.rpartition("=") if last else item.partition("=")
         if not equals or not name:
             raise RecipeError(f"{option} {item}: expected name=value")
         if name in found:
@@ -143,9 +143,12 @@ def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
 
     from optkit.artifact.tensors import DimRange
     from optkit.record import faults
+    from optkit.untrusted.names import name_text_fault
 
     found: dict[str, DimRange] = {}
-    for name, text in pairs("--dim", items).items():
+    for name, text in pairs("--dim", items, last=True).items():
+        if fault := name_text_fault(name):
+            raise RecipeError(f"--dim: {fault}")
         try:
             found[name] = DimRange.parse(text)
         except ValidationError as e:
@@ -191,13 +194,14 @@ def open_file(path: Path, dims: Sequence[str] | None) -> "Artifact":
         ArtifactError: it is no model file.
         RecipeError: a dimension has no range; says what to add.
     """
+    from optkit.artifact.tensors import dim_option
     from optkit.pytorch.source import open_artifact
 
     artifact = open_artifact(path, parse_dims(dims))
     used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
     missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
     if missing:
-        add = " ".join(f"--dim {name}=1:8:64" for name in missing)
+        add = " ".join(map(dim_option, missing))
         raise RecipeError(f"{path}: no range is known for {', '.join(missing)}. Add {add} with your own numbers.")
     if unknown:
         raise RecipeError(

@@ -3,9 +3,10 @@
 import functools
 import operator
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
 from optkit.artifact import hash_of, sha256_of
@@ -189,6 +190,16 @@ def _read_npz(file: Path) -> "dict[str, np.ndarray]":
         raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
     except Exception as e:  # zipfile.BadZipFile and zlib.error share no base with the above
         raise FeedError(f"{file}: damaged .npz ({e})") from e
+
+
+def write_npz(stream: BinaryIO, arrays: Feed) -> None:
+    """Write arrays by name as one .npz, as `numpy.savez` does, which takes the names `file` and `allow_pickle` for its own arguments."""
+    import numpy as np
+
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def _check_finite(feed: Feed) -> None:

@@ -7,7 +7,6 @@ from optkit.onnx_file.content import (
     check,
     data_name,
     describe,
-    external_files,
     facts,
     gather,
     has_float_weights_behind_qdq,
@@ -21,6 +20,7 @@ from optkit.onnx_file.content import (
     nodes,
     release,
     save,
+    type_name,
 )
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "content",
     "data_name",
     "describe",
-    "external_files",
     "facts",
     "gather",
     "has_float_weights_behind_qdq",
@@ -44,4 +43,5 @@ __all__ = [
     "nodes",
     "release",
     "save",
+    "type_name",
 ]

@@ -10,7 +10,8 @@ from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ArtifactError, StageError, first_line
 from optkit.onnx_file.outline import outline
-from optkit.record import Record
+from optkit.record import Record, refused_as
+from optkit.untrusted.names import InnerFile, inner_file_fault
 
 if TYPE_CHECKING:
     import onnx
@@ -51,7 +52,7 @@ class OnnxFacts(Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
-    files: tuple[str, ...]  # external data, relative to the file's folder
+    files: tuple[InnerFile, ...]  # external data, relative to the file's folder
     unused_inputs: tuple[str, ...]  # no output depends on these
 
 
@@ -103,7 +104,22 @@ def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"], *refused: typ
         raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
     if not model.graph.node or not model.opset_import:
         raise ArtifactError(f"{path}: holds no ONNX graph; expected a model made by an exporter")
+    broken = next(
+        (name for name in _names(model.graph) if isinstance(name, bytes)), None
+    )  # what protobuf cannot decode
+    if broken is not None:
+        raise ArtifactError(f"{path}: holds the name {broken[:80]!r}; expected UTF-8. Export the model again.")
     return model
+
+
+def _names(graph: "onnx.GraphProto") -> "Iterator[str | bytes]":
+    """Yield every name in a graph, those of dimensions and of external data too; one that is no UTF-8 as bytes."""
+    for node in nodes(graph):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for value in (*graph.input, *graph.output):
+        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
+    for tensor in _tensors(graph):
+        yield from (tensor.name, *(entry.value for entry in tensor.external_data))
 
 
 def facts(path: Path) -> OnnxFacts:
@@ -127,7 +143,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=external_files(model),
+        files=external_files(model, path),
         unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
@@ -236,7 +252,7 @@ def gather(path: Path, source_bytes: int = 0) -> None:
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     tensors = list(_tensors(load(path, weights=False).graph))
-    before = _external_files(tensors)
+    before = _external_files(tensors, path)
     after = (data_name(path),) if max(source_bytes, sum(map(_size, tensors))) > ONE_FILE_BYTES else ()
     if before == after:
         for name in after:
@@ -278,9 +294,13 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
                 yield from nodes(inner)
 
 
-def external_files(model: "onnx.ModelProto") -> tuple[str, ...]:
-    """Return the files of a model's external data, relative to the model's folder."""
-    return _external_files(_tensors(model.graph))
+def external_files(model: "onnx.ModelProto", path: Path) -> tuple[str, ...]:
+    """Return the files of a model's external data, relative to the folder of `path`, where the model was read.
+
+    Raises:
+        ArtifactError: one leads out of the folder, or cannot be the name of a file.
+    """
+    return _external_files(_tensors(model.graph), path)
 
 
 def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:
@@ -335,7 +355,9 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
         dims.append(known or dim.dim_param or f"{value.name}_dim_{axis}")
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
+    where = f"{path}: tensor {value.name[:80]!a}"
+    with refused_as(ArtifactError, where, "Export the model with another name."):
+        return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 
 def _type_name(value: "onnx.ValueInfoProto") -> str:
@@ -376,6 +398,12 @@ def _size(tensor: "onnx.TensorProto") -> float:
     return float(math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize)
 
 
-def _external_files(tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:
+def _external_files(tensors: "Iterable[onnx.TensorProto]", path: Path) -> tuple[str, ...]:
     external = [tensor.external_data for tensor in tensors if tensor.data_location == _EXTERNAL]
-    return tuple(sorted({entry.value for entries in external for entry in entries if entry.key == "location"}))
+    found = {entry.value for entries in external for entry in entries if entry.key == "location"}
+    for name in found:
+        if fault := inner_file_fault(name):
+            raise ArtifactError(
+                f"{path}: its external data: {fault}. Save the model with its data in one file beside it."
+            )
+    return tuple(sorted(found))

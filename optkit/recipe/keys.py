@@ -18,6 +18,7 @@ from optkit.record import Record
 from optkit.serving import AnyServing
 from optkit.serving.triton.ensemble.package import EnsembleSettings
 from optkit.stages import AnyStage, BuildTensorRt
+from optkit.untrusted.names import TensorName
 from optkit.user_code import absolute_target
 
 
@@ -60,11 +61,11 @@ class TensorRtKeys(Record):
 class Recipe(Record):
     """A recipe, as its file says it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=200)
     model: ModelKeys
     inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)] = ()  # none: read off example inputs
-    outputs: tuple[str, ...] | None = None  # names for the model's outputs, in order
-    dims: dict[str, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
+    outputs: tuple[TensorName, ...] | None = None  # names for the model's outputs, in order
+    dims: dict[TensorName, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
     data: DataKeys = DataKeys()
     steps: tuple[AnyStage, ...] = Field(min_length=1)
     tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)

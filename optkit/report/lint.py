@@ -25,15 +25,14 @@ def lint_text(record: LintRecord, repository: Path) -> str:
 
 
 def github_annotations(record: LintRecord) -> str:
-    """Return each finding as a workflow command, by the path that GitHub sees from here.
+    """Return each finding as a workflow command, by the path that GitHub sees from here."""
+    from optkit.report.github import workflow_command
 
-    The format: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
-    """
     lines = []
     for finding in record.findings:
         file = os.path.relpath(record.repository / finding.file)
-        where = f"file={_property(file)},line={finding.line or 1},title={finding.rule}"
-        lines.append(f"::{finding.severity} {where}::{_data(f'{finding.message}. {finding.advice}')}")
+        where = {"file": file, "line": str(finding.line or 1), "title": finding.rule}
+        lines.append(workflow_command(finding.severity, where, f"{finding.message}. {finding.advice}"))
     return "\n".join(lines)
 
 
@@ -47,11 +46,3 @@ def rules_table(rules: Iterable[Rule]) -> Table:
 
 def _at(finding: Finding) -> str:
     return f":{finding.line}" if finding.line else ""
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -6,6 +6,7 @@ from rich.text import Text
 from optkit.artifact.findings import Quantization
 from optkit.report.numbers import ms_text, size_text
 from optkit.report.table import plain_table
+from optkit.untrusted.quoting import yaml_text
 
 
 def quantization_parts(found: Quantization | None) -> list[Table | str]:
@@ -21,7 +22,9 @@ def quantization_parts(found: Quantization | None) -> list[Table | str]:
 def recipe_lines(found: Quantization) -> list[str]:
     """Return what makes a recipe leave the same layers in float without another search; nothing where none were found to stay."""
     return (
-        ["exclude:", *(f"  - {_quoted(name)}" for name in found.exclude)] if found.exclude and not found.failure else []
+        ["exclude:", *(f"  - {yaml_text(name)}" for name in found.exclude)]
+        if found.exclude and not found.failure
+        else []
     )
 
 
@@ -41,8 +44,3 @@ def _frontier(found: Quantization) -> Table:
         chosen = "chosen" if point.kept == len(found.exclude) and not found.failure else ""
         table.add_row(str(point.kept), f"{point.value:.6g}", predicted, chosen)
     return table
-
-
-def _quoted(name: str) -> str:
-    """Return a name as a YAML string."""
-    return "'" + name.replace("'", "''") + "'"

@@ -12,6 +12,7 @@ from optkit.artifact.platforms import runs_on
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
+from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
     from optkit.api.inspect import Examination, Inspection, TensorRtHere
@@ -68,9 +69,9 @@ def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
     best = next((step for step in record.steps if record.winner and step.name == record.winner.artifact), None)
     if best and best.file:
         source = record.steps[0].file if record.steps[0].made else None
-        commands.append(f"optkit inspect {_shown(out_dir / best.file)}")
+        commands.append(shell_line("optkit", "inspect", _shown(out_dir / best.file)))
         if source and source != best.file:
-            commands.append(f"optkit bench {_shown(out_dir / source)} {_shown(out_dir / best.file)}")
+            commands.append(shell_line("optkit", "bench", _shown(out_dir / source), _shown(out_dir / best.file)))
     return [f"next: {command}" for command in commands]
 
 
@@ -82,7 +83,11 @@ def passport_text(passport: Passport, output: Path | None) -> str:
         if output
         else "not written"
     )
-    lines = [where, *(f"  {note}" for note in artifact.notes)]
+    return "\n".join([where, *(f"  {note}" for note in artifact.notes), *_proofs(passport)])
+
+
+def _proofs(passport: Passport) -> list[str]:
+    lines = []
     if passport.parity:
         parity = passport.parity
         points = len({tuple(o.sizes.items()) for o in parity.outputs})
@@ -99,7 +104,7 @@ def passport_text(passport: Passport, output: Path | None) -> str:
     lines += [f"  {shift}" for shift in passport.shifts]
     if passport.unproven:
         lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
-    return "\n".join(lines)
+    return lines
 
 
 def packages_text(record: "PackageRecord") -> str:
@@ -109,7 +114,7 @@ def packages_text(record: "PackageRecord") -> str:
         lines.append(f"{_shown(packaged.path)} ({packaged.target}, version {packaged.version})")
         lines += [f"  {file}" for file in packaged.files]
         lines += [f"  {note}" for note in packaged.notes]
-        lines += [f"  client: python {_shown(packaged.client / 'client.py')}"] if packaged.client else []
+        lines += [f"  client: {shell_line('python', _shown(packaged.client / 'client.py'))}"] if packaged.client else []
     return "\n".join(lines)
 
 
@@ -134,8 +139,7 @@ def inspection_text(record: "Inspection") -> str:
         return "\n".join([*lines, "  no passport: nothing is known of how it was made, nothing was proven"])
     lines += [f"  made by {record.passport.stage or 'optkit'} with {_versions(artifact.built_with)}"]
     lines += [f"  note    {note}" for note in artifact.notes]
-    proofs = passport_text(record.passport, None).splitlines()[1 + len(artifact.notes) :]
-    lines += proofs
+    lines += _proofs(record.passport)
     lines += [f"  p50     {m.p50_ms:.3f} ms at batch {m.batch} on {m.provider}" for m in record.passport.measurements]
     return "\n".join(lines)
 

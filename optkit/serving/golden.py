@@ -10,7 +10,7 @@ from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.check import TOLERANCES
-from optkit.data import Samples
+from optkit.data import Samples, write_npz
 from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
 
@@ -56,7 +56,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     arrays |= {f"{_OUTPUT}{name}": array for name, array in golden.outputs.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stubs take every keyword for allow_pickle
+        write_npz(stream, arrays)
 
 
 def read_golden(path: Path, tolerance: Tolerance) -> Golden:

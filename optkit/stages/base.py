@@ -9,6 +9,7 @@ from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError, interrupted
 from optkit.record import Record
+from optkit.untrusted.names import StepName
 
 
 class Stage(Record, abc.ABC):
@@ -22,7 +23,7 @@ class Stage(Record, abc.ABC):
     filename: ClassVar[str]
 
     stage: str
-    name: str | None = None  # of the step; the key of the stage where it is not given
+    name: StepName | None = None  # of the step and its folder; the key of the stage where it is not given
     after: str | None = None  # the step whose artifact it takes; the one before it where it is not given
     optional: bool = False  # skipped with its reason where a package is missing
 

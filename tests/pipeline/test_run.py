@@ -210,5 +210,5 @@ def test_the_record_and_the_report_tell_of_the_layers_and_of_the_calibration_dat
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
     text = page(record, tmp_path)
     assert "1 of 3 layers stay in float" in text
-    assert f"- &#39;{kept}&#39;" in text
+    assert f"- {kept}</code>" in text
     assert "48: " in text[text.index('<section id="calibration"') :]

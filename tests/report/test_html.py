@@ -233,7 +233,7 @@ def test_the_layers_of_a_search_are_shown_with_the_frontier_and_what_keeps_them(
     assert "/fc/Gemm Gemm 31.2 2.0 MB INT8" in words
     assert "/unused/MatMul MatMul 0 B INT8" in words  # no effect
     assert "0 0.5 0.250 1 0.95 0.300 chosen 3 0.96 " in words
-    assert "exclude: - &#39;/conv1/Conv&#39;" in words
+    assert "exclude: - /conv1/Conv" in words
     labels = [label for label in found.labels if label.startswith("Frontier of int8, by m.py:evaluate")]
     assert len(labels) == 2
     assert labels[0].endswith("0.5 with 0 layers in float, 0.96 with 3. Chosen: 1, with 0.95.")

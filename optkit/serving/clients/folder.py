@@ -10,6 +10,7 @@ from optkit.artifact import hash_of
 from optkit.errors import ArtifactError, OutputError
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.source import ModelClass, identifier, own_code
+from optkit.untrusted.names import InnerFile
 
 FILE = "optkit.json"
 _CODE = ("triton", "torchserve", "router", "source", "samples")
@@ -22,7 +23,7 @@ class ClientRecord(Document):
     schema_id: ClassVar[str] = "optkit/client/1"
 
     model: str
-    files: dict[str, str]
+    files: dict[InnerFile, str]
 
 
 def client_folder(package: Path, model: str) -> Path:

@@ -13,6 +13,7 @@ from optkit.artifact import Artifact, Format, Precision, sha256_of
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.pytorch.forward import torchscript_notices_off
+from optkit.record import refused_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
 from optkit.serving.package import Packaged
@@ -107,8 +108,13 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
     if contract is not None:
-        ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
-        return _artifact(model, _specs(contract["inputs"]), _specs(contract["outputs"]), ranges | dict(dims))
+        where = f"{mar.archive}: {_CONTRACT} is not as optkit writes it"
+        try:
+            with refused_as(ArtifactError, where):
+                ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
+                return _artifact(model, _specs(contract["inputs"]), _specs(contract["outputs"]), ranges | dict(dims))
+        except (KeyError, TypeError, AttributeError, ValueError) as e:
+            raise ArtifactError(f"{where} ({e!r})") from e
     if model.suffix == ".onnx":
         return onnx_file.describe(model, dims)
     if not inputs:

@@ -8,6 +8,7 @@ from pydantic import Field
 from optkit.artifact.findings import Tolerance
 from optkit.errors import ArtifactError
 from optkit.record import Document, Record
+from optkit.untrusted.names import InnerFile
 
 FILE = "optkit.json"
 
@@ -15,7 +16,7 @@ FILE = "optkit.json"
 class GoldenFile(Record):
     """Where the golden samples of one version lie, relative to the model's folder, and how near an answer must be."""
 
-    file: str
+    file: InnerFile
     tolerance: Tolerance
 
 

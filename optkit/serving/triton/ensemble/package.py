@@ -15,6 +15,7 @@ from optkit.errors import StageError
 from optkit.record import Record
 from optkit.serving.settings import Name, Specs
 from optkit.serving.triton_fields import Count, Instances
+from optkit.untrusted.names import TensorName
 from optkit.user_code import absolute_target
 
 
@@ -30,9 +31,9 @@ class EnsemblePart(Record):
     function: str | None = None  # file.py:function of input name -> array, with `inputs` and `outputs`
     inputs: Specs = ()
     outputs: Specs = ()
-    output_names: tuple[str, ...] | None = None  # of a module, in order
-    takes: dict[str, str] = Field(default_factory=dict)
-    gives: dict[str, str] = Field(default_factory=dict)
+    output_names: tuple[TensorName, ...] | None = None  # of a module, in order
+    takes: dict[TensorName, TensorName] = Field(default_factory=dict)
+    gives: dict[TensorName, TensorName] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -55,7 +56,7 @@ class EnsembleSettings(Record):
     name: Name
     version: Count = 1
     inputs: Specs
-    outputs: tuple[str, ...] = Field(min_length=1)
+    outputs: tuple[TensorName, ...] = Field(min_length=1)
     parts: tuple[EnsemblePart, ...] = Field(min_length=1)
     reference: str  # file.py:function of input name -> array, which gives output name -> array
     data: str | None = None  # real feeds of the pipeline

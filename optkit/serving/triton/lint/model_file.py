@@ -38,7 +38,7 @@ def read_onnx(path: Path) -> FileTensors:
         ArtifactError: it is none, or a file with a part of its weights is missing.
     """
     model = onnx_file.load(path, weights=False)
-    missing = [name for name in onnx_file.external_files(model) if not (path.parent / name).is_file()]
+    missing = [name for name in onnx_file.external_files(model, path) if not (path.parent / name).is_file()]
     if missing:
         raise ArtifactError(f"{path.name}: its weights in {', '.join(missing)} are missing")
     defaults = {tensor.name for tensor in model.graph.initializer}
