@@ -67,7 +67,7 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
         ArtifactError: it is missing or damaged.
     """
     if fault := path_fault(path):
-        raise ArtifactError(f"{path}: {fault}; expected golden samples. Package the model again.")
+        raise ArtifactError(f"{path}: cannot be read as golden samples ({fault}). Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
