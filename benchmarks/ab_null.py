@@ -2,7 +2,7 @@
 
     python benchmarks/ab_null.py [--trials 100] [--runtime onnx|torchscript] [--load 1]
 
-One trial is one whole comparison by `optkit.bench.measure`, as `optkit bench A B C` makes it: a stack of equal matrix products (20 layers),
+One trial is one whole comparison by `optkit.benchmark.measure`, as `optkit bench A B C` makes it: a stack of equal matrix products (20 layers),
 a byte for byte copy of the file, and a stack with one layer more. The copy's true ratio is 1, so that its 95 % interval must hold 1 in 92 to
 98 % of trials; the longer stack does 21/20 of the work, and must be found slower in at least 90 %. Another load runs beside it: `--load`
 processes that multiply matrices in bursts of random length, besides whatever else the machine does, whose load average is recorded.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from optkit.artifact import Artifact
-    from optkit.bench import BenchSettings
+    from optkit.benchmark import BenchSettings
 
 LAYERS, WIDTH, BATCH = 20, 96, 32
 TRUTH = LAYERS / (LAYERS + 1)  # of the speed-up of the longer stack, by construction
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def _summary(trials: Sequence[Trial], options: argparse.Namespace) -> dict[str, object]:
-    from optkit.bench import this_machine
+    from optkit.benchmark import this_machine
     from optkit.deps import built_with
 
     null, slow = [[t[name] for t in trials] for name in ("copy", "longer")]
@@ -195,7 +195,7 @@ def _read(kept: Path) -> list[Trial]:
 
 def _worker(kept: Path, runtime: str, threads: int, seeds: Sequence[int]) -> None:
     """Make these trials, and write down each as it ends."""
-    from optkit.bench import load_average, measure
+    from optkit.benchmark import load_average, measure
     from optkit.data import Samples
 
     with tempfile.TemporaryDirectory(prefix="ab-null-") as name:
@@ -217,7 +217,7 @@ def _worker(kept: Path, runtime: str, threads: int, seeds: Sequence[int]) -> Non
 
 
 def _settings(threads: int, seed: int = 0) -> "BenchSettings":
-    from optkit.bench import BenchSettings
+    from optkit.benchmark import BenchSettings
 
     return BenchSettings(batches=(BATCH,), threads=threads, seed=seed)
 

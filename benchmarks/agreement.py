@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--models", type=lambda text: text.split(","), default=["stack", "resnet18", "minilm"])
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "agreement.json")
     options = parser.parse_args()
-    from optkit.bench import load_average, this_machine
+    from optkit.benchmark import load_average, this_machine
     from optkit.data import Samples
     from optkit.deps import built_with
 
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _agreement(artifact: "Artifact", samples: "Samples", rounds: int) -> dict[str, object]:
-    from optkit.bench.statistics import intervals
+    from optkit.benchmark.statistics import intervals
 
     tools = {"optkit": _optkit, "torch": _same_call, "users": _users_call}
     random, p50_ms = np.random.default_rng(0), {name: [] for name in tools}
@@ -86,7 +86,7 @@ def _agreement(artifact: "Artifact", samples: "Samples", rounds: int) -> dict[st
 
 
 def _optkit(artifact: "Artifact", samples: "Samples") -> float:
-    from optkit.bench import BenchSettings, measure
+    from optkit.benchmark import BenchSettings, measure
 
     settings = BenchSettings(batches=(1,), threads=1, block_s=SECONDS, min_blocks=1, max_blocks=1)
     return measure({"it": artifact}, samples, settings).measurements[0].p50_ms

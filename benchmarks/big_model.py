@@ -88,7 +88,7 @@ def measure(folder: Path) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Return the facts of this machine and the versions of the libraries."""
     from optkit import deps
-    from optkit.bench import this_machine
+    from optkit.benchmark import this_machine
 
     return {"machine": this_machine().model_dump(), "versions": dict(deps.built_with())}
 

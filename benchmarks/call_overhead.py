@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "call_overhead.json")
     options = parser.parse_args()
-    from optkit.bench import load_average, this_machine
+    from optkit.benchmark import load_average, this_machine
     from optkit.deps import built_with
 
     load = load_average()

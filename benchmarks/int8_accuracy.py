@@ -183,7 +183,7 @@ def prepare(task: Task, folder: Path, *, quick: bool) -> None:
 
 def _results(options: argparse.Namespace) -> Result:
     from optkit import deps
-    from optkit.bench import this_machine
+    from optkit.benchmark import this_machine
 
     facts = {"machine": this_machine().model_dump(), "versions": dict(deps.built_with()), "quick": options.quick}
     for peer, python in _pythons(options).items():

@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "load_client.json")
     options = parser.parse_args()
-    from optkit.bench import load_average, this_machine
+    from optkit.benchmark import load_average, this_machine
     from optkit.serving.triton.server import TritonServer, find_triton
 
     load = load_average()

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--duration-s", type=float, default=1.5)
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "serving_load.json")
     options = parser.parse_args()
-    from optkit.bench import load_average, this_machine
+    from optkit.benchmark import load_average, this_machine
     from optkit.deps import built_with
     from optkit.loadtest import perf_analyzer
 

@@ -4,7 +4,7 @@
 
 The same three ONNX files are measured by `optkit bench` again and again, each time in a process of its own. From every pair of runs
 come the log ratio of each file's time, alone and relative to the other two, and the variance that the blocks explain; what is left is
-the spread between runs. `optkit/bench/sessions.py` holds the two numbers, and `optkit compare` widens its intervals by them.
+the spread between runs. `optkit/benchmark/sessions.py` holds the two numbers, and `optkit compare` widens its intervals by them.
 """
 
 import argparse

@@ -161,7 +161,7 @@ def _files(model: str, precisions: Sequence[str], folder: Path) -> dict[str, Pat
     base = files["fp32"]
     command = [
         *(_optkit(), "export", "onnx", target, "-o", str(base)),
-        *("--exporter", "torchscript", "-q", "--may-mix-batch", "--force"),
+        *("--exporter", "torchscript", "-q", "--allow-batch-dependence", "--force"),
     ]
     command += [part for spec in inputs for part in ("--input", spec)]
     command += [part for name, text in dims.items() for part in ("--dim", f"{name}={text}")]
@@ -267,7 +267,7 @@ def _optkit() -> str:
 
 
 def _machine() -> dict[str, object]:
-    from optkit.bench import this_machine
+    from optkit.benchmark import this_machine
 
     return this_machine().model_dump() | {"libraries": {name: metadata.version(name) for name in LIBRARIES}}
 

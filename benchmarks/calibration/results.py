@@ -50,7 +50,7 @@ def document(
     series: list[Series], ranges: list[dict[str, Any]], rounds: int, versions: dict[str, dict[str, str]]
 ) -> dict[str, Any]:
     """Return all results as one document."""
-    from optkit.bench import this_machine
+    from optkit.benchmark import this_machine
 
     missed = [f"{one['job']}: {fault}" for one in series if one["tool"] == "optkit" for fault in _faults(one)]
     missed += [f"ranges by {r['method']} differ by {r['worst_share_of_width']:.1e}" for r in ranges if not r["equal"]]

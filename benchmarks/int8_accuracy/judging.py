@@ -48,7 +48,7 @@ def speed(task: Task, folder: Path, files: dict[str, Path], threads: int, *, qui
     Returns:
         speed, the ratios to FP32; fp32_speed; load_before.
     """
-    from optkit.bench import BenchSettings, load_average, measure
+    from optkit.benchmark import BenchSettings, load_average, measure
     from optkit.data import Feeds, Samples
 
     artifacts = {tool: open_file(file, task) for tool, file in files.items()}

@@ -8,17 +8,19 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from optkit.api.arguments import Progress, StrPath, as_share, as_tolerance, call, settings
+from optkit.artifact import Precision
 from optkit.artifact.findings import Latencies, OutputParity, SpeedUp, Stopped, Tolerance
-from optkit.bench import BenchSettings, Machine, load_average, this_machine
-from optkit.bench.series import Series
-from optkit.bench.summary import Turn, compared, latencies
-from optkit.bench.timing import time_block
-from optkit.check import compare_outputs
+from optkit.benchmark import BenchSettings, Machine, load_average, this_machine
+from optkit.benchmark.series import Series
+from optkit.benchmark.summary import Turn, compared, latencies
+from optkit.benchmark.timing import time_block
+from optkit.checks import TOLERANCES, compare_outputs
 from optkit.errors import RecipeError
 from optkit.pipeline.compare import regression
 from optkit.progress import doing
 from optkit.record import Document, Record
-from optkit.serving.endpoints import Answer, Request, Variant
+from optkit.serving.endpoints import Answer, Request, Variant, parse_variant
 
 NAMES = ("a", "b")  # reference first
 
@@ -59,6 +61,61 @@ class Gates(Record):
 
     max_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     same_answers: bool = False
+
+
+def ab(
+    a: str,
+    b: str,
+    *,
+    data: StrPath | None = None,
+    max_regression: float | str | None = None,
+    same_answers: bool = False,
+    atol: float | None = None,
+    rtol: float | None = None,
+    token: str | None = None,
+    half_width: float = 0.015,
+    time_limit_s: float = 30.0,
+    limit_s: float = 30.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> AbRecord:
+    """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
+
+    Args:
+        a: the reference: `http://` or `grpc://host:port/models/NAME[/versions/N]` on Triton, `http://host:port/predictions/NAME[/VERSION]` on
+            TorchServe.
+        b: what is compared with it.
+        data: requests: `file.py:function`, .npz files or a golden sample for Triton, bodies as files for TorchServe; None: seeded random on Triton.
+        max_regression: how much slower `b` may be, as 0.05 or "5%".
+        same_answers: fail where the answers differ.
+        atol: absolute tolerance; None takes that of FP32.
+        rtol: relative tolerance; None takes that of FP32.
+        token: the inference key of TorchServe.
+        half_width: of the 95 % interval, relative, to measure to.
+        time_limit_s: no new block begins after so many seconds.
+        limit_s: how long an answer may take.
+        seed: of the random order and of random values.
+        progress: is called with what is done, how many turns are done, and of how many.
+
+    Returns:
+        the answers and latencies; `failures` are the gates that are not held.
+
+    Raises:
+        OptkitError: they cannot be compared, or a server does not answer.
+    """
+    measured = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)
+    gates = settings(Gates, max_regression=as_share("--max-regression", max_regression), same_answers=same_answers)
+    tolerance = as_tolerance(atol, rtol) or TOLERANCES[Precision.FP32]
+    variants = parse_variant(a, token), parse_variant(b, token)
+    with call(progress):
+        return compare_variants(
+            *variants,
+            measured,
+            data=str(data) if data is not None else None,
+            tolerance=tolerance,
+            gates=gates,
+            limit_s=limit_s,
+        )
 
 
 def compare_variants(

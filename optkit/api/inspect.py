@@ -1,4 +1,4 @@
-"""What a file is, and what this machine has."""
+"""`optkit inspect` and `optkit doctor`: what a model file is, and what this machine has."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import ClassVar
 
 from optkit import deps, onnx_file
 from optkit._version import __version__
+from optkit.api.arguments import ModelFile, StrPath, model_path
 from optkit.artifact import Artifact, Format, Passport, read_passport
 from optkit.artifact.engine import load_refusal
 from optkit.artifact.platforms import compute_capability, platforms
-from optkit.bench import Machine, this_machine
+from optkit.benchmark import Machine, this_machine
 from optkit.errors import ArtifactError, RecipeError
 from optkit.onnx_file import OnnxFacts
 from optkit.pytorch.source import open_artifact
@@ -86,12 +87,13 @@ class Examination(Document):
         return all(lib.problem is None for lib in self.libraries if lib.needed)
 
 
-def inspect_file(path: Path) -> Inspection:
-    """Read a model file.
+def inspect(model: ModelFile) -> Inspection:
+    """Read what a model file is: its contract, precision, operators, and what was found about it.
 
     Raises:
         ArtifactError: it is none.
     """
+    path = model_path(model)
     artifact = open_artifact(path)
     return Inspection(
         artifact=artifact,
@@ -123,13 +125,13 @@ _LIBRARIES = (
 )
 
 
-def examine(triton: str | None = None, gpu: str | None = None, engines: Sequence[Path] = ()) -> Examination:
+def doctor(engines: Sequence[StrPath] = (), *, triton: str | None = None, gpu: str | None = None) -> Examination:
     """Look at this machine; ONNX Runtime is asked to run a model on each provider, since its list proves nothing.
 
     Args:
+        engines: files of engines; each is asked whether it would load.
         triton: a release of Triton, such as 25.10, whose TensorRT would load the engines.
         gpu: of the machine where that Triton runs; None takes the one here.
-        engines: asked whether they would load.
 
     Raises:
         RecipeError: the release or the GPU is not known.
@@ -153,7 +155,7 @@ def examine(triton: str | None = None, gpu: str | None = None, engines: Sequence
         onnxruntime_providers=_working_providers() if deps.installed("onnxruntime") and deps.installed("onnx") else (),
         tensorrt=_tensorrt(),
         triton=release,
-        engines=tuple(_verdict(path, release, gpu) for path in engines),
+        engines=tuple(_verdict(Path(path), release, gpu) for path in engines),
     )
 
 

@@ -1,26 +1,62 @@
-"""One stage on its own: made beside its destination, proven, and only then put in place."""
+"""One stage on its own: its file is made beside its destination, proven, and only then put in place."""
 
+import contextlib
+import logging
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from optkit.api.arguments import Proof, SourceModel, samples_of, settings
 from optkit.artifact import Artifact, Passport, passport_path
 from optkit.artifact.gates import Gates
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import ArtifactError, OutputError, RecipeError
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
-from optkit.record import Record
+from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
+from optkit.untrusted.paths import file_fault
+
+logger = logging.getLogger(__name__)
 
 
-class Made(Record):
-    """The passport of what was made, and the gates that it does not hold; with one of these nothing was written."""
+def make(stage: Stage, source: Artifact, output: Path, proof: Proof, *, force: bool) -> Passport:
+    """Run one stage and prove its artifact, as a command asks for it.
 
-    passport: Passport
-    failures: tuple[str, ...]
+    Raises:
+        RecipeError: the limits do not fit together.
+        OptkitError: as `make_file`.
+    """
+    if proof.max_drop is not None and proof.evaluate is None:
+        raise RecipeError(
+            f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
+        )
+    return make_file(
+        stage,
+        source,
+        output,
+        requirements=proof.requirements(),
+        gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.allow_batch_dependence),
+        samples=samples_of(source, proof.data),
+        force=force,
+    )
+
+
+@contextlib.contextmanager
+def making_source(model: SourceModel) -> Iterator[Artifact]:
+    """Build a model in a temporary folder, and give its source artifact.
+
+    Raises:
+        ModelError: it cannot be built or run, or the contract does not fit it.
+    """
+    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+        source = model.make(Path(folder))
+        for note in source.notes:
+            logger.info("%s", note)
+        yield source
 
 
 def make_file(
@@ -28,21 +64,24 @@ def make_file(
     source: Artifact,
     output: Path,
     *,
-    asked: Requirements,
+    requirements: Requirements,
     gates: Gates,
     samples: Samples,
     force: bool = False,
-) -> Made:
+) -> Passport:
     """Run one stage and prove its artifact against the one that it was made from; `output` is written only when it holds.
 
     Args:
         stage: what to run.
         source: what it takes.
         output: the file to write; its passport, and external data if any, go beside it.
-        asked: tolerances, evaluation and device of the proof.
+        requirements: tolerances, evaluation and device of the proof.
         gates: what must hold.
         samples: the values of the proof.
         force: whether an existing file may be replaced.
+
+    Returns:
+        the passport of what was made; its failures are the gates that it does not hold, and then nothing was written.
 
     Raises:
         OutputError: `output` exists, or cannot be written; nothing was changed.
@@ -57,9 +96,10 @@ def make_file(
         raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
     with workshop as folder:
         started = time.perf_counter()
-        prover = Prover(source, samples, asked)
+        prover = Prover(source, samples, requirements)
         with doing(stage.step):
             artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
+        artifact = artifact.model_copy(update={"notes": (*artifact.notes, *in_memory_notes(source))})
         passport = Passport(
             artifact=artifact,
             stage=stage.stage,
@@ -75,7 +115,7 @@ def make_file(
             passport.save()
             _publish(artifact, output)
     placed = artifact.model_copy(update={"path": output})
-    return Made(passport=passport.model_copy(update={"artifact": placed}), failures=failures)
+    return passport.model_copy(update={"artifact": placed, "failures": failures})
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -104,9 +144,10 @@ def _publish(artifact: Artifact, output: Path) -> None:
 
 
 def _data_files(output: Path) -> set[Path]:
-    """Return the data files that the passport of a file to be replaced names."""
+    """Return the data files that the passport of a file to be replaced names, as far as they lie beside it."""
     path = passport_path(output)
     try:
-        return {output.parent / name for name in Passport.read(path).artifact.files} if path.is_file() else set()
+        names = Passport.read(path).artifact.files if path.is_file() else ()
     except ArtifactError:
         return set()
+    return {output.parent / name for name in names if not file_fault(output.parent, name)}

@@ -1,14 +1,13 @@
 """From a TorchServe archive to a Triton repository."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from optkit.api.arguments import Dims, Inputs, StrPath, as_dims, as_inputs
 from optkit.api.package import PackageRecord
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence
-from optkit.artifact.tensors import DimRange, TensorSpec
-from optkit.check import check_batch_independence
+from optkit.checks import check_batch_independence
 from optkit.data import Samples
 from optkit.runners import open_runner
 from optkit.serving import Packaged, package_triton
@@ -17,12 +16,12 @@ from optkit.serving.migrate.repository import Batching, package_handler, plain_m
 
 
 def migrate(
-    archive: Path,
-    repository: Path,
+    archive: StrPath,
+    repository: StrPath,
     *,
     name: str | None = None,
-    inputs: Sequence[TensorSpec] = (),
-    dims: Mapping[str, DimRange] | None = None,
+    inputs: Inputs | None = None,
+    dims: Dims | None = None,
     batching: bool = True,
     force: bool = False,
 ) -> PackageRecord:
@@ -44,12 +43,12 @@ def migrate(
         OptkitError: the archive cannot be opened or turned; nothing was written.
     """
     with tempfile.TemporaryDirectory(prefix="optkit-mar-") as folder:
-        mar = open_mar(archive.absolute(), Path(folder))
+        mar = open_mar(Path(archive).absolute(), Path(folder))
         asked = Batching.of(mar, together=batching)
-        artifact = plain_model(mar, dims or {}, tuple(inputs))
+        artifact = plain_model(mar, as_dims(dims), as_inputs(inputs))
         if artifact is None:
-            return PackageRecord(packages=(package_handler(mar, repository, asked, name, force=force),))
-        return PackageRecord(packages=(_plain(artifact, repository, asked, name or mar.name, force=force),))
+            return PackageRecord(packages=(package_handler(mar, Path(repository), asked, name, force=force),))
+        return PackageRecord(packages=(_plain(artifact, Path(repository), asked, name or mar.name, force=force),))
 
 
 def _plain(artifact: Artifact, repository: Path, batching: Batching, name: str, *, force: bool) -> Packaged:

@@ -3,26 +3,37 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from optkit.api.arguments import StrPath
+from optkit.errors import RecipeError
 from optkit.serving.smoke import SmokeRecord
 from optkit.serving.torchserve.smoke import smoke_torchserve, start_and_smoke_torchserve
 from optkit.serving.triton.smoke import smoke_triton, start_and_smoke
 
 
-def smoke(path: Path, urls: Sequence[str], limit_s: float, token: str | None = None) -> SmokeRecord:
-    """Replay golden samples against the servers at the URLs; without a URL, against a local server that is started and ended.
+def smoke(
+    package: StrPath, *, urls: Sequence[str] = (), token: str | None = None, start: bool = False, limit_s: float = 60.0
+) -> SmokeRecord:
+    """Replay golden samples against running servers, or against a local server that is started and ended.
 
     Args:
-        path: what was packaged.
-        urls: of running servers.
-        limit_s: for a start, and for each answer.
+        package: a Triton repository, a TorchServe archive, or a folder of archives.
+        urls: of running servers: http://host:port, or grpc://host:port of Triton.
         token: the inference key of a TorchServe that runs already; nobody else reads it.
+        start: start a local server, ask it, and end it.
+        limit_s: for a start, and for each answer.
+
+    Returns:
+        every replay; `passed` says whether all were answered as by the artifact.
 
     Raises:
+        RecipeError: neither URLs nor `start`, or both; a URL is of another form, or TorchServe wants another token.
         ArtifactError: there are no golden samples.
         MissingDependency: no server is installed here.
         RunnerError: it does not start, or no server answers at a URL.
-        RecipeError: a URL is of another form, or TorchServe wants another token.
     """
+    if bool(urls) == start:
+        raise RecipeError("smoke: expected either --url of a running server, or --start")
+    path = Path(package)
     archives = _archives(path)
     if archives:
         return (

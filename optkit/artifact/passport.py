@@ -1,5 +1,6 @@
 """An artifact: a file, and the passport beside it that says what it is and what was found about it."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,8 @@ from optkit.deps import built_with
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import Document, Record
-from optkit.untrusted.names import InnerFile, TensorName
+from optkit.untrusted.names import TensorName
+from optkit.untrusted.paths import FileName, file_in
 
 PASSPORT_SUFFIX = ".passport.json"
 
@@ -52,7 +54,7 @@ class Artifact(Record):
     dims: dict[TensorName, DimRange]
     sha256: str
     parent_sha256: str | None = None
-    files: tuple[InnerFile, ...] = ()
+    files: tuple[FileName, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what
@@ -62,8 +64,12 @@ class Artifact(Record):
 
     @property
     def all_files(self) -> tuple[Path, ...]:
-        """Every file of the artifact, the model itself first."""
-        return (self.path, *(self.path.parent / name for name in self.files))
+        """Every file of the artifact, the model itself first.
+
+        Raises:
+            ArtifactError: a file beside the model is missing, is no regular file, or lies behind a link.
+        """
+        return (self.path, *files_beside(self.path, self.files))
 
     @property
     def size_bytes(self) -> int:
@@ -95,7 +101,10 @@ class Artifact(Record):
 
     def is_intact(self) -> bool:
         """Whether every file is there and holds what it held when the artifact was made."""
-        return all(file.is_file() for file in self.all_files) and sha256_of(*self.all_files) == self.sha256
+        try:
+            return sha256_of(*self.all_files) == self.sha256
+        except ArtifactError:
+            return False
 
 
 class Passport(Document):
@@ -115,7 +124,13 @@ class Passport(Document):
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
     shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
+    failures: tuple[str, ...] = ()  # limits of a single command that it does not hold; its file was then not written
     measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds every limit that was asked for."""
+        return not self.failures
 
     def save(self) -> Path:
         """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.
@@ -129,6 +144,16 @@ class Passport(Document):
         return path
 
 
+def files_beside(path: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    """Return the other files of a model, by their names relative to its folder.
+
+    Raises:
+        ArtifactError: a name leads out of that folder, or to something else than a regular file.
+    """
+    advice = "Make the artifact again, or copy it with every file that belongs to it."
+    return tuple(file_in(path.parent, name, f"{path}: its file", advice) for name in names)
+
+
 def passport_path(artifact_path: Path) -> Path:
     """Return where the passport of a file lies."""
     return artifact_path.with_name(artifact_path.name + PASSPORT_SUFFIX)
@@ -138,16 +163,17 @@ def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | Non
     """Read the passport beside a file; None when there is none. Without `hashed` its content is not held against it once more.
 
     Raises:
-        ArtifactError: the passport cannot be read, or it belongs to other content than the file now has.
+        ArtifactError: the passport cannot be read, names a file outside the folder, or belongs to other content than the file
+            now has.
     """
     path = passport_path(artifact_path)
     if not path.is_file():
         return None
     passport = Passport.read(path)
     artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})
-    if hashed and not artifact.is_intact():
+    if hashed and sha256_of(*artifact.all_files) != artifact.sha256:
         raise ArtifactError(
-            f"{artifact_path}: its content is not what {path.name} says (the file was changed, or a part is missing). "
+            f"{artifact_path}: its content is not what {path.name} says (the file was changed). "
             f"Make the artifact again, or delete {path.name} if the file was meant to change."
         )
     return passport.model_copy(update={"artifact": artifact})

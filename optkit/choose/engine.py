@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
 from optkit.artifact.engine import EngineFacts
-from optkit.check import Prover
+from optkit.checks import Prover
 from optkit.errors import RunnerError, StageError
 from optkit.runners import Device, obstacle
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage

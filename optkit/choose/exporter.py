@@ -8,8 +8,8 @@ from typing import Literal
 from optkit.artifact import Artifact
 from optkit.artifact.findings import Parity
 from optkit.artifact.tensors import batch_dim
-from optkit.bench import BenchSettings, measure
-from optkit.check import Prover
+from optkit.benchmark import BenchSettings, measure
+from optkit.checks import Prover
 from optkit.errors import StageError
 from optkit.pytorch.tracing import BAKED_IN
 from optkit.stages import ExportOnnx

@@ -6,7 +6,7 @@ A choice is imported when it is asked for: each needs other checks and measureme
 from pathlib import Path
 
 from optkit.artifact import Artifact
-from optkit.check import Prover
+from optkit.checks import Prover
 from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeDynamic, QuantizeStatic, Stage
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from optkit.artifact.findings import Measurement, SpeedUp
-from optkit.bench.statistics import Intervals, intervals
+from optkit.benchmark.statistics import Intervals, intervals
 from optkit.record import Record
 
 # Two artifacts whose interval holds 1 are told apart by accuracy and size, unless the measurement is so noisy that it holds anything:

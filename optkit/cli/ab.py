@@ -6,7 +6,6 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import parse_share, settings, tolerance
 
 _URL = "http:// or grpc://host:port/models/NAME[/versions/N] on Triton, http://host:port/predictions/NAME[/VERSION] on TorchServe"
 
@@ -43,20 +42,25 @@ def ab(
 
     Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
     """
-    from optkit.api.ab import Gates, compare_variants
-    from optkit.artifact import Precision
-    from optkit.bench import BenchSettings
-    from optkit.check import TOLERANCES
+    from optkit.api.ab import ab as run
     from optkit.report.ab import ab_notes, ab_tables
-    from optkit.serving.endpoints import parse_variant
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    asked = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)
-    gates = settings(Gates, max_regression=parse_share("--max-regression", max_regression), same_answers=same_answers)
-    near = tolerance(atol, rtol) or TOLERANCES[Precision.FP32]
-    one, other = parse_variant(a, token), parse_variant(b, token)
     with out.working():
-        record = compare_variants(one, other, asked, data=data, tolerance=near, gates=gates, limit_s=limit_s)
+        record = run(
+            a,
+            b,
+            data=data,
+            max_regression=max_regression,
+            same_answers=same_answers,
+            atol=atol,
+            rtol=rtol,
+            token=token,
+            half_width=half_width,
+            time_limit_s=time_limit_s,
+            limit_s=limit_s,
+            seed=seed,
+        )
     out.answer(record, *ab_tables(record), ab_notes(record))
     out.verdict(record.failures, record.warnings)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)

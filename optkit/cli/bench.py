@@ -1,19 +1,24 @@
 """`optkit bench`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from optkit.cli import options
-from optkit.cli.ci import against, tell_ci
+from optkit.cli.ci import check_baseline, tell_ci
 from optkit.cli.output import Output
-from optkit.cli.values import open_file, parse_device, parse_sizes, samples_of, settings
+from optkit.cli.values import parse_dims, parse_sizes
+
+if TYPE_CHECKING:
+    from optkit.artifact.tensors import DimRange
+    from optkit.benchmark.record import BenchRecord
 
 
 def bench(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="The models; the first one is the reference.", show_default=False)
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Model files, or file.py:build; the first one is the reference.", show_default=False),
     ],
     batches: Annotated[
         str | None, typer.Option("--batch", help="Batch sizes, as 1,8,64.", show_default="min, opt and max")
@@ -54,37 +59,76 @@ def bench(
 
     Example: optkit bench model.onnx model.int8.onnx --batch 1,8
     """
-    from optkit.api.check import bench_files, self_test_file
-    from optkit.bench import BenchSettings
-    from optkit.report import bench_notes, bench_tables, self_test_table
+    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    sizes, ranges = parse_sizes("--batch", batches), parse_dims(dims)
+    if self_test:
+        _self_test(out, models[0], trials, sizes, device, threads, half_width, time_limit_s, seed, ranges, data)
+    check_baseline(baseline, max_regression, wanted=bool(junit or github))
+    from optkit.api.bench import bench as run
+
+    with out.working():
+        record = run(
+            models,
+            batches=sizes,
+            concurrency=parse_sizes("--concurrency", concurrency),
+            device=device,
+            cuda_graph=cuda_graph,
+            threads=threads,
+            half_width=half_width,
+            time_limit_s=time_limit_s,
+            seed=seed,
+            baseline=baseline,
+            max_regression=max_regression,
+            across_machines=across_machines,
+            dims=ranges,
+            data=data,
+        )
+    _show(out, record, str(models[0]), junit, github)
+
+
+def _show(out: Output, record: "BenchRecord", name: str, junit: Path | None, github: bool) -> NoReturn:
+    """Show a benchmark and what it came to beside its baseline, and exit with its verdict."""
+    from optkit.report import bench_notes, bench_tables
     from optkit.report.cases import cases_of_comparison
     from optkit.report.comparison import comparison_markdown, comparison_shown
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    asked = settings(
-        BenchSettings,
-        batches=parse_sizes("--batch", batches),
-        concurrency=parse_sizes("--concurrency", concurrency),
-        device=parse_device(device),
-        cuda_graph=cuda_graph,
-        threads=threads,
-        half_width=half_width,
-        time_limit_s=time_limit_s,
-        seed=seed,
-    )
-    before, limits = against(baseline, max_regression, wanted=bool(junit or github))
-    opened = [open_file(path, dims) for path in artifacts]
-    samples = samples_of(opened[0], data)
-    if self_test:
-        with out.working():
-            tested = self_test_file(opened[0], samples, asked, trials)
-        out.answer(tested, self_test_table(tested))
-        raise typer.Exit(0 if tested.found.passed else 1)
-    with out.working():
-        record = bench_files(opened, samples, asked, before, limits, across_machines=across_machines)
     found = record.comparison
     out.answer(record, *bench_tables(record), *bench_notes(record), *comparison_shown(found))
     if found:
         out.verdict(found.failures, found.warnings)
-        tell_ci(cases_of_comparison(found), str(artifacts[0]), comparison_markdown(found), junit, github)
+        tell_ci(cases_of_comparison(found), name, comparison_markdown(found), junit, github)
     raise typer.Exit(130 if record.interrupted else 1 if found and found.failures else 0)
+
+
+def _self_test(
+    out: Output,
+    model: str,
+    trials: int,
+    batches: tuple[int, ...],
+    device: options.Device,
+    threads: int | None,
+    half_width: float,
+    time_limit_s: float,
+    seed: int,
+    dims: "dict[str, DimRange]",
+    data: str | None,
+) -> NoReturn:
+    """Compare a model with a copy of itself, show how often that was right, and exit with the verdict."""
+    from optkit.api.bench import self_test
+    from optkit.report import self_test_table
+
+    with out.working():
+        tested = self_test(
+            model,
+            trials=trials,
+            batches=batches,
+            device=device,
+            threads=threads,
+            half_width=half_width,
+            time_limit_s=time_limit_s,
+            seed=seed,
+            dims=dims,
+            data=data,
+        )
+    out.answer(tested, self_test_table(tested))
+    raise typer.Exit(0 if tested.found.passed else 1)

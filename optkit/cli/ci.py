@@ -5,34 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optkit.cli.values import parse_share, settings
 from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from optkit.bench.changes import Limits
-    from optkit.pipeline.baseline import Snapshot
     from optkit.report.cases import Case
 
 
-def against(baseline: Path | None, max_regression: str | None, *, wanted: bool) -> "tuple[Snapshot | None, Limits]":
-    """Read the baseline of a benchmark and its gate.
+def check_baseline(baseline: Path | None, max_regression: str | None, *, wanted: bool) -> None:
+    """Refuse options that report a comparison where nothing is compared.
 
     Args:
-        baseline: the file; None for none.
+        baseline: an earlier run; None for none.
         max_regression: the gate, as 5%.
-        wanted: whether an option asks for what only a comparison gives.
+        wanted: whether another option asks for what only a comparison gives.
 
     Raises:
         RecipeError: an option needs a baseline, and there is none.
-        ArtifactError: the baseline cannot be read.
     """
-    from optkit.bench.changes import Limits
-    from optkit.pipeline.baseline import read_snapshot
-
-    limits = settings(Limits, max_regression=parse_share("--max-regression", max_regression))
     if baseline is None and (wanted or max_regression):
         raise RecipeError("--max-regression, --junit and --github tell of a comparison. Give --baseline run.json.")
-    return read_snapshot(baseline) if baseline else None, limits
 
 
 def tell_ci(cases: "Sequence[Case]", name: str, markdown: str, junit: Path | None, github: bool) -> None:

@@ -8,7 +8,6 @@ import typer
 from optkit.cli import options
 from optkit.cli.ci import tell_ci
 from optkit.cli.output import Output
-from optkit.cli.values import parse_share, settings
 
 
 def compare(
@@ -29,17 +28,12 @@ def compare(
 
     Example: optkit compare baseline.json build/digits/run.json --max-regression 5%
     """
-    from optkit.bench.changes import Limits
-    from optkit.pipeline.baseline import read_snapshot
-    from optkit.pipeline.compare import compare as hold
+    from optkit.api.compare import compare as run
     from optkit.report.cases import cases_of_comparison
     from optkit.report.comparison import comparison_markdown, comparison_shown
 
     out = Output(as_json=as_json, quiet=quiet)
-    limits = settings(
-        Limits, max_regression=parse_share("--max-regression", max_regression), max_accuracy_drop=max_drop
-    )
-    found = hold(read_snapshot(old), read_snapshot(new), limits, across_machines=across_machines)
+    found = run(old, new, max_regression=max_regression, max_drop=max_drop, across_machines=across_machines)
     text = comparison_markdown(found)
     out.answer(found, *([text] if markdown else comparison_shown(found)))
     out.verdict(found.failures, found.warnings)

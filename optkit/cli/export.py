@@ -1,35 +1,32 @@
 """`optkit export`."""
 
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from optkit.cli import options
-from optkit.cli.making import Proof, Source, SourceModel, make_and_show
+from optkit.cli.making import Source, show_made
 from optkit.cli.output import Output
-from optkit.cli.values import settings
-from optkit.untrusted.quoting import shell_line
+from optkit.cli.values import parse_args, parse_dims
 
-if TYPE_CHECKING:
-    from optkit.stages import ExportOnnx, ExportTorchScript
+Method = Literal["auto", "script", "trace"]
+Exporter = Literal["auto", "best", "dynamo", "torchscript", "script"]
 
 
 def torchscript(
     source: Source,
     output: options.Output,
-    method: Annotated[str, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
+    method: Annotated[Method, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
     inputs: options.Inputs = None,
     example: options.Example = None,
     dims: options.Dims = None,
-    output_names: options.OutputNames = None,
+    outputs: options.OutputNames = None,
     weights: options.Weights = None,
-    arguments: options.Arguments = None,
+    args: options.Arguments = None,
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
-    may_mix: options.MayMix = False,
+    allow_batch_dependence: options.AllowBatchDependence = False,
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
@@ -42,12 +39,29 @@ def torchscript(
     Example: optkit export torchscript recipes/digits.py:build -o digits.pt --input "image:float32[batch,1,8,8]" --dim
     batch=1:8:64
     """
-    from optkit.stages import ExportTorchScript
+    from optkit.api.export import export_torchscript
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    stage = settings(ExportTorchScript, method=method, strict=strict)
-    model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
+    with out.working():
+        made = export_torchscript(
+            source,
+            output,
+            inputs=inputs,
+            dims=parse_dims(dims),
+            example=example,
+            outputs=outputs,
+            weights=weights,
+            args=parse_args(args),
+            method=method,
+            strict=strict,
+            data=data,
+            atol=atol,
+            rtol=rtol,
+            allow_batch_dependence=allow_batch_dependence,
+            repro=repro,
+            force=force,
+        )
+    show_made(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))
 
 
 def onnx(
@@ -55,7 +69,7 @@ def onnx(
     output: options.Output,
     opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
     exporter: Annotated[
-        str,
+        Exporter,
         typer.Option(
             help="auto (dynamo, then torchscript, then script), best (the faster of the first two), dynamo, torchscript "
             "(traces), or script (keeps branches and loops)."
@@ -67,13 +81,13 @@ def onnx(
     inputs: options.Inputs = None,
     example: options.Example = None,
     dims: options.Dims = None,
-    output_names: options.OutputNames = None,
+    outputs: options.OutputNames = None,
     weights: options.Weights = None,
-    arguments: options.Arguments = None,
+    args: options.Arguments = None,
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
-    may_mix: options.MayMix = False,
+    allow_batch_dependence: options.AllowBatchDependence = False,
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
@@ -86,49 +100,29 @@ def onnx(
     Example: optkit export onnx recipes/digits.py:build -o digits.onnx --input "image:float32[batch,1,8,8]" --dim
     batch=1:8:64
     """
-    from optkit.stages import ExportOnnx
+    from optkit.api.export import export_onnx
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
-    model = SourceModel(source, inputs, example, dims, output_names, weights, arguments)
-    _export(out, stage, model, output, Proof(data=data, atol=atol, rtol=rtol, may_mix=may_mix), force, repro)
-
-
-def _export(
-    out: Output,
-    stage: "ExportOnnx | ExportTorchScript",
-    model: SourceModel,
-    output: Path,
-    proof: Proof,
-    force: bool,
-    repro: Path | None,
-) -> None:
-    from optkit.api.make import check_output
-
-    check_output(output, force)
-    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        with out.working():
-            source = model.make(Path(folder))
-            if repro:
-                from optkit.api.repro import write_repro
-
-                script = write_repro(source, stage, repro)
-                out.hint(f"to repeat this without optkit: {shell_line('cd', repro)} && python {script.name}")
-        make_and_show(
-            out,
-            stage,
+    with out.working():
+        made = export_onnx(
             source,
             output,
-            proof,
-            force,
-            hints=(
-                shell_line("optkit", "quantize", output, "-o", "int8.onnx"),
-                shell_line("optkit", "bench", output),
-                shell_line("optkit", "package", "triton", output, "-o", "repo"),
-            )
-            if output.suffix == ".onnx"
-            else (
-                shell_line("optkit", "bench", output),
-                shell_line("optkit", "package", "torchserve", output, "-o", "model_store"),
-            ),
+            inputs=inputs,
+            dims=parse_dims(dims),
+            example=example,
+            outputs=outputs,
+            weights=weights,
+            args=parse_args(args),
+            opset=opset,
+            exporter=exporter,
+            dynamo_limit_s=dynamo_limit_s,
+            strict=strict,
+            data=data,
+            atol=atol,
+            rtol=rtol,
+            allow_batch_dependence=allow_batch_dependence,
+            repro=repro,
+            force=force,
         )
+    hints = ("quantize", output, "-o", "int8.onnx"), ("bench", output), ("package", "triton", output, "-o", "repo")
+    show_made(out, made, output, hints)

@@ -10,17 +10,17 @@ from optkit.cli.output import Output
 
 
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A model file.", show_default=False)],
     as_json: options.Json = False,
 ) -> None:
     """Show what a model file is: its contract, precision, operators, and what was found about it.
 
     Example: optkit inspect model.onnx
     """
-    from optkit.api.inspect import inspect_file
+    from optkit.api.inspect import inspect as run
     from optkit.report import inspection_text
 
-    record = inspect_file(artifact)
+    record = run(model)
     Output(as_json=as_json).answer(record, inspection_text(record))
 
 
@@ -40,9 +40,9 @@ def doctor(
 
     Example: optkit doctor model.plan --triton 25.10 --gpu A10
     """
-    from optkit.api.inspect import examine
+    from optkit.api.inspect import doctor as run
     from optkit.report import doctor_table, engines_text
 
-    record = examine(triton, gpu, engines or ())
+    record = run(engines or (), triton=triton, gpu=gpu)
     Output(as_json=as_json).answer(record, doctor_table(record), *engines_text(record))
     raise typer.Exit(0 if record.healthy else 2)

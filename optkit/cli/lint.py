@@ -36,9 +36,9 @@ def lint(
 
     Example: optkit lint model_repository
     """
+    from optkit.api.lint import lint as run
     from optkit.report.lint import github_annotations, lint_text, rules_table
     from optkit.serving.triton.lint import RULES, RuleList
-    from optkit.serving.triton.lint import lint as look
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if rules:
@@ -47,7 +47,7 @@ def lint(
     if repository is None:
         raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
     with out.working():
-        record = look(repository, fix=fix, gpus=server_gpus)
+        record = run(repository, fix=fix, server_gpus=server_gpus)
     if layout is Format.GITHUB:
         out.commands(record, github_annotations(record))
     else:

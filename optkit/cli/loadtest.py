@@ -1,17 +1,17 @@
 """`optkit loadtest`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import parse_inputs, parse_sizes, settings
-from optkit.errors import FeedError, RecipeError
+from optkit.cli.values import parse_sizes
+from optkit.errors import RecipeError
 
-if TYPE_CHECKING:
-    from optkit.loadtest import LoadRecord
+Arrivals = Literal["poisson", "constant"]
+Tool = Literal["auto", "perf-analyzer", "asyncio"]
 
 
 def loadtest(
@@ -31,8 +31,8 @@ def loadtest(
     rate: Annotated[
         str | None, typer.Option(help="Requests a second, whatever the server does, as 50,100.", show_default=False)
     ] = None,
-    arrivals: Annotated[str, typer.Option(help="poisson or constant, for --rate.")] = "poisson",
-    tool: Annotated[str, typer.Option(help="auto, perf-analyzer or asyncio.")] = "auto",
+    arrivals: Annotated[Arrivals, typer.Option(help="poisson or constant, for --rate.")] = "poisson",
+    tool: Annotated[Tool, typer.Option(help="auto, perf-analyzer or asyncio.")] = "auto",
     batch: Annotated[int, typer.Option("--batch", help="Samples in one request.")] = 1,
     duration_s: Annotated[float, typer.Option(help="How long each load is counted.")] = 5.0,
     warmup_s: Annotated[float, typer.Option(help="How long each load runs uncounted before.")] = 1.0,
@@ -72,39 +72,37 @@ def loadtest(
 
     Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
     """
-    from optkit.loadtest import LoadSettings, Source, load_test, parse_target, with_advice
+    from optkit.api.load_test import load_test
     from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    target = parse_target(url, model, version)
-    asked = settings(
-        LoadSettings,
-        concurrency=parse_sizes("--concurrency", concurrency or (None if rate else "1,2,4,8,16")),
-        rate=_rates(rate),
-        arrivals=arrivals,
-        tool=tool,
-        batch=batch,
-        duration_s=duration_s,
-        warmup_s=warmup_s,
-        limit_s=limit_s,
-        max_requests=max_requests,
-        seed=seed,
-    )
-    earlier = _earlier(against)
-    source = Source(
-        data=data,
-        repository=repository,
-        inputs=parse_inputs(inputs),
-        body=_bytes(body),
-        content_type=content_type,
-        headers=_authorization(token),
-    )
     with out.working():
-        record = load_test(target, asked, source)
-    record = with_advice(record, earlier, max_latency_ms, arrivals_per_s)
-    out.answer(
-        record, loadtest_table(record), loadtest_text(record), *([advice_text(record.advice)] if record.advice else [])
-    )
+        record = load_test(
+            url,
+            model=model,
+            version=version,
+            concurrency=parse_sizes("--concurrency", concurrency),
+            rate=_rates(rate),
+            arrivals=arrivals,
+            tool=tool,
+            batch=batch,
+            duration_s=duration_s,
+            warmup_s=warmup_s,
+            limit_s=limit_s,
+            max_requests=max_requests,
+            seed=seed,
+            repository=repository,
+            data=data,
+            inputs=inputs,
+            body=body,
+            content_type=content_type,
+            token=token,
+            against=against,
+            max_latency_ms=max_latency_ms,
+            arrivals_per_s=arrivals_per_s,
+        )
+    advice = [advice_text(record.advice)] if record.advice else []
+    out.answer(record, loadtest_table(record), loadtest_text(record), *advice)
     out.verdict(record.failures)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)
 
@@ -114,24 +112,3 @@ def _rates(text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError as e:
         raise RecipeError(f"--rate {text}: expected numbers separated by commas, as in 50,100") from e
-
-
-def _earlier(path: Path | None) -> "LoadRecord | None":
-    from optkit.loadtest import LoadRecord
-
-    return LoadRecord.read(path) if path else None
-
-
-def _bytes(path: Path | None) -> bytes | None:
-    try:
-        return path.read_bytes() if path else None
-    except OSError as e:
-        raise FeedError(f"--body {path}: cannot be read ({e.strerror or e})") from e
-
-
-def _authorization(token: str | None) -> dict[str, str]:
-    if token and not (token.isascii() and token.isprintable()):
-        raise RecipeError(
-            "--token: holds characters that no key has; expected the inference key of TorchServe's key_file.json"
-        )
-    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import parse_dims, parse_inputs
+from optkit.cli.values import parse_dims
 
 
 def migrate(
@@ -28,16 +28,16 @@ def migrate(
 
     Example: optkit migrate model_store/digits.mar -o model_repository
     """
-    from optkit.api.migrate import migrate as turn
+    from optkit.api.migrate import migrate as run
     from optkit.report import packages_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
-        record = turn(
+        record = run(
             archive,
             output,
             name=name,
-            inputs=parse_inputs(inputs),
+            inputs=inputs,
             dims=parse_dims(dims),
             batching=batching,
             force=force,

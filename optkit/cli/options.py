@@ -1,7 +1,7 @@
 """The options that several commands share: the same name, type and help everywhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,9 +39,13 @@ MaxDrop = Annotated[
 ]
 Atol = Annotated[float | None, typer.Option("--atol", help="Absolute tolerance.", show_default="by precision")]
 Rtol = Annotated[float | None, typer.Option("--rtol", help="Relative tolerance.", show_default="by precision")]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda; never another one in its place.")]
-MayMix = Annotated[
-    bool, typer.Option("--may-mix-batch", help="Allow a model whose answers depend on the other samples of a batch.")
+Device = Literal["cpu", "cuda"]
+DeviceName = Annotated[Device, typer.Option("--device", help="Never another one in its place.")]
+AllowBatchDependence = Annotated[
+    bool,
+    typer.Option(
+        "--allow-batch-dependence", help="Allow a model whose answers depend on the other samples of a batch."
+    ),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a trace that turned a value of the example into a constant.")

@@ -1,14 +1,17 @@
 """`optkit package`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.cli.values import open_file, parse_dims, parse_image, parse_inputs, parse_sizes, settings
+from optkit.cli.values import parse_dims, parse_sizes, parse_yaml
 from optkit.errors import RecipeError
+
+if TYPE_CHECKING:
+    from optkit.api.package import PackageRecord
 
 Name = Annotated[str | None, typer.Option("--name", help="The model's name on the server.", show_default="of the file")]
 
@@ -22,7 +25,7 @@ Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clie
 
 
 def triton(
-    artifacts: Annotated[
+    models: Annotated[
         list[Path],
         typer.Argument(
             help="ONNX or TorchScript models; TensorRT engines of one model, one for each GPU.", show_default=False
@@ -56,35 +59,32 @@ def triton(
 
     Example: optkit package triton model.onnx -o model_repository --name digits
     """
-    from optkit.api.package import package_files
-    from optkit.report import packages_text
-    from optkit.serving import Instances, QueuePolicy, TritonServing, VersionPolicy
+    from optkit.api.package import package_triton
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    if name and len(artifacts) > 1 and any(path.suffix != ".plan" for path in artifacts):
-        raise RecipeError(f"--name {name}: names one model, but {len(artifacts)} were given. Package them one by one.")
-    on = parse_sizes("--gpus", gpus)
-    serving = settings(
-        TritonServing,
-        name=name,
-        version=version,
-        batching=batching,
-        preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
-        max_queue_delay_us=max_queue_delay_us,
-        instances=settings(Instances, count=instances, kind="gpu" if on else "cpu", gpus=on),
-        version_policy=settings(VersionPolicy, latest=keep_versions or None, all=keep_versions == 0),
-        max_batch_size=max_batch_size,
-        queue=settings(QueuePolicy, max_size=max_queue_size or 0, timeout_us=queue_timeout_us or 0)
-        if max_queue_size or queue_timeout_us
-        else None,
-        response_cache=response_cache,
-        warmup=warmup,
-        client=client,
-    )
     with out.working():
-        record = package_files([open_file(path, dims) for path in artifacts], output, serving, data, force)
-    out.answer(record, packages_text(record))
-    out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))
+        record = package_triton(
+            models,
+            output,
+            name=name,
+            version=version,
+            batching=batching,
+            preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
+            max_queue_delay_us=max_queue_delay_us,
+            instances=instances,
+            gpus=parse_sizes("--gpus", gpus),
+            keep_versions=keep_versions,
+            max_batch_size=max_batch_size,
+            max_queue_size=max_queue_size,
+            queue_timeout_us=queue_timeout_us,
+            response_cache=response_cache,
+            warmup=warmup,
+            client=client,
+            dims=parse_dims(dims),
+            data=data,
+            force=force,
+        )
+    _show(out, record)
 
 
 def triton_python(
@@ -127,38 +127,36 @@ def triton_python(
     Example: optkit package triton-python steps.py:scale --input "pixels:uint8[batch,8,8]" --returns "image:float32[batch,1,8,8]"
     --dim batch=1:8:64 -o model_repository
     """
-    from optkit.api.package import package_python
-    from optkit.report import packages_text
-    from optkit.serving import Instances, TritonPythonServing
+    from optkit.api.package import package_triton_python
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if not inputs or not returns:
         raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
-    serving = settings(
-        TritonPythonServing,
-        function=function,
-        inputs={spec.name: spec.type_text for spec in parse_inputs(inputs)},
-        outputs={spec.name: spec.type_text for spec in parse_inputs(returns, "--returns")},
-        data=data,
-        extra_files=tuple(map(str, extra_files or ())),
-        name=name,
-        version=version,
-        batching=batching,
-        max_batch_size=max_batch_size,
-        preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
-        max_queue_delay_us=max_queue_delay_us,
-        instances=settings(Instances, count=instances),
-        warmup=warmup,
-        client=client,
-    ).with_absolute_paths(Path())
     with out.working():
-        record = package_python(serving, output, parse_dims(dims), force)
-    out.answer(record, packages_text(record))
-    out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
+        record = package_triton_python(
+            function,
+            output,
+            inputs=inputs,
+            returns=returns,
+            dims=parse_dims(dims),
+            data=data,
+            extra_files=extra_files or (),
+            name=name,
+            version=version,
+            batching=batching,
+            max_batch_size=max_batch_size,
+            preferred_batch_sizes=parse_sizes("--preferred-batch-sizes", preferred_batch_sizes),
+            max_queue_delay_us=max_queue_delay_us,
+            instances=instances,
+            warmup=warmup,
+            client=client,
+            force=force,
+        )
+    _show(out, record)
 
 
 def torchserve(
-    artifact: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
     output: options.Output,
     name: Name = None,
     version: Annotated[str, typer.Option(help="The version of the model.")] = "1.0",
@@ -191,33 +189,34 @@ def torchserve(
 
     Example: optkit package torchserve model.pt -o model_store --name digits
     """
-    from optkit.api.package import package_files
-    from optkit.report import packages_text
-    from optkit.serving import TorchServeServing
+    from optkit.api.package import package_torchserve
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
-    serving = settings(
-        TorchServeServing,
-        name=name,
-        version=version,
-        handler=str(handler.absolute()) if handler else None,
-        extra_files=tuple(str(path.absolute()) for path in extra_files or ()),
-        requirements=str(requirements.absolute()) if requirements else None,
-        image=parse_image(image),
-        class_names=_lines(class_names) if class_names else None,
-        workers=workers,
-        batch_size=batch_size,
-        max_batch_delay_ms=max_batch_delay_ms,
-        client=client,
-    )
     with out.working():
-        record = package_files([open_file(artifact, dims)], output, serving, data, force)
+        record = package_torchserve(
+            model,
+            output,
+            name=name,
+            version=version,
+            handler=handler,
+            extra_files=extra_files or (),
+            requirements=requirements,
+            image=parse_yaml("--image", image),
+            class_names=class_names,
+            workers=workers,
+            batch_size=batch_size,
+            max_batch_delay_ms=max_batch_delay_ms,
+            client=client,
+            dims=parse_dims(dims),
+            data=data,
+            force=force,
+        )
+    _show(out, record)
+
+
+def _show(out: Output, record: "PackageRecord") -> None:
+    """Show what was packaged, and the command that serves it."""
+    from optkit.report import packages_text
+
     out.answer(record, packages_text(record))
-    out.hint(*(f"next: {packaged.command}" for packaged in record.packages))
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as e:
-        raise RecipeError(f"--class-names {path}: cannot be read ({e}); expected a text file, one class a line") from e
+    out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))

@@ -34,28 +34,23 @@ def run(
 
     Example: optkit run recipes/digits.yaml
     """
-    from optkit.pipeline.history import HISTORY_FILE
-    from optkit.pipeline.plan import Origin, make_plan
-    from optkit.pipeline.run import run as carry_out
-    from optkit.recipe import load_recipe
+    from optkit.api import run as api
     from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
     from optkit.report.cases import cases_of_run
-    from optkit.report.html import publish
     from optkit.report.markdown import run_markdown
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     given = pairs("--set", overrides)
-    read = load_recipe(recipe, given)
-    plan = make_plan(read, output or Path("build") / read.name, step, Origin(recipe=str(recipe), overrides=given))
     if dry_run:
+        plan = api.plan(recipe, output, step=step, overrides=given)
         out.answer(plan, plan_table(plan))
         return
     with out.working():
-        record = carry_out(plan, fresh=fresh, finish=step is None)
-        publish(record, plan.out_dir, history or plan.out_dir / HISTORY_FILE)
+        record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)
+    folder = (output or Path("build") / record.recipe).absolute()
     shown = [choice_text(record)] if explain else []
-    out.answer(record, *run_tables(record), *shown, run_summary(record, plan.out_dir))
+    out.answer(record, *run_tables(record), *shown, run_summary(record, folder))
     out.verdict(record.failures)
     tell_ci(cases_of_run(record), str(recipe), run_markdown(record), junit, github)
-    out.hint(*next_commands(record, plan.out_dir))
+    out.hint(*next_commands(record, folder))
     raise typer.Exit(record.exit_code)

@@ -8,14 +8,13 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output
-from optkit.errors import RecipeError
 
 Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
 LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a start or an answer may take.")]
 
 
 def smoke(
-    repository: Annotated[
+    package: Annotated[
         Path,
         typer.Argument(
             help="A Triton model repository, a TorchServe archive (.mar), or a folder of these.", show_default=False
@@ -43,14 +42,12 @@ def smoke(
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
-    from optkit.api.smoke import smoke as replay
+    from optkit.api.smoke import smoke as run
     from optkit.report.smoke import smoke_text
 
-    if bool(urls) == start:
-        raise RecipeError("smoke: expected either --url of a running server, or --start")
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
-        record = replay(repository, urls or (), limit_s, token)
+        record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
     out.answer(record, smoke_text(record))
     raise typer.Exit(0 if record.passed else 1)
 

@@ -1,6 +1,7 @@
 """Where feeds come from: .npz files, images, the user's function, or seeded random values (never for calibration)."""
 
 import functools
+import hashlib
 import operator
 import os
 import zipfile
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
-from optkit.artifact import hash_of, sha256_of
 from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
 from optkit.data.image_folder import SUFFIXES, ImageFolder
 from optkit.errors import FeedError, OptkitError
+from optkit.hashing import hash_of, sha256_of
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +34,9 @@ class Feeds:
         self._count: int | None = None  # of the feeds, once they were read to the end
 
     def sha256(self) -> str:
-        """Return the hash of the files, or of the code, that the feeds come from."""
+        """Return the hash of the files, or of the code, that the feeds come from; of the feeds themselves where they are in memory."""
+        if user_code.is_in_memory(self.target) and not callable(self._code):
+            return self._content_sha256
         if _is_code(self.target):
             return user_code.code_sha256(self.target)
         if _is_images(self.target):
@@ -45,12 +49,9 @@ class Feeds:
 
     def __iter__(self) -> Iterator[Feed]:
         number = -1
-        for number, feed in enumerate(self._guarded()):
-            if not isinstance(feed, Mapping):
-                raise FeedError(
-                    f"{self.target}: feed {number} is a {type(feed).__name__}; expected a mapping of input name to array"
-                )
+        for number, given in enumerate(self._guarded()):
             try:
+                feed = as_feed(given, self.inputs)
                 check_feed(feed, self.inputs)
                 _check_finite(feed)
             except FeedError as e:
@@ -104,6 +105,16 @@ class Feeds:
         return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
+    def _content_sha256(self) -> str:
+        """The hash of the feeds as they were read first; one that shuffles them gives others the next time."""
+        digest = hashlib.sha256()
+        for feed in self:
+            for name, array in sorted(feed.items()):
+                digest.update(f"\0{name}\0{array.dtype}\0{array.shape}\0".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    @functools.cached_property
     def _code(self) -> Any:
         """What the target names, where it is code."""
         return user_code.load(self.target) if _is_code(self.target) else None
@@ -141,8 +152,35 @@ class _Anew:
         yield from self._function()
 
 
+def as_feed(given: object, inputs: Sequence[TensorSpec]) -> Feed:
+    """Return input name -> array of what a data source gives: such a mapping, or arrays in the order of the inputs.
+
+    Tensors of PyTorch become arrays; an array alone is the feed of a model with one input.
+
+    Raises:
+        FeedError: it is none of these, or the number of arrays is not that of the inputs.
+    """
+    if isinstance(given, Mapping):
+        named: dict[str, np.ndarray] = {str(name): _as_array(value) for name, value in given.items()}
+        return named
+    arrays: list[np.ndarray] = [_as_array(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    if not all(hasattr(array, "dtype") for array in arrays):
+        raise FeedError(f"is a {type(given).__name__}; expected a mapping of input name to array, or a tuple of arrays")
+    if len(arrays) != len(inputs):
+        names = ", ".join(spec.name for spec in inputs)
+        raise FeedError(
+            f"has {len(arrays)} arrays; expected {len(inputs)}: {names}. Leave out what the model does not take, such as labels"
+        )
+    return {spec.name: array for spec, array in zip(inputs, arrays, strict=True)}
+
+
+def _as_array(value: Any) -> Any:
+    """Return a tensor of PyTorch as an array, and anything else as it is; torch is not imported for it."""
+    return value.detach().cpu().numpy() if type(value).__module__.partition(".")[0] == "torch" else value
+
+
 def _is_code(target: str) -> bool:
-    return ":" in target and not Path(target).exists()
+    return user_code.is_in_memory(target) or (":" in target and not Path(target).exists())
 
 
 def _is_images(target: str) -> bool:
@@ -165,6 +203,8 @@ def data_fault(target: str) -> str | None:
 
 def absolute_data(target: str, base: Path) -> str:
     """Return a data source with its path made absolute; a relative one starts at `base`."""
+    if user_code.is_in_memory(target):
+        return target
     path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
     if path.exists() or ":" not in target:
         return str(path.absolute())
@@ -177,6 +217,9 @@ def _npz_files(path: Path) -> list[Path]:
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+    for file in files:
+        if fault := path_fault(file):
+            raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
 
 

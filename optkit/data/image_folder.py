@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from optkit.artifact import hash_of, sha256_of
 from optkit.artifact.tensors import TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import FeedError, first_line
+from optkit.hashing import hash_of, sha256_of
 from optkit.record import faults
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +58,16 @@ class ImageFolder(ImagePreprocessing):
         return found
 
     def files(self) -> list[Path]:
-        """Return the images, in the order of their names."""
-        return sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
+        """Return the images, in the order of their names; a link stands for the file that it leads to.
+
+        Raises:
+            FeedError: what bears the name of an image is a folder, a FIFO or a device.
+        """
+        found = sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
+        for path in found:
+            if fault := path_fault(path):
+                raise FeedError(f"{path}: {fault}; expected an image. Move it out of the folder.")
+        return found
 
     def sha256(self) -> str:
         """Return the hash of the preprocessing and of the images."""

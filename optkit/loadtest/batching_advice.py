@@ -14,7 +14,7 @@ preferred size, and raises the delay while the latency allows.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from optkit.bench.summary import KNEE
+from optkit.benchmark.summary import KNEE
 from optkit.errors import RecipeError
 from optkit.loadtest.record import Advice, FormedBatch, LoadRecord
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from optkit.bench.statistics import percentile
+from optkit.benchmark.statistics import percentile
 from optkit.loadtest.record import LoadPoint, ServerSide
 
 _HOPELESS = 40  # failures in a row, after which nothing more is sent

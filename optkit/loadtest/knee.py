@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from optkit.bench.summary import KNEE
+from optkit.benchmark.summary import KNEE
 from optkit.loadtest.record import LoadKnee, LoadPoint
 
 KEPT_UP = 0.95  # of the rate that was asked

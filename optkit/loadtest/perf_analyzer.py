@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from optkit.artifact.tensors import Feed
-from optkit.bench.machine import usable_cores
+from optkit.benchmark.machine import usable_cores
 from optkit.errors import MissingDependency, RecipeError, RunnerError
 from optkit.loadtest.counters import Asked, Tally, point_of
 from optkit.loadtest.job import Job, lines_to, run

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from optkit.bench import Machine
+from optkit.benchmark import Machine
 from optkit.loadtest.settings import LoadSettings
 from optkit.record import Document, Record
 

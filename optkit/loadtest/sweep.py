@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from optkit.bench import load_average, this_machine
+from optkit.benchmark import load_average, this_machine
 from optkit.errors import RecipeError, RunnerError
 from optkit.loadtest import asyncio_driver, perf_analyzer
 from optkit.loadtest.batching_advice import advise

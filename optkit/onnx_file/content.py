@@ -1,17 +1,19 @@
 """What an .onnx file says of itself, and how one is saved; its external data is part of it."""
 
 import copy
-import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ArtifactError, StageError, first_line
+from optkit.hashing import sha256_of
 from optkit.onnx_file.outline import outline
+from optkit.onnx_file.reading import byte_count, external_files, parse, tensors_in
 from optkit.record import Record, refused_as
-from optkit.untrusted.names import InnerFile, inner_file_fault
+from optkit.untrusted.paths import FileName
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +54,7 @@ class OnnxFacts(Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
-    files: tuple[InnerFile, ...]  # external data, relative to the file's folder
+    files: tuple[FileName, ...]  # external data, relative to the file's folder
     unused_inputs: tuple[str, ...]  # no output depends on these
 
 
@@ -64,11 +66,16 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
         weights: whether to read external data too.
 
     Raises:
-        ArtifactError: it is missing, a folder, no ONNX model, or a part of its data is missing.
+        ArtifactError: it is missing, a folder, no ONNX model, or damaged; or a part of its data is missing, damaged, or not in
+            its folder.
     """
-    import onnx
-
-    model = _parsed(path, lambda file: onnx.load(str(file), load_external_data=weights), onnx.checker.ValidationError)
+    model, tensors, files = _opened(path, _whole)
+    for tensor in tensors if files else ():
+        if tensor.data_location == _EXTERNAL:
+            # Where values are in both places, onnx would write these to the file that the tensor names.
+            tensor.ClearField("raw_data")
+    if weights and files:
+        _load_external_data(path, tensors)
     own = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in own]
     if len(inputs) < len(model.graph.input):
@@ -80,46 +87,50 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
 
 
 def load_lazily(path: Path) -> "onnx_ir.Model":
-    """Parse a file as `load` does, and leave external data on the disk until it is asked for."""
+    """Parse a file as `load` does, and leave external data on the disk until it is asked for.
+
+    Raises:
+        ArtifactError: as `load`.
+    """
     import onnx_ir
 
-    model = onnx_ir.load(path)
-    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    if len(inputs) < len(model.graph.inputs):
-        model.graph.inputs[:] = inputs
-        model.ir_version = max(model.ir_version, _CONSTANT_WEIGHTS_IR)
-    return model
-
-
-def _parsed(path: Path, read: Callable[[Path], "onnx.ModelProto"], *refused: type[Exception]) -> "onnx.ModelProto":
-    """Read a file, whose faults are told; `refused` are errors of the reader's own that say that it is none."""
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "no such file"
-        raise ArtifactError(f"{path}: {what}; expected an ONNX model")
+    proto = load(path, weights=False)
     try:
-        model = read(path)
-    except (DecodeError, OSError, ValueError, RuntimeError, *refused) as e:
-        raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
-    if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: holds no ONNX graph; expected a model made by an exporter")
-    broken = next(
-        (name for name in _names(model.graph) if isinstance(name, bytes)), None
-    )  # what protobuf cannot decode
-    if broken is not None:
-        raise ArtifactError(f"{path}: holds the name {broken[:80]!r}; expected UTF-8. Export the model again.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            model = onnx_ir.serde.deserialize_model(proto)
+    except Exception as e:  # it raises plain exceptions of many types
+        raise ArtifactError(f"{path}: cannot be read as an ONNX model ({first_line(e)})") from e
+    onnx_ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
 
-def _names(graph: "onnx.GraphProto") -> "Iterator[str | bytes]":
-    """Yield every name in a graph, those of dimensions and of external data too; one that is no UTF-8 as bytes."""
-    for node in nodes(graph):
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-    for value in (*graph.input, *graph.output):
-        yield from (value.name, *(dim.dim_param for dim in value.type.tensor_type.shape.dim))
-    for tensor in _tensors(graph):
-        yield from (tensor.name, *(entry.value for entry in tensor.external_data))
+def _opened(
+    path: Path, read: "Callable[[Path], onnx.ModelProto]"
+) -> "tuple[onnx.ModelProto, list[onnx.TensorProto], tuple[str, ...]]":
+    """Return a model, its tensors, and the files of its external data, each of which is in the model's folder."""
+    model, tensors = parse(path, read)
+    return model, tensors, external_files(path, tensors)
+
+
+def _whole(path: Path) -> "onnx.ModelProto":
+    import onnx
+
+    return onnx.load(str(path), format="protobuf", load_external_data=False)
+
+
+def _load_external_data(path: Path, tensors: "Iterable[onnx.TensorProto]") -> None:
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            for tensor in tensors:
+                if tensor.data_location == _EXTERNAL:
+                    load_external_data_for_tensor(tensor, str(path.parent))
+    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as e:
+        raise ArtifactError(f"{path}: its external data cannot be read ({first_line(e)})") from e
 
 
 def facts(path: Path) -> OnnxFacts:
@@ -128,7 +139,7 @@ def facts(path: Path) -> OnnxFacts:
     Raises:
         ArtifactError: as `load`.
     """
-    model = _parsed(path, outline)
+    model, _, files = _opened(path, outline)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
     counts: dict[str, int] = {}
@@ -143,7 +154,7 @@ def facts(path: Path) -> OnnxFacts:
         inputs=inputs,
         outputs=tuple(_spec(value, path) for value in graph.output),
         precision=_precision(graph, counts),
-        files=external_files(model, path),
+        files=files,
         unused_inputs=_unused_inputs(graph, (spec.name for spec in inputs)),
     )
 
@@ -154,11 +165,15 @@ def has_half(path: Path) -> bool:
     Raises:
         ArtifactError: as `load`.
     """
-    graph = _parsed(path, outline).graph
+    model, tensors, _ = _opened(path, outline)
     casts = (
-        a.i == _FLOAT16 for node in nodes(graph) if node.op_type == "Cast" for a in node.attribute if a.name == "to"
+        a.i == _FLOAT16
+        for node in nodes(model.graph)
+        if node.op_type == "Cast"
+        for a in node.attribute
+        if a.name == "to"
     )
-    return any(tensor.data_type == _FLOAT16 for tensor in _tensors(graph)) or any(casts)
+    return any(tensor.data_type == _FLOAT16 for tensor in tensors) or any(casts)
 
 
 def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
@@ -176,7 +191,7 @@ def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
         inputs=found.inputs,
         outputs=found.outputs,
         dims=dict(dims),
-        sha256=sha256_of(path, *(path.parent / name for name in found.files)),
+        sha256=sha256_of(path, *files_beside(path, found.files)),
         files=found.files,
     )
 
@@ -186,9 +201,11 @@ def check(path: Path) -> None:
 
     Raises:
         StageError: the checker refuses the file; holds its reason.
+        ArtifactError: as `load`.
     """
     import onnx
 
+    _opened(path, outline)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as e:
@@ -201,8 +218,6 @@ def load_graph(path: Path) -> "onnx.ModelProto":
     Raises:
         ArtifactError: as `load`.
     """
-    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
-
     model = load(path, weights=False)
     for tensor in model.graph.initializer:
         if is_weight(tensor):
@@ -210,15 +225,13 @@ def load_graph(path: Path) -> "onnx.ModelProto":
                 tensor.ClearField(field)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-    for tensor in _tensors(model.graph):
-        if uses_external_data(tensor):
-            load_external_data_for_tensor(tensor, str(path.parent))
+    _load_external_data(path, tensors_in(path, model))
     return model
 
 
 def is_weight(tensor: "onnx.TensorProto") -> bool:
     """Whether a tensor is above 1 KiB: what is smaller are shapes and scales, which tools that change a graph look at."""
-    return _size(tensor) > _SMALL_BYTES
+    return byte_count(tensor) > _SMALL_BYTES
 
 
 def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int = 0) -> None:
@@ -248,26 +261,24 @@ def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int
 def gather(path: Path, source_bytes: int = 0) -> None:
     """Put the weights of a file where `save` puts them, whatever wrote it, and delete the data files no longer used."""
     import onnx
-    import onnx_ir
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-    tensors = list(_tensors(load(path, weights=False).graph))
-    before = _external_files(tensors, path)
-    after = (data_name(path),) if max(source_bytes, sum(map(_size, tensors))) > ONE_FILE_BYTES else ()
+    _, tensors, before = _opened(path, _whole)
+    after = (data_name(path),) if max(source_bytes, sum(map(byte_count, tensors))) > ONE_FILE_BYTES else ()
     if before == after:
         for name in after:
             (path.parent / name).chmod(path.stat().st_mode)  # onnx writes data that only its owner may read
         return
     if after:
-        model = onnx_ir.load(path)
+        model = load_lazily(path)
         # The constants of nodes may lie in files of their own too, and `save` moves initializers only.
         LiftConstantsToInitializersPass()(model)
         save(model, path, source_bytes)
         release(model)
     else:
         onnx.save_model(load(path), str(path))
-    for name in set(before) - set(after):
-        (path.parent / name).unlink()
+    for file in files_beside(path, set(before) - set(after)):
+        file.unlink()
 
 
 def release(model: "onnx_ir.Model") -> None:
@@ -290,17 +301,10 @@ def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+            for inner in attribute.graphs:
                 yield from nodes(inner)
-
-
-def external_files(model: "onnx.ModelProto", path: Path) -> tuple[str, ...]:
-    """Return the files of a model's external data, relative to the folder of `path`, where the model was read.
-
-    Raises:
-        ArtifactError: one leads out of the folder, or cannot be the name of a file.
-    """
-    return _external_files(_tensors(model.graph), path)
 
 
 def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str, ...]:
@@ -343,14 +347,14 @@ def has_float_weights_behind_qdq(path: Path) -> bool:
     """
     graph = load(path, weights=False).graph
     weights = {t.name for t in graph.initializer}
-    return any(node.op_type == "QuantizeLinear" and node.input[0] in weights for node in graph.node)
+    return any(node.op_type == "QuantizeLinear" and weights.intersection(node.input[:1]) for node in graph.node)
 
 
 def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = _DTYPES.get(tensor.elem_type)
     if dtype is None:
-        raise ArtifactError(f"{path}: {value.name!r} is of type {_type_name(value)}; optkit handles {', '.join(DType)}")
+        raise ArtifactError(f"{path}: {value.name!r} is of type {type_name(value)}; optkit handles {', '.join(DType)}")
     dims: list[Dim] = []
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
@@ -360,7 +364,7 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
         return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 
-def _type_name(value: "onnx.ValueInfoProto") -> str:
+def type_name(value: "onnx.ValueInfoProto") -> str:
     """Return the name that onnx.proto gives a tensor's type, or its number."""
     tensor = value.DESCRIPTOR.file.message_types_by_name["TensorProto"]
     number = value.type.tensor_type.elem_type
@@ -378,32 +382,3 @@ def _precision(graph: "onnx.GraphProto", counts: Mapping[str, int]) -> Precision
 def _weight_bytes(model: "onnx_ir.Model") -> int:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
-
-
-def _tensors(graph: "onnx.GraphProto") -> "Iterator[onnx.TensorProto]":
-    """Yield every tensor: initializers, and constants in nodes, also of the graphs inside control-flow nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
-
-
-def _size(tensor: "onnx.TensorProto") -> float:
-    import onnx_ir
-
-    return float(math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).itemsize)
-
-
-def _external_files(tensors: "Iterable[onnx.TensorProto]", path: Path) -> tuple[str, ...]:
-    external = [tensor.external_data for tensor in tensors if tensor.data_location == _EXTERNAL]
-    found = {entry.value for entries in external for entry in entries if entry.key == "location"}
-    for name in found:
-        if fault := inner_file_fault(name):
-            raise ArtifactError(
-                f"{path}: its external data: {fault}. Save the model with its data in one file beside it."
-            )
-    return tuple(sorted(found))

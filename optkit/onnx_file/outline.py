@@ -14,6 +14,7 @@ _MESSAGES = "onnx.onnx_ml_pb2"
 
 _LARGE_BYTES = 1024  # a field of fewer bytes stays as it is
 _VALUES = frozenset({"raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data"})
+_DEEPEST = 100  # messages in one another, protobuf's own limit
 _VARINT, _EIGHT_BYTES, _COUNTED, _FOUR_BYTES = 0, 1, 2, 5  # https://protobuf.dev/programming-guides/encoding
 
 
@@ -23,17 +24,13 @@ def outline(path: Path) -> "onnx.ModelProto":
     The values are stepped over in the file, not read, so that time and memory are those of the graph.
 
     Raises:
-        ValueError: the file is cut short, or is not of protobuf's format.
+        ValueError: the file is cut short, is nested too deeply, or is not of protobuf's format.
         DecodeError: its fields are not those of a model.
         OSError: it cannot be read.
     """
     model = _new_model()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        view = memoryview(data)
-        try:
-            short = _shortened(view, model.DESCRIPTOR)
-        finally:
-            view.release()
+        short = _shortened(data, 0, len(data), model.DESCRIPTOR)
     model.ParseFromString(short)
     return model
 
@@ -58,45 +55,50 @@ def _new_model() -> "onnx.ModelProto":
     return model
 
 
-def _shortened(data: memoryview, message: "Descriptor") -> bytes:
-    """Return a message in protobuf's format without the values of the tensors in it."""
+def _shortened(data: mmap.mmap, start: int, end: int, message: "Descriptor", depth: int = 0) -> bytes:
+    """Return the message between two positions without the values of the tensors in it.
+
+    Positions and no slices are handed on: an error inside would keep a memoryview alive, and the map could not be closed.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(f"more than {_DEEPEST} messages lie in one another")
     parts = []
-    at = kept = 0
-    while at < len(data):
-        start = at
-        key, at = _varint(data, at)
-        length, body = _extent(data, at, key & 7)
+    at = kept = start
+    while at < end:
+        field_at = at
+        key, at = _varint(data, at, end)
+        length, body = _extent(data, at, end, key & 7)
         at = body + length
-        if at > len(data):
+        if at > end:
             raise ValueError("it ends in the middle of a field")
         field = message.fields_by_number.get(key >> 3)
         if key & 7 != _COUNTED or length <= _LARGE_BYTES or field is None:
             continue
         if message.name == "TensorProto" and field.name in _VALUES:
-            parts.append(bytes(data[kept:start]))
+            parts.append(data[kept:field_at])
             kept = at
         elif field.message_type is not None:
-            inner = _shortened(data[body:at], field.message_type)
-            parts += [bytes(data[kept:start]), _encoded(key), _encoded(len(inner)), inner]
+            inner = _shortened(data, body, at, field.message_type, depth + 1)
+            parts += [data[kept:field_at], _encoded(key), _encoded(len(inner)), inner]
             kept = at
-    return b"".join((*parts, data[kept:]))
+    return b"".join((*parts, data[kept:end]))
 
 
-def _extent(data: memoryview, at: int, kind: int) -> tuple[int, int]:
+def _extent(data: mmap.mmap, at: int, end: int, kind: int) -> tuple[int, int]:
     """Return the length of a field's content, and where it begins."""
     if kind == _VARINT:
-        return 0, _varint(data, at)[1]
+        return 0, _varint(data, at, end)[1]
     if kind == _COUNTED:
-        return _varint(data, at)
+        return _varint(data, at, end)
     if kind in (_EIGHT_BYTES, _FOUR_BYTES):
         return (8 if kind == _EIGHT_BYTES else 4), at
     raise ValueError(f"a field has the unknown wire type {kind}")
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
     """Return a number of seven bits a byte, the lowest first, and the position after it."""
     number = shift = 0
-    while at < len(data) and shift < 64:
+    while at < end and shift < 64:
         byte = data[at]
         number |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.artifact.findings import Measurement
-from optkit.bench import Machine
-from optkit.bench.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark import Machine
+from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
 

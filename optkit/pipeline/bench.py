@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping
 
 from optkit import deps
-from optkit.artifact import Artifact, Format, Passport, hash_of
+from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.findings import NotRun
-from optkit.bench import BenchSettings, Machine, load_average, measure, this_machine
-from optkit.bench.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
+from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
 from optkit.data import Samples
 from optkit.errors import ArtifactError
+from optkit.hashing import hash_of
 from optkit.pipeline.plan import SOURCE, Plan
 from optkit.runners import Device
 

@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from optkit.artifact.findings import Measurement
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
-from optkit.bench.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Change, change, paired
+from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.benchmark.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Change, change, paired
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot, Variant, check_comparable, differing_versions
 

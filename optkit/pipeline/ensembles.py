@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError, StageError

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from optkit.bench import Machine
+from optkit.benchmark import Machine
 from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from optkit.artifact import Artifact, Passport
 from optkit.artifact.gates import Gates
-from optkit.bench import this_machine
-from optkit.bench.changes import Comparison, Limits
-from optkit.bench.record import BenchRecord, Contract
+from optkit.benchmark import this_machine
+from optkit.benchmark.changes import Comparison, Limits
+from optkit.benchmark.record import BenchRecord, Contract
 from optkit.data import Samples
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_steps, read_snapshot
 from optkit.pipeline.gates import over_budget

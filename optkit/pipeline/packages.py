@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit._version import __version__
-from optkit.artifact import Passport, hash_of, sha256_of
+from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import FASTEST, Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
@@ -156,7 +157,8 @@ def _kept_or_made(
             "client": client_code_sha256() if serving.client else None,
         }
     )
-    if key in before and _intact(before[key]):
+    folder = plan.out_dir / FOLDERS[serving.target]
+    if key in before and before[key].packaged.path.parent == folder and _intact(before[key]):
         return before[key]
     before.pop(key, None)
     packaged = make()

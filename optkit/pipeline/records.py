@@ -10,9 +10,9 @@ from optkit.artifact.findings import (
     Parity,
     Quantization,
 )
-from optkit.bench import Machine
-from optkit.bench.changes import Comparison
-from optkit.bench.record import BenchRecord, Contract
+from optkit.benchmark import Machine
+from optkit.benchmark.changes import Comparison
+from optkit.benchmark.record import BenchRecord, Contract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.record import Document, Record

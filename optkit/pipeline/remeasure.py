@@ -8,15 +8,16 @@ from pathlib import Path
 
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Measurement
-from optkit.bench import BenchSettings
-from optkit.bench.changes import Comparison, Limits
-from optkit.bench.record import BenchRecord, MeasuredFile
+from optkit.benchmark import BenchSettings
+from optkit.benchmark.changes import Comparison, Limits
+from optkit.benchmark.record import BenchRecord, MeasuredFile
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot
 from optkit.pipeline.bench import bench_record
 from optkit.pipeline.compare import compare
 from optkit.pytorch.source import open_artifact
+from optkit.untrusted.paths import path_fault
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _still_there(baseline: Snapshot, name: str, like: Artifact) -> Artifact | No
     file = next((file for file in baseline.files if file.artifact == name), None)
     for path in _places(file, baseline.path) if file else ():
         try:
-            artifact = open_artifact(path, dict(like.dims)) if path.is_file() else None
+            artifact = None if path_fault(path) else open_artifact(path, dict(like.dims))
         except ArtifactError:  # changed or damaged since
             continue
         if file and artifact and artifact.sha256 == file.sha256:

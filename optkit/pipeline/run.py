@@ -10,9 +10,9 @@ from pathlib import Path
 from optkit import deps
 from optkit._version import __version__
 from optkit.artifact import Artifact, Passport
-from optkit.bench import bench_points, this_machine
-from optkit.bench.record import BenchRecord, Contract
-from optkit.check import Prover, Requirements
+from optkit.benchmark import bench_points, this_machine
+from optkit.benchmark.record import BenchRecord, Contract
+from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError

@@ -1,6 +1,8 @@
 """Where an nn.Module comes from: a factory in Python, a TorchScript file, an ExportedProgram, a Hugging Face folder."""
 
 import abc
+import copy
+import functools
 import inspect
 import os
 import shutil
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit import user_code
-from optkit.artifact import hash_of, sha256_of
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
+from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.weights import state_sha256
 from optkit.untrusted.quoting import is_python_name
 
 if TYPE_CHECKING:
@@ -152,6 +155,94 @@ class Factory(Origin):
         return f"{_relative(Path(where), folder)}:{name}" if where.endswith(".py") else self.target
 
 
+class InMemoryModule(Origin):
+    """A module that the caller has in memory; nothing can build it again."""
+
+    def fault(self) -> str | None:
+        """Return why it is not there; None where it is."""
+        return user_code.in_memory_fault(self.target)
+
+    def sha256(self) -> str:
+        """Return the hash of the class's code, of how its modules are nested, and of its state dict."""
+        return _in_memory_sha256(self.target)
+
+    def build(self, args: Arguments) -> "torch.nn.Module":
+        """Return a copy of the module, which shares its weights; the caller's keeps its mode, its device and its hooks."""
+        if args:
+            raise ModelError(
+                f"{self.target}: takes no arguments ({', '.join(args)} given); it is a module, and no factory"
+            )
+        return _shared_copy(self.target, self._module)
+
+    def choice(self) -> str | None:
+        """Return what the module was, since no file says it."""
+        kind = type(self._module)
+        return (
+            f"made of {kind.__module__}.{kind.__qualname__}, a module in memory with the state dict {state_sha256(self._module)}: "
+            "nothing can build it again"
+        )
+
+    def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
+        """Refuse: no file builds it."""
+        raise ModelError(
+            f"{self.target}: is in memory, so no script can build it again. Give a file in its place, as in --repro with model.py:build."
+        )
+
+    def example(self, module: "torch.nn.Module") -> object:
+        """Return the dummy inputs that a model of Hugging Face has."""
+        return getattr(module, "dummy_inputs", None) if hasattr(module, "config") else None
+
+    def relative_to(self, folder: Path) -> str:  # noqa: ARG002
+        """Return the target, which is no path."""
+        return self.target
+
+    @property
+    def _module(self) -> "torch.nn.Module":
+        module: torch.nn.Module = user_code.load(self.target)
+        return module
+
+
+@functools.lru_cache(maxsize=1)
+def _in_memory_sha256(target: str) -> str:
+    """Return the hash of a module in memory; it is hashed once a call, for gigabytes of weights take seconds."""
+    module = user_code.load(target)
+    kind = type(module)
+    return hash_of(
+        {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            "code": user_code.function_sha256(kind),
+            "modules": str(module),
+            "state": state_sha256(module),
+        }
+    )
+
+
+def forget_modules_in_memory() -> None:
+    """Drop what is kept of modules in memory."""
+    _in_memory_sha256.cache_clear()
+
+
+def _shared_copy(target: str, module: "torch.nn.Module") -> "torch.nn.Module":
+    """Copy a module without copying weights that are on the CPU already.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    import torch
+
+    memo: dict[int, object] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        data = tensor.detach().cpu()
+        if type(tensor) is torch.nn.Parameter:
+            memo[id(tensor)] = torch.nn.Parameter(data, requires_grad=tensor.requires_grad)
+        elif type(tensor) is torch.Tensor:
+            memo[id(tensor)] = data
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as e:
+        raise ModelError(f"{target}: cannot be copied, so that yours stays as it is: {first_line(e)}") from e
+
+
 class _ModelPath(Origin):
     """A model on disk, which takes no arguments of a factory."""
 
@@ -280,6 +371,8 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
     Raises:
         ModelError: it names none.
     """
+    if user_code.is_in_memory(target):
+        return InMemoryModule(target)
     path = Path(os.path.abspath(base / os.path.expanduser(target)))  # noqa: PTH100, PTH111 - resolves `..` without following links
     if path.is_dir():
         if not (path / "config.json").is_file():

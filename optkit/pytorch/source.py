@@ -1,5 +1,6 @@
 """Where a chain starts: the artifact of an nn.Module, or a model file that is an artifact by itself."""
 
+import copy
 import functools
 import os
 import shutil
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision, hash_of, read_passport, sha256_of
+from optkit import onnx_file, user_code
+from optkit.artifact import Artifact, Format, Precision, files_beside, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import ArtifactError, ModelError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
 from optkit.pytorch.guess_inputs import guessed_options, range_options
 from optkit.pytorch.infer_inputs import Contract, infer_contract
-from optkit.pytorch.origins import Arguments, Origin, call_example, open_origin
+from optkit.pytorch.origins import Arguments, Origin, call_example, forget_modules_in_memory, open_origin
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +54,11 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
     Raises:
         ArtifactError: no such file, or it says too little of itself.
     """
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "no such file"
-        raise ArtifactError(f"{path}: {what}; expected a model file")
+    if fault := path_fault(path):
+        raise ArtifactError(f"{path}: {fault}; expected a model file")
     passport = read_passport(path)
     if passport:
+        _check_files(passport.artifact)
         return passport.artifact.model_copy(update={"dims": passport.artifact.dims | dict(dims or {})})
     if path.suffix == ".onnx":
         return onnx_file.describe(path, dims or {})
@@ -63,6 +66,20 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
         f"{path}: has no passport beside it, and only an .onnx file states its own inputs. "
         f"Make it with optkit, or export the model to ONNX first."
     )
+
+
+def _check_files(artifact: Artifact) -> None:
+    """Check that a passport names the files that its ONNX file names: what reads the file would read these.
+
+    Raises:
+        ArtifactError: it names others, or a file outside the folder.
+    """
+    found = onnx_file.facts(artifact.path).files if artifact.format is Format.ONNX else artifact.files
+    if set(found) != set(artifact.files):
+        one, other = (", ".join(names) or "none" for names in (found, artifact.files))
+        raise ArtifactError(
+            f"{artifact.path}: names the external data {one}; its passport names {other}. Make the artifact again."
+        )
 
 
 def is_onnx(target: str) -> bool:
@@ -84,7 +101,8 @@ def absolute_source(target: str, base: Path) -> str:
 def source_fault(target: str) -> str | None:
     """Return what is wrong with an absolute source as far as can be told without running it; None when nothing is."""
     if is_onnx(target):
-        return None if Path(target).is_file() else f"{target}: no such file; expected an ONNX model"
+        fault = path_fault(Path(target))
+        return f"{target}: {fault}; expected an ONNX model" if fault else None
     return open_origin(target).fault()
 
 
@@ -96,7 +114,7 @@ def source_sha256(target: str) -> str:
     """
     if is_onnx(target):
         path = Path(target)
-        return sha256_of(path, *(path.parent / name for name in onnx_file.facts(path).files))
+        return sha256_of(path, *files_beside(path, onnx_file.facts(path).files))
     return open_origin(target).sha256()
 
 
@@ -112,6 +130,7 @@ def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) ->
         raise ModelError(f"{path}: {'; '.join(faults)}")
     out_dir.mkdir(parents=True, exist_ok=True)
     for file, name in zip(found.all_files, (path.name, *found.files), strict=True):
+        (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, out_dir / name)
     return found.model_copy(update={"path": out_dir.absolute() / path.name})
 
@@ -195,6 +214,13 @@ def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) ->
     return infer_contract(given, module)
 
 
+def in_memory_notes(source: Artifact) -> tuple[str, ...]:
+    """Return what a source artifact says of its module where that was in memory, and so cannot be read anywhere else; else nothing."""
+    if source.format is not Format.PYTORCH or not user_code.is_in_memory(ModelSource.read(source.path).target):
+        return ()
+    return source.notes[:1]
+
+
 def load_module(artifact: Artifact) -> "torch.nn.Module":
     """Return the module of a source artifact, in evaluation mode, on the CPU. It is built once a process: do not change it.
 
@@ -224,6 +250,13 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     return returning_tuple(module) if source.flatten else module
 
 
+def forget_modules() -> None:
+    """Drop the modules that are kept for the next use; a module in memory is the caller's."""
+    _load.cache_clear()
+    _build.cache_clear()
+    forget_modules_in_memory()
+
+
 def _content(origin: Origin, weights: Path | None) -> str:
     return hash_of({"origin": origin.sha256(), "weights": sha256_of(weights) if weights else None})
 
@@ -235,6 +268,8 @@ def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...],
 
     module = open_origin(target).build(dict(args))
     if weights:
+        # A module in memory shares its weights with the caller's.
+        module = copy.deepcopy(module) if user_code.is_in_memory(target) else module
         load_weights(module, weights)
     module = module.cpu()
     # A captured program has no modes; it is what it was when it was captured.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
+from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import torch
@@ -52,10 +53,8 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
 
 def weights_fault(path: Path) -> str | None:
     """Return what is wrong with a file of weights as far as can be told without reading it; None when nothing is."""
-    if path.is_file():
-        return None
-    what = "is a directory" if path.is_dir() else "no such file"
-    return f"{path}: {what}; expected the weights of the model"
+    fault = path_fault(path)
+    return f"{path}: {fault}; expected the weights of the model" if fault else None
 
 
 def _some(items: Sequence[str], count: int = 4) -> str:

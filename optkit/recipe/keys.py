@@ -10,7 +10,7 @@ from optkit.artifact import Precision
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.gates import Gates
 from optkit.artifact.tensors import DimRange, TensorSpec
-from optkit.bench import BenchSettings
+from optkit.benchmark import BenchSettings
 from optkit.choose.winner import Choice
 from optkit.data import absolute_data
 from optkit.pytorch.source import absolute_source

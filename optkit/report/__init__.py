@@ -1,4 +1,12 @@
-"""The records of a run, shown to a person."""
+"""Records, shown to a person.
+
+table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke     for a terminal
+html            the page of a run; `view` says what is in it, `page/` is its template
+int8            its sections on layers and calibration
+pictures, svg, axes, heat       its drawings
+markdown, cases, junit, github  for CI
+numbers, verdict, provenance    figures, verdicts and commands in words
+"""
 
 from optkit.report.calibration import calibration_tables
 from optkit.report.choice import choice_text

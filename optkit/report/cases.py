@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optkit.bench.changes import Comparison, MetricChange
+from optkit.benchmark.changes import Comparison, MetricChange
 from optkit.pipeline.records import RunRecord, StepResult
 
 

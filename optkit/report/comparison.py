@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from optkit.bench.changes import Became, Comparison, Metric, MetricChange
+from optkit.benchmark.changes import Became, Comparison, Metric, MetricChange
 from optkit.report.markdown import cell, listed
 from optkit.report.markdown import table as markdown_table
 from optkit.report.numbers import change_text, ms_text, size_text

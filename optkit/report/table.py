@@ -11,7 +11,7 @@ from optkit.artifact.findings import Measurement, Parity, SpeedUp
 from optkit.report.numbers import ms_text, ratio_text, size_text
 
 if TYPE_CHECKING:
-    from optkit.bench.record import BenchRecord
+    from optkit.benchmark.record import BenchRecord
     from optkit.pipeline.records import RunRecord, StepResult
 
 

@@ -8,7 +8,7 @@ from optkit.messages import count
 from optkit.report.numbers import size_text
 
 if TYPE_CHECKING:
-    from optkit.bench.record import BenchRecord
+    from optkit.benchmark.record import BenchRecord
     from optkit.pipeline.records import RunRecord
 
 

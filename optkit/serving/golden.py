@@ -9,10 +9,11 @@ import numpy as np
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
-from optkit.check import TOLERANCES
+from optkit.checks import TOLERANCES
 from optkit.data import Samples, write_npz
 from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
+from optkit.untrusted.paths import path_fault
 
 _ROWS = 4  # enough to tell rows apart, and small in a repository
 _INPUT, _OUTPUT = "input/", "output/"
@@ -65,6 +66,8 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
     Raises:
         ArtifactError: it is missing or damaged.
     """
+    if fault := path_fault(path):
+        raise ArtifactError(f"{path}: cannot be read as golden samples ({fault}). Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

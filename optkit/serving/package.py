@@ -1,14 +1,16 @@
 """What packaging returns, and what both targets check and write in the same way."""
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import DimRange, TensorSpec, batch_dim, dimension_faults
 from optkit.errors import ArtifactError, StageError
+from optkit.hashing import sha256_of
 from optkit.messages import listed
 from optkit.record import Record
+from optkit.untrusted.paths import path_fault
 
 _MODEL_FILE = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.TENSORRT: "model.plan"}
 
@@ -43,10 +45,9 @@ def check_packagable(artifact: Artifact, target: str) -> None:
             f"{artifact.path.name}: is {artifact.format}; {target} gets {served}. "
             f"Add an export-onnx or export-torchscript step, and package its artifact."
         )
-    missing = [str(file) for file in artifact.all_files if not file.is_file()]
-    if missing:
-        raise ArtifactError(f"{missing[0]}: no such file; expected a part of the artifact. Make the artifact again.")
-    if not artifact.is_intact():
+    if fault := path_fault(artifact.path):
+        raise ArtifactError(f"{artifact.path}: {fault}; expected a part of the artifact. Make the artifact again.")
+    if sha256_of(*artifact.all_files) != artifact.sha256:
         raise ArtifactError(f"{artifact.path}: has changed since the artifact was made. Make the artifact again.")
     faults = dimension_faults(artifact.inputs, artifact.dims)
     if faults:
@@ -57,17 +58,17 @@ def model_files(artifact: Artifact) -> dict[str, Path]:
     """Return name in the package -> file: the model under the name that servers expect, and its external data.
 
     Raises:
-        ArtifactError: external data lies outside the model's folder, or bears the model's new name.
+        ArtifactError: external data is not a regular file in the model's folder, or bears the model's new name.
     """
-    found = {_MODEL_FILE[artifact.format]: artifact.path}
-    for name in artifact.files:
-        inside = PurePosixPath(name)
-        if inside.is_absolute() or ".." in inside.parts or name in found:
+    found: dict[str, Path] = {}
+    new_name = _MODEL_FILE[artifact.format]
+    for name, file in zip((new_name, *artifact.files), artifact.all_files, strict=True):
+        if name in found:
             raise ArtifactError(
-                f"{artifact.path}: its external data {name!r} cannot be packaged; expected a file below the model's "
-                f"folder that is not called {_MODEL_FILE[artifact.format]}. Save the model with its data in one file."
+                f"{artifact.path}: its external data {name!r} cannot be packaged; expected a file that is not called {new_name}. "
+                f"Save the model with its data in one file."
             )
-        found[name] = artifact.path.parent / name
+        found[name] = file
     return found
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError, interrupted
+from optkit.hashing import sha256_of
 from optkit.record import Record
 from optkit.untrusted.names import StepName
 
@@ -105,7 +106,7 @@ class Stage(Record, abc.ABC):
             inputs=source.inputs,
             outputs=tuple(outputs or source.outputs),
             dims=source.dims,
-            sha256=sha256 or sha256_of(path, *(path.parent / name for name in files)),
+            sha256=sha256 or sha256_of(path, *files_beside(path, files)),
             parent_sha256=source.sha256,
             files=tuple(files),
             notes=tuple(notes),

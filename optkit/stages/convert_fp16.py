@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision
-from optkit.errors import StageError, first_line
+from optkit.errors import OptkitError, StageError, first_line
 from optkit.stages.base import Stage
 
 if TYPE_CHECKING:
@@ -30,47 +30,53 @@ class ConvertFp16(Stage):
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Convert with ONNX Runtime's converter, and refuse a file in which no weight became FP16."""
-        import onnx_ir
-
         if source.precision is Precision.FP16:
             raise StageError(f"{source.path.name} is in FP16 already")
         graph = onnx_file.load_graph(source.path)
         unknown = set(self.keep_ops) - {node.op_type for node in onnx_file.nodes(graph.graph)}
         if unknown:
             raise StageError(f"keep_ops: the model has no {', '.join(sorted(unknown))} node")
+        weights = onnx_file.load_lazily(source.path)
+        try:
+            notes = self._write(graph, weights, path, source.size_bytes)
+        except (OptkitError, OSError):
+            raise
+        except Exception as e:  # the converter and onnx_ir raise plain exceptions of many types
+            raise StageError(f"the model cannot be cast to FP16: {first_line(e)}") from e
+        onnx_file.check(path)
+        precision = Precision.INT8 if source.precision is Precision.INT8 else Precision.FP16
+        onnx_file.release(weights)
+        return self.artifact(source, path, precision, files=onnx_file.facts(path).files, notes=notes)
+
+    def _write(self, graph: "onnx.ModelProto", weights: "onnx_ir.Model", path: Path, source_bytes: int) -> list[str]:
+        """Write the graph with its weights in FP16, and return what to note about them."""
+        import onnx_ir
+
         half = onnx_ir.serde.deserialize_model(self._converted(graph))
-        weights = onnx_ir.load(source.path)
         _cast_weights(half, weights)
         # The converter leaves its Cast nodes out of order, which onnx.checker refuses.
         half.graph.sort()
         share = _half_share(half)
         if share == 0:
             raise StageError("no weight became FP16: the model has no FP32 weight that can be cast")
-        onnx_file.save(half, path, source.size_bytes)
-        onnx_file.check(path)
-        precision = Precision.INT8 if source.precision is Precision.INT8 else Precision.FP16
-        notes = [f"{100 * share:.0f} % of the bytes of the weights are FP16", *_cut(half, weights)]
-        onnx_file.release(weights)
-        return self.artifact(source, path, precision, files=onnx_file.facts(path).files, notes=notes)
+        onnx_file.save(half, path, source_bytes)
+        return [f"{100 * share:.0f} % of the bytes of the weights are FP16", *_cut(half, weights)]
 
     def _converted(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
         """Return the graph in FP16; the weights, which were not read, have no dimensions now."""
         import onnx
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-        try:
-            model = onnx.shape_inference.infer_shapes(model)
-            for tensor in model.graph.initializer:
-                if onnx_file.is_weight(tensor):  # the converter would look for the values
-                    tensor.dims[:] = [0]
-            half: onnx.ModelProto = convert_float_to_float16(
-                model,
-                keep_io_types=True,
-                disable_shape_infer=True,
-                op_block_list=[*DEFAULT_OP_BLOCK_LIST, *self.keep_ops],
-            )
-        except Exception as e:  # the converter raises plain exceptions of many types
-            raise StageError(f"the model cannot be cast to FP16: {first_line(e)}") from e
+        model = onnx.shape_inference.infer_shapes(model)
+        for tensor in model.graph.initializer:
+            if onnx_file.is_weight(tensor):  # the converter would look for the values
+                tensor.dims[:] = [0]
+        half: onnx.ModelProto = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            disable_shape_infer=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, *self.keep_ops],
+        )
         # It casts a tensor back once for each FP32 node that reads it, always under the same name.
         once = {node.output[0]: node for node in reversed(half.graph.node) if node.output}
         kept = [node for node in half.graph.node if not node.output or once[node.output[0]] is node]

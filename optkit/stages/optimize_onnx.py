@@ -36,11 +36,11 @@ class OptimizeOnnx(Stage):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = self._optimized(source.path)
-        except OptkitError:
+                onnx_file.save(model, path, source.size_bytes)  # which reads and decodes tensors
+        except (OptkitError, OSError):
             raise
         except Exception as e:  # the optimizers raise plain exceptions of many types
             raise StageError(f"{self.tool} failed: {first_line(e)}") from e
-        onnx_file.save(model, path, source.size_bytes)
         onnx_file.check(path)
         after = onnx_file.facts(path)
         for kind, old, new in (("inputs", before.inputs, after.inputs), ("outputs", before.outputs, after.outputs)):

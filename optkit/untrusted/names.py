@@ -1,11 +1,10 @@
-"""What names may be that come from a file or from a person: those of tensors and dimensions, of steps, and of files below a folder.
+"""What names may be that come from a file or from a person: those of tensors, of dimensions and of steps.
 
 A name reaches generated Python, configurations, pages, terminals and commands. What is dangerous or invisible in all of them is refused
 when the name is read. Everything else, such as quotes, backslashes and markup, belongs to the name and is quoted where it is written.
 """
 
 import re
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -38,16 +37,6 @@ def step_name_fault(name: str) -> str | None:
     return f"{name!a} cannot name a step; expected up to 100 letters, digits, '_', '.', '+', '-' and spaces, with a letter, a digit or '_' first"
 
 
-def inner_file_fault(name: str) -> str | None:
-    """Return why a text cannot name a file below a folder; None when it can. What leads out of the folder on any system is refused."""
-    if fault := name_text_fault(name):
-        return fault
-    paths = (PurePosixPath(name), PureWindowsPath(name))
-    if any(path.anchor or ".." in path.parts for path in paths):
-        return f"{name!r} leads out of the folder; expected a path below it"
-    return None
-
-
 def _checked_text(text: str) -> str:
     if fault := name_text_fault(text):
         raise ValueError(fault)
@@ -60,12 +49,5 @@ def _checked_step(name: str) -> str:
     return name
 
 
-def _checked_file(name: str) -> str:
-    if fault := inner_file_fault(name):
-        raise ValueError(fault)
-    return name
-
-
 TensorName = Annotated[str, AfterValidator(_checked_text)]  # of a tensor or a dimension
 StepName = Annotated[str, AfterValidator(_checked_step)]
-InnerFile = Annotated[str, AfterValidator(_checked_file)]  # relative to a folder

@@ -1,6 +1,22 @@
-"""The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
+"""The user's own Python: `file.py:name` and `package.module:name`, and objects in memory.
+
+targets         what a target names: its files, their hash, the object itself
+in_memory       objects of the caller's, which have a target while a call runs
+files, neighbours       the files that a target consists of, and the rules by which they find each other
+loader          imports them: the user's files see their neighbours first, libraries never do
+lines           the user's line in an error
+find_model      which model a file defines, if no name is given
+"""
 
 from optkit.user_code.find_model import the_model
+from optkit.user_code.in_memory import (
+    PREFIX,
+    function_sha256,
+    in_memory,
+    in_memory_fault,
+    is_in_memory,
+    object_in_memory,
+)
 from optkit.user_code.lines import current_line, describe, last_line_in
 from optkit.user_code.loader import running
 from optkit.user_code.targets import (
@@ -15,15 +31,21 @@ from optkit.user_code.targets import (
 )
 
 __all__ = [
+    "PREFIX",
     "absolute_target",
     "code_files",
     "code_sha256",
     "current_line",
     "defines",
     "describe",
+    "function_sha256",
+    "in_memory",
+    "in_memory_fault",
+    "is_in_memory",
     "last_line_in",
     "load",
     "module_name",
+    "object_in_memory",
     "running",
     "split_target",
     "target_fault",

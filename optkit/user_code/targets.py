@@ -13,6 +13,7 @@ from typing import Any
 
 from optkit.errors import ModelError, OptkitError, interrupted
 from optkit.user_code.files import file_and_imports, module_of
+from optkit.user_code.in_memory import function_sha256, in_memory_fault, is_in_memory, object_in_memory
 from optkit.user_code.lines import describe, is_users
 from optkit.user_code.loader import user_folder
 from optkit.user_code.neighbours import find_in
@@ -44,12 +45,16 @@ def _first_definition(file: Path) -> str | None:
 
 def absolute_target(target: str, base: Path) -> str:
     """Return the target with a file's path made absolute and free of `..`; a relative one starts at `base`."""
+    if is_in_memory(target):
+        return target
     where, name = split_target(target)
     return f"{_absolute(where, base)}:{name}" if where.endswith(".py") else target
 
 
 def target_fault(target: str) -> str | None:
     """Return what is wrong with a target as far as can be told without running it; None when nothing is."""
+    if is_in_memory(target):
+        return in_memory_fault(target)
     try:
         where, _ = split_target(target)
         code_files(where)
@@ -100,7 +105,7 @@ def _package_files(where: str) -> dict[str, Path]:
         )
     package = _installed(top) or _below_current_folder(top)
     folders = [Path(p) for p in (package.submodule_search_locations or [])] if package else []
-    files = {p for folder in folders for p in folder.rglob("*.py")} or {Path(spec.origin)}
+    files = {p for folder in folders for p in folder.rglob("*.py") if p.is_file()} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
 
@@ -128,6 +133,8 @@ def code_sha256(target: str) -> str:
     Raises:
         ModelError: as `code_files`.
     """
+    if is_in_memory(target):
+        return function_sha256(object_in_memory(target))
     where, name = split_target(target)
     digest = hashlib.sha256(name.encode())
     for relative, path in code_files(where).items():
@@ -143,6 +150,8 @@ def load(target: str) -> Any:
         ModelError: no such file, module or name, or its import raises; names the user's line.
         KeyboardInterrupt: Ctrl-C, also where Python has wrapped it in an error of another type.
     """
+    if is_in_memory(target):
+        return object_in_memory(target)
     where, name = split_target(target)
     try:
         module = _imported(where)

@@ -14,8 +14,8 @@ import pytest
 from optkit.api import ab
 from optkit.api.ab import AbRecord, Gates, compare_variants, difference
 from optkit.artifact.findings import Stopped, Tolerance, Verdict
-from optkit.bench import BenchSettings
-from optkit.bench.timing import Block
+from optkit.benchmark import BenchSettings
+from optkit.benchmark.timing import Block
 from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.serving.endpoints import Answer, Body, TorchServeVariant, TritonVariant, Variant, _answer, parse_variant
 from optkit.serving.golden import Golden, write_golden

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optkit.api.make import Made, make_file
-from optkit.artifact import Artifact, Precision, read_passport
+from optkit.api.make import make_file
+from optkit.artifact import Artifact, Passport, Precision, read_passport
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.gates import Gates
-from optkit.check import Requirements
+from optkit.checks import Requirements
 from optkit.data import Samples
 from optkit.errors import OutputError, StageError
 from optkit.runners import open_runner
@@ -26,9 +26,9 @@ def make_at(
     asked: Requirements = ASKED,
     gates: Gates | None = None,
     force: bool = False,
-) -> Made:
+) -> Passport:
     samples = Samples(source.inputs, source.dims)
-    return make_file(stage, source, output, asked=asked, gates=gates or Gates(), samples=samples, force=force)
+    return make_file(stage, source, output, requirements=asked, gates=gates or Gates(), samples=samples, force=force)
 
 
 def test_a_file_is_made_with_its_passport_and_nothing_else(onnx_linear: Artifact, tmp_path: Path) -> None:
@@ -36,11 +36,11 @@ def test_a_file_is_made_with_its_passport_and_nothing_else(onnx_linear: Artifact
     made = make_at(output, onnx_linear, ConvertFp16())
     assert made.failures == ()
     assert files_below(tmp_path / "new") == {"half.onnx", "half.onnx.passport.json"}
-    assert made.passport == read_passport(output)
-    assert made.passport.artifact.path == output
-    assert made.passport.parity is not None
-    assert made.passport.parity.passed
-    with open_runner(made.passport.artifact) as runner:
+    assert made == read_passport(output)
+    assert made.artifact.path == output
+    assert made.parity is not None
+    assert made.parity.passed
+    with open_runner(made.artifact) as runner:
         feed = zoo.SAMPLES["linear"].feed({"batch": 3})
         expected = zoo.SAMPLES["linear"].expected(feed)["output"]
         np.testing.assert_allclose(runner.infer(feed)["output"], expected, atol=2e-2)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.hostile_texts import CANARY, EVERY, QUOTED, shown
 
 from optkit.api.repro import write_repro
 from optkit.artifact import Artifact
@@ -17,6 +16,7 @@ from optkit.pytorch.source import make_source
 from optkit.stages import ExportOnnx, ExportProgram, ExportTorchScript
 from optkit.untrusted.names import name_text_fault
 from tests.support import zoo
+from tests.support.hostile_texts import CANARY, EVERY, QUOTED, shown
 from tests.support.zoo import Make
 
 CODE = """

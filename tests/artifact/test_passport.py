@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from optkit.artifact import Artifact, Passport, hash_of, passport_path, read_passport, sha256_of
+from optkit.artifact import Artifact, Passport, passport_path, read_passport
 from optkit.artifact.tensors import DimRange
 from optkit.errors import ArtifactError
+from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.source import open_artifact
 
 

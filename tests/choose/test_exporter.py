@@ -7,7 +7,7 @@ import torch
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import StageError

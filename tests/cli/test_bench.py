@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optkit.bench import BenchSettings, compare
-from optkit.bench.record import BenchRecord
-from optkit.bench.timing import Block, time_block
+from optkit.benchmark import BenchSettings, compare
+from optkit.benchmark.record import BenchRecord
+from optkit.benchmark.timing import Block, time_block
 from tests.support.project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")

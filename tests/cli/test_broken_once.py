@@ -13,7 +13,7 @@ import torch
 from optkit import user_code
 from optkit.artifact import read_passport
 from optkit.artifact.tensors import DimRange
-from optkit.check import Prover, Requirements, check_batch_independence
+from optkit.checks import Prover, Requirements, check_batch_independence
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import FeedError, ModelError, StageError
@@ -214,9 +214,9 @@ def test_a_tolerance_that_is_none_is_refused_at_once(value: str, code: Path, opt
     assert not (code.parent / "m.onnx").exists()
 
 
-def test_a_mixing_model_is_written_only_when_it_may_mix(code: Path, optkit: CommandLine) -> None:
+def test_a_mixing_model_is_written_only_when_it_allow_batch_dependence(code: Path, optkit: CommandLine) -> None:
     assert optkit(*export(code, "Mixes")).code == 1
-    assert optkit(*export(code, "Mixes", "--may-mix-batch")).code == 0
+    assert optkit(*export(code, "Mixes", "--allow-batch-dependence")).code == 0
     passport = read_passport(code.parent / "m.onnx")
     assert passport is not None
     assert passport.batch_independence is not None

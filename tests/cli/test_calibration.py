@@ -109,7 +109,7 @@ def test_a_model_with_nothing_to_quantize_is_refused(optkit: CommandLine, folder
 def test_unknown_methods_and_settings_are_refused(optkit: CommandLine, folder: Path) -> None:
     data = write_data(folder, "feeds = [{'x': rows(8)}]")
     for options, says in (
-        (("--method", "kl"), "--method: Input should be 'minmax', 'moving-average', 'percentile', 'entropy' or 'mse'"),
+        (("--method", "kl"), "'kl' is not one of 'minmax', 'moving-average', 'percentile', 'entropy', 'mse'"),
         (("--sample", "0"), "--sample: Input should be greater than or equal to 1"),
         (("--percentile", "20"), "--percentile: Input should be greater than 50"),
     ):

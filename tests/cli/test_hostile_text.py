@@ -9,14 +9,13 @@ from pathlib import Path
 import onnx as library
 import pytest
 from onnx import TensorProto, helper
+from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 from rich.console import RenderableType
-from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, shown
 
 from optkit.artifact import Artifact, Passport
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 from optkit.cli.console import PlainConsole
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
@@ -34,6 +33,7 @@ from optkit.report.lint import lint_text
 from optkit.report.table import parity_table, plain_table
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
 from optkit.untrusted.quoting import visible
+from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, shown
 from tests.support.project import CommandLine, files_below
 from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
 

@@ -52,8 +52,8 @@ def test_without_calibration_it_is_dynamic(optkit: CommandLine, code: Path, tmp_
     [
         (("--mode", "dynamic", "--calibration", "{code}:calibration"), "--calibration is for --mode static"),
         (("--mode", "static"), "quantize-torch: no calibration data"),
-        (("--mode", "fast"), "--mode: Input should be 'dynamic' or 'static'"),
-        (("--backend", "cuda"), "--backend: Input should be 'auto', 'x86', 'fbgemm', 'onednn' or 'qnnpack'"),
+        (("--mode", "fast"), "'fast' is not one of 'auto', 'dynamic', 'static'"),
+        (("--backend", "cuda"), "'cuda' is not one of 'auto', 'x86', 'fbgemm', 'onednn', 'qnnpack'"),
         (("--max-drop", "0.1"), "--max-drop 0.1: nothing measures accuracy"),
         (("--calibration", "{code}:nothing"), "has no 'nothing'"),
     ],

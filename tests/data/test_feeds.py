@@ -1,5 +1,6 @@
 import itertools
 import operator
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from optkit import user_code
 from optkit.artifact.tensors import DimRange, TensorSpec, check_feed, corners
 from optkit.data import Feeds, Samples, absolute_data, data_fault, random_feed
 from optkit.errors import FeedError
+from tests.support.hostile import within
 
 INPUTS = (TensorSpec.parse("x:float32[batch,2]"),)
 DIMS = {"batch": DimRange(min=1, opt=4, max=8)}
@@ -102,12 +104,15 @@ def test_the_hash_of_a_function_is_that_of_its_code(tmp_path: Path) -> None:
             "def feeds():\n    yield from []",
             "gave no feed at all; expected at least one mapping of input name to array",
         ),
-        ("def feeds():\n    yield 3", "feed 0 is a int; expected a mapping of input name to array"),
+        (
+            "def feeds():\n    yield 3",
+            "feed 0: is a int; expected a mapping of input name to array, or a tuple of arrays",
+        ),
         ("def feeds():\n    yield from None", r"feed 0: raised .*data\.py:3: TypeError"),
         ("feeds = []", "gave no feed at all; expected at least one mapping of input name to array"),
         ("feeds = 3", "gave a int; expected an iterable of feeds, such as a list"),
         ("def feeds():\n    raise OSError('disk gone')", r"raised .*data\.py:3: OSError: disk gone"),
-        ("feeds = [np.zeros((1, 2))]", "feed 0 is a ndarray; expected a mapping of input name to array"),
+        ("feeds = [(np.zeros((1, 2), np.float32),) * 2]", "feed 0: has 2 arrays; expected 1: x"),
         ("feeds = [{'y': np.zeros((1, 2), np.float32)}]", "feed 0: got inputs y; the model takes x"),
         ("feeds = [{'x': np.zeros((1, 3), np.float32)}]", r"feed 0: input 'x': got float32\[1,3\]; the model takes"),
         ("feeds = [{'x': np.zeros((1, 2))}]", r"feed 0: input 'x': got float64\[1,2\]; .* Cast the feed to float32"),
@@ -316,3 +321,16 @@ def test_a_random_mask_keeps_a_first_part_and_never_nothing() -> None:
     assert set(mask.sum(axis=1)) == set(range(1, 8))
     assert (np.diff(mask, axis=1) <= 0).all()
     assert mask.dtype == np.int64
+
+
+def test_what_only_bears_the_name_of_a_feed_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((1, 2), np.float32))
+    assert len(list(Feeds(str(tmp_path), INPUTS))) == 1
+    os.mkfifo(tmp_path / "b.npz")
+    for target in (tmp_path, tmp_path / "b.npz"):
+        assert data_fault(str(target)) == (
+            f"{tmp_path}/b.npz: is a FIFO, a socket or a device; expected a .npz file. Move it out of the folder."
+        )
+        for read in (list, Feeds.sha256):
+            with within(), pytest.raises(FeedError, match=r"b\.npz: is a FIFO"):
+                read(Feeds(str(target), INPUTS))

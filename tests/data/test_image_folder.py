@@ -1,5 +1,6 @@
 import json
 import operator
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from optkit.artifact.tensors import TensorSpec
 from optkit.data import Feeds, absolute_data, data_fault
 from optkit.data.image_folder import ImageFolder
 from optkit.errors import FeedError, MissingDependency
+from tests.support.hostile import within
 
 INPUTS = (TensorSpec.parse("image:float32[batch,3,height,width]"),)
 
@@ -155,3 +157,18 @@ def test_without_pillow_it_says_what_to_install(folder: Path, monkeypatch: pytes
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependency, match=r"PIL is not installed\. Run: pip install 'optkit\[images\]'"):
         arrays(declared(folder))
+
+
+def test_what_only_bears_the_name_of_an_image_is_refused_and_a_link_is_followed(folder: Path) -> None:
+    (folder / "elsewhere.png").write_bytes((folder / "photos" / "a.png").read_bytes())
+    (folder / "photos" / "link.png").symlink_to("../elsewhere.png")
+    assert len(arrays(declared(folder))) == 4
+    (folder / "photos" / "folder.png").mkdir()
+    assert data_fault(declared(folder)) == (
+        f"{folder}/photos/folder.png: is a directory; expected an image. Move it out of the folder."
+    )
+    (folder / "photos" / "folder.png").rmdir()
+    os.mkfifo(folder / "photos" / "fifo.png")
+    for read in (arrays, lambda target: Feeds(target, INPUTS).sha256()):
+        with within(), pytest.raises(FeedError, match=r"fifo\.png: is a FIFO, a socket or a device; expected an image"):
+            read(declared(folder))

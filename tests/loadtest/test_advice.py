@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from optkit.bench import this_machine
+from optkit.benchmark import this_machine
 from optkit.errors import RecipeError
 from optkit.loadtest import LoadRecord, LoadSettings, advise, with_advice
 from optkit.loadtest.knee import knees_of

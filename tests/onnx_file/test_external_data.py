@@ -16,9 +16,9 @@ from optkit.api.inspect import inspect_file
 from optkit.api.make import make_file
 from optkit.artifact import Artifact, Precision, passport_path
 from optkit.artifact.gates import Gates
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.data import Samples
-from optkit.errors import ArtifactError, RunnerError, StageError
+from optkit.errors import ArtifactError, RunnerError
 from optkit.pipeline.steps import stage_step
 from optkit.pytorch.source import make_source, open_artifact
 from optkit.runners import open_runner
@@ -122,11 +122,11 @@ def test_a_command_moves_the_data_with_the_model(stage: Stage, large: Artifact, 
     samples = Samples(large.inputs, large.dims)
 
     def make(force: bool = False) -> Artifact:
-        made = make_file(stage, large, output, asked=Requirements(), gates=Gates(), samples=samples, force=force)
+        made = make_file(stage, large, output, requirements=Requirements(), gates=Gates(), samples=samples, force=force)
         assert made.failures == ()
-        assert made.passport.parity is not None
-        assert made.passport.parity.passed
-        return made.passport.artifact
+        assert made.parity is not None
+        assert made.parity.passed
+        return made.artifact
 
     make()
     assert files_below(tmp_path) == {output.name, f"{output.name}.data", passport_path(output).name}
@@ -145,7 +145,7 @@ def test_replacing_a_large_model_by_a_small_one_leaves_no_data_behind(
     mine.write_text("")
     for limit in (THRESHOLD, 50_000):
         monkeypatch.setattr("optkit.onnx_file.content.ONE_FILE_BYTES", limit)
-        make_file(ConvertFp16(), large, output, asked=Requirements(), gates=Gates(), samples=samples, force=True)
+        make_file(ConvertFp16(), large, output, requirements=Requirements(), gates=Gates(), samples=samples, force=True)
     assert files_below(tmp_path) == {"net.onnx", "net.onnx.passport.json", "mine.data"}
     assert open_artifact(output).files == ()
 
@@ -164,14 +164,14 @@ def test_changed_or_missing_data_is_refused_like_the_model_itself(
     assert artifact.is_intact()
     harm(copy.with_name("model.onnx.data"))
     assert not artifact.is_intact()
-    with pytest.raises(ArtifactError, match=r"model\.onnx\.data: no such file|model\.onnx: has changed since"):
+    with pytest.raises(ArtifactError, match=r"its file 'model\.onnx\.data' is missing|model\.onnx: has changed since"):
         package_triton(artifact, tmp_path / "repo", TritonServing(), name="m", independence=None, sample=None)
     assert not (tmp_path / "repo" / "m").exists()
 
 
 def test_missing_data_is_refused_by_the_checker_and_the_runner(large: Artifact, copy: Path) -> None:
     copy.with_name("model.onnx.data").unlink()
-    with pytest.raises(StageError, match=r"onnx\.checker refuses the model"):
+    with pytest.raises(ArtifactError, match=r"external data 'model\.onnx\.data' is missing"):
         onnx_file.check(copy)
     with (
         pytest.raises(RunnerError, match=r"model\.onnx: ONNX Runtime cannot load it"),

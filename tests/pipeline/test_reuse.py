@@ -1,5 +1,6 @@
 """What a second run makes again: only what something that went into it has changed for."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,20 @@ def test_a_changed_package_is_made_again_and_keeps_what_a_person_wrote(recipe: P
     rebuilt(recipe)
     assert (package / "config.pbtxt").read_text() == edited
     assert (package / "1" / "model.onnx").read_bytes() == model
+
+
+def test_a_record_of_packages_that_names_another_folder_is_not_followed(recipe: Path, tmp_path: Path) -> None:
+    record = recipe.parent / "out" / "packages.json"
+    content = json.loads(record.read_text())
+    elsewhere = tmp_path / "elsewhere"
+    for kept in content["packages"]:
+        if kept["packaged"]["target"] == "triton":
+            shutil.copytree(kept["packaged"]["path"], elsewhere)
+            kept["packaged"]["path"] = str(elsewhere)
+    record.write_text(json.dumps(content))
+    rebuilt(recipe)
+    assert elsewhere.is_dir()
+    assert str(elsewhere) not in record.read_text()
 
 
 def test_the_project_can_be_moved(recipe: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from optkit.artifact import Artifact
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import StageError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from optkit.artifact import Artifact
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.pytorch.source import make_source

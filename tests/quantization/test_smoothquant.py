@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from optkit.artifact import Artifact
-from optkit.check.parity import sqnr_db
+from optkit.checks.parity import sqnr_db
 from optkit.errors import FeedError, StageError
 from optkit.pytorch.source import make_source
 from optkit.quantization import smoothquant

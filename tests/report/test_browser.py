@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from optkit.artifact.findings import NotRun
-from optkit.bench.changes import Limits
+from optkit.benchmark.changes import Limits
 from optkit.pipeline.baseline import of_run
 from optkit.pipeline.compare import compare
 from optkit.pipeline.history import HistoryEntry

@@ -10,7 +10,7 @@ import pytest
 import xmlschema
 
 from optkit.artifact.findings import NotRun
-from optkit.bench.changes import Comparison, Limits
+from optkit.benchmark.changes import Comparison, Limits
 from optkit.errors import OutputError
 from optkit.pipeline.baseline import of_run
 from optkit.pipeline.compare import compare

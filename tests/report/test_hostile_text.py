@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
+from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 
 from optkit.artifact.findings import Knee, NotRun
 from optkit.artifact.tensors import DimRange, DType, TensorSpec, dim_option, dimension_faults
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 from optkit.choose.winner import Winner
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.plan import Origin
@@ -35,6 +34,7 @@ from optkit.report.svg import shorten
 from optkit.report.text import next_commands
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
 from optkit.untrusted.quoting import visible, yaml_text
+from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
 from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
 
 every = pytest.mark.parametrize("text", EVERY, ids=shown)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.bench.changes import Limits
+from optkit.benchmark.changes import Limits
 from optkit.pipeline.baseline import of_run
 from optkit.pipeline.compare import compare
 from optkit.report.comparison import comparison_text

@@ -10,8 +10,8 @@ import torch
 
 from optkit.artifact import Artifact
 from optkit.artifact.findings import CallParts
-from optkit.bench import BenchSettings, measure
-from optkit.bench.concurrency import concurrent_load
+from optkit.benchmark import BenchSettings, measure
+from optkit.benchmark.concurrency import concurrent_load
 from optkit.data import Samples
 from optkit.errors import RunnerError
 from optkit.runners import Device, Runner, open_runner

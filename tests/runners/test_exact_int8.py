@@ -8,8 +8,8 @@ import pytest
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
-from optkit.bench import this_machine
-from optkit.check.parity import sqnr_db
+from optkit.benchmark import this_machine
+from optkit.checks.parity import sqnr_db
 from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
 from optkit.stages import ExportOnnx, QuantizeStatic

@@ -15,7 +15,6 @@ import yaml
 from google.protobuf import text_format
 from onnx import TensorProto, helper
 from pydantic import ValidationError
-from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
 from tritonclient.grpc import model_config_pb2
 
 from optkit import onnx_file
@@ -51,6 +50,7 @@ from optkit.serving.triton.ensemble.package import Ensemble, Node
 from optkit.serving.triton.python_backend.folder import python_files
 from optkit.serving.triton.record import TritonRecord
 from optkit.untrusted.names import LONGEST_NAME, step_name_fault
+from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
 
 PROVEN = BatchIndependence(dim="batch")
 every = pytest.mark.parametrize("text", EVERY, ids=shown)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import stat
 import zipfile
@@ -21,6 +22,8 @@ from optkit.serving.migrate import archive as archive_reading
 from optkit.serving.torchserve.server import serving
 from optkit.serving.triton.server import TritonServer, find_triton
 from tests.support import archives
+from tests.support.hostile import CANARY, WEIGHT, within
+from tests.support.hostile import model as hostile_model
 from tests.support.needs import need
 
 
@@ -75,6 +78,59 @@ def test_the_base_handler_over_onnx(onnx, tmp_path):
     dims = {"batch": DimRange(min=1, opt=4, max=16)}
     [packaged] = migrate(archive, tmp_path / "repository", dims=dims).packages
     assert config(packaged.path).platform == "onnxruntime_onnx"
+
+
+def test_the_external_data_of_a_model_goes_with_it(tmp_path):
+    members = external_archive("weights.bin")
+    for handler in ("base_handler", "optkit_handler.py"):
+        archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.onnx", "handler": handler}, members)
+        dims = {"batch": DimRange(min=1, opt=2, max=4)}
+        [packaged] = migrate(archive, tmp_path / handler, dims=dims).packages
+        assert "1/model.onnx/weights.bin" in packaged.files
+
+
+@pytest.mark.parametrize("handler", ["base_handler", "optkit_handler.py"])
+def test_external_data_outside_the_archive_is_refused(tmp_path, handler):
+    (tmp_path / "canary.bin").write_bytes(CANARY)
+    for location in (str(tmp_path / "canary.bin"), "../canary.bin", "/dev/zero"):
+        members = external_archive(location)
+        archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.onnx", "handler": handler}, members)
+        with pytest.raises(ArtifactError, match=r"model\.onnx: external data '.*' (leads out|is an absolute path)"):
+            migrate(archive, tmp_path / "repository", dims={"batch": DimRange(min=1, opt=2, max=4)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["canary.bin", "m.mar"]
+
+
+def external_archive(location):
+    """Return the members of an archive whose model has its weight at a location; its contract is as optkit writes it."""
+    specs = [{"name": name, "dtype": "float32", "shape": ["batch", 2, 256]} for name in ("x", "y")]
+    contract = {"inputs": specs[:1], "outputs": specs[1:], "dims": {"batch": [1, 4]}, "classes": None, "image": None}
+    return {
+        "model.onnx": hostile_model({"location": location}).SerializeToString(),
+        "weights.bin": WEIGHT.tobytes(),
+        "contract.json": json.dumps(contract),
+        "optkit_handler.py": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"dims": [1]}, {"dims": {"batch": [4, 1]}}, {"inputs": [{"name": 1}]}, {"inputs": 3}, {"outputs": None}, {"classes": 0, "image": 0, "dims": {"b": 1}}],
+)  # fmt: skip
+def test_a_contract_that_optkit_did_not_write_is_refused(tmp_path, damage):
+    members = external_archive("weights.bin")
+    members["contract.json"] = json.dumps(json.loads(members["contract.json"]) | damage)
+    entry = {"serializedFile": "model.onnx", "handler": "optkit_handler.py"}
+    with pytest.raises(ArtifactError, match=r"contract\.json is not as optkit writes it \("):
+        migrate(archives.write(tmp_path / "m.mar", entry, members), tmp_path / "repository")
+
+
+def test_an_archive_that_is_a_fifo_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "m.mar")
+    with (
+        within(),
+        pytest.raises(ArtifactError, match=r"m\.mar: is a FIFO, a socket or a device; expected a TorchServe"),
+    ):
+        migrate(tmp_path / "m.mar", tmp_path / "repository")
 
 
 def test_the_base_handler_over_torchscript_needs_to_be_told_the_inputs(torchscript, tmp_path):
@@ -143,11 +199,17 @@ MANIFEST = json.dumps({"model": {"modelName": "m", "handler": "h.py", "serialize
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../evil.py": "x"}, r"'\.\./evil\.py', which leads out of the folder; nothing was unpacked"),
-        ({"/etc/evil": "x"}, "which leads out of the folder"),
-        ({"a/../../evil": "x"}, "which leads out of the folder"),
-        ({"..\\evil": "x"}, "which leads out of the folder"),
-        ({"C:evil": "x"}, "which leads out of the folder"),
+        ({"../evil.py": "x"}, r"holds '\.\./evil\.py', which leads out of its folder by '\.\.'; .* Nothing was unpacked"),
+        ({"/etc/evil": "x"}, "which is an absolute path"),
+        ({"a/../../evil": "x"}, "which leads out of its folder"),
+        ({"..\\evil": "x"}, "which is a path of Windows"),
+        ({"C:evil": "x"}, "which is a path of Windows"),
+        ({"folder/C:evil": "x"}, "which is a path of Windows"),
+        ({"evil\x1b.py": "x"}, r"'evil\\x1b\.py', which holds a control character"),
+        ({"x" * 300: "x"}, r"characters\), which is too long"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "..").replace("h.py", "base_handler")}, r"serializedFile '\.\.', which"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "x" * 300).replace("h.py", "base_handler")}, r"characters\), which the"),
+        ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "a\\u0000b").replace("h.py", "base_handler")}, r"'a\\x00b', which the"),
         ({link("model.pt"): "/etc/passwd"}, r"the link 'model\.pt'; expected files alone"),
         ({"model.pt": "x"}, "has no MAR-INF/MANIFEST.json"),
         ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json is no JSON"),

@@ -7,7 +7,7 @@ import torch
 
 from optkit import onnx_file
 from optkit.artifact.tensors import Feed, TensorSpec
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.pytorch.source import make_source

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optkit.artifact import Artifact, sha256_of
+from optkit.artifact import Artifact
 from optkit.errors import StageError
+from optkit.hashing import sha256_of
 from optkit.pytorch.source import make_source
 from optkit.runners import open_runner
 from optkit.stages import ExportTorchScript

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from optkit.artifact import Artifact, Passport, Precision, sha256_of
-from optkit.check import Prover, Requirements
+from optkit.artifact import Artifact, Passport, Precision
+from optkit.checks import Prover, Requirements
 from optkit.data import Feeds, Samples
 from optkit.errors import FeedError, RunnerError, StageError
+from optkit.hashing import sha256_of
 from optkit.pytorch import quantized_engine
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.source import make_source

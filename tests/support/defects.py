@@ -61,6 +61,12 @@ DEFECTS = (
     Defect("stray-folder", "T115", "notes", True, lambda r: r.write("notes/todo.txt", "buy milk")),
     Defect("label-file-missing", "T117", _C, True, lambda r: r.remove("classifier/labels.txt")),
     Defect("warmup-file-missing", "T117", _C, True, lambda r: r.remove("classifier/warmup/image.raw")),
+    Defect("model-file-outside", "T118", _T, False, _add(_T, 'default_model_filename: "../../pre/1/model.py"')),
+    Defect("absolute-model-file", "T113", "total", True, _add("total", 'default_model_filename: "/dev/zero"')),
+    Defect("model-file-of-a-gpu-outside", "T118", "total", False, _add("total", 'default_model_filename: "model.onnx" cc_model_filenames { key: "8.6" value: "../model.onnx" }')),
+    Defect("label-file-outside", "T118", _C, False, _edit(_C, '"labels.txt"', '"../pre/config.pbtxt"')),
+    Defect("warmup-file-outside", "T118", _C, False, _edit(_C, '"image.raw"', '"../warmup/image.raw"')),
+    Defect("label-file-of-a-long-name", "T117", _C, True, _edit(_C, '"labels.txt"', f'"{"x" * 300}"')),
     Defect("environment-missing", "T117", _T, True, _add(_T, 'parameters { key: "EXECUTION_ENV_PATH" value: { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }')),
     # what the parser refuses
     Defect("brace-missing", "T103", _C, True, _add(_C, "optimization { cuda { graphs: false }")),
@@ -127,6 +133,10 @@ DEFECTS = (
     Defect("model-of-fixed-batch", "T307", "single", None, lambda r: _single(r)),
     Defect("damaged-model", "T308", "total", None, lambda r: r.write("total/1/model.onnx", b"no onnx at all")),
     Defect("external-data-missing", "T308", "total", None, lambda r: _without_data(r)),
+    Defect("external-data-outside", "T308", "total", None, lambda r: _data_at(r, "../../../outside.bin")),
+    Defect("external-data-in-a-device", "T308", "total", None, lambda r: _data_at(r, "/dev/zero")),
+    Defect("text-that-is-not-utf8", "T308", "total", None, lambda r: r.write("total/1/model.onnx", onnx_linear().replace(b"MatMul", b"Mat\xfful"))),
+    Defect("python-nested-too-deeply", "T310", _T, None, lambda r: r.write("talk/1/model.py", "x = " + "-" * 100_000 + "1\n")),
     Defect("python-syntax", "T310", _T, None, lambda r: r.write("talk/1/model.py", "class TritonPythonModel(:\n")),
     Defect("python-without-class", "T310", _T, None, lambda r: r.write("talk/1/model.py", "class Model:\n    pass\n")),
     Defect("python-without-execute", "T310", _T, None, lambda r: r.write("talk/1/model.py", "class TritonPythonModel:\n    def run(self): ...\n")),
@@ -199,6 +209,17 @@ def _without_data(r: Repository) -> None:
     path.unlink()
     onnx.save_model(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
     (path.parent / "weights.bin").unlink()
+
+
+def _data_at(r: Repository, location: str) -> None:
+    import onnx
+
+    model = onnx.load_from_string(onnx_linear())
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+    r.write("total/1/model.onnx", model.SerializeToString())
 
 
 def _circle(r: Repository) -> None:

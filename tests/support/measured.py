@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from optkit.artifact.findings import Measurement, SpeedUp, Stopped
-from optkit.bench.statistics import intervals, percentile, verdict
+from optkit.benchmark.statistics import intervals, percentile, verdict
 
 
 def measurement(name: str, *blocks: Sequence[float], batch: int = 1) -> Measurement:

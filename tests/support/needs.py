@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from optkit.bench import this_machine
+from optkit.benchmark import this_machine
 
 # Whether INT8 weights need 7 bits to be exact here: x86 kernels without VNNI add products of 8 bits in 16. A command decides so itself,
 # in `choose`; a stage that a test runs alone is told.

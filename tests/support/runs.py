@@ -15,8 +15,8 @@ from optkit.artifact.findings import (
     Tolerance,
 )
 from optkit.artifact.tensors import DimRange
-from optkit.bench import BenchSettings, Machine
-from optkit.bench.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark import BenchSettings, Machine
+from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord, StepResult

@@ -13,7 +13,7 @@ import torch
 
 from optkit.artifact import Artifact
 from optkit.artifact.tensors import DimRange, corners
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Samples, random_feed
 from optkit.errors import FeedError

@@ -20,7 +20,7 @@ from optkit.artifact import Artifact, Precision, read_passport
 from optkit.artifact.engine import EngineFacts, LayerShare
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import corners
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.engine import layer_notes
 from optkit.choose.stage import run_stage
 from optkit.data import Samples

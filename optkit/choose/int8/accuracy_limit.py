@@ -7,7 +7,7 @@ from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.artifact.findings import FrontierPoint, LayerEffect
 from optkit.artifact.tensors import Feed
-from optkit.check import Prover, evaluate
+from optkit.checks import Prover, evaluate
 from optkit.choose.int8.candidates import AnyQuantize, Workshop
 from optkit.choose.int8.holdout import split
 from optkit.choose.int8.mixed_precision import Switchboard

@@ -6,8 +6,8 @@ from typing import Any
 from optkit.artifact import Artifact
 from optkit.artifact.findings import FrontierPoint, Quantization, TriedTypes, Verdict
 from optkit.artifact.tensors import batch_dim
-from optkit.bench import BenchSettings, measure, this_machine
-from optkit.check import Prover
+from optkit.benchmark import BenchSettings, measure, this_machine
+from optkit.checks import Prover
 from optkit.choose.int8.accuracy_limit import Kept
 from optkit.choose.int8.candidates import AnyQuantize
 from optkit.errors import StageError

@@ -11,7 +11,7 @@ import numpy as np
 
 from optkit.artifact.findings import FrontierPoint, LayerEffect
 from optkit.artifact.tensors import Feed
-from optkit.check.parity import sqnr_db
+from optkit.checks.parity import sqnr_db
 from optkit.choose.int8.mixed_precision import Layer, Switchboard
 from optkit.progress import track
 from optkit.runners import Runner

@@ -13,9 +13,9 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.artifact.findings import TriedTypes
-from optkit.bench import BenchSettings, measure, this_machine
-from optkit.check import TOLERANCES, Prover
-from optkit.check.parity import compare_outputs
+from optkit.benchmark import BenchSettings, measure, this_machine
+from optkit.checks import TOLERANCES, Prover
+from optkit.checks.parity import compare_outputs
 from optkit.choose.int8.accuracy_limit import accurate_enough
 from optkit.choose.int8.candidates import AnyQuantize, Workshop
 from optkit.choose.int8.gain import at_opt, worth

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from optkit.artifact import Artifact, hash_of
+from optkit.artifact import Artifact
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.data import Feeds
 from optkit.deps import built_with
+from optkit.hashing import hash_of
 from optkit.quantization.calibration.collect import calibrate
 from optkit.quantization.calibration.doctor import diagnose
 from optkit.quantization.calibration.settings import CalibrationSettings

@@ -1,16 +1,17 @@
 """The folder of a generated client: beside the repository or model store, because a server takes every folder in those for a model."""
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from optkit.artifact import hash_of
 from optkit.errors import ArtifactError, OutputError
+from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.source import ModelClass, identifier, own_code
-from optkit.untrusted.names import InnerFile
+from optkit.untrusted.paths import FileName, file_fault
 
 FILE = "optkit.json"
 _CODE = ("triton", "torchserve", "router", "source", "samples")
@@ -23,7 +24,7 @@ class ClientRecord(Document):
     schema_id: ClassVar[str] = "optkit/client/1"
 
     model: str
-    files: dict[InnerFile, str]
+    files: dict[FileName, str]
 
 
 def client_folder(package: Path, model: str) -> Path:
@@ -99,12 +100,12 @@ def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | 
     if before is not None and before.model != model:
         return f"no client was written: {folder} is that of the model {before.model!r}"
     known = before.files if before is not None else {}
-    own = [name for name, content in files.items() if _is_anothers(folder / name, known.get(name), content)]
+    own = [name for name, content in files.items() if _is_anothers(folder, name, known.get(name), content)]
     if own:
         names = ", ".join(own)
         return f"the client in {folder} was left as it is, because {names} is not as optkit wrote it; move it away for a new one"
     for name in known.keys() - files.keys():
-        if _hash(folder / name) == known[name]:
+        if _hash(folder, name) == known[name]:
             (folder / name).unlink()
     for name, content in files.items():
         with atomic_path(folder / name) as temporary:
@@ -122,13 +123,17 @@ def _record(folder: Path) -> ClientRecord | None:
         return None
 
 
-def _is_anothers(path: Path, known: str | None, content: bytes) -> bool:
-    found = _hash(path)
-    return found is not None and found not in (known, hashlib.sha256(content).hexdigest())
+def _is_anothers(folder: Path, name: str, known: str | None, content: bytes) -> bool:
+    """Say whether something lies where a file is to go that optkit did not write: a link or a FIFO is no file of optkit's."""
+    found = _hash(folder, name)
+    if found is None:
+        return os.path.lexists(folder / name)
+    return found not in (known, hashlib.sha256(content).hexdigest())
 
 
-def _hash(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def _hash(folder: Path, name: str) -> str | None:
+    """Return the hash of a file; None where there is none, or something else."""
+    return None if file_fault(folder, name) else hashlib.sha256((folder / name).read_bytes()).hexdigest()
 
 
 def code_sha256() -> str:

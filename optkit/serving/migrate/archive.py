@@ -11,6 +11,7 @@ from typing import Any
 
 from optkit.errors import ArtifactError
 from optkit.serving.torchserve.mar import MANIFEST
+from optkit.untrusted.paths import file_fault, name_fault, path_fault, shown
 
 MAX_BYTES = 64 * 2**30  # of all files together, unpacked
 MAX_FILES = 10_000
@@ -42,10 +43,11 @@ class OpenedMar:
         """
         if not self.model.get(key):
             return None
-        path = self.folder / PurePosixPath(str(self.model[key])).name
-        if not path.is_file():
-            raise ArtifactError(f"{self.archive}: {MANIFEST} names {key} {self.model[key]!r}, which the archive lacks")
-        return path
+        name = PurePosixPath(str(self.model[key])).name  # TorchServe puts all files into one folder
+        if file_fault(self.folder, name):
+            named = shown(str(self.model[key]))
+            raise ArtifactError(f"{self.archive}: {MANIFEST} names {key} {named}, which the archive lacks")
+        return self.folder / name
 
 
 def open_mar(archive: Path, folder: Path) -> OpenedMar:
@@ -55,14 +57,14 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
         ArtifactError: it is no TorchServe archive, is damaged, or holds what must not be unpacked: a path that leads out of the
             folder, a link, more than `MAX_FILES` files or `MAX_BYTES` bytes.
     """
+    if fault := path_fault(archive):
+        raise ArtifactError(f"{archive}: {fault}; expected a TorchServe archive")
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = [info for info in opened.infolist() if not info.is_dir()]
             _check(archive, infos)
             for info in infos:
                 _unpack(opened, info, folder / info.filename)
-    except FileNotFoundError as e:
-        raise ArtifactError(f"{archive}: no such file; expected a TorchServe archive") from e
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as e:
         # RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know.
         raise ArtifactError(f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({e})") from e
@@ -76,10 +78,10 @@ def _check(archive: Path, infos: list[zipfile.ZipInfo]) -> None:
     if total > MAX_BYTES:
         raise ArtifactError(f"{archive}: holds {total} bytes unpacked; expected at most {MAX_BYTES}")
     for info in infos:
-        path = PurePosixPath(info.filename)
-        if path.is_absolute() or ".." in path.parts or "\\" in info.filename or ":" in info.filename:
+        fault = name_fault(info.filename) or ("is a path of Windows" if ":" in info.filename else None)
+        if fault:
             raise ArtifactError(
-                f"{archive}: holds {info.filename!r}, which leads out of the folder; nothing was unpacked"
+                f"{archive}: holds {shown(info.filename)}, which {fault}; expected names below one folder. Nothing was unpacked"
             )
         if stat.S_ISLNK(info.external_attr >> 16):
             raise ArtifactError(

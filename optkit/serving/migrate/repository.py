@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import DimRange, TensorSpec
-from optkit.errors import ArtifactError, OutputError, StageError
+from optkit.errors import ArtifactError, OutputError, StageError, first_line
+from optkit.hashing import sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
-from optkit.record import refused_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
 from optkit.serving.package import Packaged
@@ -108,13 +108,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
     if contract is not None:
-        where = f"{mar.archive}: {_CONTRACT} is not as optkit writes it"
-        try:
-            with refused_as(ArtifactError, where):
-                ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
-                return _artifact(model, _specs(contract["inputs"]), _specs(contract["outputs"]), ranges | dict(dims))
-        except (KeyError, TypeError, AttributeError, ValueError) as e:
-            raise ArtifactError(f"{where} ({e!r})") from e
+        return _artifact(model, *contract[:2], contract[2] | dict(dims))
     if model.suffix == ".onnx":
         return onnx_file.describe(model, dims)
     if not inputs:
@@ -194,17 +188,21 @@ def _text(path: Path | None) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path else ""
 
 
-def _generated_contract(mar: OpenedMar) -> dict[str, Any] | None:
-    """Return the contract that optkit's own handler reads, where that handler only hands tensors on."""
+def _generated_contract(
+    mar: OpenedMar,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, DimRange]] | None:
+    """Return inputs, outputs and ranges that optkit's own handler reads, where that handler only hands tensors on."""
     path = mar.folder / _CONTRACT
     if mar.handler != _GENERATED or not path.is_file():
         return None
     try:
         contract = json.loads(path.read_text(encoding="utf-8"))
-        plain = not contract["classes"] and not contract.get("image")
-    except (ValueError, KeyError, TypeError) as e:
-        raise ArtifactError(f"{mar.archive}: {_CONTRACT} is not as optkit writes it ({e!r})") from e
-    return contract if plain else None
+        if contract["classes"] or contract.get("image"):
+            return None
+        ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
+        return _specs(contract["inputs"]), _specs(contract["outputs"]), ranges
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ArtifactError(f"{mar.archive}: {_CONTRACT} is not as optkit writes it ({first_line(e)})") from e
 
 
 def _specs(listed: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -214,6 +212,7 @@ def _specs(listed: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
 def _artifact(
     path: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], dims: dict[str, DimRange]
 ) -> Artifact:
+    files = onnx_file.facts(path).files if path.suffix == ".onnx" else ()
     return Artifact(
         path=path,
         format=Format.ONNX if path.suffix == ".onnx" else Format.TORCHSCRIPT,
@@ -221,7 +220,8 @@ def _artifact(
         inputs=inputs,
         outputs=outputs,
         dims=dims,
-        sha256=sha256_of(path),
+        sha256=sha256_of(path, *files_beside(path, files)),
+        files=files,
     )
 
 

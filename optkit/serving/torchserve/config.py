@@ -78,7 +78,7 @@ def installed_models(path: Path) -> dict[str, dict[str, Any]]:
         OutputError: the file cannot be read.
     """
     versions = [entry for model in _models(_read(path)).values() if isinstance(model, dict) for entry in model.values()]
-    found = [entry for entry in versions if isinstance(entry, dict) and "marName" in entry]
+    found = [entry for entry in versions if isinstance(entry, dict) and isinstance(entry.get("marName"), str)]
     return {entry["marName"]: entry for entry in sorted(found, key=lambda entry: bool(entry.get("defaultVersion")))}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from optkit.artifact import Artifact
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import Sizes, TensorSpec
-from optkit.check import TOLERANCES
+from optkit.checks import TOLERANCES
 from optkit.data import Samples
 from optkit.data.images import read_image
 from optkit.data.preprocessing import ImagePreprocessing

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from optkit.artifact.findings import OutputParity
-from optkit.check import compare_outputs
+from optkit.checks import compare_outputs
 from optkit.errors import ArtifactError, RecipeError, RunnerError
 from optkit.progress import track
 from optkit.serving.golden import Golden

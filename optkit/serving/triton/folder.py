@@ -12,6 +12,7 @@ from optkit.serving.staging import files_below, move_in, staging
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton.merge import Merged, merge_config
 from optkit.serving.triton.record import FILE, GoldenFile, TritonRecord, record_or_none
+from optkit.untrusted.paths import file_in
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -125,7 +126,12 @@ def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, P
 
 
 def _merge_folder(staged: Path, folder: Path) -> None:
-    """Copy what lies in a folder and not in the staged one into that, which is going to take its place."""
+    """Copy what lies in a folder and not in the staged one into that, which is going to take its place.
+
+    Raises:
+        ArtifactError: something there is no regular file.
+    """
     for file in folder.iterdir() if folder.is_dir() else ():
         if not (staged / file.name).exists():
-            shutil.copyfile(file, staged / file.name)
+            found = file_in(folder, file.name, f"{folder}:", "Move it away: golden samples alone lie there.")
+            shutil.copyfile(found, staged / file.name)

@@ -8,7 +8,7 @@ from pydantic import Field
 from optkit.artifact.findings import Tolerance
 from optkit.errors import ArtifactError
 from optkit.record import Document, Record
-from optkit.untrusted.names import InnerFile
+from optkit.untrusted.paths import FileName
 
 FILE = "optkit.json"
 
@@ -16,7 +16,7 @@ FILE = "optkit.json"
 class GoldenFile(Record):
     """Where the golden samples of one version lie, relative to the model's folder, and how near an answer must be."""
 
-    file: InnerFile
+    file: FileName
     tolerance: Tolerance
 
 

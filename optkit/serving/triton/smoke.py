@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from optkit.check import compare_outputs
+from optkit.checks import compare_outputs
 from optkit.errors import ArtifactError, RunnerError
 from optkit.progress import track
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.smoke import Replay, SmokeRecord
 from optkit.serving.triton.client import TritonClient
 from optkit.serving.triton.lint import loaded_versions
-from optkit.serving.triton.record import read_record
+from optkit.serving.triton.record import FILE, read_record
 from optkit.serving.triton.server import TritonServer, find_triton
+from optkit.untrusted.paths import file_in
 
 
 def smoke_triton(repository: Path, urls: Sequence[str], limit_s: float = 30.0) -> SmokeRecord:
@@ -56,7 +57,9 @@ def _golden(repository: Path) -> Iterator[tuple[str, str, Golden]]:
         for version in versions:
             entry = record.golden.get(str(version)) if record else None
             if entry is not None:
-                yield name, str(version), read_golden(repository / name / entry.file, entry.tolerance)
+                said = f"{repository / name / FILE}: golden samples"
+                file = file_in(repository / name, entry.file, said, "Package the model again.")
+                yield name, str(version), read_golden(file, entry.tolerance)
 
 
 def _replay(client: TritonClient, model: str, version: str, golden: Golden) -> Replay:

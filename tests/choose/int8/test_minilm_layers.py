@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from optkit.artifact.tensors import DimRange
-from optkit.check import Prover, Requirements
+from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.pytorch.source import make_source

@@ -11,8 +11,8 @@ import pytest
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.artifact.findings import Quantization
-from optkit.check import Prover, Requirements
-from optkit.check.parity import sqnr_db
+from optkit.checks import Prover, Requirements
+from optkit.checks.parity import sqnr_db
 from optkit.choose.int8.holdout import JUDGING, RANKING, split
 from optkit.choose.int8.mixed_precision import Switchboard
 from optkit.choose.int8.sensitivity import cosine_judge, rank

@@ -8,8 +8,8 @@ import pytest
 
 from optkit.artifact import Artifact, Passport, Precision
 from optkit.artifact.findings import Quantization, SpeedUp, Stopped, Tolerance, Verdict
-from optkit.bench import Machine, this_machine
-from optkit.check import Prover, Requirements
+from optkit.benchmark import Machine, this_machine
+from optkit.checks import Prover, Requirements
 from optkit.choose.int8 import gain
 from optkit.choose.int8 import types as int8_types
 from optkit.choose.stage import run_stage

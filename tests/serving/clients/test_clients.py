@@ -1,6 +1,8 @@
 """The clients that packaging writes: their code, their folder, what they refuse before they send, and servers that do not answer."""
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from optkit.serving.torchserve.client_source import write_torchserve_client
 from optkit.serving.triton.client_source import write_triton_client
 from optkit.serving.triton.contract import TritonContract
 from tests.support import ROOT
+from tests.support.hostile import within
 
 PROVEN = BatchIndependence(dim="batch")
 DIGITS = ("image:float32[batch,1,8,8]",), ("logits:float32[batch,10]",), {"batch": DimRange(min=1, opt=8, max=64)}
@@ -223,6 +226,45 @@ def test_files_that_optkit_did_not_write_are_left(tmp_path):
     assert [file.name for file in folder.iterdir()] == ["client.py"]
     (folder / "optkit.json").write_text("{}")  # a record that cannot be read vouches for nothing
     assert "is not as optkit wrote it" in write_client(folder, "digits", {"client.py": b"new"})
+
+
+@pytest.mark.parametrize("name", ["../victim", "/victim", "up/victim", "link", "fifo", "x" * 300, "a\0b"])
+def test_a_record_that_names_a_file_outside_has_nothing_deleted(tmp_path, name):
+    """What optkit wrote and no longer writes is deleted by the record's names, where its hash is the record's."""
+    written = triton_client(tmp_path)
+    victim = written.parent / "victim"
+    victim.write_text("mine")
+    (written / "up").symlink_to("..")
+    (written / "link").symlink_to("../victim")
+    os.mkfifo(written / "fifo")
+    record = json.loads((written / "optkit.json").read_text())
+    record["files"][f"{victim}" if name == "/victim" else name] = hashlib.sha256(b"mine").hexdigest()
+    (written / "optkit.json").write_text(json.dumps(record))
+    before = sorted(written.iterdir())
+    contract = TritonContract(specs(TEXT[0]), specs(TEXT[1]), 8, (), ())
+    with within():
+        write_triton_client(tmp_path / "models", "digits", contract, TEXT[2], None)
+    assert victim.read_text() == "mine"
+    assert sorted(written.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_file_of_optkits_is_left(tmp_path, kind):
+    written = triton_client(tmp_path)
+    code = written / "client.py"
+    (written.parent / "mine.py").write_bytes(code.read_bytes())
+    code.unlink()
+    if kind == "link":
+        code.symlink_to("../mine.py")
+    elif kind == "fifo":
+        os.mkfifo(code)
+    else:
+        code.mkdir()
+    before = code.lstat()
+    with within():
+        left = write_client(written, "digits", {"client.py": b"new"})
+    assert "was left as it is, because client.py is not as optkit wrote it" in left
+    assert code.lstat() == before
 
 
 def test_two_models_whose_names_are_one_in_python(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import onnx as library
 import pytest
 from onnx import TensorProto, helper
-from tests.support.hostile_texts import QUOTED, UNUSUAL
 
 from optkit import onnx_file
 from optkit.artifact.tensors import DimRange
@@ -17,6 +16,7 @@ from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer
 from optkit.serving.triton.smoke import smoke_triton
 from optkit.untrusted.names import name_text_fault
+from tests.support.hostile_texts import QUOTED, UNUSUAL
 from tests.support.program import program
 from tests.support.served import PROVEN, package_versions, scaled
 

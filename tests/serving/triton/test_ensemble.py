@@ -159,7 +159,7 @@ def settings(**fields):
 
 def golden(local):
     feed = {"raw": np.arange(12, dtype=np.float32).reshape(3, 4)}
-    from optkit.check import TOLERANCES
+    from optkit.checks import TOLERANCES
 
     return Golden(feed, local.infer(feed), TOLERANCES["fp32"])
 

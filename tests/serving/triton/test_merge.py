@@ -1,5 +1,8 @@
 """A configuration that a person edited stays theirs; golden samples; and the options beyond batching."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -7,7 +10,7 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples
-from optkit.errors import OutputError, StageError
+from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.serving import (
     Accelerator,
     Instances,
@@ -21,6 +24,8 @@ from optkit.serving import (
 from optkit.serving.golden import read_golden
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.record import read_record
+from optkit.serving.triton.smoke import smoke_triton
+from tests.support.hostile import within
 
 PROVEN = BatchIndependence(dim="batch")
 
@@ -185,3 +190,45 @@ def test_options_that_the_backend_does_not_read_are_refused(onnx, torchscript, z
     ):
         package(total, tmp_path, queue=QueuePolicy())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("../../golden.npz", r"optkit\.json: golden\.1\.file: '\.\./\.\./golden\.npz' leads out of its folder"),
+        ("/dev/zero", r"optkit\.json: golden\.1\.file: '/dev/zero' is an absolute path"),
+        ("golden/fifo", r"optkit\.json: golden samples 'golden/fifo' is a FIFO"),
+        ("golden/link.npz", r"optkit\.json: golden samples 'golden/link\.npz' is a link; .* `cp -rL`"),
+        ("golden/none.npz", r"optkit\.json: golden samples 'golden/none\.npz' is missing; .* Package the model again"),
+        ("golden", r"optkit\.json: golden samples 'golden' is a directory"),
+    ],
+)
+def test_golden_samples_are_read_in_the_models_folder_alone(onnx, tmp_path, name, says):
+    golden = make_golden(onnx, Samples(onnx.inputs, onnx.dims))
+    done = package(onnx, tmp_path / "models", golden=golden)
+    (done.path / "golden" / "1.npz").rename(tmp_path / "golden.npz")
+    os.mkfifo(done.path / "golden" / "fifo")
+    (done.path / "golden" / "link.npz").symlink_to("../../../golden.npz")
+    record = json.loads((done.path / "optkit.json").read_text())
+    record["golden"]["1"]["file"] = name
+    (done.path / "optkit.json").write_text(json.dumps(record))
+    with within(), pytest.raises(ArtifactError, match=says):
+        smoke_triton(tmp_path / "models", [])
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_golden_samples_of_other_versions_are_kept_and_links_are_not_followed(onnx, tmp_path, kind):
+    golden = make_golden(onnx, Samples(onnx.inputs, onnx.dims))
+    done = package(onnx, tmp_path / "models", golden=golden)
+    (tmp_path / "secret").write_text("mine")
+    other = done.path / "golden" / "other.npz"
+    if kind == "link":
+        other.symlink_to("../../../secret")
+    else:
+        os.mkfifo(other)
+    before = sorted(done.path.rglob("*"))
+    with within(), pytest.raises(ArtifactError, match=r"golden: 'other\.npz' is a .*; expected a regular file in"):
+        package(onnx, tmp_path / "models", golden=golden, version=2)
+    assert sorted(done.path.rglob("*")) == before
+    other.unlink()
+    assert "golden/1.npz" in package(onnx, tmp_path / "models", golden=golden, version=2).files

@@ -165,7 +165,7 @@ def test_torchscript_inputs_named_as_forward_names_them_keep_their_names(zoo, tw
 def test_torchscript_that_triton_cannot_serve_is_refused(zoo, torchscript, tmp_path):
     import torch
 
-    from optkit.artifact import sha256_of
+    from optkit.hashing import sha256_of
     from optkit.pytorch.forward import torchscript_notices_off
 
     named = zoo.torchscript(zoo.source("named", ["x:float32[batch,4]"], batch="1:2:8"))
@@ -242,14 +242,14 @@ def test_what_cannot_be_packaged_is_refused(digits, onnx, external, tmp_path):
 
 
 def test_external_data_outside_of_the_models_folder_is_refused(onnx, tmp_path):
-    from optkit.artifact import sha256_of
+    from optkit.hashing import sha256_of
 
     (tmp_path / "in").mkdir()
     model, data = tmp_path / "in/model.onnx", tmp_path / "weights"
     model.write_bytes(onnx.path.read_bytes())
     data.write_bytes(b"1")
     outside = onnx.model_copy(update={"path": model, "files": ("../weights",), "sha256": sha256_of(model, data)})
-    with pytest.raises(ArtifactError, match=r"external data '\.\./weights' cannot be packaged; expected a file below"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: its file '\.\./weights' leads out of its folder"):
         package(outside, tmp_path / "repository")
     taken = onnx.model_copy(update={"path": data, "files": ("in/model.onnx", "model.onnx")})
     (tmp_path / "model.onnx").write_bytes(b"2")

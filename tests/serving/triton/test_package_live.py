@@ -15,7 +15,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from optkit import user_code
-from optkit.check import TOLERANCES, compare_outputs
+from optkit.checks import TOLERANCES, compare_outputs
 from optkit.data import Feeds, Samples
 from optkit.errors import MissingDependency, RunnerError
 from optkit.pytorch.source import make_source

@@ -8,11 +8,12 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from optkit.api.package import package_files
-from optkit.artifact import Artifact, Format, Precision, sha256_of
+from optkit.artifact import Artifact, Format, Precision
 from optkit.artifact.engine import EngineFacts, default_profile, hull, profile_dims
 from optkit.artifact.findings import BatchIndependence, Tolerance
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import StageError
+from optkit.hashing import sha256_of
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.triton.lint import lint

@@ -10,7 +10,7 @@ from optkit import user_code
 from optkit.artifact import Precision
 from optkit.artifact.findings import OutputParity, Parity, Tolerance
 from optkit.artifact.tensors import Feed, check_feed, corners
-from optkit.check import TOLERANCES, compare_outputs
+from optkit.checks import TOLERANCES, compare_outputs
 from optkit.data import Samples
 from optkit.progress import track
 from optkit.runners import Runner, open_runner

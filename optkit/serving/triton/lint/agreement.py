@@ -9,18 +9,19 @@ from optkit.serving.triton.lint.model_file import FileTensor, read_onnx, read_py
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import Model
 from optkit.serving.triton.lint.rules import Problem
+from optkit.untrusted.paths import name_fault
 
 
 def check_agreement(model: Model) -> Iterator[Problem]:
     """Yield where the configuration says something else than the model files of the versions that are loaded."""
     config = model.config
-    if config is None or model.filename is None:
-        return
+    if config is None or model.filename is None or name_fault(model.filename):
+        return  # T118 says so of a name that leads out of the folder: nothing is read there
     check = {"onnxruntime": _onnx, "pytorch": _torchscript, "python": _python}.get(model.backend)
     reported: set[tuple[str, str]] = set()  # one fault of the configuration is told once, not for each version
     for folder in model.loaded.values() if check else ():
         path = folder / model.filename
-        if not path.exists():
+        if not (path.is_file() or path.is_dir()):
             continue  # T113 says so
         try:
             problems = list(check(model, path)) if check else []

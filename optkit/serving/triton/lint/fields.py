@@ -9,6 +9,7 @@ from typing import Any
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import FILES, PLATFORMS, Model
 from optkit.serving.triton.lint.rules import Problem
+from optkit.untrusted.paths import name_fault
 
 _BACKENDS = {*FILES, "dali", "fil", "identity", "repeat", "square", "vllm", "tensorrtllm", "pytorch"}
 _MISNAMED = {  # names that people give, and the backend that they mean
@@ -195,7 +196,8 @@ def element_bytes(data_type: int) -> int | None:
 
 def warmup_size(folder: Path, tensor: Any) -> tuple[int, int] | None:
     """Return the size that a warm-up file should have and the one it has; None where neither can be told."""
-    file, size = folder / "warmup" / tensor.input_data_file, element_bytes(tensor.data_type)
-    if not tensor.input_data_file or size is None or not file.is_file():
+    name, size = tensor.input_data_file, element_bytes(tensor.data_type)
+    file = folder / "warmup" / name
+    if not name or size is None or name_fault(name) or not file.is_file():
         return None
     return math.prod(tensor.dims) * size, file.stat().st_size

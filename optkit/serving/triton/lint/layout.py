@@ -1,12 +1,14 @@
-"""The folders and files of a model: name, versions, model file, and what the configuration names (T101 to T117)."""
+"""The folders and files of a model: name, versions, model file, and what the configuration names (T101 to T118)."""
 
+import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import CONFIG, Model
 from optkit.serving.triton.lint.rules import Problem, problem
+from optkit.untrusted.paths import name_fault, shown
 
 _CAN_COMPLETE = {
     "onnxruntime",
@@ -102,9 +104,13 @@ def _model_files(model: Model) -> Iterator[Problem]:
     names = list(dict.fromkeys(model.config.cc_model_filenames.values()))
     if not names or model.config.default_model_filename:
         names += [model.filename] if model.filename else []
+    for name in [name for name in names if name_fault(name)]:
+        names.remove(name)
+        key = "default_model_filename" if name == model.config.default_model_filename else "cc_model_filenames"
+        yield model.fault(_rule("T113", name), f"{key} {shown(name)} {name_fault(name)}", key)
     for folder in model.loaded.values():
         for name in names:
-            if not (folder / name).exists():
+            if not ((folder / name).is_file() or (folder / name).is_dir()):
                 there = ", ".join(sorted(part.name for part in folder.iterdir())[:4]) or "nothing"
                 yield problem(
                     "T113",
@@ -114,22 +120,32 @@ def _model_files(model: Model) -> Iterator[Problem]:
                 )
 
 
+def _rule(missing: str, name: str) -> str:
+    """Return the rule for a name that is not followed: `missing` where the server does not follow it either."""
+    return "T118" if ".." in PurePosixPath(name).parts else missing
+
+
 def _named_files(model: Model) -> Iterator[Problem]:
     """Check label files, warm-up data and the environment of a Python model."""
     assert model.config is not None
     for i, output in enumerate(model.config.output):
-        if output.label_filename and not (model.folder / output.label_filename).is_file():
+        if output.label_filename and (fault := name_fault(output.label_filename)):
+            said = f"label_filename {shown(output.label_filename)} of output {output.name!r} {fault}"
+            yield model.fault(_rule("T117", output.label_filename), said, "output", i, "label_filename")
+        elif output.label_filename and not (model.folder / output.label_filename).is_file():
             said = f"label_filename {output.label_filename!r} of output {output.name!r} is not in the model's folder"
             yield model.fault("T117", said, "output", i, "label_filename")
     for i, sample in enumerate(model.config.model_warmup):
         for name, tensor in sample.inputs.items():
             file = tensor.input_data_file
-            if file and not (model.folder / "warmup" / file).is_file():
-                line = model.tree.entry("inputs", name, "model_warmup", i)
+            line = model.tree.entry("inputs", name, "model_warmup", i)
+            if file and (fault := name_fault(file)):
+                yield model.fault(_rule("T117", file), f"warm-up data {shown(file)} {fault}", line=line)
+            elif file and not (model.folder / "warmup" / file).is_file():
                 yield model.fault("T117", f"warm-up data {file!r} is not in {model.name}/warmup", line=line)
     environment = model.config.parameters.get("EXECUTION_ENV_PATH")
     if environment is not None:
         path = environment.string_value.replace("$$TRITON_MODEL_DIRECTORY", str(model.folder))
-        if not Path(path).exists():
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where a name is too long
             line = model.tree.entry("parameters", "EXECUTION_ENV_PATH")
             yield model.fault("T117", f"EXECUTION_ENV_PATH {environment.string_value!r} is not there", line=line)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from optkit import onnx_file
 from optkit.errors import ArtifactError, first_line
+from optkit.onnx_file.outline import outline
+from optkit.onnx_file.reading import external_locations, parse
 from optkit.pytorch.forward import torchscript_notices_off
+from optkit.untrusted.paths import name_fault, path_fault, shown
 
 if TYPE_CHECKING:
     import onnx
@@ -35,12 +38,15 @@ def read_onnx(path: Path) -> FileTensors:
     """Read the inputs and outputs of an ONNX file.
 
     Raises:
-        ArtifactError: it is none, or a file with a part of its weights is missing.
+        ArtifactError: it is none, or a file with a part of its weights is missing or outside the folder.
     """
-    model = onnx_file.load(path, weights=False)
-    missing = [name for name in onnx_file.external_files(model, path) if not (path.parent / name).is_file()]
-    if missing:
-        raise ArtifactError(f"{path.name}: its weights in {', '.join(missing)} are missing")
+    model, tensors = parse(path, outline)
+    for location in external_locations(
+        tensors
+    ):  # of which nothing is read, so that links may stay, as servers allow them
+        fault = name_fault(location) or path_fault(path.parent / location)
+        if fault:
+            raise ArtifactError(f"{path.name}: its weights in {shown(location)}: {fault}")
     defaults = {tensor.name for tensor in model.graph.initializer}
     return FileTensors(
         tuple(_onnx_tensor(value, needed=value.name not in defaults) for value in model.graph.input),
@@ -49,10 +55,8 @@ def read_onnx(path: Path) -> FileTensors:
 
 
 def _onnx_tensor(value: "onnx.ValueInfoProto", needed: bool = True) -> FileTensor:
-    import onnx
-
     tensor = value.type.tensor_type
-    name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    name = onnx_file.type_name(value)
     short = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16"}.get(name, name)
     shape = None
     if tensor.HasField("shape"):
@@ -103,7 +107,7 @@ def read_python(path: Path) -> PythonModel:
     """
     try:
         tree = ast.parse(path.read_bytes(), filename=path.name)
-    except (OSError, SyntaxError, ValueError) as e:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
         raise ArtifactError(f"{path.name}: is no Python{line} ({getattr(e, 'msg', e)})") from e
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]

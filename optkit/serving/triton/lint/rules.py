@@ -151,6 +151,12 @@ _ALL = (
     Rule(
         id="T117", summary="a file that the configuration names is missing", advice="Add the file, or correct its name."
     ),
+    Rule(
+        id="T118",
+        summary="a file that the configuration names lies outside its folder",
+        advice="Put the file into that folder: the repository cannot be moved or shared without it. Nothing outside was read.",
+        severity=_WARNING,  # the server follows such a name
+    ),
     # 2: the configuration by itself
     Rule(id="T201", summary="max_batch_size is negative", advice="Write 0 for no batching."),
     Rule(id="T202", summary="unknown platform or backend", advice="Correct the name.", fixable=True),

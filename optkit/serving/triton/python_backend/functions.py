@@ -10,7 +10,7 @@ from optkit import user_code
 from optkit.artifact import Precision
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, check_feed, corners
-from optkit.check import TOLERANCES, compare_batches, compare_outputs
+from optkit.checks import TOLERANCES, compare_batches, compare_outputs
 from optkit.data import Samples
 from optkit.errors import RunnerError, StageError
 from optkit.progress import track

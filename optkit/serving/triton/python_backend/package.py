@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from optkit.artifact.tensors import DimRange, dimension_faults
-from optkit.check import compare_outputs
+from optkit.checks import compare_outputs
 from optkit.data import Samples
 from optkit.errors import StageError
 from optkit.messages import listed

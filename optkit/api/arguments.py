@@ -1,0 +1,376 @@
+"""What the functions of `optkit` take: objects in memory, or the text that the command line has in their place."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
+from pydantic import ValidationError
+
+from optkit import user_code
+from optkit.artifact import Artifact, Passport, Precision
+from optkit.artifact.findings import Tolerance
+from optkit.artifact.tensors import DimRange, Feed, TensorSpec, dim_option
+from optkit.checks import Requirements
+from optkit.data import Feeds, Samples, absolute_data
+from optkit.errors import FeedError, ModelError, RecipeError
+from optkit.progress import Sink, reporting
+from optkit.pytorch.source import forget_modules, make_source, open_artifact
+from optkit.record import Record, faults
+from optkit.runners import Device
+from optkit.untrusted.names import name_text_fault
+
+if TYPE_CHECKING:
+    import numpy as np
+
+R = TypeVar("R", bound=Record)
+
+StrPath = str | os.PathLike[str]
+Scalar = str | int | float | bool | None
+Inputs = Mapping[str, str | TensorSpec] | Sequence[str | TensorSpec]
+Dims = Mapping[str, DimRange | str | Sequence[int]]
+Data = StrPath | Iterable[Any] | Callable[[], Iterable[Any]]
+ToFeed = Callable[[Any], Any]
+Predict = Callable[[Feed], "dict[str, np.ndarray]"]
+Evaluate = str | Callable[[Predict], float]
+ModelFile = StrPath | Passport | Artifact
+Model = "torch.nn.Module | StrPath"
+_APPENDED = f"onnxruntime{os.sep}transformers"
+
+Progress = Callable[
+    [str, int, int | None], None
+]  # what is done, how many turns are done, of how many; None where nobody knows
+
+
+class Call:
+    """One call of a function of `optkit`: what it was given in memory has targets until the call ends."""
+
+    def __init__(self, name: Callable[[object, str], str]) -> None:
+        self._name = name
+
+    def model(self, model: object) -> str:
+        """Return the target of a module in memory, or the source that a text or path is.
+
+        Raises:
+            ModelError: it is neither.
+        """
+        if isinstance(model, (str, os.PathLike)):
+            return os.path.expanduser(os.fspath(model))  # noqa: PTH111 - a source need not be a path
+        import torch
+
+        if not isinstance(model, torch.nn.Module):
+            raise ModelError(
+                f"model: is a {type(model).__name__}; expected a torch.nn.Module, or a source such as 'model.py:build'"
+            )
+        return self._name(model, type(model).__name__)
+
+    def data(self, data: Data | None, to_feed: ToFeed | None = None) -> str | None:
+        """Return the target of data in memory, or the absolute source that a text or path is; None for none.
+
+        Args:
+            data: an iterable of feeds, a function that gives one, or a source as the command line takes it.
+            to_feed: makes a feed of one item of `data`, as of a batch of a DataLoader that has labels too.
+        """
+        if data is None:
+            return None
+        if isinstance(data, (str, os.PathLike)):
+            if to_feed is not None:
+                raise FeedError("to_feed: is for data in memory; a source in a file gives feeds itself. Leave it out.")
+            return absolute_data(os.path.expanduser(os.fspath(data)), Path())  # noqa: PTH111
+        if not (callable(data) or isinstance(data, Iterable)):
+            raise FeedError(
+                f"data: is a {type(data).__name__}; expected an iterable of feeds, or a function that gives one"
+            )
+        title = getattr(data, "__name__", type(data).__name__)
+        return self._name(_Converted(data, to_feed) if to_feed is not None else data, title)
+
+    def function(self, function: Evaluate | None) -> str | None:
+        """Return the target of a function in memory, or the absolute target that a text is; None for none.
+
+        Raises:
+            ModelError: it is neither.
+        """
+        if function is None:
+            return None
+        if isinstance(function, str):
+            return user_code.absolute_target(function, Path())
+        if not callable(function):
+            raise ModelError(f"evaluate: is a {type(function).__name__}; expected a function of predict")
+        return self._name(function, getattr(function, "__name__", type(function).__name__))
+
+    def example(self, example: object) -> str | None:
+        """Return the target of example inputs in memory, or the absolute target that a text is; None for none."""
+        if example is None or isinstance(example, str):
+            return user_code.absolute_target(example, Path()) if example else None
+        return self._name(example, "example")
+
+
+@contextlib.contextmanager
+def call(progress: Progress | None = None) -> Iterator[Call]:
+    """Begin a call; at its end no object of the caller's is kept.
+
+    Args:
+        progress: is told how far each long loop is; None leaves that to whoever watches already.
+    """
+    with user_code.in_memory() as name, _reporting(progress), _without_traces():
+        try:
+            yield Call(name)
+        finally:
+            forget_modules()
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Take from `sys.path` again what onnxruntime.transformers appends to it when it is imported.
+
+    Its package is dropped too: whoever imports it next gets the folder back, which its other modules need.
+    """
+    before = set(sys.path)
+    try:
+        yield
+    finally:
+        added = [folder for folder in sys.path if folder not in before and folder.endswith(_APPENDED)]
+        if added:
+            sys.path[:] = [folder for folder in sys.path if folder not in added]
+            sys.modules.pop("onnxruntime.transformers", None)
+
+
+def _reporting(progress: Progress | None) -> contextlib.AbstractContextManager[None]:
+    return reporting(_Callback(progress)) if progress else contextlib.nullcontext()
+
+
+class _Callback(Sink):
+    """Tells a function of the caller's how far loops are; loops may nest."""
+
+    def __init__(self, function: Progress) -> None:
+        self._function = function
+        self._open: list[tuple[str, int, int | None]] = []
+
+    def begin(self, description: str, total: int | None) -> None:
+        self._open.append((description, 0, total))
+        self._function(*self._open[-1])
+
+    def advance(self) -> None:
+        description, done, total = self._open[-1]
+        self._open[-1] = (description, done + 1, total)
+        self._function(*self._open[-1])
+
+    def end(self) -> None:
+        self._open.pop()
+
+
+class _Converted:
+    """Items of the caller's, each made a feed as it is read; they can be read as often as the items can."""
+
+    def __init__(self, items: Iterable[Any] | Callable[[], Iterable[Any]], to_feed: ToFeed) -> None:
+        self._items = items
+        self._to_feed = to_feed
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self._items() if callable(self._items) else self._items
+        return map(self._to_feed, items)
+
+    def __length_hint__(self) -> int:
+        return len(self._items) if isinstance(self._items, Sized) else 0
+
+
+def as_inputs(inputs: Inputs | None, option: str = "--input") -> tuple[TensorSpec, ...]:
+    """Return inputs given as `{"image": "float32[batch,3,224,224]"}` or as `["image:float32[batch,3,224,224]"]`; none for None.
+
+    Raises:
+        RecipeError: one does not follow the grammar.
+    """
+    named = inputs.items() if isinstance(inputs, Mapping) else ((None, spec) for spec in inputs or ())
+    try:
+        return tuple(
+            spec if isinstance(spec, TensorSpec) else TensorSpec.parse(str(spec), name=name) for name, spec in named
+        )
+    except ValueError as e:
+        raise RecipeError(f"{option}: {e}") from e
+
+
+def as_dims(dims: Dims | None) -> dict[str, DimRange]:
+    """Return ranges given as `{"batch": (1, 8, 64)}` or as `{"batch": "1:8:64"}`; none for None.
+
+    Raises:
+        RecipeError: one does not follow the grammar, or its numbers are not ordered.
+    """
+    found: dict[str, DimRange] = {}
+    for name, given in (dims or {}).items():
+        if fault := name_text_fault(name):
+            raise RecipeError(f"--dim: {fault}")
+        if isinstance(given, DimRange):
+            found[name] = given
+            continue
+        text = given if isinstance(given, str) else ":".join(map(str, given))
+        try:
+            found[name] = DimRange.parse(text)
+        except ValidationError as e:
+            raise RecipeError(f"--dim {name}={text}: {'; '.join(faults(e)).removeprefix('document: ')}") from e
+        except ValueError as e:
+            raise RecipeError(f"--dim {name}={text}: {e}") from e
+    return found
+
+
+def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
+    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
+
+    Raises:
+        RecipeError: there is no =, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for item in items or ():
+        name, equals, value = item.rpartition("=") if last else item.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"{option} {item}: expected name=value")
+        if name in found:
+            raise RecipeError(f"{option} {item}: {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def settings(cls: type[R], **given: object) -> R:
+    """Build a record from options.
+
+    Raises:
+        RecipeError: a value does not fit; names every option at fault.
+    """
+    try:
+        return cls.model_validate(given)
+    except ValidationError as e:
+        lines = [line.removeprefix("document: ") for line in faults(e)]
+        raise RecipeError("; ".join(_as_option(line) for line in lines)) from e
+
+
+def _as_option(fault: str) -> str:
+    """Return a fault of a key as one of the option that gave it."""
+    key, colon, what = fault.partition(":")
+    if colon:
+        return f"--{key.replace('_', '-')}{colon}{what}"
+    first, *words = fault.split(" ")  # a fault of several keys, which begins with one and may name others
+    return " ".join([f"--{first.replace('_', '-')}", *(f"--{w.replace('_', '-')}" if "_" in w else w for w in words)])
+
+
+def as_device(device: str) -> Device:
+    """Return a device by its name.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    try:
+        return Device(device)
+    except ValueError as e:
+        raise RecipeError(f"--device {device}: expected {' or '.join(Device)}") from e
+
+
+def as_share(option: str, share: float | str | None) -> float | None:
+    """Return a share given as 0.05 or as "5%".
+
+    Raises:
+        RecipeError: it is no number.
+    """
+    if share is None or not isinstance(share, str):
+        return share
+    number, percent, rest = share.strip().partition("%")
+    try:
+        return float(number) / (100 if percent else 1) if not rest else float(share)
+    except ValueError as e:
+        raise RecipeError(f"{option} {share}: expected a share, as in 5% or 0.05") from e
+
+
+def as_tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
+    """Return the tolerance that was asked for; None for that of the precision."""
+    return None if atol is None and rtol is None else settings(Tolerance, atol=atol or 0.0, rtol=rtol or 0.0)
+
+
+def open_model_file(model: ModelFile, dims: Dims | None = None) -> Artifact:
+    """Open a model file whose named dimensions all have a range.
+
+    Raises:
+        ArtifactError: it is no model file.
+        RecipeError: a dimension has no range; says what to add.
+    """
+    path = model_path(model)
+    artifact = open_artifact(path, as_dims(dims))
+    used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
+    missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
+    if missing:
+        add = " ".join(map(dim_option, missing))
+        raise RecipeError(f"{path}: no range is known for {', '.join(missing)}. Add {add} with your own numbers.")
+    if unknown:
+        raise RecipeError(
+            f"--dim {unknown[0]}: no input of {path} uses it; they use {', '.join(sorted(used)) or 'none'}"
+        )
+    return artifact
+
+
+def is_model_file(model: object) -> TypeGuard[ModelFile]:
+    """Whether a model is a file that can be run as it is, and no module or source of one."""
+    return isinstance(model, (Passport, Artifact, os.PathLike)) or (isinstance(model, str) and ":" not in model)
+
+
+def model_path(model: ModelFile) -> Path:
+    """Return the file of a path, of a passport, or of an artifact."""
+    if isinstance(model, Passport):
+        return model.artifact.path
+    return model.path if isinstance(model, Artifact) else Path(model).expanduser()
+
+
+def samples_of(artifact: Artifact, data: str | None) -> Samples:
+    """Return where values for an artifact come from; `data` is absolute, or a target in memory."""
+    return Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """Which model is taken out of PyTorch, and its contract."""
+
+    target: str
+    inputs: tuple[TensorSpec, ...] = ()
+    dims: Mapping[str, DimRange] | None = None
+    example: str | None = None
+    outputs: tuple[str, ...] | None = None
+    weights: Path | None = None
+    args: Mapping[str, Scalar] | None = None
+
+    def make(self, folder: Path) -> Artifact:
+        """Build the model and write its source artifact to a folder.
+
+        Raises:
+            ModelError: it cannot be built or run, or the contract does not fit it.
+        """
+        return make_source(
+            self.target,
+            folder,
+            self.inputs,
+            self.dims,
+            weights=self.weights,
+            args=self.args,
+            outputs=self.outputs,
+            example=self.example,
+        )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How what is made is proven: the values, what measures accuracy, and the limits."""
+
+    data: str | None = None
+    evaluate: str | None = None
+    max_drop: float | None = None
+    atol: float | None = None
+    rtol: float | None = None
+    device: str = "cpu"
+    allow_batch_dependence: bool = False
+
+    def requirements(self) -> Requirements:
+        """Return what the proof asks."""
+        tolerance = as_tolerance(self.atol, self.rtol)
+        return Requirements(
+            tolerances=dict.fromkeys(Precision, tolerance) if tolerance else {},
+            evaluation=self.evaluate,
+            device=as_device(self.device),
+        )

@@ -1,0 +1,159 @@
+"""Messages for the caller of a function: they name arguments where those of the command line name options."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from optkit.errors import OptkitError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:[ =](?P<value>\"[^\"]*\"|'[^']*'|(?!-)[^\s,;()]*[^\s,;().:]))?")
+# Options that stand together are arguments of one call.
+_TOGETHER = re.compile(r"(--[a-z-]+ (?:\"[^\"]*\"|[^\s-]\S*[=:]\S*)) (?=--)")
+# What follows an option in a sentence, and is no value of it.
+_WORDS = frozenset(
+    [
+        "again",
+        "all",
+        "and",
+        "are",
+        "as",
+        "asks",
+        "at",
+        "below",
+        "both",
+        "by",
+        "does",
+        "for",
+        "from",
+        "has",
+        "in",
+        "instead",
+        "is",
+        "it",
+        "of",
+        "on",
+        "once",
+        "or",
+        "refuses",
+        "so",
+        "tell",
+        "than",
+        "that",
+        "the",
+        "there",
+        "to",
+        "wants",
+        "which",
+        "with",
+        "without",
+    ]
+)
+_FLAGS = frozenset(
+    [
+        "across-machines",
+        "allow-batch-dependence",
+        "cuda-graph",
+        "doctor",
+        "fix",
+        "force",
+        "fresh",
+        "github",
+        "keep-first-last",
+        "refit",
+        "response-cache",
+        "same-answers",
+        "self-test",
+        "start",
+        "strict",
+        "strip",
+        "tf32",
+        "version-compatible",
+    ]
+)
+_ARGUMENTS = {
+    "batch": "batches",
+    "dim": "dims",
+    "exclude-op": "exclude_ops",
+    "extra-file": "extra_files",
+    "input": "inputs",
+    "keep-op": "keep_ops",
+    "op": "op_types",
+    "output-name": "outputs",
+    "profile": "profiles",
+    "set": "args",
+    "step": "step",
+    "url": "urls",
+}
+_COMMANDS = {
+    "optkit bench --json": "the record of optkit.bench",
+    "optkit convert fp16": "optkit.convert_fp16",
+    "optkit export onnx": "optkit.export_onnx",
+    "optkit export torchscript": "optkit.export_torchscript",
+    "optkit package triton-python": "optkit.package_triton_python",
+    "optkit package triton": "optkit.package_triton",
+    "optkit package torchserve": "optkit.package_torchserve",
+    "optkit build-engine": "optkit.build_engine",
+    "optkit quantize-torch": "optkit.quantize_torch",
+    "optkit loadtest": "optkit.load_test",
+    "or another name with -o": "or give another output",
+}
+_FUNCTION = re.compile(r"\boptkit (ab|bench|check|compare|doctor|inspect|lint|migrate|quantize|run|smoke)\b")
+
+
+def for_python(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function whose errors name its arguments, where those of the command line name options."""
+
+    @functools.wraps(function)
+    def worded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except OptkitError as e:
+            added = f" Add {arguments(e.add)}." if e.add and e.add not in str(e) else ""
+            e.args = (python_words(str(e)) + added,)
+            e.add = ""
+            raise
+
+    return worded
+
+
+def python_words(message: str) -> str:
+    """Return a message with arguments in the place of options, and functions in the place of commands."""
+    for command, function in _COMMANDS.items():
+        message = message.replace(command, function)
+    message = _FUNCTION.sub(r"optkit.\1", message)
+    message = _TOGETHER.sub(r"\1, ", message)
+    return _OPTION.sub(_argument, message)
+
+
+def arguments(options: str) -> str:
+    """Return options as arguments, separated by commas."""
+    return ", ".join(_argument(match) for match in _OPTION.finditer(options))
+
+
+def _argument(match: re.Match[str]) -> str:
+    name, value = match["name"], match["value"]
+    argument = _ARGUMENTS.get(name, name.replace("-", "_"))
+    if name in _FLAGS:
+        rest = f" {value}" if value else ""
+        return f"{argument}=True{rest}"
+    if value is None or value in _WORDS:
+        return argument + (f" {value}" if value else "")
+    return f"{argument}={_value(argument, value.strip(chr(34)).strip(chr(39)))}"
+
+
+def _value(argument: str, value: str) -> str:
+    """Return the text of an option's value as Python."""
+    if argument in ("inputs", "returns"):
+        name, _, spec = value.partition(":")
+        return f'{{"{name}": "{spec}"}}'
+    if argument in ("dims", "args", "require"):
+        name, _, given = value.partition("=")
+        numbers = ", ".join(given.split(":"))
+        return f'{{"{name}": ({numbers})}}' if argument == "dims" else f'{{"{name}": {given}}}'
+    if value.isupper() or re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value):
+        return value
+    return f'"{value}"'

@@ -1,0 +1,178 @@
+"""The benchmark: several artifacts at several batch sizes, measured in blocks that alternate in random order."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optkit.artifact import Artifact
+from optkit.artifact.findings import CallParts, ConcurrentLoad, Knee, Measurement, NotRun, SpeedUp, Stopped
+from optkit.artifact.tensors import Feed, batch_dim
+from optkit.benchmark.concurrency import concurrent_load
+from optkit.benchmark.gpu import watching
+from optkit.benchmark.series import Series
+from optkit.benchmark.settings import BenchSettings, bench_points
+from optkit.benchmark.summary import Turn, knees, measurement, speed_up
+from optkit.benchmark.timing import Block, time_block
+from optkit.data import Samples
+from optkit.errors import OptkitError, RunnerError, first_line
+from optkit.runners import CallPlan, Device, Runner, open_runner
+from optkit.runners.base import shapes_text
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that a benchmark found."""
+
+    order: tuple[tuple[str, ...], ...]  # the artifacts in the order of their turns, one row for each block
+    measurements: tuple[Measurement, ...]
+    speed_ups: tuple[SpeedUp, ...]
+    concurrency: tuple[ConcurrentLoad, ...]
+    knees: tuple[Knee, ...]
+    not_run: tuple[NotRun, ...]
+    interrupted: bool
+    left_out: int = 0  # blocks in which a model had to wait for the processors, where there were enough others
+
+
+def measure(
+    artifacts: Mapping[str, Artifact], samples: Samples, settings: BenchSettings, reference: str | None = None
+) -> Measured:
+    """Measure every artifact at every batch size, each against the reference in the same blocks.
+
+    In a block every artifact takes one turn, in an order drawn anew for each block: a fresh session, first calls that are dropped, then
+    calls that are counted, at one batch size after the other. Blocks go on until every interval is as narrow as was asked, and end at
+    the time limit or the largest number of blocks in any case. A block in which an artifact was starved of processors is set aside and
+    another one measured; where most are so, or the limits leave too few others, all are taken, and the records say in how many it was so.
+    Artifacts are never interleaved call by call: each would then find the other's weights in the cache. Copies between host and device are
+    not included. A model in Python is built once a process (building may mean training): its sessions share their weights, which lie where
+    they lie in every block.
+
+    With Ctrl-C the blocks that were whole are returned; before the first one it passes on.
+
+    Args:
+        artifacts: name -> artifact; all of one contract.
+        samples: where the values come from.
+        settings: batch sizes, threads, device and when to stop.
+        reference: the name of the artifact that the others are compared with; None takes the first.
+
+    Raises:
+        FeedError: a batch size lies outside the declared range.
+        RunnerError: no artifact can be run on the device. One among others that can is told in `not_run`.
+    """
+    reference = reference or next(iter(artifacts))
+    points = bench_points(artifacts[reference], settings.batches)
+    feeds = [samples.at(sizes) for sizes in points]
+    turns = {name: functools.partial(_turn, artifact, feeds, settings) for name, artifact in artifacts.items()}
+    series = Series(turns, reference, settings)
+    concurrency: list[ConcurrentLoad] = []
+    stopped = series.run()
+    if stopped is not Stopped.INTERRUPTED:
+        try:
+            for name in series.names if settings.concurrency else ():
+                try:
+                    concurrency += _concurrency(name, artifacts[name], points, feeds, settings)
+                except OptkitError as e:
+                    series.not_run[f"{name}, several callers"] = str(e)
+        except KeyboardInterrupt:
+            stopped = Stopped.INTERRUPTED
+    return _measured(series, artifacts, points, stopped, concurrency)
+
+
+def _measured(
+    series: Series,
+    artifacts: Mapping[str, Artifact],
+    points: Sequence[dict[str, int]],
+    stopped: Stopped,
+    concurrency: Sequence[ConcurrentLoad],
+) -> Measured:
+    """Return the records of what was found."""
+    measurements = [
+        measurement(name, artifacts[name], [row[name] for row in series.used], i, sizes, series.settings)
+        for i, sizes in enumerate(points)
+        for name in series.names
+    ]
+    pairs = _pairs(measurements, series.reference)
+    return Measured(
+        order=tuple(tuple(row) for row in series.used),
+        measurements=tuple(measurements),
+        speed_ups=tuple(speed_up(a, b, series.settings, stopped) for a, b in pairs),
+        concurrency=tuple(concurrency),
+        knees=tuple(knees(measurements)),
+        not_run=tuple(NotRun(artifact=name, reason=reason) for name, reason in series.not_run.items()),
+        interrupted=stopped is Stopped.INTERRUPTED,
+        left_out=len(series.rows) - len(series.used),
+    )
+
+
+def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tuple[Measurement, Measurement]]:
+    """Yield each measurement of another artifact behind the reference's at the same batch size."""
+    base = {m.batch: m for m in measurements if m.artifact == reference}
+    yield from ((base[m.batch], m) for m in measurements if m.artifact != reference and m.batch in base)
+
+
+def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) -> Turn:
+    """Load an artifact anew and time it at each point."""
+    began = time.perf_counter()
+    with (
+        open_runner(artifact, settings.device, settings.threads_used, cuda_graph=settings.cuda_graph) as runner,
+        watching(settings.device) as watch,
+    ):
+        load_ms, first_call_ms = (time.perf_counter() - began) * 1000, 0.0
+        blocks: list[Block] = []
+        parts: list[CallParts] = []
+        with runner.calling():
+            for i, feed in enumerate(feeds):
+                call = runner.bind(feed)
+                with _telling(runner, feed):
+                    before = time.perf_counter()
+                    call()
+                    if i == 0:
+                        first_call_ms = (time.perf_counter() - before) * 1000
+                    block = _own_block(runner, feed, settings) or time_block(call, settings)
+                    blocks.append(watch.judged(block) if watch else block)
+                    parts += runner.parts(feed)
+        return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts), runner.placement())
+
+
+def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | None:
+    """Return the block that a runtime in another process timed itself, so that no message between processes is in a number."""
+    plan = CallPlan(settings.drop_s, settings.drop_calls, settings.block_s, settings.block_calls)
+    own = runner.own_times(feed, plan)
+    if own is None:
+        return None
+    times = np.array(own.times_ms)
+    return Block(times, own.dropped_calls, began_s=time.perf_counter() - float(times.sum()) / 1000)
+
+
+def _concurrency(
+    name: str,
+    artifact: Artifact,
+    points: Sequence[dict[str, int]],
+    feeds: Sequence[Feed],
+    settings: BenchSettings,
+) -> Iterator[ConcurrentLoad]:
+    """Load an artifact once more, and call it at each point with each number of callers."""
+    streams = max(settings.concurrency) if settings.device is Device.CUDA else 1
+    with open_runner(artifact, settings.device, settings.threads_used, streams, settings.cuda_graph) as runner:
+        obstacle = runner.several_callers_obstacle()
+        if obstacle and max(settings.concurrency) > 1:
+            raise RunnerError(f"{runner.title}: {obstacle}")
+        for sizes, feed in zip(points, feeds, strict=True):
+            batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
+            for callers in settings.concurrency:
+                with _telling(runner, feed):
+                    yield concurrent_load(runner, feed, callers, settings, artifact=name, batch=batch)
+
+
+@contextlib.contextmanager
+def _telling(runner: Runner, feed: Feed) -> Iterator[None]:
+    """Tell an error of the runtime, each of which raises types of its own, as one of the artifact."""
+    try:
+        yield
+    except OptkitError:
+        raise
+    except Exception as e:
+        raise RunnerError(f"{runner.title}: failed on {shapes_text(feed)}: {first_line(e)}") from e

@@ -1,0 +1,92 @@
+"""What a benchmark leaves, as documents: of several artifacts, and of a model against itself."""
+
+from typing import ClassVar
+
+from optkit.artifact import Artifact
+from optkit.artifact.findings import (
+    ConcurrentLoad,
+    Knee,
+    Measurement,
+    NotRun,
+    SpeedUp,
+)
+from optkit.artifact.tensors import DimRange
+from optkit.benchmark import BenchSettings, Machine, SelfTest
+from optkit.benchmark.changes import Comparison
+from optkit.record import Document, Record
+
+
+class Contract(Record):
+    """What the models of a run take and return; two runs with different ones are about different models."""
+
+    inputs: tuple[str, ...]  # as in image:float32[batch,1,8,8]
+    outputs: tuple[str, ...]
+    dims: dict[str, DimRange]
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "Contract":
+        """Return the contract of an artifact."""
+        return cls(
+            inputs=tuple(map(str, artifact.inputs)), outputs=tuple(map(str, artifact.outputs)), dims=artifact.dims
+        )
+
+
+class MeasuredFile(Record):
+    """A file that was measured, so that it can be found and measured again."""
+
+    artifact: str
+    path: str  # absolute, on the machine that measured it
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, name: str, artifact: Artifact) -> "MeasuredFile":
+        """Return the facts of an artifact under the name that it was measured by."""
+        return cls(artifact=name, path=str(artifact.path), sha256=artifact.sha256, size_bytes=artifact.size_bytes)
+
+
+class BenchRecord(Document):
+    """Measurements of several artifacts, made together on one machine."""
+
+    schema_id: ClassVar[str] = "optkit/bench/2"
+
+    key: str | None = None  # hash of what was measured and how; None outside a recipe, and when it was interrupted
+    machine: Machine
+    settings: BenchSettings
+    versions: dict[str, str]  # library -> version
+    contract: Contract
+    files: tuple[MeasuredFile, ...]
+    load_before: float | None = None  # processes that wanted to run in the minute before
+    order: tuple[tuple[str, ...], ...] = ()  # the artifacts in the order of their turns, one row for each block
+    measurements: tuple[Measurement, ...]
+    speed_ups: tuple[SpeedUp, ...]
+    concurrency: tuple[ConcurrentLoad, ...] = ()
+    knees: tuple[Knee, ...] = ()
+    not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
+    comparison: Comparison | None = None  # with the baseline that was given
+    interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
+    left_out: int = 0  # blocks in which a model was starved of processors, where there were enough others
+
+    @property
+    def starved_blocks(self) -> int:
+        """In how many blocks a model had to wait for processors that others used."""
+        return sum(any(block) for block in zip(*(m.starved for m in self.measurements), strict=False))
+
+    @property
+    def busy(self) -> bool:
+        """Whether others wanted the machine too, so that their work is in the numbers; by its load before where blocks do not tell."""
+        if any(share is not None for m in self.measurements for share in m.blocks_waited):
+            return any(m.busy for m in self.measurements) or any(s.busy for s in self.speed_ups)
+        return self.load_before is not None and self.load_before >= 1.5 * self.machine.cores
+
+
+class SelfTestRecord(Document):
+    """How a benchmark fared that compared a model with itself."""
+
+    schema_id: ClassVar[str] = "optkit/self-test/1"
+
+    artifact: str
+    machine: Machine
+    settings: BenchSettings
+    load_before: float | None
+    found: SelfTest

@@ -1,0 +1,95 @@
+"""A benchmark that measures itself: a model against a copy of its own file, again and again."""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from optkit.artifact import Artifact, Format
+from optkit.artifact.findings import SpeedUp, Verdict
+from optkit.artifact.tensors import batch_dim
+from optkit.benchmark.compare import measure
+from optkit.benchmark.settings import BenchSettings
+from optkit.benchmark.statistics import CONFIDENCE
+from optkit.data import Samples
+from optkit.errors import FeedError
+from optkit.progress import track
+from optkit.record import Record
+
+
+class SelfTest(Record):
+    """What a benchmark says of two models that are the same: the truth is a ratio of 1."""
+
+    trials: tuple[SpeedUp, ...]
+    coverage: float  # the share of 95 % intervals that hold 1
+    coverage_low: float  # 95 % interval of that share (Clopper and Pearson)
+    coverage_high: float
+    free_coverage: float | None  # of the distribution-free intervals; None where there were too few blocks for them
+    false_verdicts: float  # the share that says faster or slower
+    sd_log_ratio: float | None  # None for one trial
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing speaks against the intervals: so many trials of honest ones could hold 1 as seldom as these."""
+        return self.coverage_high >= CONFIDENCE
+
+
+def self_test(artifact: Artifact, samples: Samples, settings: BenchSettings, trials: int) -> SelfTest:
+    """Compare an artifact with a copy of itself in whole comparisons, each with a seed of its own.
+
+    Args:
+        artifact: a model file.
+        samples: where the values come from.
+        settings: as for the comparison that one wants to trust; of its batch sizes the first is taken, or opt where it has none.
+        trials: how many comparisons; twenty tell a broken benchmark, a hundred tell 85 % from 95 %.
+
+    Raises:
+        FeedError: no trial is asked for, a batch size lies outside the declared range, or the model is no file of its own.
+        RunnerError: the artifact cannot be run on the device.
+    """
+    if trials < 1:
+        raise FeedError(f"self-test: {trials} trials; expected at least 1")
+    if artifact.format is Format.PYTORCH:
+        raise FeedError(f"self-test: {artifact.path.name} is Python code, built once a process; expected a model file")
+    one = settings.model_copy(update={"batches": settings.batches[:1] or _opt(artifact), "concurrency": ()})
+    with tempfile.TemporaryDirectory(prefix="optkit-self-test-") as folder:
+        both = {"model": artifact, "copy": _copy(artifact, Path(folder))}
+        found: list[SpeedUp] = []
+        for trial in track(range(trials), "self-test", trials):
+            seeded = one.model_copy(update={"seed": settings.seed + trial})
+            found += measure(both, samples, seeded).speed_ups
+    return summarize(found)
+
+
+def summarize(trials: Sequence[SpeedUp]) -> SelfTest:
+    """Return how often comparisons of equal models were right; one that is without an interval holds nothing."""
+    from scipy.stats import binomtest
+
+    held = [s.low is not None and s.high is not None and s.low <= 1 <= s.high for s in trials]
+    free = [s.free_low <= 1 <= s.free_high for s in trials if s.free_low is not None and s.free_high is not None]
+    share = binomtest(sum(held), len(held)).proportion_ci(CONFIDENCE)
+    return SelfTest(
+        trials=tuple(trials),
+        coverage=float(np.mean(held)),
+        coverage_low=float(share.low),
+        coverage_high=float(share.high),
+        free_coverage=float(np.mean(free)) if free else None,
+        false_verdicts=float(np.mean([s.verdict in (Verdict.FASTER, Verdict.SLOWER) for s in trials])),
+        sd_log_ratio=float(np.std([math.log(s.ratio) for s in trials], ddof=1)) if len(trials) > 1 else None,
+    )
+
+
+def _opt(artifact: Artifact) -> tuple[int, ...]:
+    dim = batch_dim(artifact.inputs)
+    return (artifact.dims[dim].opt,) if dim in artifact.dims else ()
+
+
+def _copy(artifact: Artifact, folder: Path) -> Artifact:
+    for file in artifact.all_files:
+        target = folder / file.relative_to(artifact.path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return artifact.model_copy(update={"path": folder / artifact.path.name})
