@@ -9,6 +9,8 @@ import pytest
 from tests.support.project import BENCH, ONNX, CommandLine, edit, write_project
 from tests.support.runs import bench, run_record, step
 
+pytestmark = pytest.mark.measures
+
 QUICK = ("--batch", "2", "--time-limit-s", "2")
 SLOWER = '''
 class Slower(Model):
