@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from optkit.artifact import Artifact
 from optkit.benchmark.machine import usable_cores
 from optkit.choose import exporter
 from optkit.choose.int8 import gain, types
-from optkit.serving.triton.server import TritonInstall, find_triton
+from optkit.serving.triton.server import TritonInstall, TritonServer, find_triton
 from optkit.stages import ExportOnnx
 from tests.support.needs import need
+from tests.support.served import SharedTriton
 from tests.support.shared import Zoo, locked
 from tests.support.zoo import Make
 
@@ -105,6 +107,16 @@ def triton() -> TritonInstall:
         "no Triton server: run tests/support/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
     )
     return find_triton()
+
+
+@pytest.fixture(scope="session")
+def serve(
+    triton: TritonInstall, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Path], AbstractContextManager[TritonServer]]]:
+    """Give serve(repository): the real Triton, one for all tests of a worker, with the models of that repository in the block."""
+    shared = SharedTriton(triton, tmp_path_factory.mktemp("triton"))
+    yield shared.serve
+    shared.stop()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from optkit.serving.triton.server import TritonServer
 from tests.support import project
 from tests.support.served import package_versions, scaled
 
@@ -22,13 +21,13 @@ def optkit(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def server(triton, zoo, onnx, tmp_path_factory):
+def server(serve, zoo, onnx, tmp_path_factory):
     """Version 1 is small, version 2 is 1 with other weights, version 3 does far more work, version 4 is 1 again."""
     folder = tmp_path_factory.mktemp("served")
     heavy = zoo.onnx(zoo.source("heavy", ["image:float32[batch,2,3]"], batch="1:4:16"))
     versions = {"1": onnx, "2": scaled(onnx, 2.0, folder), "3": heavy, "4": onnx}
     package_versions(versions, folder / "models")
-    with TritonServer(triton, folder / "models", limit_s=120) as running:
+    with serve(folder / "models") as running:
         yield running
 
 
