@@ -106,6 +106,7 @@ def test_a_rate(server, repository):
     assert 30 <= point.sent <= 90  # 60, and as Poisson has it
 
 
+@pytest.mark.measures
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_both_tools_say_the_same_in_the_same_record(server, repository, perf_analyzer, scheme):
     """Throughput and latency within a factor of 3: the delay of the queue decides both, and a busy machine does the rest."""

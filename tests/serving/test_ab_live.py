@@ -12,8 +12,6 @@ from tests.support.served import package_versions, scaled
 FAST = ("--time-limit-s", "20", "--limit-s", "60")
 CLEAR = (*FAST, "--half-width", "0.2")  # enough to see a version with many times the work
 
-pytestmark = pytest.mark.measures
-
 
 @pytest.fixture
 def optkit(monkeypatch, capsys):
@@ -35,6 +33,7 @@ def url(server, version, protocol="http"):
     return f"{protocol}://{getattr(server, protocol)}/models/model/versions/{version}"
 
 
+@pytest.mark.measures
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_version_with_far_more_work_is_slower(server, optkit, protocol):
     pair = url(server, 1, protocol), url(server, 3, protocol)
@@ -51,6 +50,7 @@ def test_a_version_with_far_more_work_is_slower(server, optkit, protocol):
     assert (back.code, json.loads(back.out)["speed_up"]["verdict"]) == (0, "faster")
 
 
+@pytest.mark.measures
 def test_a_version_against_itself_is_neither_faster_nor_slower(server, optkit):
     """An interval of 95 % is wrong once in twenty: three times in a row, once in eight thousand."""
     said = []
