@@ -5,7 +5,7 @@ stand-in does is not proven by them; benchmarks/gpu does that on a GPU.
 """
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,20 @@ from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic
 from optkit.tensorrt.installed import forget
 from optkit.tensorrt.process import WORKER
 from optkit.tensorrt.worker.layers import types_of
-from tests.support import ROOT, zoo
+from tests.support import zoo
 from tests.support.project import CommandLine, files_below
+from tests.support.tensorrt_standin import STANDIN, standing_in
 from tests.support.zoo import Make
 
-HERE = ROOT / "tests" / "support" / "standin"
-MEMBERS: dict[str, Any] = json.loads((HERE / "members.json").read_text())
+MEMBERS: dict[str, Any] = json.loads((STANDIN / "members.json").read_text())
 RULE = CallPlan(drop_s=0, drop_calls=1, block_s=0, block_calls=5)
 
 
 @pytest.fixture(params=["8.6", "10", "11"])
-def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Let workers find a stand-in for this release, and a GPU."""
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setenv("STANDIN_TENSORRT", request.param)
-    forget()
-    monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
-    yield request.param
-    forget()
+    for _ in standing_in(request.param, monkeypatch):
+        yield request.param
 
 
 # What a release does not have: its classes must not have it either.

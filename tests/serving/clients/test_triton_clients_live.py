@@ -22,7 +22,7 @@ from tests.support.served import PROVEN, package_versions, scaled
 
 
 @pytest.fixture(scope="module")
-def served(triton, zoo, onnx, tmp_path_factory):
+def served(serve, zoo, onnx, tmp_path_factory):
     """A server with two versions of `model`, whose answers differ by a factor of 2, and a model of two inputs."""
     folder = tmp_path_factory.mktemp("served")
     versions = package_versions({"1": onnx, "2": scaled(onnx, 2.0, folder)}, folder / "models")
@@ -31,7 +31,7 @@ def served(triton, zoo, onnx, tmp_path_factory):
     two = package_triton(
         both, folder / "models", TritonServing(), name="two", independence=PROVEN, sample=None, golden=golden
     )
-    with TritonServer(triton, folder / "models", limit_s=120) as server:
+    with serve(folder / "models") as server:
         yield server, folder / "models_clients", versions, two
 
 
