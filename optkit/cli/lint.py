@@ -37,7 +37,7 @@ def lint(
     Example: optkit lint model_repository
     """
     from optkit.api.lint import lint as run
-    from optkit.report.lint import github_annotations, lint_text, rules_table
+    from optkit.report.lint import github_annotations, rules_table
     from optkit.serving.triton.lint import RULES, RuleList
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -48,6 +48,5 @@ def lint(
         raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
     with out.working():
         record = run(repository, fix=fix, server_gpus=server_gpus)
-    shown = github_annotations(record) if layout is Format.GITHUB else lint_text(record, repository)
-    out.answer(record, shown)
+    out.answer(record, *([github_annotations(record)] if layout is Format.GITHUB else []))
     raise typer.Exit(0 if record.passed else 1)

@@ -20,16 +20,9 @@ Source = Annotated[
 ]
 
 
-def show_made(out: Output, made: "Passport", output: Path, hints: Sequence[str], *, doctor: bool = False) -> None:
-    """Show the passport of what was made, and exit with 1 when it does not hold a limit.
-
-    With `doctor`, what its calibration data is like is shown too.
-    """
-    from optkit.report import calibration_tables, passport_text, quantization_parts
-
-    parts = quantization_parts(made.artifact.quantization)
-    tables = calibration_tables(made) if doctor else []
-    out.answer(made, passport_text(made, output if made.passed else None), *parts, *tables)
+def show_made(out: Output, made: "Passport", output: Path, hints: Sequence[str]) -> None:
+    """Show the passport of what was made, and exit with 1 when it does not hold a limit."""
+    out.answer(made)
     out.verdict(made.failures)
     if made.failures:
         out.hint(f"{output} was not written")

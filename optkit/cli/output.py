@@ -58,13 +58,13 @@ class Output:
         with _bars(self.err) as bars, reporting(_Bars(bars)):
             yield
 
-    def answer(self, record: "Document", *shown: "RenderableType") -> None:
-        """Print the answer: the record as one JSON document, or what a person reads."""
+    def answer(self, record: "Document", *parts: "RenderableType") -> None:
+        """Print the answer: the record as one JSON document, or what a person reads of it; `parts` stand in the place of what is usual."""
         try:
             if self.as_json:
                 self._stdout.write(record.to_json() + "\n")
             else:
-                self._show(shown)
+                self._show(record, parts)
             self._stdout.flush()
         except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
             self._drop_the_rest()
@@ -75,11 +75,10 @@ class Output:
     def _drop_the_rest(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
 
-    def _show(self, items: "Sequence[RenderableType]") -> None:
-        for i, item in enumerate(items):
-            if i:
-                self._out.print()
-            self._out.print(item, soft_wrap=isinstance(item, str), markup=False)
+    def _show(self, record: "Document", parts: "Sequence[RenderableType]") -> None:
+        from optkit.report.showing import print_parts, shown
+
+        print_parts(self._out, parts or shown(record))
 
     def hint(self, *lines: str) -> None:
         """Print the next useful commands, on stderr."""

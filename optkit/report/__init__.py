@@ -1,36 +1,7 @@
-"""The records of a run, shown to a person."""
+"""Records shown to a person: in a terminal, in a notebook, as a page, and in CI."""
 
-from optkit.report.calibration import calibration_tables
 from optkit.report.choice import choice_text
-from optkit.report.measured import bench_notes, bench_tables, self_test_table
-from optkit.report.quantization import quantization_parts
-from optkit.report.table import parity_table, run_tables
-from optkit.report.text import (
-    doctor_table,
-    engines_text,
-    inspection_text,
-    next_commands,
-    packages_text,
-    passport_text,
-    plan_table,
-    run_summary,
-)
+from optkit.report.table import run_tables
+from optkit.report.text import next_commands, run_summary
 
-__all__ = [
-    "bench_notes",
-    "bench_tables",
-    "calibration_tables",
-    "choice_text",
-    "doctor_table",
-    "engines_text",
-    "inspection_text",
-    "next_commands",
-    "packages_text",
-    "parity_table",
-    "passport_text",
-    "plan_table",
-    "quantization_parts",
-    "run_summary",
-    "run_tables",
-    "self_test_table",
-]
+__all__ = ["choice_text", "next_commands", "run_summary", "run_tables"]
