@@ -1,6 +1,7 @@
 """What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text."""
 
 import io
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,9 @@ def as_rich(record: Document) -> RenderableType:
 
 
 def as_text(record: Document) -> str:
-    """Return a record as plain text of the terminal's width."""
-    console = Console(file=io.StringIO(), color_system=None)
+    """Return a record as plain text of the terminal's width, with lines that standard output can encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), color_system=None)
     with console.capture() as text:
         print_parts(console, _whole(record))
     return text.get().rstrip("\n")

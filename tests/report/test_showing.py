@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -250,6 +251,14 @@ def test_ipython_shows_it_in_a_terminal() -> None:
     record = bench({"a": 1.0})
     record._repr_pretty_(printer, False)
     assert written == [str(record)]
+
+
+@pytest.mark.parametrize(("encoding", "line"), [("ascii", "-----"), ("utf-8", "─────")])
+def test_print_writes_what_standard_output_can_encode(encoding: str, line: str) -> None:
+    code = "import optkit\nfrom tests.support.runs import bench\noptkit.Passport\nprint(bench({'a': 1.0}))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=environment, check=True)
+    assert line in found.stdout.decode(encoding)
 
 
 def test_without_the_front_door_a_record_is_what_pydantic_prints() -> None:
