@@ -80,14 +80,6 @@ def plain_table(title: str, *columns: str) -> Table:
         "size",
         "accuracy",
         "calls",
-        "p50 ms",
-        "p90 ms",
-        "p95 ms",
-        "p99 ms",
-        "mean ms",
-        "min ms",
-        "load ms",
-        "first call ms",
         "dropped",
         "callers",
         "batch",
@@ -101,17 +93,15 @@ def plain_table(title: str, *columns: str) -> Table:
         "SQNR dB",
         "in float",
         "value",
-        "predicted ms",
-        "enqueue ms",
-        "copy in ms",
-        "compute ms",
-        "copy out ms",
         "mJ",
         "W",
         "C",
+        "sent",
+        "failed",
     }
     for column in columns:
-        table.add_column(Text(column), justify="right" if column in numbers or column.startswith("batch ") else "left")
+        number = column in numbers or column.startswith("batch ") or column.endswith(" ms")
+        table.add_column(Text(column), justify="right" if number else "left")
     return table
 
 
