@@ -9,5 +9,6 @@ package, migrate, smoke, load_test, ab      packages for servers, and running se
 open            a model file, open to be run
 run             a recipe, from YAML or built in Python
 repro           a script that repeats an export without optkit
+showing         how records show themselves in a notebook and by print()
 wording         messages for Python: arguments in the place of options
 """

@@ -43,7 +43,6 @@ def ab(
     Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
     """
     from optkit.api.ab import ab as run
-    from optkit.report.ab import ab_notes, ab_tables
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
@@ -61,6 +60,6 @@ def ab(
             limit_s=limit_s,
             seed=seed,
         )
-    out.answer(record, *ab_tables(record), ab_notes(record))
+    out.answer(record)
     out.verdict(record.failures, record.warnings)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)

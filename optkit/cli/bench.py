@@ -88,12 +88,11 @@ def bench(
 
 def _show(out: Output, record: "BenchRecord", name: str, junit: Path | None, github: bool) -> NoReturn:
     """Show a benchmark and what it came to beside its baseline, and exit with its verdict."""
-    from optkit.report import bench_notes, bench_tables
     from optkit.report.cases import cases_of_comparison
-    from optkit.report.comparison import comparison_markdown, comparison_shown
+    from optkit.report.comparison import comparison_markdown
 
     found = record.comparison
-    out.answer(record, *bench_tables(record), *bench_notes(record), *comparison_shown(found))
+    out.answer(record)
     if found:
         out.verdict(found.failures, found.warnings)
         tell_ci(cases_of_comparison(found), name, comparison_markdown(found), junit, github)
@@ -115,7 +114,6 @@ def _self_test(
 ) -> NoReturn:
     """Compare a model with a copy of itself, show how often that was right, and exit with the verdict."""
     from optkit.api.bench import self_test
-    from optkit.report import self_test_table
 
     with out.working():
         tested = self_test(
@@ -130,5 +128,5 @@ def _self_test(
             dims=dims,
             data=data,
         )
-    out.answer(tested, self_test_table(tested))
+    out.answer(tested)
     raise typer.Exit(0 if tested.found.passed else 1)

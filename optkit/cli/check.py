@@ -29,11 +29,10 @@ def check(
     Example: optkit check model.onnx model.int8.onnx --data samples/
     """
     from optkit.api.check import check as run
-    from optkit.report import parity_table
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         found = run(reference, candidate, dims=parse_dims(dims), data=data, atol=atol, rtol=rtol, device=device)
-    out.answer(found, parity_table(found.parity))
+    out.answer(found)
     out.verdict(found.failures)
     raise typer.Exit(1 if found.failures else 0)

@@ -37,7 +37,7 @@ def lint(
     Example: optkit lint model_repository
     """
     from optkit.api.lint import lint as run
-    from optkit.report.lint import github_annotations, lint_text, rules_table
+    from optkit.report.lint import github_annotations, rules_table
     from optkit.serving.triton.lint import RULES, RuleList
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -51,5 +51,5 @@ def lint(
     if layout is Format.GITHUB:
         out.commands(record, github_annotations(record))
     else:
-        out.answer(record, lint_text(record, repository))
+        out.answer(record)
     raise typer.Exit(0 if record.passed else 1)

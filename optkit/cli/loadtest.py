@@ -73,7 +73,6 @@ def loadtest(
     Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
     """
     from optkit.api.load_test import load_test
-    from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
@@ -101,8 +100,7 @@ def loadtest(
             max_latency_ms=max_latency_ms,
             arrivals_per_s=arrivals_per_s,
         )
-    advice = [advice_text(record.advice)] if record.advice else []
-    out.answer(record, loadtest_table(record), loadtest_text(record), *advice)
+    out.answer(record)
     out.verdict(record.failures)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)
 

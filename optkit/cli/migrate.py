@@ -29,7 +29,6 @@ def migrate(
     Example: optkit migrate model_store/digits.mar -o model_repository
     """
     from optkit.api.migrate import migrate as run
-    from optkit.report import packages_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
@@ -42,5 +41,5 @@ def migrate(
             batching=batching,
             force=force,
         )
-    out.answer(record, packages_text(record))
+    out.answer(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages))

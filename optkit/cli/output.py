@@ -59,9 +59,9 @@ class Output:
         with _bars(self.err) as bars, reporting(_Bars(bars)):
             yield
 
-    def answer(self, record: "Document", *shown: "RenderableType") -> None:
-        """Print the answer: the record as one JSON document, or what a person reads."""
-        self._answer(record, lambda: self._show(shown))
+    def answer(self, record: "Document", *parts: "RenderableType") -> None:
+        """Print the answer: the record as one JSON document, or what a person reads of it; `parts` replace what is usual."""
+        self._answer(record, lambda: self._show(record, parts))
 
     def commands(self, record: "Document", lines: str) -> None:
         """Print the answer as commands of a workflow, which must reach the runner as they are: whoever made them has escaped their texts."""
@@ -83,11 +83,10 @@ class Output:
     def _drop_the_rest(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
 
-    def _show(self, items: "Sequence[RenderableType]") -> None:
-        for i, item in enumerate(items):
-            if i:
-                self._out.print()
-            self._out.print(item, soft_wrap=isinstance(item, str))
+    def _show(self, record: "Document", parts: "Sequence[RenderableType]") -> None:
+        from optkit.report.showing import print_parts, shown
+
+        print_parts(self._out, parts or shown(record))
 
     def hint(self, *lines: str) -> None:
         """Print the next useful commands, on stderr."""
@@ -127,7 +126,7 @@ def _bars(console: "PlainConsole") -> "Progress":
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False),  # it may hold the name of a file, such as m[a].py
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),

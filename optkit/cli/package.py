@@ -216,7 +216,5 @@ def torchserve(
 
 def _show(out: Output, record: "PackageRecord") -> None:
     """Show what was packaged, and the command that serves it."""
-    from optkit.report import packages_text
-
-    out.answer(record, packages_text(record))
+    out.answer(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))

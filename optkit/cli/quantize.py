@@ -164,4 +164,4 @@ def quantize(
         )
     # What is for TensorRT says nothing about its speed here.
     hints = (("bench", model, output),) if target == "cpu" else (("inspect", output),)
-    show_made(out, made, output, hints, doctor=doctor)
+    show_made(out, made, output, hints)

@@ -35,7 +35,7 @@ def run(
     Example: optkit run recipes/digits.yaml
     """
     from optkit.api import run as api
-    from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
+    from optkit.report import choice_text, next_commands, run_summary, run_tables
     from optkit.report.cases import cases_of_run
     from optkit.report.markdown import run_markdown
 
@@ -43,7 +43,7 @@ def run(
     given = pairs("--set", overrides)
     if dry_run:
         plan = api.plan(recipe, output, step=step, overrides=given)
-        out.answer(plan, plan_table(plan))
+        out.answer(plan)
         return
     with out.working():
         record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)

@@ -43,12 +43,11 @@ def smoke(
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
     from optkit.api.smoke import smoke as run
-    from optkit.report.smoke import smoke_text
 
     out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
-    out.answer(record, smoke_text(record))
+    out.answer(record)
     raise typer.Exit(0 if record.passed else 1)
 
 

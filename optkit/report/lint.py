@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from rich.table import Table
 
 from optkit.report.table import plain_table
+from optkit.report.text import path_text
 from optkit.serving.triton.lint import Finding, LintRecord, Rule, Severity
 
 
-def lint_text(record: LintRecord, repository: Path) -> str:
+def lint_text(record: LintRecord) -> str:
     """Return each finding with its place, and how many there are."""
-    lines = [f"{repository / f.file}{_at(f)}: fixed {f.rule}: {f.message}" for f in record.fixed]
+    lines = [f"{_place(record, f)}: fixed {f.rule}: {f.message}" for f in record.fixed]
     for finding in record.findings:
-        lines.append(f"{repository / finding.file}{_at(finding)}: {finding.severity} {finding.rule}: {finding.message}")
+        lines.append(f"{_place(record, finding)}: {finding.severity} {finding.rule}: {finding.message}")
         lines.append(f"  {finding.advice}{' (--fix does it)' if finding.fixable else ''}")
     errors = sum(finding.severity is Severity.ERROR for finding in record.findings)
     warnings = len(record.findings) - errors
@@ -44,5 +44,6 @@ def rules_table(rules: Iterable[Rule]) -> Table:
     return table
 
 
-def _at(finding: Finding) -> str:
-    return f":{finding.line}" if finding.line else ""
+def _place(record: LintRecord, finding: Finding) -> str:
+    line = f":{finding.line}" if finding.line else ""
+    return f"{path_text(record.repository / finding.file)}{line}"

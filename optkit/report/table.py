@@ -1,7 +1,7 @@
 """Records as tables for a terminal of 80 columns."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -11,6 +11,8 @@ from optkit.artifact.findings import Measurement, Parity, SpeedUp
 from optkit.report.numbers import ms_text, ratio_text, size_text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from optkit.benchmark.record import BenchRecord
     from optkit.pipeline.records import RunRecord, StepResult
 
@@ -63,21 +65,21 @@ def parity_table(parity: Parity) -> Table:
     return table
 
 
+class PlainTable(Table):
+    """A table whose texts are shown as they are: a name such as `x[bold]` or `a:100:b` is no markup and no emoji."""
+
+    def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
+        """Add a row."""
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def plain_table(title: str, *columns: str) -> Table:
     """Return an empty table in the one style of all; words stand left and numbers right."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, title_style="bold")
+    table = PlainTable(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     numbers = {
         "size",
         "accuracy",
         "calls",
-        "p50 ms",
-        "p90 ms",
-        "p95 ms",
-        "p99 ms",
-        "mean ms",
-        "min ms",
-        "load ms",
-        "first call ms",
         "dropped",
         "callers",
         "batch",
@@ -91,17 +93,15 @@ def plain_table(title: str, *columns: str) -> Table:
         "SQNR dB",
         "in float",
         "value",
-        "predicted ms",
-        "enqueue ms",
-        "copy in ms",
-        "compute ms",
-        "copy out ms",
         "mJ",
         "W",
         "C",
+        "sent",
+        "failed",
     }
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")
+        number = column in numbers or column.startswith("batch ") or column.endswith(" ms")
+        table.add_column(Text(column), justify="right" if number else "left")
     return table
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from optkit.artifact import Passport
+from optkit.artifact import Artifact, Passport
 from optkit.artifact.engine import TITLES, sm_text
 from optkit.artifact.platforms import runs_on
+from optkit.errors import ArtifactError
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
@@ -30,8 +31,8 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
-def run_summary(record: "RunRecord", out_dir: Path) -> str:
-    """Return what a run came to: what was reused, who won and why, what was packaged and where."""
+def run_summary(record: "RunRecord", out_dir: Path | None = None) -> str:
+    """Return what a run came to: what was reused, who won and why, what was packaged; and where its files are, in a known folder."""
     lines = []
     made = [step for step in (record.source, *record.steps) if step.made]
     reused = sum(step.status == "reused" for step in made)
@@ -54,10 +55,10 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
     elif record.bench:
         lines.append("winner: none, no artifact passed every gate")
     for packaged in record.packaged:
-        lines.append(f"packaged: {_shown(packaged.path)} ({packaged.target})")
-        lines += [f"client: {_shown(packaged.client / 'client.py')}"] if packaged.client else []
-    lines.append(f"record: {_shown(out_dir / 'run.json')}")
-    lines.append(f"report: {_shown(out_dir / 'report.html')}")
+        lines.append(f"packaged: {path_text(packaged.path)} ({packaged.target})")
+        lines += [f"client: {path_text(packaged.client / 'client.py')}"] if packaged.client else []
+    if out_dir:
+        lines += [f"record: {path_text(out_dir / 'run.json')}", f"report: {path_text(out_dir / 'report.html')}"]
     return "\n".join(lines)
 
 
@@ -69,20 +70,17 @@ def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
     best = next((step for step in record.steps if record.winner and step.name == record.winner.artifact), None)
     if best and best.file:
         source = record.steps[0].file if record.steps[0].made else None
-        commands.append(shell_line("optkit", "inspect", _shown(out_dir / best.file)))
+        commands.append(shell_line("optkit", "inspect", path_text(out_dir / best.file)))
         if source and source != best.file:
-            commands.append(shell_line("optkit", "bench", _shown(out_dir / source), _shown(out_dir / best.file)))
+            commands.append(shell_line("optkit", "bench", path_text(out_dir / source), path_text(out_dir / best.file)))
     return [f"next: {command}" for command in commands]
 
 
 def passport_text(passport: Passport, output: Path | None) -> str:
     """Return what was made and how well it was proven; `output` is None when it was not written."""
     artifact = passport.artifact
-    where = (
-        f"{output} ({artifact.format}, {artifact.precision}, {size_text(artifact.size_bytes)})"
-        if output
-        else "not written"
-    )
+    facts = f"{artifact.format}, {artifact.precision}, {_size(artifact)}"
+    where = f"{path_text(output)} ({facts})" if output else "not written"
     return "\n".join([where, *(f"  {note}" for note in artifact.notes), *_proofs(passport)])
 
 
@@ -111,10 +109,12 @@ def packages_text(record: "PackageRecord") -> str:
     """Return what was packaged, where, and what one should know of it."""
     lines = []
     for packaged in record.packages:
-        lines.append(f"{_shown(packaged.path)} ({packaged.target}, version {packaged.version})")
+        lines.append(f"{path_text(packaged.path)} ({packaged.target}, version {packaged.version})")
         lines += [f"  {file}" for file in packaged.files]
         lines += [f"  {note}" for note in packaged.notes]
-        lines += [f"  client: {shell_line('python', _shown(packaged.client / 'client.py'))}"] if packaged.client else []
+        lines += (
+            [f"  client: {shell_line('python', path_text(packaged.client / 'client.py'))}"] if packaged.client else []
+        )
     return "\n".join(lines)
 
 
@@ -221,7 +221,15 @@ def _versions(built_with: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in built_with.items())
 
 
-def _shown(path: Path) -> str:
+def _size(artifact: Artifact) -> str:
+    """Return the size of a file; a record is shown also when its file has gone since."""
+    try:
+        return size_text(artifact.size_bytes)
+    except (ArtifactError, OSError):
+        return "not there any more"
+
+
+def path_text(path: Path) -> str:
     """Return a path relative to the working directory where it lies below it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))

@@ -11,8 +11,8 @@ from rich.console import Console
 from optkit.artifact.findings import CallParts, ConcurrentLoad, GpuConditions, Knee, NotRun
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.records import RunRecord
-from optkit.report import bench_notes, bench_tables
 from optkit.report.html import page, write_report
+from optkit.report.measured import bench_notes, bench_tables
 from optkit.report.pictures import Point, distributions, over_time, throughput, trade_off
 from optkit.report.view import view_of
 from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
