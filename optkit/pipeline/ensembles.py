@@ -28,12 +28,12 @@ Made = Mapping[str, Passport]  # the artifacts of the run that passed their gate
 
 
 def package_ensembles(
-    plan: Plan, results: Mapping[str, StepResult], passports: Mapping[str, Passport], winner: Winner | None
+    plan: Plan, results: Mapping[str, StepResult], winner: Winner | None
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
     """Prove and write every ensemble of the recipe; return them, and why others were refused."""
-    passed = {name: passports[name] for name, result in results.items() if result.passed}
+    passed = {name: result.passport for name, result in results.items() if result.passport and result.passed}
     if winner is not None:
-        passed[FASTEST] = passports[winner.artifact]
+        passed[FASTEST] = passed[winner.artifact]
     done: list[Packaged] = []
     refusals: list[str] = []
     for i, settings in enumerate(plan.recipe.ensembles):

@@ -47,7 +47,6 @@ class KeptPackages(Document):
 def package_all(
     plan: Plan,
     results: Mapping[str, StepResult],
-    passports: Mapping[str, Passport],
     winner: Winner | None,
     samples: Samples,
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
@@ -66,8 +65,8 @@ def package_all(
             if isinstance(serving, TritonPythonServing):
                 what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
             else:
-                what = _passed(serving, results, winner)
-                kept = _package_or_reuse(plan, passports[what], serving, samples, before)
+                what, passport = _passed(serving, results, winner)
+                kept = _package_or_reuse(plan, passport, serving, samples, before)
         except OptkitError as e:
             refusals.append(f"{where}: {e}")
             continue
@@ -78,18 +77,19 @@ def package_all(
     return tuple(kept.packaged for kept in done), tuple(refusals)
 
 
-def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> str:
-    """Return the name of the step whose artifact is packaged.
+def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> tuple[str, Passport]:
+    """Find the step whose artifact is packaged: its name and passport.
 
     Raises:
         StageError: it did not pass its gates.
     """
     name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
-    if name is None or not results[name].passed:
+    passport = results[name].passport if name and results[name].passed else None
+    if name is None or passport is None:
         raise StageError(
             f"not packaged: {f'{name!r} did not pass its gates' if name else 'no artifact passed its gates'}"
         )
-    return name
+    return name, passport
 
 
 def _clear(out_dir: Path) -> None:
