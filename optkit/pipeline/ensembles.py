@@ -11,12 +11,13 @@ from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import OptkitError, StageError
 from optkit.pipeline.packages import FOLDERS, used_dims
-from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.pipeline.steps import stage_step
 from optkit.pytorch.source import make_source
 from optkit.serving import Packaged
 from optkit.serving.golden import Golden, golden_sizes
+from optkit.serving.settings import FASTEST
 from optkit.serving.triton.ensemble.config import package_ensemble
 from optkit.serving.triton.ensemble.local import LocalEnsemble, ensemble_tolerance, prove_ensemble
 from optkit.serving.triton.ensemble.package import Ensemble, EnsemblePart, EnsembleSettings, Node, connect

@@ -13,12 +13,13 @@ from optkit.choose.winner import Winner
 from optkit.data import Feeds, Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
 from optkit.hashing import hash_of, sha256_of
-from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
 from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.package_artifact import package
+from optkit.serving.settings import FASTEST
 from optkit.serving.torchserve.golden import golden_files
 from optkit.user_code import code_sha256
 

@@ -1,7 +1,7 @@
 """Stage: takes one artifact and a folder, and returns one artifact. It never measures and never compares."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -9,11 +9,13 @@ from pydantic import AfterValidator
 
 from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import TensorSpec
+from optkit.data import data_fault
 from optkit.errors import StageError, interrupted
 from optkit.hashing import sha256_of
 from optkit.record import Record
 from optkit.untrusted.paths import name_fault, shown
 
+NO_CALIBRATION = "no calibration data; name some as data.calibration: file.py:function"
 _LONGEST = 200  # characters; the folder of a step has a longer name while it is being made
 
 
@@ -58,6 +60,16 @@ class Stage(Record, abc.ABC):
     def data(self) -> str | None:
         """The data source that the stage reads; it belongs to what its artifact is made of."""
         return None
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:  # noqa: ARG002 - for limits on accuracy
+        """Yield what the step needs and a recipe does not give.
+
+        Args:
+            calibration: the data source of the recipe.
+            evaluation: the target of its evaluation function.
+        """
+        if self.data and self.data != calibration and (fault := data_fault(self.data)):
+            yield fault
 
     def with_data(self, base: Path, calibration: str | None) -> Self:  # noqa: ARG002 - for the stages that calibrate
         """Return the stage with its paths made absolute from `base`, and with a recipe's data where it has none of its own."""

@@ -25,7 +25,7 @@ from optkit.pytorch.quantized_engine import adds_in_16_bits, pick_engine, quanti
 from optkit.pytorch.source import load_module
 from optkit.pytorch.torchscript import write_torchscript
 from optkit.quantization.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
-from optkit.stages.base import Stage
+from optkit.stages.base import NO_CALIBRATION, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,12 @@ class QuantizeTorch(Stage):
     def data(self) -> str | None:
         """The calibration data; dynamic quantization needs none."""
         return self.calibration if self.mode == "static" else None
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
+        """Yield what the step needs and a recipe does not give, calibration data above all."""
+        if self.mode == "static" and not self.data:
+            yield NO_CALIBRATION
+        yield from super().faults(calibration, evaluation)
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
         """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
