@@ -113,11 +113,10 @@ def _package_or_reuse(
 
     def make() -> Packaged:
         return package(
-            passport.artifact,
+            passport,
             plan.out_dir / FOLDERS[serving.target],
             serving,
             name=plan.recipe.name,
-            independence=independence,
             samples=samples,
             force=True,  # the folder is the run's own
         )
