@@ -15,7 +15,7 @@ from optkit.artifact import Artifact, Passport, Precision
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec
 from optkit.checks import Requirements
-from optkit.data import Feeds, Samples, absolute_data
+from optkit.data import Samples, absolute_data
 from optkit.errors import FeedError, ModelError, RecipeError
 from optkit.progress import Sink, reporting
 from optkit.pytorch.source import forget_modules, make_source, open_passport
@@ -324,7 +324,7 @@ def model_path(model: ModelFile) -> Path:
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:
     """Return where values for an artifact come from; `data` is absolute, or a target in memory."""
-    return Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
+    return Samples.of(data, artifact.inputs, artifact.dims)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from optkit.api.arguments import (
 from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import check_batch_independence
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import ModelError, OutputError, RecipeError
 from optkit.record import Document, faults
@@ -356,5 +356,5 @@ def package_python(
     Raises:
         OptkitError: it cannot be packaged so, or not be written; nothing was changed.
     """
-    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    samples = Samples.of(serving.data, serving.inputs, dims)
     return PackageRecord(packages=(package_function(serving, folder, dims, samples, force=force),))

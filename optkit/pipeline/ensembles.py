@@ -8,7 +8,7 @@ from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import OptkitError, StageError
 from optkit.pipeline.packages import FOLDERS, used_dims
 from optkit.pipeline.plan import Plan
@@ -55,7 +55,7 @@ def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
     read |= {tensor for node in nodes for tensor in node.takes.values()}
     nodes = [_giving(node, part, read) for node, part in zip(nodes, settings.parts, strict=True)]
     ensemble = connect(settings.name, settings.inputs, settings.outputs, nodes, used_dims(settings.inputs, dims))
-    samples = Samples(ensemble.inputs, ensemble.dims, Feeds(settings.data, ensemble.inputs) if settings.data else None)
+    samples = Samples.of(settings.data, ensemble.inputs, ensemble.dims)
     golden, proof = _prove(ensemble, settings, samples)
     repository = plan.out_dir / FOLDERS["triton"]
     packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder is the run's own

@@ -10,7 +10,7 @@ from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import Plan
@@ -126,7 +126,7 @@ def _package_or_reuse(
 
 def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[str, KeptPackage]) -> KeptPackage:
     dims = used_dims(serving.inputs, plan.recipe.dims)
-    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    samples = Samples.of(serving.data, serving.inputs, dims)
     made_of = {
         "code": code_sha256(serving.function),
         "samples": samples.real.sha256() if samples.real else None,

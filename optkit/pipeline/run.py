@@ -10,12 +10,12 @@ from typing import Literal
 
 from optkit import deps
 from optkit._version import __version__
-from optkit.artifact import Artifact, Passport
+from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
 from optkit.benchmark.record import BenchRecord, Contract
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import ArtifactError, OptkitError
 from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
@@ -26,7 +26,6 @@ from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
-from optkit.recipe import Recipe
 from optkit.serving import Packaged
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
         bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is told before the work
-    samples = _samples(plan.recipe, source.artifact)
+    samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
     baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
     results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None
@@ -133,11 +132,6 @@ def _refusal(result: StepResult) -> str | None:
     if not result.made:
         return f"{result.status}: {result.reason}"
     return None if result.passed else "; ".join((*result.failures, *result.over_budget))
-
-
-def _samples(recipe: Recipe, source: Artifact) -> Samples:
-    real = Feeds(recipe.data.calibration, source.inputs) if recipe.data.calibration else None
-    return Samples(source.inputs, source.dims, real)
 
 
 def _steps(plan: Plan, source: Passport, reused: bool, samples: Samples) -> dict[str, StepResult]:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, PrivateAttr
 
 from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import TensorSpec
-from optkit.data import data_fault
+from optkit.data import Feeds, data_fault
 from optkit.errors import StageError, interrupted
 from optkit.hashing import sha256_of
 from optkit.record import Record
@@ -43,6 +43,8 @@ class Stage(Record, abc.ABC):
     after: str | None = None  # the step whose artifact it takes; the one before it where it is not given
     optional: bool = False  # skipped with its reason where a package is missing
 
+    _known: Feeds | None = PrivateAttr(default=None)
+
     @property
     def step(self) -> str:
         """The name of the step in a recipe."""
@@ -60,6 +62,19 @@ class Stage(Record, abc.ABC):
     def data(self) -> str | None:
         """The data source that the stage reads; it belongs to what its artifact is made of."""
         return None
+
+    def with_feeds(self, known: Feeds | None) -> Self:
+        """The stage with feeds that its caller reads too: where these are its data, the user's function is not called again."""
+        copy = self.model_copy()
+        copy._known = known
+        return copy
+
+    def feeds(self, source: Artifact) -> Feeds | None:
+        """The feeds of the stage's data, for the inputs of its source; None where it reads none."""
+        known = self._known
+        if known is not None and known.target == self.data and known.inputs == source.inputs:
+            return known
+        return Feeds(self.data, source.inputs) if self.data else None
 
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:  # noqa: ARG002 - for limits on accuracy
         """Yield what the step needs and a recipe does not give.

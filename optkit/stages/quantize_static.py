@@ -153,9 +153,10 @@ class QuantizeStatic(Quantizing):
         )
 
     def _feeds(self, source: Artifact) -> Feeds:
-        if not self.calibration:
+        feeds = self.feeds(source)
+        if feeds is None:
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
-        return Feeds(self.calibration, source.inputs)
+        return feeds
 
     def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
         """Return the artifact with its calibration, and with notes on what the data was like."""

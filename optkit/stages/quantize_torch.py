@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.artifact.tensors import batch_dim
-from optkit.data import Feeds, absolute_data
+from optkit.data import absolute_data
 from optkit.errors import OptkitError, StageError
 from optkit.progress import track
 from optkit.pytorch.forward import forward_call
@@ -122,8 +122,8 @@ class QuantizeTorch(Stage):
         from optkit.quantization.calibration.batches import rows_of
         from optkit.quantization.calibration.collect import check_enough
 
-        assert self.calibration is not None
-        feeds = Feeds(self.calibration, source.inputs)
+        feeds = self.feeds(source)
+        assert feeds is not None
         call = forward_call(module, source.inputs)
         samples = 0
         with torch.no_grad():

@@ -72,6 +72,22 @@ def test_each_step_in_the_record_has_the_passport_of_its_file(tmp_path: Path) ->
     }  # fmt: skip
 
 
+def test_the_users_function_is_called_once_for_all_that_reads_its_feeds(tmp_path: Path) -> None:
+    recipe = write_project(
+        tmp_path, steps=[ONNX, STATIC, {"stage": "quantize-torch"}], data={"calibration": "feeds.py:feeds"}
+    )
+    (tmp_path / "feeds.py").write_text(
+        "from pathlib import Path\n"
+        "import model\n"
+        "def feeds():\n"
+        "    with open(Path(__file__).with_name('calls'), 'a') as stream:\n"
+        "        stream.write('.')\n"
+        "    return list(model.calibration())\n"
+    )
+    assert carry_out(recipe).failures == ()
+    assert (tmp_path / "calls").read_text() == "."
+
+
 def test_every_artifact_and_the_model_itself_are_measured(tmp_path: Path) -> None:
     record = run_with(tmp_path, bench=BENCH | {"batches": [1, 8]})
     assert record.bench is not None
