@@ -21,7 +21,9 @@ def run_tables(record: "RunRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
     title = f"{record.recipe}, at batch {shown}" if shown else record.recipe
-    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "faster")
+    table = plain_table(
+        title, "artifact", "type", ">size", "parity", ">accuracy", ">p50 ms", ">p99 ms", ">/s", ">faster"
+    )
     for step in (record.source, *record.steps):
         name = Text(step.name, "bold green" if record.winner and step.name == record.winner.artifact else "")
         if not step.made:
@@ -45,10 +47,10 @@ def parity_table(parity: Parity) -> Table:
         f"{parity.reference} and {parity.candidate}",
         "output",
         "at",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
+        ">max abs",
+        ">max rel",
+        ">cosine",
+        ">SQNR dB",
         "verdict",
     )
     for found in parity.outputs:
@@ -64,44 +66,10 @@ def parity_table(parity: Parity) -> Table:
 
 
 def plain_table(title: str, *columns: str) -> Table:
-    """Return an empty table in the one style of all; words stand left and numbers right."""
+    """An empty table in the one style of all; a column whose title begins with > is aligned right, as numbers are."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, title_style="bold")
-    numbers = {
-        "size",
-        "accuracy",
-        "calls",
-        "p50 ms",
-        "p90 ms",
-        "p95 ms",
-        "p99 ms",
-        "mean ms",
-        "min ms",
-        "load ms",
-        "first call ms",
-        "dropped",
-        "callers",
-        "batch",
-        "samples/s",
-        "/s",
-        "faster",
-        "speed-up",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
-        "in float",
-        "value",
-        "predicted ms",
-        "enqueue ms",
-        "copy in ms",
-        "compute ms",
-        "copy out ms",
-        "mJ",
-        "W",
-        "C",
-    }
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return table
 
 
@@ -109,7 +77,7 @@ def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
-    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f"batch {b}" for b in batches))
+    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f">batch {b}" for b in batches))
     for name in names:
         if name != reference:
             table.add_row(name, *(_ranged(_speed_up(bench, name, b)) for b in batches))
