@@ -15,10 +15,10 @@ from optkit.artifact import Artifact, Passport, Precision
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, dim_option
 from optkit.checks import Requirements
-from optkit.data import Feeds, Samples, absolute_data
+from optkit.data import Samples, absolute_data
 from optkit.errors import FeedError, ModelError, RecipeError
 from optkit.progress import Sink, reporting
-from optkit.pytorch.source import forget_modules, make_source, open_artifact
+from optkit.pytorch.source import forget_modules, make_source, open_passport
 from optkit.record import Record, faults
 from optkit.runners import Device
 from optkit.untrusted.names import name_text_fault
@@ -287,14 +287,20 @@ def as_tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
 
 
 def open_model_file(model: ModelFile, dims: Dims | None = None) -> Artifact:
-    """Open a model file whose named dimensions all have a range.
+    """Open a model file, as `open_model_passport` does."""
+    return open_model_passport(model, dims).artifact
+
+
+def open_model_passport(model: ModelFile, dims: Dims | None = None) -> Passport:
+    """Read the passport of a model file whose named dimensions all have a range.
 
     Raises:
         ArtifactError: it is no model file.
         RecipeError: a dimension has no range; says what to add.
     """
     path = model_path(model)
-    artifact = open_artifact(path, as_dims(dims))
+    passport = open_passport(path, as_dims(dims))
+    artifact = passport.artifact
     used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
     missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
     if missing:
@@ -304,7 +310,7 @@ def open_model_file(model: ModelFile, dims: Dims | None = None) -> Artifact:
         raise RecipeError(
             f"--dim {unknown[0]}: no input of {path} uses it; they use {', '.join(sorted(used)) or 'none'}"
         )
-    return artifact
+    return passport
 
 
 def is_model_file(model: object) -> TypeGuard[ModelFile]:
@@ -321,7 +327,7 @@ def model_path(model: ModelFile) -> Path:
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:
     """Return where values for an artifact come from; `data` is absolute, or a target in memory."""
-    return Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
+    return Samples.of(data, artifact.inputs, artifact.dims)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 
 _URL = "http:// or grpc://host:port/models/NAME[/versions/N] on Triton, http://host:port/predictions/NAME[/VERSION] on TorchServe"
 
 
+@with_output
 def ab(
+    out: Output,
     a: Annotated[str, typer.Argument(help=f"The reference: {_URL}.", show_default=False)],
     b: Annotated[str, typer.Argument(help="What is compared with it.", show_default=False)],
     data: Annotated[
@@ -34,9 +36,6 @@ def ab(
     time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
     limit_s: Annotated[float, typer.Option("--limit-s", min=0.1, help="How long an answer may take.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of the random order and of random values.")] = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
 
@@ -44,7 +43,6 @@ def ab(
     """
     from optkit.api.ab import ab as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(
             a,

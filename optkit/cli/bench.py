@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.ci import check_baseline, tell_ci
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims, parse_sizes
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from optkit.benchmark.record import BenchRecord
 
 
+@with_output
 def bench(
+    out: Output,
     models: Annotated[
         list[str],
         typer.Argument(help="Model files, or file.py:build; the first one is the reference.", show_default=False),
@@ -51,15 +53,11 @@ def bench(
     github: options.Github = False,
     dims: options.Dims = None,
     data: options.Data = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Measure models in alternating blocks: percentiles, throughput, and how much faster each is than the first, with intervals.
 
     Example: optkit bench model.onnx model.int8.onnx --batch 1,8
     """
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     sizes, ranges = parse_sizes("--batch", batches), parse_dims(dims)
     if self_test:
         _self_test(out, models[0], trials, sizes, device, threads, half_width, time_limit_s, seed, ranges, data)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_sizes
 from optkit.errors import RecipeError
 
@@ -14,7 +14,9 @@ Arrivals = Literal["poisson", "constant"]
 Tool = Literal["auto", "perf-analyzer", "asyncio"]
 
 
+@with_output
 def loadtest(
+    out: Output,
     url: Annotated[
         str,
         typer.Argument(
@@ -62,9 +64,6 @@ def loadtest(
     arrivals_per_s: Annotated[
         float | None, typer.Option(help="Expected samples a second, for the advice.", show_default="that at the knee")
     ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Put load on a running server: latencies, throughput, the batches that it formed, and what they say about batching.
 
@@ -74,7 +73,6 @@ def loadtest(
     """
     from optkit.api.load_test import load_test
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = load_test(
             url,

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims
 
 
+@with_output
 def migrate(
+    out: Output,
     archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
     output: options.Output,
     name: Annotated[
@@ -20,9 +22,6 @@ def migrate(
     dims: options.Dims = None,
     batching: Annotated[bool, typer.Option(help="Let the server put requests together, where TorchServe did.")] = True,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Turn a TorchServe archive into a Triton model repository.
 
@@ -30,7 +29,6 @@ def migrate(
     """
     from optkit.api.migrate import migrate as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(
             archive,

@@ -5,12 +5,14 @@ rich is imported when something is shown, so that --help does not wait for it.
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from optkit.cli import options
 from optkit.errors import OutputError
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
     from optkit.cli.console import PlainConsole
     from optkit.record import Document
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Output:
@@ -155,6 +161,23 @@ def _log_to(output: Output, level: int, libraries: bool) -> None:
     log.addHandler(_Handler(output, level))
     log.setLevel(level)
     log.propagate = False  # libraries give the root logger a handler of its own in passing
+
+
+def with_output(command: Callable[Concatenate[Output, P], R]) -> Callable[..., R]:
+    """Add --json, -q and -v behind a command's own options, and pass the output that they ask for as its first argument."""
+
+    @functools.wraps(command)
+    def shown(*args: Any, as_json: bool, quiet: bool, verbose: int, **given: Any) -> R:
+        return command(Output(as_json=as_json, quiet=quiet, verbose=verbose), *args, **given)
+
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    # Typer reads a command's options off its signature.
+    shown.__signature__ = inspect.Signature([*own, *inspect.signature(_shared).parameters.values()])  # type: ignore[attr-defined]
+    return shown
+
+
+def _shared(as_json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0) -> None:
+    """Has the options that `with_output` adds."""
 
 
 def print_error(text: str) -> None:

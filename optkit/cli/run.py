@@ -7,11 +7,13 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.ci import tell_ci
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import pairs
 
 
+@with_output
 def run(
+    out: Output,
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The folder of the run.", show_default="build/<name>")
@@ -26,9 +28,6 @@ def run(
     junit: options.Junit = None,
     github: options.Github = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Carry out a recipe: export, optimize, prove, measure, package.
 
@@ -39,7 +38,6 @@ def run(
     from optkit.report.cases import cases_of_run
     from optkit.report.markdown import run_markdown
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     given = pairs("--set", overrides)
     if dry_run:
         plan = api.plan(recipe, output, step=step, overrides=given)

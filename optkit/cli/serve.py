@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 
 Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
 LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a start or an answer may take.")]
 
 
+@with_output
 def smoke(
+    out: Output,
     package: Annotated[
         Path,
         typer.Argument(
@@ -34,9 +36,6 @@ def smoke(
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start a local server, ask it, and end it.")] = False,
     limit_s: LimitS = 60.0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Replay golden samples against a running server; exits with 1 when an answer differs.
 
@@ -44,7 +43,6 @@ def smoke(
     """
     from optkit.api.smoke import smoke as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
     out.answer(record)

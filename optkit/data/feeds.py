@@ -297,6 +297,11 @@ class Samples:
         self._batch = batch_dim(self.inputs)
         self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
 
+    @classmethod
+    def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
+        """Samples from a data source, or seeded random ones where there is none."""
+        return cls(inputs, dims, Feeds(target, inputs) if target else None)
+
     @property
     def origin(self) -> str:
         """Where the values come from, in a word for the record."""

@@ -9,7 +9,6 @@ from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, read_passport
 from optkit.checks import Prover
 from optkit.choose.stage import run_stage
-from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
@@ -80,7 +79,9 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     if isinstance(stage, BuildTensorRt) and stage.python:
         name_interpreter(Path(stage.python))  # an engine that is reused may be run by it, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
-    data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
+    stage = stage.with_feeds(prover.samples.real)
+    feeds = stage.feeds(parent)
+    data = feeds.sha256() if feeds else None
     judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
     made_of = {
         "parent": parent.identity,

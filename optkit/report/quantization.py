@@ -29,7 +29,7 @@ def recipe_lines(found: Quantization) -> list[str]:
 
 
 def _layers(found: Quantization) -> Table:
-    table = plain_table("layers, most harmful first", "layer", "op", "SQNR dB", "size", "kept in")
+    table = plain_table("layers, most harmful first", "layer", "op", ">SQNR dB", ">size", "kept in")
     for layer in found.layers:
         ratio = "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         kept = Text("float", "yellow") if layer.kept else Text("INT8")
@@ -38,7 +38,7 @@ def _layers(found: Quantization) -> Table:
 
 
 def _frontier(found: Quantization) -> Table:
-    table = plain_table("frontier", "in float", "value", "predicted ms", "")
+    table = plain_table("frontier", ">in float", ">value", ">predicted ms", "")
     for point in found.frontier:
         predicted = "" if point.predicted_ms is None else ms_text(point.predicted_ms)
         chosen = "chosen" if point.kept == len(found.exclude) and not found.failure else ""

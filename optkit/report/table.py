@@ -23,7 +23,9 @@ def run_tables(record: "RunRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
     title = f"{record.recipe}, at batch {shown}" if shown else record.recipe
-    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "faster")
+    table = plain_table(
+        title, "artifact", "type", ">size", "parity", ">accuracy", ">p50 ms", ">p99 ms", ">/s", ">faster"
+    )
     for step in (record.source, *record.steps):
         name = Text(step.name, "bold green" if record.winner and step.name == record.winner.artifact else "")
         if not step.made:
@@ -47,10 +49,10 @@ def parity_table(parity: Parity) -> Table:
         f"{parity.reference} and {parity.candidate}",
         "output",
         "at",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
+        ">max abs",
+        ">max rel",
+        ">cosine",
+        ">SQNR dB",
         "verdict",
     )
     for found in parity.outputs:
@@ -74,34 +76,10 @@ class PlainTable(Table):
 
 
 def plain_table(title: str, *columns: str) -> Table:
-    """Return an empty table in the one style of all; words stand left and numbers right."""
+    """An empty table in the one style of all; a column whose title begins with > is aligned right, as numbers are."""
     table = PlainTable(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
-    numbers = {
-        "size",
-        "accuracy",
-        "calls",
-        "dropped",
-        "callers",
-        "batch",
-        "samples/s",
-        "/s",
-        "faster",
-        "speed-up",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
-        "in float",
-        "value",
-        "mJ",
-        "W",
-        "C",
-        "sent",
-        "failed",
-    }
     for column in columns:
-        number = column in numbers or column.startswith("batch ") or column.endswith(" ms")
-        table.add_column(Text(column), justify="right" if number else "left")
+        table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
     return table
 
 
@@ -109,7 +87,7 @@ def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
-    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f"batch {b}" for b in batches))
+    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f">batch {b}" for b in batches))
     for name in names:
         if name != reference:
             table.add_row(name, *(_ranged(_speed_up(bench, name, b)) for b in batches))

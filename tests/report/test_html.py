@@ -15,7 +15,7 @@ from optkit.report.html import page, write_report
 from optkit.report.measured import bench_notes, bench_tables
 from optkit.report.pictures import Point, distributions, over_time, throughput, trade_off
 from optkit.report.view import view_of
-from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
+from tests.support.runs import bench, calibrated, diagnosis, parity, quantization, run_record, shift, step
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=http://evil.example/x onerror=alert(1)> $x^2$ {{ 7*7 }} \x1b[31m & ü"
 
@@ -102,7 +102,7 @@ def test_colours_of_the_pictures_come_from_the_theme() -> None:
 def test_hostile_text_is_only_text() -> None:
     evil = step(
         HOSTILE, notes=(HOSTILE,), parity=parity(passed=False), failures=(HOSTILE,), quantization=quantization(HOSTILE),
-        calibration=diagnosis(HOSTILE), shifts=(shift(HOSTILE),),
+        calibration=calibrated(diagnosis(HOSTILE)), shifts=(shift(HOSTILE),),
     )  # fmt: skip
     record = run_record(
         recipe=HOSTILE,
@@ -127,8 +127,8 @@ def test_the_policy_of_the_page_lets_only_its_own_script_run() -> None:
 def test_what_was_not_made_or_measured_is_shown_with_its_reason() -> None:
     steps = (
         step("export-onnx"),
-        step("engine", status="skipped", reason="tensorrt is not installed", parity=None, file=None),
-        step("broken", status="failed", reason="no such operator", parity=None, file=None),
+        step("engine", status="skipped", reason="tensorrt is not installed", parity=None),
+        step("broken", status="failed", reason="no such operator", parity=None),
     )
     missing = (NotRun(artifact="export-onnx", reason="needs a GPU"),)
     record = run_record(steps=steps, bench=bench({"source": 1.0}, not_run=missing), winner=None)
@@ -281,10 +281,12 @@ def test_no_section_without_a_search_or_a_calibration() -> None:
 
 
 def test_what_the_calibration_data_was_like_is_shown() -> None:
-    ill = step("int8", calibration=diagnosis(), shifts=(shift(),))
+    ill = step("int8", calibration=calibrated(diagnosis()), shifts=(shift(),))
     well = step(
         "entropy",
-        calibration=diagnosis(suggested_samples=64, outliers=(), duplicates=(), constants={}, long_tails=None),
+        calibration=calibrated(
+            diagnosis(suggested_samples=64, outliers=(), duplicates=(), constants={}, long_tails=None)
+        ),
     )
     text, _ = outline(run_record(bench=None, winner=None, steps=(ill, well)))
     words = text_of(text[text.index('<section id="calibration"') : text.index('<section id="notes"')])

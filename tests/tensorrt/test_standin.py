@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from optkit import onnx_file
 from optkit.api.package import package_files
-from optkit.artifact import Artifact, Precision, read_passport
+from optkit.artifact import Artifact, Passport, Precision, read_passport
 from optkit.artifact.engine import EngineFacts, LayerShare
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import corners
@@ -394,7 +394,9 @@ def test_an_engine_that_runs_here_is_packaged_with_its_golden_samples(
 ) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     serving = TritonServing(batching=False)
-    (done,) = package_files([engine], tmp_path / "repository", serving, data=None, force=False).packages
+    (done,) = package_files(
+        [Passport(artifact=engine)], tmp_path / "repository", serving, data=None, force=False
+    ).packages
     found = read_golden(done.path / "golden/1.npz", Tolerance())
     expected = zoo.SAMPLES["linear"].expected(found.inputs)["output"]
     np.testing.assert_allclose(found.outputs["output"], expected, atol=1e-5)

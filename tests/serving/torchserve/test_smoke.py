@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from optkit.api.package import package_files
+from optkit.artifact import Passport
 from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples, images
 from optkit.data.preprocessing import ImagePreprocessing
@@ -258,7 +259,11 @@ def test_what_was_never_packaged_with_golden_samples(cli, torchscript, tmp_path)
     own = tmp_path / "own.py"
     own.write_text("class Mine: pass\n")
     record = package_files(
-        [torchscript], tmp_path / "store", TorchServeServing(name="own", handler=str(own)), None, False
+        [Passport(artifact=torchscript)],
+        tmp_path / "store",
+        TorchServeServing(name="own", handler=str(own)),
+        None,
+        False,
     )
     assert "holds no golden samples for optkit smoke" in " ".join(record.packages[0].notes)
     done = cli("smoke", tmp_path / "store", "--url", "http://127.0.0.1:1")
