@@ -51,7 +51,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     with doing(f"build {Path(plan.recipe.model.source).name}"):
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
-        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is told before the work
+        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is refused before the work
     samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
     baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
     results = _steps(plan, source, reused, samples)
@@ -145,10 +145,10 @@ def _steps(plan: Plan, source: Passport, reused: bool, samples: Samples) -> dict
     source = _proven(prover, source)
     failures = gate_failures(source, None, plan.recipe.gates)
     results = {SOURCE: StepResult.of(source, name=SOURCE, stage=SOURCE, parent=None, reused=reused, failures=failures)}
-    _tell(results[SOURCE])
+    _log(results[SOURCE])
     for step in plan.steps:
         results[step.name] = _step(plan, step, results, prover)
-        _tell(results[step.name])
+        _log(results[step.name])
     return results
 
 
@@ -206,7 +206,7 @@ def _failures(results: list[StepResult]) -> list[str]:
     return found
 
 
-def _tell(result: StepResult) -> None:
+def _log(result: StepResult) -> None:
     match result.status:
         case "built":
             text = f"built in {result.seconds or 0:.1f} s"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_tables(record: "RunRecord") -> list[Table]:
-    """Return what a run ends with: every artifact at one batch size, and the speed-up at all."""
+    """The tables at the end of a run: every artifact at one batch size, and the speed-up at all."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
@@ -102,7 +102,7 @@ def _verdict(step: "StepResult") -> Text:
     if step.over_budget:
         return Text(f"over {step.over_budget[0].split()[0].rstrip(':')}", "yellow")
     if step.parity is None:
-        return Text("is right")
+        return Text("reference")
     return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")
 
 

@@ -190,9 +190,9 @@ def _loading(here: "TensorRtHere") -> str:
     titles = {name: f"{TITLES[name]} {version}" for name, version in here.versions.items()}
     runs = [title for name, title in titles.items() if runs_on(name, target)]
     others = [title for name, title in titles.items() if not runs_on(name, target)]
-    told = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
-    told += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
-    return "; ".join(told)
+    loading = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
+    loading += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
+    return "; ".join(loading)
 
 
 def _engine_lines(record: "Inspection") -> list[str]:
