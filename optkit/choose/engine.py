@@ -69,7 +69,7 @@ def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:
             raise StageError(
                 f"{stage.step}: precision {wanted}: {source.path.name} is {have}, and ranges are never guessed. Give --calibration DATA."
             )
-        steps.append(QuantizeStatic(calibration=stage.calibration, target="tensorrt"))
+        steps.append(QuantizeStatic(calibration=stage.calibration, target="tensorrt").with_feeds(stage.feeds(source)))
     if wanted in ("fp16", "int8+fp16") and have != "int8+fp16":
         steps.append(ConvertFp16())
     if not steps or (wanted == "fp16" and source.precision is Precision.INT8):

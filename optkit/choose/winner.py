@@ -1,7 +1,7 @@
 """Which artifact wins, among those that passed every gate, and why each other one does not."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +27,11 @@ class Choice(Record):
 
     by: By = By.LATENCY
     batch: int | None = None  # of the latency; None takes the geometric mean over all that were measured
+
+    def faults(self, measured: Sequence[int]) -> Iterator[str]:
+        """Yield a batch size that is not among those that are measured."""
+        if self.batch is not None and self.batch not in measured:
+            yield f"batch: {self.batch} is not measured; bench.batches are {', '.join(map(str, measured))}"
 
 
 class Lost(Record):

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.errors import RecipeError
 
 
@@ -18,7 +17,9 @@ class LintFormat(StrEnum):
     GITHUB = "github"
 
 
+@with_output
 def lint(
+    out: Output,
     repository: Annotated[Path | None, typer.Argument(help="A Triton model repository.", show_default=False)] = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Make safe fixes; the old file stays as config.pbtxt.orig.")
@@ -30,19 +31,15 @@ def lint(
         LintFormat, typer.Option("--format", help="text, or github: annotations for a workflow.")
     ] = LintFormat.TEXT,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules and exit.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Find problems in a Triton model repository, without a server. Exit code 1: there are errors.
 
     Example: optkit lint model_repository
     """
     from optkit.api.lint import lint as run
-    from optkit.report.lint import github_annotations, lint_text, rules_table
+    from optkit.report.lint import github_annotations, rules_table
     from optkit.serving.triton.lint import RULES, RuleList
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if rules:
         out.answer(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
         return
@@ -52,6 +49,8 @@ def lint(
         )
     with out.working():
         record = run(repository, fix=fix, server_gpus=server_gpus)
-    shown = github_annotations(record) if layout is LintFormat.GITHUB else lint_text(record, repository)
-    out.answer(record, shown)
+    if layout is LintFormat.GITHUB:
+        out.commands(record, github_annotations(record))
+    else:
+        out.answer(record)
     raise typer.Exit(0 if record.passed else 1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims, parse_sizes, parse_yaml
 from optkit.errors import RecipeError
 
@@ -28,7 +28,9 @@ Warmup = Annotated[bool, typer.Option(help="Run a sample while the model loads."
 Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
 
 
+@with_output
 def triton(
+    out: Output,
     models: Annotated[
         list[Path],
         typer.Argument(
@@ -57,9 +59,6 @@ def triton(
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a Triton model repository. Existing versions stay.
 
@@ -67,7 +66,6 @@ def triton(
     """
     from optkit.api.package import package_triton
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = package_triton(
             models,
@@ -93,7 +91,9 @@ def triton(
     _show(out, record)
 
 
+@with_output
 def triton_python(
+    out: Output,
     function: Annotated[
         str,
         typer.Argument(help="file.py:function that takes and returns a mapping of name to array.", show_default=False),
@@ -126,9 +126,6 @@ def triton_python(
     warmup: Warmup = True,
     client: Client = True,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a Python function as a model of a Triton repository, after a check that it fits its declaration.
 
@@ -137,7 +134,6 @@ def triton_python(
     """
     from optkit.api.package import package_triton_python
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if not inputs or not returns:
         raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
     with out.working():
@@ -163,7 +159,9 @@ def triton_python(
     _show(out, record)
 
 
+@with_output
 def torchserve(
+    out: Output,
     model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
     output: options.Output,
     name: Name = None,
@@ -191,9 +189,6 @@ def torchserve(
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a TorchServe archive (.mar) and its config.properties.
 
@@ -201,7 +196,6 @@ def torchserve(
     """
     from optkit.api.package import package_torchserve
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = package_torchserve(
             model,
@@ -226,7 +220,5 @@ def torchserve(
 
 def _show(out: Output, record: "PackageRecord") -> None:
     """Show what was packaged, and the command that serves it."""
-    from optkit.report import packages_text
-
-    out.answer(record, packages_text(record))
+    out.answer(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))

@@ -1,4 +1,9 @@
-"""What an .onnx file says of itself, and how one is read, written and kept beside its external data."""
+"""What an .onnx file says of itself, and how one is read, written and kept beside its external data.
+
+content         the facts of a file; reading, checking and saving it
+reading         a file is checked before anything in it is used: types, names, external data
+outline         the structure of a file without its weights, in the time that the structure takes
+"""
 
 from optkit.onnx_file import content
 from optkit.onnx_file.content import (

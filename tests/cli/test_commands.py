@@ -267,7 +267,7 @@ def document(found: Result) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("command", "schema"),
     [
-        (("run", "recipe.yaml"), "optkit/run/2"),
+        (("run", "recipe.yaml"), "optkit/run/3"),
         (("run", "recipe.yaml", "--dry-run"), "optkit/plan/1"),
         (("check", "m.onnx", "m.onnx"), "optkit/check/1"),
         (("bench", "m.onnx", *QUICK), "optkit/bench/2"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import ArtifactError, OutputError
+from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve.properties import read_properties, with_properties
 
@@ -41,7 +42,8 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
     """Return the content of the file `path` with this model added. Other models, other keys and comments stay.
 
     Raises:
-        OutputError: the file has other settings for the server or for this model, and `force` is not set.
+        OutputError: the file has other settings for the server or for this model, and `force` is not set; or it has a model whose
+            name or settings cannot be written.
         ArtifactError: the file or its value of `models` cannot be read.
     """
     found = read_properties(path) if path.exists() else {}
@@ -49,6 +51,7 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     if found and not force:
         _refuse_differing(path, found, models, name, entry)
+    _check_kept(path, models)
     models[name] = entry
     installs = settings.requirements is not None or found.get("install_py_dep_per_model") == "true"
     values = _SERVER | {
@@ -57,6 +60,19 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
         "models": json.dumps(models, sort_keys=True),
     }
     return with_properties(path.read_bytes() if path.exists() else _HEADER, values)
+
+
+def _check_kept(path: Path, models: dict[str, Any]) -> None:
+    """Refuse to write the entries of other models again where they hold more than names and numbers.
+
+    A line end in a name would begin a property of its own, and a backslash in a value is an escape.
+    """
+    odd = [name for name, kept in models.items() if name_fault(name) or "\\" in json.dumps(kept)]
+    if odd:
+        raise OutputError(
+            f"{path}: its model {odd[0]!a} has a name or a setting that a file of properties cannot hold; expected names of letters, "
+            f"digits, '_', '.' and '-'. Mend the file, or choose another folder."
+        )
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:

@@ -65,8 +65,9 @@ def warmup_of(model: ModelContract, contract: TritonContract, sample: Feed | Non
 
 
 def warmup_files(warmup: Warmup) -> dict[str, str]:
-    """Return input -> file in the warm-up folder. The file has the name of the input if that is a valid file name."""
-    return {name: name if re.fullmatch(r"\w[\w.-]*", name) else f"input_{i}" for i, name in enumerate(warmup.files)}
+    """Return input -> file in the warm-up folder. The files have the names of the inputs if all of them are valid file names."""
+    plain = all(re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII) for name in warmup.files)
+    return {name: name if plain else f"input_{i}" for i, name in enumerate(warmup.files)}
 
 
 def model_config(

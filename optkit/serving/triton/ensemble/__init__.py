@@ -1,1 +1,6 @@
-"""Triton ensembles: packaging, and a check that runs them without a server."""
+"""Pipelines of several models.
+
+package         proves and writes a pipeline
+config          its config.pbtxt
+local           runs it without a server
+"""
