@@ -126,7 +126,7 @@ def test_an_onnx_file_whose_names_are_no_utf_8_is_refused(tmp_path, place):
     model.graph.node[0].name = "nnnn"
     path.write_bytes(model.SerializeToString().replace(place, b"a\xed\xa0\x80"))  # a lone surrogate
     for read in (open_artifact, onnx_file.load):
-        with pytest.raises(ArtifactError, match=r"m\.onnx: holds the name b'.*'; expected UTF-8"):
+        with pytest.raises(ArtifactError, match=r"m\.onnx: .* is b'.*', which is not valid UTF-8; expected text"):
             read(path)
 
 
@@ -391,7 +391,7 @@ def test_a_model_name_in_a_client_is_text(tmp_path, text):
     described = [
         ModelClass(
             module="triton", base="TritonModel", model=name, takes="", gives="", fields=(), method=SimpleNamespace(
-                parameters="", returns="None", what="nothing", call="None"
+                parameters="", returns="None", result="nothing", call="None"
             ),
         )
         for name in ("plain model", text)

@@ -23,6 +23,7 @@ from optkit.serving.torchserve.config import installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
+from optkit.untrusted.names import name_text_fault
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -208,6 +209,8 @@ def _generated_contract(
         if contract["classes"] or contract.get("image"):
             return None
         ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}
+        if fault := next(filter(None, map(name_text_fault, ranges)), None):
+            raise ValueError(fault)
         return _specs(contract["inputs"]), _specs(contract["outputs"]), ranges
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ArtifactError(
