@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 
 from optkit.artifact.findings import Knee, NotRun
 from optkit.artifact.tensors import DimRange, DType, TensorSpec, dim_option, dimension_faults
+from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
 from optkit.choose.winner import Winner
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.plan import Origin
@@ -35,7 +35,7 @@ from optkit.report.text import next_commands
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
 from optkit.untrusted.quoting import visible, yaml_text
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
-from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
+from tests.support.runs import bench, calibrated, diagnosis, parity, quantization, run_record, shift, step
 
 every = pytest.mark.parametrize("text", EVERY, ids=shown)
 named = pytest.mark.parametrize("text", [text for text in EVERY if text], ids=shown)
@@ -44,7 +44,7 @@ named = pytest.mark.parametrize("text", [text for text in EVERY if text], ids=sh
 def full_run(text: str) -> RunRecord:
     """Return a run in which every text that comes from elsewhere is this one."""
     odd = step(
-        text, notes=(text,), parity=parity(), quantization=quantization(text, judged_by=text), calibration=diagnosis(text),
+        text, notes=(text,), parity=parity(), quantization=quantization(text, judged_by=text), calibration=calibrated(diagnosis(text)),
         shifts=(shift(text),), over_budget=(text,),
     )  # fmt: skip
     numbers = bench({"source": 1.0, text: 0.5}, not_run=(NotRun(artifact=text, reason=text),))
