@@ -1,4 +1,7 @@
-"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text."""
+"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text.
+
+What shows measurements is imported when there are some: its numpy would take memory from a build of an engine.
+"""
 
 import io
 import sys
@@ -10,11 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
-from optkit.benchmark.record import BenchRecord
 from optkit.record import Document
 from optkit.report.calibration import calibration_tables
-from optkit.report.comparison import comparison_shown
-from optkit.report.measured import bench_notes, bench_tables, self_test_table
 from optkit.report.notebook import html_of
 from optkit.report.quantization import quantization_parts
 from optkit.report.table import parity_table, run_tables
@@ -30,6 +30,8 @@ from optkit.report.text import (
 
 if TYPE_CHECKING:
     from optkit.api.ab import AbRecord
+    from optkit.benchmark.changes import Comparison
+    from optkit.benchmark.record import BenchRecord, SelfTestRecord
     from optkit.loadtest import LoadRecord
     from optkit.serving.smoke import SmokeRecord
     from optkit.serving.triton.lint import LintRecord
@@ -49,7 +51,7 @@ def kind_of(document: type[Document]) -> str:
 
 def verdict(record: Document) -> list[Text]:
     """Return what could not be decided, and why the verdict is negative; nothing for a record that passed."""
-    judged = record.comparison if isinstance(record, BenchRecord) else record
+    judged = getattr(record, "comparison", None) if kind_of(type(record)) == "bench" else record
     warnings = "\n".join(f"warning: {text}" for text in getattr(judged, "warnings", ()))
     failures = "\n".join(f"failed: {text}" for text in getattr(judged, "failures", ()))
     return [Text(text, style) for text, style in ((warnings, "yellow"), (failures, "red")) if text]
@@ -99,6 +101,24 @@ def _ab(record: "AbRecord") -> list[Part]:
     return [*ab_tables(record), ab_notes(record)]
 
 
+def _bench(record: "BenchRecord") -> list[Part]:
+    from optkit.report.measured import bench_notes, bench_tables
+
+    return [*bench_tables(record), *bench_notes(record), *_comparison(record.comparison)]
+
+
+def _comparison(record: "Comparison | None") -> list[Part]:
+    from optkit.report.comparison import comparison_shown
+
+    return comparison_shown(record)
+
+
+def _self_test(record: "SelfTestRecord") -> list[Part]:
+    from optkit.report.measured import self_test_table
+
+    return [self_test_table(record)]
+
+
 def _lint(record: "LintRecord") -> list[Part]:
     from optkit.report.lint import lint_text
 
@@ -120,9 +140,9 @@ def _smoke(record: "SmokeRecord") -> list[Part]:
 
 _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "ab": _ab,
-    "bench": lambda record: [*bench_tables(record), *bench_notes(record), *comparison_shown(record.comparison)],
+    "bench": _bench,
     "check": lambda record: [parity_table(record.parity)],
-    "comparison": comparison_shown,
+    "comparison": _comparison,
     "doctor": lambda record: [doctor_table(record), *engines_text(record)],
     "inspection": lambda record: [inspection_text(record)],
     "lint": _lint,
@@ -131,6 +151,6 @@ _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "passport": _passport,
     "plan": lambda record: [plan_table(record)],
     "run": lambda record: [*run_tables(record), run_summary(record)],
-    "self-test": lambda record: [self_test_table(record)],
+    "self-test": _self_test,
     "smoke": _smoke,
 }
