@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +27,7 @@ from optkit.report.text import (
     plan_table,
     run_summary,
 )
+from optkit.untrusted.console import Plain, PlainConsole
 
 if TYPE_CHECKING:
     from optkit.api.ab import AbRecord
@@ -57,12 +58,12 @@ def verdict(record: Document) -> list[Text]:
     return [Text(text, style) for text, style in ((warnings, "yellow"), (failures, "red")) if text]
 
 
-def print_parts(console: Console, parts: Sequence[RenderableType]) -> None:
+def print_parts(console: PlainConsole, parts: Sequence[RenderableType]) -> None:
     """Print parts with an empty line between two; texts are not cut into lines, so that they can be copied."""
     for i, part in enumerate(parts):
         if i:
             console.print()
-        console.print(part, soft_wrap=isinstance(part, (str, Text)), markup=False, highlight=False, emoji=False)
+        console.print(part, soft_wrap=isinstance(part, (str, Text)))
 
 
 def as_html(record: Document) -> str:
@@ -73,13 +74,13 @@ def as_html(record: Document) -> str:
 def as_rich(record: Document) -> RenderableType:
     """Return a record as rich prints it."""
     parts = [Text(part) if isinstance(part, str) else part for part in _whole(record)]
-    return Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,))))
+    return Plain(Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,)))))
 
 
 def as_text(record: Document) -> str:
     """Return a record as plain text of the terminal's width, with lines that standard output can encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), color_system=None)
+    console = PlainConsole(io.TextIOWrapper(io.BytesIO(), encoding=encoding), colours=False)
     with console.capture() as text:
         print_parts(console, _whole(record))
     return text.get().rstrip("\n")

@@ -16,7 +16,6 @@ from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
 from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
-from optkit.cli.console import PlainConsole
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
 from optkit.report.calibration import calibration_tables
@@ -27,6 +26,7 @@ from optkit.report.quantization import quantization_parts
 from optkit.report.table import parity_table, plain_table, run_tables
 from optkit.report.text import passport_text, run_summary
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
+from optkit.untrusted.console import PlainConsole
 from optkit.untrusted.quoting import visible
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, shown
 from tests.support.project import CommandLine, files_below
