@@ -4,7 +4,7 @@
     run             carries it out
     steps           makes one step, or reuses it
     bench, packages, ensembles      the benchmark and the packages of a run
-    gates, hold     limits of one artifact, and budgets of a whole run
+    gates, measured_gates   limits of one artifact; budgets and regressions of a whole run
     baseline, compare, remeasure    an earlier run: read, compared, measured again
     history         all runs so far
     records         what a run leaves on disk

@@ -20,7 +20,7 @@ from optkit.errors import ArtifactError, OptkitError
 from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
-from optkit.pipeline.hold import hold_budget, hold_regression, read_baseline
+from optkit.pipeline.measured_gates import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult

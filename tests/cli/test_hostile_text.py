@@ -9,29 +9,24 @@ from pathlib import Path
 import onnx as library
 import pytest
 from onnx import TensorProto, helper
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 from rich.console import RenderableType
 
 from optkit.artifact import Artifact, Passport
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
-from optkit.cli.console import PlainConsole
+from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
-from optkit.report import (
-    bench_notes,
-    bench_tables,
-    calibration_tables,
-    passport_text,
-    quantization_parts,
-    run_summary,
-    run_tables,
-)
+from optkit.report.calibration import calibration_tables
 from optkit.report.comparison import comparison_shown
 from optkit.report.lint import lint_text
-from optkit.report.table import parity_table, plain_table
+from optkit.report.measured import bench_notes, bench_tables
+from optkit.report.quantization import quantization_parts
+from optkit.report.table import parity_table, plain_table, run_tables
+from optkit.report.text import passport_text, run_summary
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
+from optkit.untrusted.console import PlainConsole
 from optkit.untrusted.quoting import visible
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, shown
 from tests.support.project import CommandLine, files_below

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from optkit.artifact.gates import Gates
 from optkit.errors import RecipeError
 from optkit.pipeline.gates import over_budget
-from optkit.pipeline.hold import hold_budget
+from optkit.pipeline.measured_gates import hold_budget
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
 from tests.support.project import ONNX, carry_out, write_project
