@@ -1,11 +1,13 @@
 """torch.onnx's dynamo exporter, held to a time limit, and asked where in the model a dimension became a number."""
 
+import _weakrefset
 import contextlib
 import logging
 import re
 import signal
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # How torch logs that a dimension became a number: `eval Eq(s27, 3) [guard added] (model.py:52 in forward)`.
 _BECAME_NUMBER = re.compile(r"^eval .*Eq\(\w+, (\d+)\) \[guard added\]")
 _AGAIN_S = 1.0
+_SOON_S = 0.01
+_WEAK_REFERENCES = (weakref.__file__, _weakrefset.__file__)
 
 
 class TimeUp(BaseException):
@@ -70,8 +74,15 @@ def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
                 value.name = f"{value.name}_of_{node.name or node.op_type}"
 
 
+class TimeLimit:
+    """Whether a block was stopped, which other exceptions than TimeUp may hide: what C makes of it, or torch."""
+
+    def __init__(self) -> None:
+        self.passed = False
+
+
 @contextlib.contextmanager
-def limited(cpu_seconds: float) -> Iterator[None]:
+def limited(cpu_seconds: float) -> Iterator[TimeLimit]:
     """End the block with TimeUp once it has taken so much processor time.
 
     With many dynamic dimensions, the symbolic arithmetic of torch.export may go on for hours. It is Python, so a signal ends it, as
@@ -79,26 +90,38 @@ def limited(cpu_seconds: float) -> Iterator[None]:
     outside the main thread, which alone receives signals, there is no limit.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
+        yield TimeLimit()
         return
+    limit = TimeLimit()
 
     def stop(_signal: int, frame: FrameType | None) -> None:
-        if not _importing(frame):
+        if _may_stop(frame):
+            limit.passed = True
             raise TimeUp
+        signal.setitimer(signal.ITIMER_PROF, _SOON_S, _AGAIN_S)
 
     before = signal.signal(signal.SIGPROF, stop)
-    # Again and again: what is raised inside a destructor or a callback of C is lost.
+    # Again and again: what is raised inside a callback of C is lost.
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds, _AGAIN_S)
     try:
-        yield
+        yield limit
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported, which would be left half done for the rest of the process."""
-    return any(f.f_code.co_filename.startswith("<frozen importlib") for f, _ in traceback.walk_stack(frame))
+def _may_stop(frame: FrameType | None) -> bool:
+    """Whether an exception would arrive.
+
+    A module that is being imported would be left half done for the rest of the process. What a destructor or a callback of a weak
+    reference raises is printed and lost, and leaves the C code that freed the object in disorder.
+    """
+    return not any(
+        f.f_code.co_filename.startswith("<frozen importlib")
+        or f.f_code.co_filename in _WEAK_REFERENCES
+        or f.f_code.co_name == "__del__"
+        for f, _ in traceback.walk_stack(frame)
+    )
 
 
 class _Lines(logging.Handler):
