@@ -37,7 +37,7 @@ class VariantTimes(Record):
 class AbRecord(Document):
     """Variant b against variant a."""
 
-    schema_id: ClassVar[str] = "optkit/ab/1"
+    schema_id: ClassVar[str] = "optkit/ab/2"
 
     a: VariantTimes
     b: VariantTimes

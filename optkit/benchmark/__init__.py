@@ -1,4 +1,4 @@
-"""Measuring: the timing loop, the comparison of artifacts with its statistics, and the facts of the machine."""
+"""The benchmark: the timing loop, the comparison of artifacts with its statistics, and the facts of the machine."""
 
 from optkit.benchmark.compare import Measured, measure
 from optkit.benchmark.machine import Machine, load_average, this_machine

@@ -1,4 +1,4 @@
-"""What proves an artifact: parity with its reference, batch independence, accuracy."""
+"""The checks of an artifact: parity with its reference, batch independence, accuracy."""
 
 from optkit.checks.accuracy import evaluate
 from optkit.checks.batching import check_batch_independence, compare_batches

@@ -1,4 +1,4 @@
-"""Where the values of inputs come from: functions of the user's, .npz files, image folders, seeded random values."""
+"""The sources of input values: the user's functions, .npz files, image folders, seeded random values."""
 
 from optkit.data.feeds import Feeds, Samples, absolute_data, data_fault, random_feed
 

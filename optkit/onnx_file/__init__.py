@@ -1,4 +1,4 @@
-"""What an .onnx file says of itself, and how one is read, written and kept beside its external data."""
+"""The facts of an .onnx file, and reading and writing it with its external data."""
 
 from optkit.onnx_file import content
 from optkit.onnx_file.content import (

@@ -1,1 +1,1 @@
-"""How a model becomes INT8: calibration, the two quantizers, SmoothQuant."""
+"""Quantization: calibration, the two quantizers, SmoothQuant."""

@@ -1,6 +1,6 @@
-"""The runners, one file a runtime, and `open_runner`, which picks one."""
+"""The runners, one file a runtime, and `open_runner`, which selects one."""
 
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
-from optkit.runners.opening import obstacle, open_runner
+from optkit.runners.opening import open_runner, why_not_runnable
 
-__all__ = ["CallPlan", "Device", "OwnTimes", "Runner", "obstacle", "open_runner"]
+__all__ = ["CallPlan", "Device", "OwnTimes", "Runner", "open_runner", "why_not_runnable"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples
-from optkit.runners import obstacle
+from optkit.runners import why_not_runnable
 from optkit.serving import (
     ArtifactServing,
     Packaged,
@@ -44,7 +44,7 @@ def package(
             name=name,
             independence=independence,
             sample=sample,
-            golden=None if obstacle(artifact) else make_golden(artifact, samples),
+            golden=None if why_not_runnable(artifact) else make_golden(artifact, samples),
             force=force,
             others=others,
         )
@@ -55,7 +55,9 @@ def package(
         serving,
         name=name,
         independence=independence,
-        golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        golden=None
+        if serving.handler or why_not_runnable(artifact)
+        else archive_golden(artifact, samples, serving.image),
         sample=tried,
         force=force,
     )

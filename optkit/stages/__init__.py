@@ -1,4 +1,4 @@
-"""The stages, and the union of them that a recipe's steps are read into."""
+"""The stages, and their union, the type of a recipe's steps."""
 
 from typing import Annotated
 

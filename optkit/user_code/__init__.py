@@ -1,4 +1,4 @@
-"""The user's own Python: `file.py:name` and `package.module:name`, found, hashed and imported."""
+"""The user's Python code: finding, hashing and importing `file.py:name` and `package.module:name`."""
 
 from optkit.user_code.find_model import the_model
 from optkit.user_code.in_memory import (

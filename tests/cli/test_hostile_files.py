@@ -166,7 +166,9 @@ def test_a_step_whose_name_leads_out_of_the_run_is_refused(optkit: CommandLine, 
     (tmp_path / "victim").mkdir()
     recipe = write_recipe(tmp_path / "recipe.yaml", **keys, steps=steps)
     refused(
-        optkit, ("run", recipe, "-o", "out"), r"steps\.0\.name: .* cannot name a step; expected the name of a folder"
+        optkit,
+        ("run", recipe, "-o", "out"),
+        r"steps\.0\.name: .* is not a valid name of a step; expected the name of a folder",
     )
     assert (tmp_path / "victim").is_dir()
 

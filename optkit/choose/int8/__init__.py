@@ -1,1 +1,1 @@
-"""Which INT8 types a model gets, and which of its layers stay in float, by measurement."""
+"""The choice of INT8 types, and of the layers that stay in float, by measurement."""

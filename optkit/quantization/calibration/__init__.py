@@ -1,1 +1,1 @@
-"""Ranges of activations, found by streaming calibration data through a model; no graph is rewritten here."""
+"""Ranges of activations from calibration data that is streamed through a model; no graph is rewritten here."""

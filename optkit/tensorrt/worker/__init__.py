@@ -1,11 +1,11 @@
-"""The program that alone imports tensorrt, tensorrt_rtx and pycuda: it builds, inspects and runs engines in a process of its own.
+"""The only program that imports tensorrt, tensorrt_rtx and pycuda: it builds, inspects and runs engines in its own process.
 
     python optkit/tensorrt/worker JOB.json
 
 TensorRT's objects can crash the interpreter, and its releases need different Python versions. So this program imports nothing of optkit, needs
-only the standard library, numpy and TensorRT (pycuda to run engines), and works with Python 3.8 and later. `protocol` says how it talks to the
-process that started it, `jobs` what it can do.
+only the standard library, numpy and TensorRT (pycuda to run engines), and works with Python 3.8 and later. `protocol` describes its messages,
+`jobs` its jobs.
 
-TensorRT raises no exceptions: its calls return None, False or -1 and write the reason to a logger. So every result is checked here. What a
-release can do is asked of its objects (`hasattr`), never derived from its version.
+TensorRT raises no exceptions: its calls return None, False or -1 and write the reason to a logger. So every result is checked here. The
+features of a release are detected on its objects (`hasattr`), never derived from its version.
 """
