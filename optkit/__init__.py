@@ -1,6 +1,7 @@
 """optkit: from a PyTorch model to the fastest artifact that still gives the right answers.
 
-Each command of `optkit` is a function here, with the options as arguments; it prints nothing and returns the record that the command prints:
+Each command of `optkit` is a function here, with the options as arguments; it prints nothing and returns the record that the command prints. A
+record shows itself in a notebook, in a terminal through rich, and by print(); `record.to_dict()` gives plain values:
 
     import optkit
 
@@ -95,6 +96,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'optkit' has no attribute {name!r}")
     import importlib
 
+    from optkit.api.showing import show_records
+
+    show_records()
     found: object = getattr(importlib.import_module(f"optkit.{_HOME[name]}"), name)
     if callable(found) and not isinstance(found, type):
         from optkit.api.wording import for_python

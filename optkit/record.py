@@ -4,13 +4,30 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import ArtifactError, OptkitError, OutputError
+from optkit.untrusted.quoting import visible
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Viewer(Protocol):
+    """What shows documents to a person; it knows every kind of them, so it lies above this module."""
+
+    def as_html(self, record: "Document") -> str:
+        """Return HTML for a notebook."""
+
+    def as_rich(self, record: "Document") -> "RenderableType":
+        """Return what rich prints."""
+
+    def as_text(self, record: "Document") -> str:
+        """Return plain text."""
 
 
 class Record(BaseModel):
@@ -23,11 +40,31 @@ class Document(Record):
     """A record with the name of its schema, which distinguishes an old or foreign file from a damaged one."""
 
     schema_id: ClassVar[str]
+    viewer: ClassVar[Callable[[], Viewer] | None] = None  # set when a function of `optkit` is first used
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document as plain values, those of its JSON: dicts, lists, texts and numbers, `"schema"` first."""
+        return {"schema": self.schema_id} | self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """Return the document as JSON text, `"schema"` first. NaN and infinity are errors, because JSON has neither."""
-        content = {"schema": self.schema_id} | self.model_dump(mode="json")
-        return json.dumps(content, indent=2, allow_nan=False)
+        """Return the document as JSON text. NaN and infinity are errors, because JSON has neither."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows."""
+        return Document.viewer().as_html(self) if Document.viewer else None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Write what IPython shows in a terminal."""
+        printer.text("..." if cycle else str(self))
+
+    def __rich__(self) -> "RenderableType":
+        from rich.pretty import Pretty
+
+        return Document.viewer().as_rich(self) if Document.viewer else Pretty(self)
+
+    def __str__(self) -> str:
+        return Document.viewer().as_text(self) if Document.viewer else super().__str__()
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -79,9 +116,22 @@ def _refuse(constant: str) -> None:
 def faults(error: ValidationError) -> list[str]:
     """Return one line for each fault of a validation: `where: what`."""
     return [
-        f"{'.'.join(str(part) for part in fault['loc']) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
+        f"{visible('.'.join(str(part) for part in fault['loc'])) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors()
     ]
+
+
+@contextlib.contextmanager
+def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
+    """Tell a validation that fails in the block as an error of this kind: `where: what`, and what to do.
+
+    Raises:
+        OptkitError: of this kind.
+    """
+    try:
+        yield
+    except ValidationError as e:
+        raise kind(f"{where}: {'; '.join(faults(e))}{f'. {what_to_do}' if what_to_do else ''}") from e
 
 
 @contextlib.contextmanager

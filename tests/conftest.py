@@ -5,25 +5,40 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optkit import deps
 from optkit.artifact import Artifact
-from optkit.serving.triton.server import TritonInstall, find_triton
-from optkit.stages import ExportOnnx, Stage
-from tests.support import zoo
+from optkit.benchmark.machine import usable_cores
+from optkit.choose import exporter
+from optkit.choose.int8 import gain, types
+from optkit.serving.triton.server import TritonInstall, TritonServer, find_triton
+from optkit.stages import ExportOnnx
 from tests.support.needs import need
+from tests.support.served import SharedTriton
+from tests.support.shared import Zoo, locked
 from tests.support.zoo import Make
 
-# Where a shell started the tests in the background it has SIGINT ignored, and so would the processes whose Ctrl-C is tested.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts the tests in the background ignores SIGINT, and nohup SIGHUP; the processes that are sent these would inherit it.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
+
+# Of a block, and of their number, where a choice is not what is tested.
+BRIEF = {"block_s": 0.0, "block_calls": 3, "drop_s": 0.0, "min_blocks": 3, "max_blocks": 3}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers `-n auto` means: more than cores, because a third of the time tests wait for servers and processes."""
+    return usable_cores() * 3 // 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,21 +57,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Return make(sample, *stages): the artifact at the end of that chain, made once a session. Do not change its files."""
-    made: dict[str, Artifact] = {}
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
-    def artifact(sample: str, *stages: Stage) -> Artifact:
-        key = f"{sample} {stages}"
-        if key not in made:
-            folder = tmp_path_factory.mktemp(sample)
-            if stages:
-                made[key] = stages[-1].run(artifact(sample, *stages[:-1]), folder)
-            else:
-                made[key] = zoo.SAMPLES[sample].source(folder)
-        return made[key]
 
-    return artifact
+@pytest.fixture(autouse=True)
+def _measuring(request: pytest.FixtureRequest, shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run tests marked `measures` one at a time; in all others, the choice among files takes a few short blocks."""
+    if request.node.get_closest_marker("measures"):
+        with locked(shared_folder / "measures.lock"):
+            yield
+        return
+    for module in (exporter, gain, types):
+        monkeypatch.setattr(module, "measure", _brief(module.measure))
+    yield
+
+
+def _brief(measure: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda artifacts, samples, settings: measure(artifacts, samples, settings.model_copy(update=BRIEF))
+
+
+@pytest.fixture(scope="session")
+def make(shared_folder: Path) -> Make:
+    """Return make(sample, *stages): the artifact at the end of that chain, made once for all workers. Do not change its files."""
+    return Zoo(shared_folder / "zoo").make
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +107,16 @@ def triton() -> TritonInstall:
         "no Triton server: run tests/support/servers/install_triton.sh FOLDER, set OPTKIT_TRITON",
     )
     return find_triton()
+
+
+@pytest.fixture(scope="session")
+def serve(
+    triton: TritonInstall, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Path], AbstractContextManager[TritonServer]]]:
+    """Give serve(repository): the real Triton, one for all tests of a worker, with the models of that repository in the block."""
+    shared = SharedTriton(triton, tmp_path_factory.mktemp("triton"))
+    yield shared.serve
+    shared.stop()
 
 
 @pytest.fixture

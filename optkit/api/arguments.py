@@ -13,14 +13,15 @@ from pydantic import ValidationError
 from optkit import user_code
 from optkit.artifact import Artifact, Passport, Precision
 from optkit.artifact.findings import Tolerance
-from optkit.artifact.tensors import DimRange, Feed, TensorSpec
+from optkit.artifact.tensors import DimRange, Feed, TensorSpec, dim_option
 from optkit.checks import Requirements
-from optkit.data import Feeds, Samples, absolute_data
+from optkit.data import Samples, absolute_data
 from optkit.errors import FeedError, ModelError, RecipeError
 from optkit.progress import Sink, reporting
-from optkit.pytorch.source import forget_modules, make_source, open_artifact
+from optkit.pytorch.source import forget_modules, make_source, open_passport
 from optkit.record import Record, faults
 from optkit.runners import Device
+from optkit.untrusted.names import name_text_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,6 +200,8 @@ def as_dims(dims: Dims | None) -> dict[str, DimRange]:
     """
     found: dict[str, DimRange] = {}
     for name, given in (dims or {}).items():
+        if fault := name_text_fault(name):
+            raise RecipeError(f"--dim: {fault}")
         if isinstance(given, DimRange):
             found[name] = given
             continue
@@ -212,15 +215,15 @@ def as_dims(dims: Dims | None) -> dict[str, DimRange]:
     return found
 
 
-def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
-    """Split name=value options.
+def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
+    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
 
     Raises:
         RecipeError: there is no =, or a name is given twice.
     """
     found: dict[str, str] = {}
     for item in items or ():
-        name, equals, value = item.partition("=")
+        name, equals, value = item.rpartition("=") if last else item.partition("=")
         if not equals or not name:
             raise RecipeError(f"{option} {item}: expected name=value")
         if name in found:
@@ -284,24 +287,30 @@ def as_tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
 
 
 def open_model_file(model: ModelFile, dims: Dims | None = None) -> Artifact:
-    """Open a model file whose named dimensions all have a range.
+    """Open a model file, as `open_model_passport` does."""
+    return open_model_passport(model, dims).artifact
+
+
+def open_model_passport(model: ModelFile, dims: Dims | None = None) -> Passport:
+    """Read the passport of a model file whose named dimensions all have a range.
 
     Raises:
         ArtifactError: it is no model file.
         RecipeError: a dimension has no range; says what to add.
     """
     path = model_path(model)
-    artifact = open_artifact(path, as_dims(dims))
+    passport = open_passport(path, as_dims(dims))
+    artifact = passport.artifact
     used = {dim for spec in artifact.inputs for dim in spec.shape if isinstance(dim, str)}
     missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
     if missing:
-        add = " ".join(f"--dim {name}=1:8:64" for name in missing)
+        add = " ".join(map(dim_option, missing))
         raise RecipeError(f"{path}: no range is known for {', '.join(missing)}. Add {add} with your own numbers.")
     if unknown:
         raise RecipeError(
             f"--dim {unknown[0]}: no input of {path} uses it; they use {', '.join(sorted(used)) or 'none'}"
         )
-    return artifact
+    return passport
 
 
 def is_model_file(model: object) -> TypeGuard[ModelFile]:
@@ -318,7 +327,7 @@ def model_path(model: ModelFile) -> Path:
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:
     """Return where values for an artifact come from; `data` is absolute, or a target in memory."""
-    return Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
+    return Samples.of(data, artifact.inputs, artifact.dims)
 
 
 @dataclass(frozen=True)

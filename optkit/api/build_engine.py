@@ -171,7 +171,7 @@ def as_profile(profile: str | Mapping[str, str]) -> Profile:
     Raises:
         RecipeError: it does not follow the grammar; says which input.
     """
-    parts = profile.items() if isinstance(profile, Mapping) else pairs("--profile", _parts(profile)).items()
+    parts = profile.items() if isinstance(profile, Mapping) else pairs("--profile", _parts(profile), last=True).items()
     found: Profile = {}
     for name, shapes in parts:
         try:

@@ -22,7 +22,6 @@ from optkit.api.arguments import (
     settings,
 )
 from optkit.api.make import check_output, make, making_source
-from optkit.api.repro import write_repro
 from optkit.artifact import Passport
 from optkit.stages import ExportOnnx, ExportTorchScript
 
@@ -181,6 +180,8 @@ def _export(
     check_output(output, force)
     with making_source(model) as source:
         if repro:
+            from optkit.api.repro import write_repro  # numpy, which a build of an engine does without
+
             script = write_repro(source, stage, Path(repro))
             logger.info("to repeat this without optkit: cd %s && python %s", repro, script.name)
         return make(stage, source, output, proof, force=force)

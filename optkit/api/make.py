@@ -12,7 +12,7 @@ from optkit.artifact import Artifact, Passport, passport_path
 from optkit.artifact.gates import Gates
 from optkit.checks import Prover, Requirements
 from optkit.choose.stage import run_stage
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import ArtifactError, OutputError, RecipeError
 from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
@@ -97,6 +97,8 @@ def make_file(
     with workshop as folder:
         started = time.perf_counter()
         prover = Prover(source, samples, requirements)
+        stage = stage.with_feeds(samples.real)
+        feeds = stage.feeds(source)
         with doing(stage.step):
             artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
         artifact = artifact.model_copy(update={"notes": (*artifact.notes, *in_memory_notes(source))})
@@ -104,7 +106,7 @@ def make_file(
             artifact=artifact,
             stage=stage.stage,
             settings=stage.model_dump(mode="json", exclude={"name", "after", "optional"}),
-            data_sha256=Feeds(stage.data, source.inputs).sha256() if stage.data else None,
+            data_sha256=feeds.sha256() if feeds else None,
             seconds=time.perf_counter() - started,
         )
         passport, _ = prover.prove(passport)

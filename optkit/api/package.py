@@ -21,13 +21,14 @@ from optkit.api.arguments import (
     as_inputs,
     call,
     model_path,
-    open_model_file,
+    open_model_passport,
+    samples_of,
     settings,
 )
-from optkit.artifact import Artifact, Format, Passport, read_passport
+from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import check_batch_independence
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import ModelError, OutputError, RecipeError
 from optkit.record import Document, faults
@@ -129,7 +130,7 @@ def package_triton(
         client=client,
     )
     with call(progress) as given:
-        opened = [open_model_file(file, dims) for file in files]
+        opened = [open_model_passport(file, dims) for file in files]
         return package_files(opened, Path(repository), serving, given.data(data, to_feed), force)
 
 
@@ -197,7 +198,7 @@ def package_torchserve(
         client=client,
     )
     with call(progress) as given:
-        opened = open_model_file(model, dims)
+        opened = open_model_passport(model, dims)
         return package_files([opened], Path(model_store), serving, given.data(data, to_feed), force)
 
 
@@ -316,7 +317,7 @@ def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
 
 
 def package_files(
-    artifacts: Sequence[Artifact], folder: Path, serving: ArtifactServing, data: str | None, force: bool
+    passports: Sequence[Passport], folder: Path, serving: ArtifactServing, data: str | None, force: bool
 ) -> PackageRecord:
     """Package files that somebody has, each under the name of its file where the settings give none.
 
@@ -325,36 +326,25 @@ def package_files(
     Raises:
         OptkitError: one of them cannot be packaged; those before it are there.
     """
-    if len(artifacts) > 1 and all(artifact.format is Format.TENSORRT for artifact in artifacts):
-        artifacts, others = artifacts[:1], artifacts[1:]  # one model for several GPUs
-    else:
-        others = ()
-    names = [serving.name or artifact.path.name.partition(".")[0] for artifact in artifacts]
+    others: tuple[Artifact, ...] = ()
+    if len(passports) > 1 and all(passport.artifact.format is Format.TENSORRT for passport in passports):
+        others = tuple(passport.artifact for passport in passports[1:])  # one model for several GPUs
+        passports = passports[:1]
+    names = [serving.name or passport.artifact.path.name.partition(".")[0] for passport in passports]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise OutputError(
             f"{folder}: {names.count(twice)} models would be named {twice!r}. Package them one by one with --name."
         )
     done = []
-    for artifact, name in zip(artifacts, names, strict=True):
-        samples = Samples(artifact.inputs, artifact.dims, Feeds(data, artifact.inputs) if data else None)
-        passport = read_passport(artifact.path)
-        independence = passport.batch_independence if passport else None
-        if independence is None and serving.batches and artifact.format is not Format.TENSORRT:
+    for passport, name in zip(passports, names, strict=True):
+        artifact = passport.artifact
+        samples = samples_of(artifact, data)
+        if passport.batch_independence is None and serving.batches and artifact.format is not Format.TENSORRT:
             with open_runner(artifact) as runner:
-                independence = check_batch_independence(runner, samples, artifact.dims)
-        done.append(
-            package(
-                artifact,
-                folder,
-                serving,
-                name=name,
-                independence=independence,
-                samples=samples,
-                force=force,
-                others=others,
-            )
-        )
+                found = check_batch_independence(runner, samples, artifact.dims)
+            passport = passport.model_copy(update={"batch_independence": found})
+        done.append(package(passport, folder, serving, name=name, samples=samples, force=force, others=others))
     return PackageRecord(packages=tuple(done))
 
 
@@ -366,5 +356,5 @@ def package_python(
     Raises:
         OptkitError: it cannot be packaged so, or not be written; nothing was changed.
     """
-    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    samples = Samples.of(serving.data, serving.inputs, dims)
     return PackageRecord(packages=(package_function(serving, folder, dims, samples, force=force),))

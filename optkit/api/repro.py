@@ -4,16 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from optkit import deps
 from optkit.artifact import Artifact
 from optkit.artifact.tensors import corners, example_sizes
-from optkit.data import random_feed
+from optkit.data import random_feed, write_npz
 from optkit.errors import OutputError
 from optkit.pytorch.forward import Call, dynamic_axes, forward_call
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, load_module
+from optkit.serving.clients.source import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
 
 SCRIPT = "repro.py"
@@ -127,11 +126,11 @@ def _returning_tuple(source: Artifact, call: Call) -> str:
     """Return the code that wraps the model, where its source was wrapped."""
     if not ModelSource.read(source.path).flatten:
         return ""
-    names = [spec.name for spec in call.positional]
-    keywords = [spec.name for spec in call.keyword]
-    parameters = ", ".join([*names, *(["*", *keywords] if keywords else [])])
+    names = parameters(spec.name for spec in call.positional).values()  # what is passed by position may have any name
+    keywords = [spec.name for spec in call.keyword]  # parameters of forward
+    signature = ", ".join([*names, *(["*", *keywords] if keywords else [])])
     return _RETURNING_TUPLE.format(
-        parameters=parameters, arguments=", ".join([*names, *(f"{name}={name}" for name in keywords)])
+        parameters=signature, arguments=", ".join([*names, *(f"{name}={name}" for name in keywords)])
     )
 
 
@@ -140,7 +139,8 @@ def _write_feeds(source: Artifact, folder: Path) -> list[str]:
     feeds = {"example.npz": example_sizes(source.dims)}
     feeds |= {f"corner_{i}.npz": sizes for i, sizes in enumerate(corners(source.dims))}
     for name, sizes in feeds.items():
-        np.savez(folder / name, **random_feed(source.inputs, sizes))  # type: ignore[arg-type]
+        with (folder / name).open("wb") as stream:
+            write_npz(stream, random_feed(source.inputs, sizes))
     return list(feeds)
 
 

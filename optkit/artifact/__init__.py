@@ -1,4 +1,13 @@
-"""An artifact and what is known about it, as records: no computation, no heavy library."""
+"""An artifact and what is known about it, as records: no computation, no heavy library.
+
+passport        `Artifact`, a model file with its contract; `Passport`, the JSON file beside it
+tensors         `TensorSpec`, `DimRange`, feeds: the contract of the inputs, and its grammar
+findings        parity, batch independence, accuracy, measurements
+calibration     the ranges of a calibration, and the diagnosis of its data
+gates           the limits of a recipe or of one command
+engine          what a TensorRT engine is, and where it loads
+platforms       GPUs and Triton releases; their sources are in platforms.json
+"""
 
 from optkit.artifact.passport import (
     PASSPORT_SUFFIX,

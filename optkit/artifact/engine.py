@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -69,9 +69,11 @@ class LayerShare(Record):
 class EngineFacts(Record):
     """How an engine was built, its targets, and its layers; `layers` is empty where no GPU could inspect it."""
 
-    runtime: str  # tensorrt or tensorrt-rtx
+    runtime: Literal["tensorrt", "tensorrt-rtx"]
     version: str
-    targets: tuple[str, ...]  # compute capabilities, such as sm86
+    targets: tuple[
+        Annotated[str, Field(pattern=r"^sm[0-9]{2,3}$")], ...
+    ]  # compute capabilities, which name files of a package too
     gpu: str | None  # that it was built on; None where it was built without one
     driver: str | None
     precision: str  # of the ONNX file: fp32, fp16, int8 or int8+fp16

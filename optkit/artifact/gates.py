@@ -1,5 +1,6 @@
 """The limits on an artifact: the `gates` key of a recipe, and the limits of a single command."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -34,6 +35,27 @@ class Gates(Record):
     max_size_mb: Positive | None = None
     max_regression: Share | None = None  # as 0.05 or 5%, of latency, throughput and size, against `baseline`
     baseline: str | None = None  # the run.json of an earlier run, relative to the recipe
+
+    def faults(self, evaluation: str | None, batches: Sequence[int]) -> Iterator[str]:
+        """Yield gates that nothing in the recipe could decide, each with its key.
+
+        Args:
+            evaluation: the target of the recipe's evaluation function.
+            batches: those that the recipe names to be measured; none where it leaves that open.
+        """
+        if self.max_accuracy_drop is not None and not evaluation:
+            yield "max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+        if self.max_regression is not None and self.baseline is None:
+            yield "max_regression: there is nothing to compare with; name the run.json of an earlier run as gates.baseline"
+        if self.baseline is not None and self.max_regression is None:
+            yield "baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
+        if self.baseline is not None and not Path(self.baseline).is_file():
+            yield f"baseline: {self.baseline}: no such file. Keep the run.json of a good run there."
+        for key in ("max_latency_ms", "min_samples_per_s"):
+            limits = getattr(self, key)
+            missing = sorted(set(limits) - set(batches)) if isinstance(limits, dict) and batches else []
+            if missing:
+                yield f"{key}: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
 
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the gates with the path of the baseline made absolute."""

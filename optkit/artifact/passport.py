@@ -15,6 +15,7 @@ from optkit.deps import built_with
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import Document, Record
+from optkit.untrusted.names import TensorName
 from optkit.untrusted.paths import FileName, file_in
 
 PASSPORT_SUFFIX = ".passport.json"
@@ -50,7 +51,7 @@ class Artifact(Record):
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    dims: dict[str, DimRange]
+    dims: dict[TensorName, DimRange]
     sha256: str
     parent_sha256: str | None = None
     files: tuple[FileName, ...] = ()

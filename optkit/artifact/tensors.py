@@ -1,7 +1,8 @@
 """The contract of a model's inputs: names, dtypes, dimensions and their ranges, and the feeds that fit them.
 
 The grammar of a specification is `name:dtype[dim,dim,...]`, where a dim is a number or the name of a dynamic dimension:
-`image:float32[batch,3,224,224]`. The range of a named dimension is `min:opt:max`, as in an optimization profile.
+`image:float32[batch,3,224,224]`. The range of a named dimension is `min:opt:max`, as in an optimization profile. This is what a person types;
+names that are read from files, such as `onnx::MatMul_12` and `past + 1`, need only be printable (`optkit.untrusted.names`).
 """
 
 import re
@@ -9,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from optkit.errors import FeedError
-from optkit.record import Record
+from optkit.record import Record, faults
+from optkit.untrusted.names import TensorName, name_text_fault
+from optkit.untrusted.quoting import shell_line, yaml_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,16 +58,18 @@ class DType(StrEnum):
 class TensorSpec(Record):
     """The name, dtype and shape of one input or output; a str in `shape` is a dynamic dimension."""
 
-    name: str
+    name: TensorName
     dtype: DType
     shape: tuple[Dim, ...]
 
     @field_validator("shape")
     @classmethod
-    def _dims_are_positive(cls, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    def _dims_are_positive_or_named(cls, shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
         for dim in shape:
             if isinstance(dim, int) and dim < 1:
                 raise ValueError(f"dimension {dim}: must be 1 or more, or a name such as 'batch' if it varies")
+            if isinstance(dim, str) and (fault := name_text_fault(dim)):
+                raise ValueError(f"dimension: {fault}")
         return shape
 
     @classmethod
@@ -87,11 +92,14 @@ class TensorSpec(Record):
                 raise ValueError(
                     f"{text!r}: dimension {dim!r} is neither a number nor a name; expected as in {example}"
                 )
-        return cls(
-            name=name or match["name"],
-            dtype=DType(match["dtype"]),
-            shape=tuple(int(dim) if dim.isdigit() else dim for dim in dims),
-        )
+        try:
+            return cls(
+                name=name or match["name"],
+                dtype=DType(match["dtype"]),
+                shape=tuple(int(dim) if dim.isdigit() else dim for dim in dims),
+            )
+        except ValidationError as e:
+            raise ValueError(f"{text!r}: {'; '.join(faults(e))}") from e
 
     def __str__(self) -> str:
         return f"{self.name}:{self.type_text}"
@@ -158,11 +166,17 @@ class DimRange(Record):
         return min(self.max, first + rank * self.multiple_of)
 
 
+def dim_option(dim: str, usual: str = "1:8:64") -> str:
+    """Return the option that declares the range of a dimension, for a shell, whatever its name is."""
+    return shell_line("--dim", f"{dim}={usual}")
+
+
 def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> list[str]:
     """Return a fault for each named dimension without a range, each range without an input, and each repeated input."""
     used = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
     faults = [
-        f"dimension {dim!r}: used by an input but has no range; declare it, with --dim {dim}=1:8:64, or as {dim}: {{min: 1, opt: 8, max: 64}} in a recipe"
+        f"dimension {dim!r}: used by an input but has no range; declare it, with {dim_option(dim)}, or as {yaml_text(dim)}: "
+        f"{{min: 1, opt: 8, max: 64}} in a recipe"
         for dim in sorted(used - set(dims))
     ]
     faults += [

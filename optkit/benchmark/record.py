@@ -1,7 +1,8 @@
 """The documents of a benchmark: of several artifacts, and of a model compared with itself."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from optkit import deps
 from optkit.artifact import Artifact
 from optkit.artifact.findings import (
     ConcurrentLoad,
@@ -14,6 +15,12 @@ from optkit.artifact.tensors import DimRange
 from optkit.benchmark import BenchSettings, Machine, SelfTest
 from optkit.benchmark.changes import Comparison
 from optkit.record import Document, Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# What a row of a table cannot hold; `parts` and `gpu` become columns of their own.
+_NOT_IN_A_FRAME = {"affinity", "blocks_p50_ms", "blocks_waited", "gpu", "nodes", "on_cpu", "parts", "sizes", "times_ms"}
 
 
 class ModelContract(Record):
@@ -66,6 +73,36 @@ class BenchRecord(Document):
     comparison: Comparison | None = None  # with the given baseline
     interrupted: bool = False  # by Ctrl-C; the complete blocks are here
     left_out: int = 0  # CPU-contended blocks, where there were enough others
+
+    def to_frame(self) -> "DataFrame":
+        """Return a pandas frame with one row for each artifact and batch size, units in the names of its columns.
+
+        `times_faster` is the speed-up over the reference, between `times_faster_low` and `times_faster_high` with 95 % confidence; the
+        reference itself has none.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        pandas = deps.require("pandas")
+        frame: DataFrame = pandas.DataFrame([self._row(m) for m in self.measurements])
+        return frame
+
+    def _row(self, m: Measurement) -> dict[str, object]:
+        speed_up = next((s for s in self.speed_ups if (s.candidate, s.batch) == (m.artifact, m.batch)), None)
+        size_bytes = next((file.size_bytes for file in self.files if file.artifact == m.artifact), None)
+        return {
+            "artifact": m.artifact,
+            "batch": m.batch,
+            **m.model_dump(exclude=_NOT_IN_A_FRAME),
+            "times_faster": speed_up.ratio if speed_up else None,
+            "times_faster_low": speed_up.low if speed_up else None,
+            "times_faster_high": speed_up.high if speed_up else None,
+            "verdict": str(speed_up.verdict) if speed_up else None,
+            "busy": m.busy,
+            "size_bytes": size_bytes,
+            **(m.parts.model_dump() if m.parts else {}),
+            **(m.gpu.model_dump(exclude={"throttle_reasons"}) if m.gpu else {}),
+        }
 
     @property
     def cpu_contended_blocks(self) -> int:

@@ -1,12 +1,12 @@
 """The settings of a benchmark, and the input sizes that it measures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from optkit.artifact import Artifact
-from optkit.artifact.tensors import batch_dim
+from optkit.artifact.tensors import DimRange, TensorSpec, batch_dim
 from optkit.benchmark.machine import usable_cores
 from optkit.errors import FeedError
 from optkit.record import Record
@@ -46,6 +46,20 @@ class BenchSettings(Record):
         """The largest distance of an interval's ends from 1 for `no difference`: twice the target half-width."""
         return 2 * self.half_width
 
+    def measured(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> tuple[int, ...]:
+        """The batch sizes that are measured of a model with these inputs: those named, or min, opt and max of its batch dimension."""
+        allowed = _batch_range(inputs, dims)
+        return self.batches or ((allowed.min, allowed.opt, allowed.max) if allowed else (1,))
+
+    def faults(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> Iterator[str]:
+        """Yield batch sizes that a model with these inputs does not take."""
+        dim, allowed = batch_dim(inputs), _batch_range(inputs, dims)
+        for batch in self.batches:
+            if allowed and not allowed.min <= batch <= allowed.max:
+                yield f"batches: {batch}; {dim!r} is declared from {allowed.min} to {allowed.max}"
+            elif not allowed and batch != 1:
+                yield f"batches: {batch}; the inputs share no batch dimension, so only 1 can be measured"
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_blocks > self.max_blocks:
@@ -55,6 +69,11 @@ class BenchSettings(Record):
         if self.cuda_graph and self.device is not Device.CUDA:
             raise ValueError(f"cuda_graph: needs device cuda; the device is {self.device}")
         return self
+
+
+def _batch_range(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> DimRange | None:
+    dim = batch_dim(inputs)
+    return dims.get(dim) if dim else None
 
 
 def bench_points(artifact: Artifact, batches: Sequence[int]) -> list[dict[str, int]]:

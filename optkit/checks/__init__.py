@@ -1,4 +1,10 @@
-"""The checks of an artifact: parity with its reference, batch independence, accuracy."""
+"""The checks of an artifact.
+
+parity          values and shapes against a reference, at every corner of the dynamic dimensions
+batching        batch independence: f([a, b]) = [f(a), f(b)]
+accuracy        the user's own metric
+proof           all of these for one artifact
+"""
 
 from optkit.checks.accuracy import evaluate
 from optkit.checks.batching import check_batch_independence, compare_batches

@@ -70,7 +70,7 @@ def _missing(stage: BuildTensorRt, source: Artifact) -> list[Stage]:
                 f"{stage.step}: precision {wanted}: {source.path.name} is {have}; expected calibration data, because ranges are never "
                 f"guessed. Give --calibration DATA."
             )
-        steps.append(QuantizeStatic(calibration=stage.calibration, target="tensorrt"))
+        steps.append(QuantizeStatic(calibration=stage.calibration, target="tensorrt").with_feeds(stage.feeds(source)))
     if wanted in ("fp16", "int8+fp16") and have != "int8+fp16":
         steps.append(ConvertFp16())
     if not steps or (wanted == "fp16" and source.precision is Precision.INT8):

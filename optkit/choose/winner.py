@@ -1,7 +1,7 @@
 """The winner among the artifacts that passed every gate, and the reason why each other one lost."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +27,11 @@ class Choice(Record):
 
     by: By = By.LATENCY
     batch: int | None = None  # of the latency; None uses the geometric mean over all measured batch sizes
+
+    def faults(self, measured: Sequence[int]) -> Iterator[str]:
+        """Yield a batch size that is not among those that are measured."""
+        if self.batch is not None and self.batch not in measured:
+            yield f"batch: {self.batch} is not measured; bench.batches are {', '.join(map(str, measured))}"
 
 
 class Lost(Record):

@@ -1,4 +1,14 @@
-"""The command line: builds a settings value, calls one function of the API, shows one record."""
+"""The command line: each command builds arguments, calls one function of `optkit.api` and shows one record.
+
+app             the commands, and the one place where errors become text and an exit code
+options         options that several commands share
+values          from the text of options to arguments
+output, console  the one place that prints, and how a text is drawn as text
+making          what is shown after a file was made
+run, export, quantize, quantize_torch, build_engine, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
+schema          the commands, as their names say
+ci              JUnit files, annotations and job summaries
+"""
 
 from optkit.cli.app import main
 

@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 
 _URL = "http:// or grpc://host:port/models/NAME[/versions/N] on Triton, http://host:port/predictions/NAME[/VERSION] on TorchServe"
 
 
+@with_output
 def ab(
+    out: Output,
     a: Annotated[str, typer.Argument(help=f"The reference: {_URL}.", show_default=False)],
     b: Annotated[str, typer.Argument(help="What is compared with it.", show_default=False)],
     data: Annotated[
@@ -34,18 +36,13 @@ def ab(
     time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
     limit_s: Annotated[float, typer.Option("--limit-s", min=0.1, help="How long an answer may take.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Of the random order and of random values.")] = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
 
     Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
     """
     from optkit.api.ab import ab as run
-    from optkit.report.ab import ab_notes, ab_tables
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(
             a,
@@ -61,6 +58,6 @@ def ab(
             limit_s=limit_s,
             seed=seed,
         )
-    out.answer(record, *ab_tables(record), ab_notes(record))
+    out.answer(record)
     out.verdict(record.failures, record.warnings)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)

@@ -28,7 +28,7 @@ from optkit.cli import (
     schema,
     serve,
 )
-from optkit.cli.output import print_error
+from optkit.cli.output import print_error, print_traceback
 from optkit.errors import OptkitError, interrupted
 
 _BUG = 3
@@ -105,7 +105,7 @@ def main() -> NoReturn:
         app()
     except OptkitError as e:
         if "--debug" in sys.argv:
-            _print_traceback()
+            print_traceback()
         if interrupted(e):
             sys.exit(_INTERRUPTED)
         print_error(f"{e}{_with_added(e.add)}")
@@ -113,7 +113,7 @@ def main() -> NoReturn:
     except Exception as e:
         if interrupted(e):
             sys.exit(_INTERRUPTED)
-        _print_traceback()
+        print_traceback()
         print_error("this is a bug in optkit. Please report it with the lines above.")
         sys.exit(_BUG)
     sys.exit(0)
@@ -121,9 +121,9 @@ def main() -> NoReturn:
 
 def _with_added(options: str) -> str:
     """Return the command that failed with options added, to paste; nothing where there are none."""
-    import shlex
+    from optkit.untrusted.quoting import shell_line
 
-    return f"\nRun: {shlex.join(['optkit', *sys.argv[1:]])} {options}" if options else ""
+    return f"\nRun: {shell_line('optkit', *sys.argv[1:])} {options}" if options else ""
 
 
 def _expect_little_garbage() -> None:
@@ -145,9 +145,3 @@ def _clean_up_when_ended() -> None:
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second would cut the cleaning short
     raise KeyboardInterrupt
-
-
-def _print_traceback() -> None:
-    import traceback
-
-    traceback.print_exc()

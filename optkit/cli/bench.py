@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.ci import check_baseline, tell_ci
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims, parse_sizes
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from optkit.benchmark.record import BenchRecord
 
 
+@with_output
 def bench(
+    out: Output,
     models: Annotated[
         list[str],
         typer.Argument(help="Model files, or file.py:build; the first one is the reference.", show_default=False),
@@ -51,15 +53,11 @@ def bench(
     github: options.Github = False,
     dims: options.Dims = None,
     data: options.Data = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Measure models in alternating blocks: percentiles, throughput, and how much faster each is than the first, with intervals.
 
     Example: optkit bench model.onnx model.int8.onnx --batch 1,8
     """
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     sizes, ranges = parse_sizes("--batch", batches), parse_dims(dims)
     if self_test:
         _self_test(out, models[0], trials, sizes, device, threads, half_width, time_limit_s, seed, ranges, data)
@@ -88,12 +86,11 @@ def bench(
 
 def _show(out: Output, record: "BenchRecord", name: str, junit: Path | None, github: bool) -> NoReturn:
     """Show a benchmark and what it came to beside its baseline, and exit with its verdict."""
-    from optkit.report import bench_notes, bench_tables
     from optkit.report.cases import cases_of_comparison
-    from optkit.report.comparison import comparison_markdown, comparison_shown
+    from optkit.report.comparison import comparison_markdown
 
     found = record.comparison
-    out.answer(record, *bench_tables(record), *bench_notes(record), *comparison_shown(found))
+    out.answer(record)
     if found:
         out.verdict(found.failures, found.warnings)
         tell_ci(cases_of_comparison(found), name, comparison_markdown(found), junit, github)
@@ -115,7 +112,6 @@ def _self_test(
 ) -> NoReturn:
     """Compare a model with a copy of itself, show how often that was right, and exit with the verdict."""
     from optkit.api.bench import self_test
-    from optkit.report import self_test_table
 
     with out.working():
         tested = self_test(
@@ -130,5 +126,5 @@ def _self_test(
             dims=dims,
             data=data,
         )
-    out.answer(tested, self_test_table(tested))
+    out.answer(tested)
     raise typer.Exit(0 if tested.found.passed else 1)

@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.making import show_made
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import pairs, parse_args, parse_dims
 
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
@@ -15,7 +15,9 @@ Runtime = Literal["auto", "tensorrt", "tensorrt-rtx"]
 HardwareCompatible = Literal["ampere-plus", "same-compute-capability"]
 
 
+@with_output
 def build_engine(
+    out: Output,
     model: Annotated[
         str,
         typer.Argument(help="An ONNX model, or a model source as `optkit export onnx` takes it.", show_default=False),
@@ -82,9 +84,6 @@ def build_engine(
     rtol: options.Rtol = None,
     allow_batch_dependence: options.AllowBatchDependence = False,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Build a TensorRT engine, and prove it where a GPU is; without one the passport says what is not proven.
 
@@ -92,7 +91,6 @@ def build_engine(
     """
     from optkit.api.build_engine import build_engine as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = run(
             model,
@@ -126,4 +124,4 @@ def build_engine(
             allow_batch_dependence=allow_batch_dependence,
             force=force,
         )
-    show_made(out, made, output, (f"optkit inspect {output}", f"optkit doctor {output}"))
+    show_made(out, made, output, (("inspect", output), ("doctor", output)))

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims
 
 
+@with_output
 def check(
+    out: Output,
     reference: Annotated[
         str, typer.Argument(help="The reference: a model file, or file.py:build.", show_default=False)
     ],
@@ -20,20 +22,15 @@ def check(
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     device: options.DeviceName = "cpu",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Compare two models at every corner of their dimensions; exit with 1 when they differ.
 
     Example: optkit check model.onnx model.int8.onnx --data samples/
     """
     from optkit.api.check import check as run
-    from optkit.report import parity_table
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         found = run(reference, candidate, dims=parse_dims(dims), data=data, atol=atol, rtol=rtol, device=device)
-    out.answer(found, parity_table(found.parity))
+    out.answer(found)
     out.verdict(found.failures)
     raise typer.Exit(1 if found.failures else 0)

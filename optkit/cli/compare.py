@@ -30,12 +30,12 @@ def compare(
     """
     from optkit.api.compare import compare as run
     from optkit.report.cases import cases_of_comparison
-    from optkit.report.comparison import comparison_markdown, comparison_shown
+    from optkit.report.comparison import comparison_markdown
 
     out = Output(as_json=as_json, quiet=quiet)
     found = run(old, new, max_regression=max_regression, max_drop=max_drop, across_machines=across_machines)
     text = comparison_markdown(found)
-    out.answer(found, *([text] if markdown else comparison_shown(found)))
+    out.answer(found, *([text] if markdown else []))
     out.verdict(found.failures, found.warnings)
     tell_ci(cases_of_comparison(found), str(new), text, junit, github)
     raise typer.Exit(1 if found.failures else 0)

@@ -6,14 +6,16 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.making import Source, show_made
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_args, parse_dims
 
 Method = Literal["auto", "script", "trace"]
 Exporter = Literal["auto", "best", "dynamo", "torchscript", "script"]
 
 
+@with_output
 def torchscript(
+    out: Output,
     source: Source,
     output: options.Output,
     method: Annotated[Method, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
@@ -30,9 +32,6 @@ def torchscript(
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Export a model to TorchScript, and prove the file equal to the model.
 
@@ -41,7 +40,6 @@ def torchscript(
     """
     from optkit.api.export import export_torchscript
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = export_torchscript(
             source,
@@ -61,10 +59,12 @@ def torchscript(
             repro=repro,
             force=force,
         )
-    show_made(out, made, output, (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store"))
+    show_made(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))
 
 
+@with_output
 def onnx(
+    out: Output,
     source: Source,
     output: options.Output,
     opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
@@ -91,9 +91,6 @@ def onnx(
     strict: options.Strict = False,
     repro: options.Repro = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Export a model to ONNX, and prove the file equal to the model at every corner of its dimensions.
 
@@ -102,7 +99,6 @@ def onnx(
     """
     from optkit.api.export import export_onnx
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = export_onnx(
             source,
@@ -124,9 +120,5 @@ def onnx(
             repro=repro,
             force=force,
         )
-    show_made(
-        out,
-        made,
-        output,
-        (f"optkit quantize {output} -o int8.onnx", f"optkit bench {output}", f"optkit package triton {output} -o repo"),
-    )
+    hints = ("quantize", output, "-o", "int8.onnx"), ("bench", output), ("package", "triton", output, "-o", "repo")
+    show_made(out, made, output, hints)

@@ -18,10 +18,8 @@ def inspect(
     Example: optkit inspect model.onnx
     """
     from optkit.api.inspect import inspect as run
-    from optkit.report import inspection_text
 
-    record = run(model)
-    Output(as_json=as_json).answer(record, inspection_text(record))
+    Output(as_json=as_json).answer(run(model))
 
 
 def doctor(
@@ -41,8 +39,7 @@ def doctor(
     Example: optkit doctor model.plan --triton 25.10 --gpu A10
     """
     from optkit.api.inspect import doctor as run
-    from optkit.report import doctor_table, engines_text
 
     record = run(engines or (), triton=triton, gpu=gpu)
-    Output(as_json=as_json).answer(record, doctor_table(record), *engines_text(record))
+    Output(as_json=as_json).answer(record)
     raise typer.Exit(0 if record.healthy else 2)

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.errors import RecipeError
 
 
@@ -18,7 +17,9 @@ class Format(StrEnum):
     GITHUB = "github"
 
 
+@with_output
 def lint(
+    out: Output,
     repository: Annotated[Path | None, typer.Argument(help="A Triton model repository.", show_default=False)] = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Mend what is safe to mend; the old file stays as config.pbtxt.orig.")
@@ -28,19 +29,15 @@ def lint(
     ] = None,
     layout: Annotated[Format, typer.Option("--format", help="github: annotations for a workflow.")] = Format.TEXT,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules and exit.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Find what is wrong with a Triton model repository, without a server; exits with 1 where a server would fail.
 
     Example: optkit lint model_repository
     """
     from optkit.api.lint import lint as run
-    from optkit.report.lint import github_annotations, lint_text, rules_table
+    from optkit.report.lint import github_annotations, rules_table
     from optkit.serving.triton.lint import RULES, RuleList
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if rules:
         out.answer(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
         return
@@ -48,6 +45,8 @@ def lint(
         raise RecipeError("REPOSITORY: is missing; expected the folder of a Triton model repository, or --rules")
     with out.working():
         record = run(repository, fix=fix, server_gpus=server_gpus)
-    shown = github_annotations(record) if layout is Format.GITHUB else lint_text(record, repository)
-    out.answer(record, shown)
+    if layout is Format.GITHUB:
+        out.commands(record, github_annotations(record))
+    else:
+        out.answer(record)
     raise typer.Exit(0 if record.passed else 1)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_sizes
 from optkit.errors import RecipeError
 
@@ -14,7 +14,9 @@ Arrivals = Literal["poisson", "constant"]
 Tool = Literal["auto", "perf-analyzer", "asyncio"]
 
 
+@with_output
 def loadtest(
+    out: Output,
     url: Annotated[
         str,
         typer.Argument(
@@ -62,9 +64,6 @@ def loadtest(
     arrivals_per_s: Annotated[
         float | None, typer.Option(help="Expected samples a second, for the advice.", show_default="that at the knee")
     ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Put load on a running server: latencies, throughput, the batches that it formed, and what they say about batching.
 
@@ -73,9 +72,7 @@ def loadtest(
     Example: optkit loadtest http://127.0.0.1:8000 --model digits --concurrency 1,4,16 --repository model_repository
     """
     from optkit.api.load_test import load_test
-    from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = load_test(
             url,
@@ -101,8 +98,7 @@ def loadtest(
             max_latency_ms=max_latency_ms,
             arrivals_per_s=arrivals_per_s,
         )
-    advice = [advice_text(record.advice)] if record.advice else []
-    out.answer(record, loadtest_table(record), loadtest_text(record), *advice)
+    out.answer(record)
     out.verdict(record.failures)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)
 

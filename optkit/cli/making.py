@@ -20,18 +20,16 @@ Source = Annotated[
 ]
 
 
-def show_made(out: Output, made: "Passport", output: Path, hints: Sequence[str], *, doctor: bool = False) -> None:
+def show_made(out: Output, made: "Passport", output: Path, hints: Sequence[Sequence[object]]) -> None:
     """Show the passport of what was made, and exit with 1 when it does not hold a limit.
 
-    With `doctor`, what its calibration data is like is shown too.
+    `hints` are the next commands, each as its words.
     """
-    from optkit.report import calibration_tables, passport_text, quantization_parts
+    from optkit.untrusted.quoting import shell_line
 
-    parts = quantization_parts(made.artifact.quantization)
-    tables = calibration_tables(made) if doctor else []
-    out.answer(made, passport_text(made, output if made.passed else None), *parts, *tables)
+    out.answer(made)
     out.verdict(made.failures)
     if made.failures:
         out.hint(f"{output} was not written")
         raise typer.Exit(1)
-    out.hint(*(f"next: {hint}" for hint in hints))
+    out.hint(*(f"next: {shell_line('optkit', *words)}" for words in hints))

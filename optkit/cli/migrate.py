@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims
 
 
+@with_output
 def migrate(
+    out: Output,
     archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
     output: options.Output,
     name: Annotated[
@@ -20,18 +22,13 @@ def migrate(
     dims: options.Dims = None,
     batching: Annotated[bool, typer.Option(help="Let the server put requests together, where TorchServe did.")] = True,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Turn a TorchServe archive into a Triton model repository.
 
     Example: optkit migrate model_store/digits.mar -o model_repository
     """
     from optkit.api.migrate import migrate as run
-    from optkit.report import packages_text
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(
             archive,
@@ -42,5 +39,5 @@ def migrate(
             batching=batching,
             force=force,
         )
-    out.answer(record, packages_text(record))
+    out.answer(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages))

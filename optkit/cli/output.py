@@ -5,19 +5,26 @@ rich is imported when something is shown, so that --help does not wait for it.
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from optkit.cli import options
 from optkit.errors import OutputError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
+    from optkit.cli.console import PlainConsole
     from optkit.record import Document
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Output:
@@ -30,17 +37,17 @@ class Output:
         _log_to(self, logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO, verbose > 1)
 
     @functools.cached_property
-    def _out(self) -> "Console":
-        from rich.console import Console
+    def _out(self) -> "PlainConsole":
+        from optkit.cli.console import PlainConsole
 
-        return Console(file=self._stdout, highlight=False, emoji=False)
+        return PlainConsole(self._stdout)
 
     @functools.cached_property
-    def err(self) -> "Console":
+    def err(self) -> "PlainConsole":
         """The console of all that is not the answer."""
-        from rich.console import Console
+        from optkit.cli.console import PlainConsole
 
-        return Console(stderr=True, highlight=False, emoji=False)
+        return PlainConsole()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -58,13 +65,20 @@ class Output:
         with _bars(self.err) as bars, reporting(_Bars(bars)):
             yield
 
-    def answer(self, record: "Document", *shown: "RenderableType") -> None:
-        """Print the answer: the record as one JSON document, or what a person reads."""
+    def answer(self, record: "Document", *parts: "RenderableType") -> None:
+        """Print the answer: the record as one JSON document, or what a person reads of it; `parts` replace what is usual."""
+        self._answer(record, lambda: self._show(record, parts))
+
+    def commands(self, record: "Document", lines: str) -> None:
+        """Print the answer as commands of a workflow, which must reach the runner as they are: whoever made them has escaped their texts."""
+        self._answer(record, lambda: self._stdout.write(f"{lines}\n"))
+
+    def _answer(self, record: "Document", show: Callable[[], object]) -> None:
         try:
             if self.as_json:
                 self._stdout.write(record.to_json() + "\n")
             else:
-                self._show(shown)
+                show()
             self._stdout.flush()
         except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
             self._drop_the_rest()
@@ -75,24 +89,23 @@ class Output:
     def _drop_the_rest(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
 
-    def _show(self, items: "Sequence[RenderableType]") -> None:
-        for i, item in enumerate(items):
-            if i:
-                self._out.print()
-            self._out.print(item, soft_wrap=isinstance(item, str), markup=False)
+    def _show(self, record: "Document", parts: "Sequence[RenderableType]") -> None:
+        from optkit.report.showing import print_parts, shown
+
+        print_parts(self._out, parts or shown(record))
 
     def hint(self, *lines: str) -> None:
         """Print the next useful commands, on stderr."""
         if not (self.quiet or self.as_json):
             for line in lines:
-                self.err.print(line, style="dim", soft_wrap=True, markup=False)
+                self.err.print(line, style="dim", soft_wrap=True)
 
     def verdict(self, failures: Sequence[str], warnings: Sequence[str] = ()) -> None:
         """Print why the verdict is negative, and what could not be decided, on stderr."""
         for warning in warnings:
-            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+            self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         for failure in failures:
-            self.err.print(f"failed: {failure}", style="red", soft_wrap=True, markup=False)
+            self.err.print(f"failed: {failure}", style="red", soft_wrap=True)
 
 
 class _Bars:
@@ -114,12 +127,12 @@ class _Bars:
         self._progress.remove_task(self._tasks.pop())
 
 
-def _bars(console: "Console") -> "Progress":
+def _bars(console: "PlainConsole") -> "Progress":
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # it may hold the name of a file, such as m[a].py
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
@@ -139,7 +152,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
         word = "warning: " if record.levelno == logging.WARNING else ""
-        self._output.err.print(word + self.format(record), style=style, soft_wrap=True, markup=False)
+        self._output.err.print(word + self.format(record), style=style, soft_wrap=True)
 
 
 def _log_to(output: Output, level: int, libraries: bool) -> None:
@@ -150,10 +163,34 @@ def _log_to(output: Output, level: int, libraries: bool) -> None:
     log.propagate = False  # libraries give the root logger a handler of its own in passing
 
 
-def print_error(text: str) -> None:
-    """Print why a command could not run, on stderr, as it is."""
-    from rich.console import Console
+def with_output(command: Callable[Concatenate[Output, P], R]) -> Callable[..., R]:
+    """Add --json, -q and -v behind a command's own options, and pass the output that they ask for as its first argument."""
 
-    Console(stderr=True, highlight=False, emoji=False).print(
-        f"error: {text}", style="red", soft_wrap=True, markup=False
-    )
+    @functools.wraps(command)
+    def shown(*args: Any, as_json: bool, quiet: bool, verbose: int, **given: Any) -> R:
+        return command(Output(as_json=as_json, quiet=quiet, verbose=verbose), *args, **given)
+
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    # Typer reads a command's options off its signature.
+    shown.__signature__ = inspect.Signature([*own, *inspect.signature(_shared).parameters.values()])  # type: ignore[attr-defined]
+    return shown
+
+
+def _shared(as_json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0) -> None:
+    """Has the options that `with_output` adds."""
+
+
+def print_error(text: str) -> None:
+    """Print why a command could not run, on stderr."""
+    from optkit.cli.console import PlainConsole
+
+    PlainConsole().print(f"error: {text}", style="red", soft_wrap=True)
+
+
+def print_traceback() -> None:
+    """Print the traceback of the error that is being handled, on stderr."""
+    import traceback
+
+    from optkit.cli.console import PlainConsole
+
+    PlainConsole().print(traceback.format_exc(), soft_wrap=True, end="")

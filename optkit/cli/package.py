@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims, parse_sizes, parse_yaml
 from optkit.errors import RecipeError
 
@@ -24,7 +24,9 @@ Warmup = Annotated[bool, typer.Option(help="Run a sample when the model is loade
 Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
 
 
+@with_output
 def triton(
+    out: Output,
     models: Annotated[
         list[Path],
         typer.Argument(
@@ -51,9 +53,6 @@ def triton(
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a Triton model repository; versions that are there already stay.
 
@@ -61,7 +60,6 @@ def triton(
     """
     from optkit.api.package import package_triton
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = package_triton(
             models,
@@ -87,7 +85,9 @@ def triton(
     _show(out, record)
 
 
+@with_output
 def triton_python(
+    out: Output,
     function: Annotated[
         str,
         typer.Argument(help="file.py:function that takes and gives a mapping of name to array.", show_default=False),
@@ -118,9 +118,6 @@ def triton_python(
     warmup: Warmup = True,
     client: Client = True,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a Python function as a model of a Triton repository, after proving that it keeps what is declared.
 
@@ -129,7 +126,6 @@ def triton_python(
     """
     from optkit.api.package import package_triton_python
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     if not inputs or not returns:
         raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
     with out.working():
@@ -155,7 +151,9 @@ def triton_python(
     _show(out, record)
 
 
+@with_output
 def torchserve(
+    out: Output,
     model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
     output: options.Output,
     name: Name = None,
@@ -181,9 +179,6 @@ def torchserve(
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Write a TorchServe archive (.mar) and its config.properties.
 
@@ -191,7 +186,6 @@ def torchserve(
     """
     from optkit.api.package import package_torchserve
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = package_torchserve(
             model,
@@ -216,7 +210,5 @@ def torchserve(
 
 def _show(out: Output, record: "PackageRecord") -> None:
     """Show what was packaged, and the command that serves it."""
-    from optkit.report import packages_text
-
-    out.answer(record, packages_text(record))
+    out.answer(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))

@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.making import show_made
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_dims
 
 Mode = Literal["auto", "static", "dynamic"]
@@ -19,7 +19,9 @@ Form = Literal["auto", "qdq", "qoperator"]
 Model = Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)]
 
 
+@with_output
 def fp16(
+    out: Output,
     model: Model,
     output: options.Output,
     keep_ops: Annotated[
@@ -32,9 +34,6 @@ def fp16(
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Cast an ONNX model to FP16; its inputs and outputs keep their types.
 
@@ -42,7 +41,6 @@ def fp16(
     """
     from optkit.api.quantize import convert_fp16
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = convert_fp16(
             model,
@@ -56,10 +54,12 @@ def fp16(
             rtol=rtol,
             force=force,
         )
-    show_made(out, made, output, (f"optkit bench {model} {output}",))
+    show_made(out, made, output, (("bench", model, output),))
 
 
+@with_output
 def quantize(
+    out: Output,
     model: Model,
     output: options.Output,
     mode: Annotated[
@@ -120,9 +120,6 @@ def quantize(
         typer.Option(help="The smallest cosine to the float outputs (needs --calibration).", show_default=False),
     ] = None,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Quantize an ONNX model to INT8, prove it against the model, and say whether it is worth it.
 
@@ -132,7 +129,6 @@ def quantize(
     """
     from optkit.api.quantize import quantize as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = run(
             model,
@@ -163,5 +159,5 @@ def quantize(
             force=force,
         )
     # What is for TensorRT says nothing about its speed here.
-    hints = (f"optkit bench {model} {output}",) if target == "cpu" else (f"optkit inspect {output}",)
-    show_made(out, made, output, hints, doctor=doctor)
+    hints = (("bench", model, output),) if target == "cpu" else (("inspect", output),)
+    show_made(out, made, output, hints)

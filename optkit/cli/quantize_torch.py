@@ -6,14 +6,16 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.making import Source, show_made
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import parse_args, parse_dims
 
 Mode = Literal["auto", "dynamic", "static"]
 Backend = Literal["auto", "x86", "fbgemm", "onednn", "qnnpack"]
 
 
+@with_output
 def quantize_torch(
+    out: Output,
     source: Source,
     output: options.Output,
     mode: Annotated[
@@ -38,9 +40,6 @@ def quantize_torch(
     max_drop: options.MaxDrop = None,
     allow_batch_dependence: options.AllowBatchDependence = False,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Quantize a PyTorch model to INT8 TorchScript for TorchServe and Triton, and prove it against the model.
 
@@ -49,7 +48,6 @@ def quantize_torch(
     """
     from optkit.api.quantize import quantize_torch as run
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         made = run(
             source,
@@ -71,4 +69,4 @@ def quantize_torch(
             allow_batch_dependence=allow_batch_dependence,
             force=force,
         )
-    show_made(out, made, output, (f"optkit bench {output}", f"optkit package torchserve {output} -o model_store"))
+    show_made(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))

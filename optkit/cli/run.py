@@ -7,11 +7,13 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.ci import tell_ci
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 from optkit.cli.values import pairs
 
 
+@with_output
 def run(
+    out: Output,
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The folder of the run.", show_default="build/<name>")
@@ -26,24 +28,20 @@ def run(
     junit: options.Junit = None,
     github: options.Github = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Carry out a recipe: export, optimize, prove, measure, package.
 
     Example: optkit run recipes/digits.yaml
     """
     from optkit.api import run as api
-    from optkit.report import choice_text, next_commands, plan_table, run_summary, run_tables
+    from optkit.report import choice_text, next_commands, run_summary, run_tables
     from optkit.report.cases import cases_of_run
     from optkit.report.markdown import run_markdown
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     given = pairs("--set", overrides)
     if dry_run:
         plan = api.plan(recipe, output, step=step, overrides=given)
-        out.answer(plan, plan_table(plan))
+        out.answer(plan)
         return
     with out.working():
         record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)

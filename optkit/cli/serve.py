@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.output import Output
+from optkit.cli.output import Output, with_output
 
 Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
 LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="How long a start or an answer may take.")]
 
 
+@with_output
 def smoke(
+    out: Output,
     package: Annotated[
         Path,
         typer.Argument(
@@ -34,21 +36,16 @@ def smoke(
     ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start a local server, ask it, and end it.")] = False,
     limit_s: LimitS = 60.0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Replay golden samples against a running server; exits with 1 when an answer differs.
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
     from optkit.api.smoke import smoke as run
-    from optkit.report.smoke import smoke_text
 
-    out = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with out.working():
         record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
-    out.answer(record, smoke_text(record))
+    out.answer(record)
     raise typer.Exit(0 if record.passed else 1)
 
 

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from optkit.artifact.tensors import DimRange
 
 
-def pairs(option: str, items: Sequence[str] | None) -> dict[str, str]:
-    """Split name=value options.
+def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
+    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
 
     Raises:
         RecipeError: there is no =, or a name is given twice.
     """
     from optkit.api.arguments import pairs as split
 
-    return split(option, items)
+    return split(option, items, last=last)
 
 
 def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
@@ -29,7 +29,7 @@ def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
     """
     from optkit.api.arguments import as_dims
 
-    return as_dims(pairs("--dim", items))
+    return as_dims(pairs("--dim", items, last=True))
 
 
 def parse_sizes(option: str, text: str | None) -> tuple[int, ...]:

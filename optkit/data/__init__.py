@@ -1,5 +1,11 @@
-"""The sources of input values: the user's functions, .npz files, image folders, seeded random values."""
+"""The sources of input values.
 
-from optkit.data.feeds import Feeds, Samples, absolute_data, data_fault, random_feed
+feeds           functions of the user's, .npz files, seeded random values; feeds of any size cut from them
+image_folder    a folder of images, described by an images.yaml
+preprocessing   how an image file becomes an input
+images          the same without optkit: packages carry this file, so it imports nothing of optkit
+"""
 
-__all__ = ["Feeds", "Samples", "absolute_data", "data_fault", "random_feed"]
+from optkit.data.feeds import Feeds, Samples, absolute_data, data_fault, random_feed, write_npz
+
+__all__ = ["Feeds", "Samples", "absolute_data", "data_fault", "random_feed", "write_npz"]

@@ -4,9 +4,10 @@ import functools
 import hashlib
 import operator
 import os
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
 from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
@@ -234,6 +235,16 @@ def _read_npz(file: Path) -> "dict[str, np.ndarray]":
         raise FeedError(f"{file}: damaged .npz ({e})") from e
 
 
+def write_npz(stream: BinaryIO, arrays: Feed) -> None:
+    """Write arrays by name as one .npz, as `numpy.savez` does, which takes the names `file` and `allow_pickle` for its own arguments."""
+    import numpy as np
+
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
 def _check_finite(feed: Feed) -> None:
     import numpy as np
 
@@ -285,6 +296,11 @@ class Samples:
         self.real = real
         self._batch = batch_dim(self.inputs)
         self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
+
+    @classmethod
+    def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
+        """Samples from a data source, or seeded random ones where there is none."""
+        return cls(inputs, dims, Feeds(target, inputs) if target else None)
 
     @property
     def origin(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 import numpy as np
 
@@ -50,8 +51,8 @@ def triton_grpc(target: Target, feed: Feed) -> bytes:
 
 def torchserve(target: Target, body: bytes, content_type: str, headers: Mapping[str, str]) -> bytes:
     """Return a request for a prediction."""
-    version = f"/{target.version}" if target.version else ""
-    path = f"/predictions/{target.model}{version}"
+    version = f"/{quote(target.version, safe='')}" if target.version else ""
+    path = f"/predictions/{quote(target.model, safe='')}{version}"
     return http_request(target, path, {"Content-Type": content_type, **headers}, body)
 
 

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from optkit.artifact.tensors import DType, Feed, TensorSpec, batch_dim
-from optkit.errors import RecipeError, RunnerError
+from optkit.artifact.tensors import Feed, TensorSpec, batch_dim
+from optkit.errors import ArtifactError, RecipeError, RunnerError
 from optkit.loadtest import payloads
 from optkit.loadtest.connection import RequestFailed
 from optkit.loadtest.job import Job, lines_to, run
@@ -15,6 +15,7 @@ from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
 from optkit.loadtest.triton_statistics import Json, TritonControl
 from optkit.loadtest.values import BATCH, golden_of, specs_of, values_of
+from optkit.record import refused_as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +127,14 @@ def _specs_like(feed: Feed) -> tuple[TensorSpec, ...]:
     """Return the inputs that a feed shows; its first dimension is the batch where all arrays share it."""
     firsts = {array.shape[:1] for array in feed.values()}
     batched = len(firsts) == 1 and () not in firsts
-    return tuple(
-        TensorSpec(
-            name=name,
-            dtype=DType(array.dtype.name),
-            shape=(BATCH, *array.shape[1:]) if batched else array.shape,
+    with refused_as(ArtifactError, "golden samples"):
+        return tuple(
+            TensorSpec.model_validate(
+                {
+                    "name": name,
+                    "dtype": array.dtype.name,
+                    "shape": (BATCH, *array.shape[1:]) if batched else array.shape,
+                }
+            )
+            for name, array in feed.items()
         )
-        for name, array in feed.items()
-    )

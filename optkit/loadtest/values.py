@@ -10,7 +10,8 @@ import numpy as np
 
 from optkit.artifact.tensors import DType, Feed, TensorSpec, batch_dim
 from optkit.data import Feeds, absolute_data, random_feed
-from optkit.errors import ArtifactError, FeedError, RecipeError
+from optkit.errors import ArtifactError, FeedError, RecipeError, RunnerError
+from optkit.record import refused_as
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.triton.record import read_record
 
@@ -32,6 +33,7 @@ def specs_of(described: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
     Raises:
         RecipeError: an input holds texts, which no feed of optkit does.
+        RunnerError: a name cannot be that of an input.
     """
     from tritonclient.utils import triton_to_np_dtype
 
@@ -43,7 +45,9 @@ def specs_of(described: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
         if dtype not in set(DType):
             raise RecipeError(f"input {name!r}: is of type {datatype}; a load test sends numbers and booleans only")
         dims = [size if size > 0 else f"{name}_{axis}" for axis, size in enumerate(shape)]
-        specs.append(TensorSpec(name=name, dtype=DType(dtype), shape=tuple([BATCH, *dims[1:]] if batched else dims)))
+        with refused_as(RunnerError, "what the server says of an input"):
+            dims = [BATCH, *dims[1:]] if batched else dims
+            specs.append(TensorSpec(name=name, dtype=DType(dtype), shape=tuple(dims)))
     return tuple(specs)
 
 

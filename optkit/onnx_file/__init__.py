@@ -1,4 +1,9 @@
-"""The facts of an .onnx file, and reading and writing it with its external data."""
+"""The facts of an .onnx file, and reading and writing it with its external data.
+
+content         the facts of a file; reading, checking and saving it
+reading         a file is checked before anything in it is used: types, names, external data
+outline         the structure of a file without its weights, in the time that the structure takes
+"""
 
 from optkit.onnx_file import content
 from optkit.onnx_file.content import (

@@ -12,7 +12,8 @@ from optkit.errors import ArtifactError, StageError, first_line
 from optkit.hashing import sha256_of
 from optkit.onnx_file.outline import outline
 from optkit.onnx_file.reading import byte_count, external_files, parse, tensors_in
-from optkit.record import Record
+from optkit.record import Record, refused_as
+from optkit.untrusted.paths import FileName
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +54,7 @@ class OnnxFacts(Record):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
-    files: tuple[str, ...]  # external data, relative to the file's folder
+    files: tuple[FileName, ...]  # external data, relative to the file's folder
     unused_inputs: tuple[str, ...]  # no output depends on these
 
 
@@ -358,7 +359,9 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
     for axis, dim in enumerate(tensor.shape.dim):
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
         dims.append(known or dim.dim_param or f"{value.name}_dim_{axis}")
-    return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
+    where = f"{path}: tensor {value.name[:80]!a}"
+    with refused_as(ArtifactError, where, "Export the model with another name."):
+        return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 
 def type_name(value: "onnx.ValueInfoProto") -> str:

@@ -1,4 +1,13 @@
-"""Carrying out: the plan of a recipe, the run of a plan, and the single steps of the command line.
+"""The run of a recipe.
 
-Its modules are imported by their own names: an export needs one of them, and not the plans and measurements behind the others.
+    plan            checks a recipe before any work
+    run             carries it out
+    steps           makes one step, or reuses it
+    bench, packages, ensembles      the benchmark and the packages of a run
+    gates, measured_gates   limits of one artifact; budgets and regressions of a whole run
+    baseline, compare, remeasure    an earlier run: read, compared, measured again
+    history         all runs so far
+    records         what a run leaves on disk
+
+Import its modules by their own names: an export needs one of them, and not the plans and measurements behind the others.
 """

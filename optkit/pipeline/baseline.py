@@ -11,7 +11,7 @@ from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
 
-# What a latency depends on; Python's or the kernel's version is told, and does not make another machine.
+# What a latency depends on; Python's or the kernel's version is reported, and does not make another machine.
 _MACHINE = ("cpu", "cores", "gpu", "vnni")
 
 
@@ -40,7 +40,7 @@ class Snapshot:
     variants: Mapping[str, Variant]
     measurements: tuple[Measurement, ...]
     files: tuple[MeasuredFile, ...] = ()
-    busy: bool = False  # whether others wanted the machine too
+    busy: bool = False  # whether other processes competed for the CPU
 
     def measured(self, name: str) -> dict[int, Measurement]:
         """Return batch -> measurement of an artifact."""

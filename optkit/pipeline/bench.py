@@ -12,6 +12,7 @@ from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of
 from optkit.pipeline.plan import SOURCE, Plan
+from optkit.pipeline.records import StepResult
 from optkit.runners import Device
 
 logger = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ BENCH_FILE = "bench.json"
 WRONG = "its answers cannot be compared with the model's (parity), so its speed says nothing"
 
 
-def bench_step(plan: Plan, passports: Mapping[str, Passport], samples: Samples) -> tuple[BenchRecord, bool]:
+def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) -> tuple[BenchRecord, bool]:
     """Measure all that can be run; what was measured of the same artifacts in the same way on this machine is kept."""
+    passports = {name: result.passport for name, result in results.items() if result.passport}
     runnable = {
         name: passport.artifact
         for name, passport in passports.items()

@@ -219,7 +219,7 @@ def _time(
 def regression(
     what: str, worse_by: float, low: float | None, high: float | None, allowed: float | None, doubt: str | None = None
 ) -> tuple[str | None, str | None]:
-    """Return the failure of a gate on a time, and the warning where noise or a doubt does not let one say whether it holds.
+    """The failure of a gate on a time, and the warning where noise or a doubt leaves the gate undecided.
 
     Args:
         what: whose time it is.
@@ -232,11 +232,11 @@ def regression(
     if allowed is None or (high is not None and high <= allowed):
         return None, None
     span = f" (95 %: {low:+.1%} to {high:+.1%})" if low is not None and high is not None else " (too few blocks)"
-    told = f"{what}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
+    text = f"{what}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
     if low is not None and not low <= allowed and not doubt:
-        return told, None
+        return text, None
     if not worse_by <= allowed:
-        return None, f"{told}; too noisy to say" + (f", {doubt}" if doubt else "")
+        return None, f"{text}; too noisy to say" + (f", {doubt}" if doubt else "")
     return None, None
 
 

@@ -8,15 +8,16 @@ from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import OptkitError, StageError
 from optkit.pipeline.packages import FOLDERS, used_dims
-from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.pipeline.steps import stage_step
 from optkit.pytorch.source import make_source
 from optkit.serving import Packaged
 from optkit.serving.golden import Golden, golden_sizes
+from optkit.serving.settings import FASTEST
 from optkit.serving.triton.ensemble.config import package_ensemble
 from optkit.serving.triton.ensemble.local import LocalEnsemble, ensemble_tolerance, prove_ensemble
 from optkit.serving.triton.ensemble.package import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
@@ -28,12 +29,12 @@ Made = Mapping[str, Passport]  # the artifacts of the run that passed their gate
 
 
 def package_ensembles(
-    plan: Plan, results: Mapping[str, StepResult], passports: Mapping[str, Passport], winner: Winner | None
+    plan: Plan, results: Mapping[str, StepResult], winner: Winner | None
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
     """Prove and write every ensemble of the recipe; return them, and why others were refused."""
-    passed = {name: passports[name] for name, result in results.items() if result.passed}
+    passed = {name: result.passport for name, result in results.items() if result.passport and result.passed}
     if winner is not None:
-        passed[FASTEST] = passports[winner.artifact]
+        passed[FASTEST] = passed[winner.artifact]
     done: list[Packaged] = []
     refusals: list[str] = []
     for i, settings in enumerate(plan.recipe.ensembles):
@@ -54,7 +55,7 @@ def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
     read |= {tensor for node in nodes for tensor in node.takes.values()}
     nodes = [_giving(node, part, read) for node, part in zip(nodes, settings.parts, strict=True)]
     ensemble = connect(settings.name, settings.inputs, settings.outputs, nodes, used_dims(settings.inputs, dims))
-    samples = Samples(ensemble.inputs, ensemble.dims, Feeds(settings.data, ensemble.inputs) if settings.data else None)
+    samples = Samples.of(settings.data, ensemble.inputs, ensemble.dims)
     golden, proof = _prove(ensemble, settings, samples)
     repository = plan.out_dir / FOLDERS["triton"]
     packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder is the run's own

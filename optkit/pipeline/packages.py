@@ -10,15 +10,16 @@ from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import ArtifactError, OptkitError, StageError
 from optkit.hashing import hash_of, sha256_of
-from optkit.pipeline.plan import FASTEST, Plan
+from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
 from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.package_artifact import package
+from optkit.serving.settings import FASTEST
 from optkit.serving.torchserve.golden import golden_files
 from optkit.user_code import code_sha256
 
@@ -47,7 +48,6 @@ class KeptPackages(Document):
 def package_all(
     plan: Plan,
     results: Mapping[str, StepResult],
-    passports: Mapping[str, Passport],
     winner: Winner | None,
     samples: Samples,
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
@@ -66,8 +66,8 @@ def package_all(
             if isinstance(serving, TritonPythonServing):
                 what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
             else:
-                what = _passed(serving, results, winner)
-                kept = _package_or_reuse(plan, passports[what], serving, samples, before)
+                what, passport = _passed(serving, results, winner)
+                kept = _package_or_reuse(plan, passport, serving, samples, before)
         except OptkitError as e:
             refusals.append(f"{where}: {e}")
             continue
@@ -78,18 +78,19 @@ def package_all(
     return tuple(kept.packaged for kept in done), tuple(refusals)
 
 
-def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> str:
-    """Return the name of the step whose artifact is packaged.
+def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> tuple[str, Passport]:
+    """Find the step whose artifact is packaged: its name and passport.
 
     Raises:
         StageError: it did not pass its gates.
     """
     name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
-    if name is None or not results[name].passed:
+    passport = results[name].passport if name and results[name].passed else None
+    if name is None or passport is None:
         raise StageError(
             f"not packaged: {f'{name!r} did not pass its gates' if name else 'no artifact passed its gates'}"
         )
-    return name
+    return name, passport
 
 
 def _clear(out_dir: Path) -> None:
@@ -112,11 +113,10 @@ def _package_or_reuse(
 
     def make() -> Packaged:
         return package(
-            passport.artifact,
+            passport,
             plan.out_dir / FOLDERS[serving.target],
             serving,
             name=plan.recipe.name,
-            independence=independence,
             samples=samples,
             force=True,  # the folder is the run's own
         )
@@ -126,7 +126,7 @@ def _package_or_reuse(
 
 def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[str, KeptPackage]) -> KeptPackage:
     dims = used_dims(serving.inputs, plan.recipe.dims)
-    samples = Samples(serving.inputs, dims, Feeds(serving.data, serving.inputs) if serving.data else None)
+    samples = Samples.of(serving.data, serving.inputs, dims)
     made_of = {
         "code": code_sha256(serving.function),
         "samples": samples.real.sha256() if samples.real else None,

@@ -1,27 +1,23 @@
 """The plan: a recipe checked against what is there, before torch is imported and before any work; all faults at once."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from optkit import deps, user_code
+from optkit import deps
 from optkit.artifact import Format
-from optkit.artifact.tensors import batch_dim, dimension_faults
-from optkit.data import data_fault
+from optkit.artifact.tensors import dimension_faults
 from optkit.errors import OutputError, RecipeError
 from optkit.messages import did_you_mean
-from optkit.pytorch.source import is_onnx, source_fault
-from optkit.pytorch.weights import weights_fault
+from optkit.pytorch.source import is_onnx
 from optkit.recipe import Recipe
 from optkit.record import Document, Record
-from optkit.serving import AnyServing, TritonPythonServing
-from optkit.stages import AnyStage, QuantizeDynamic, QuantizeStatic, QuantizeTorch, Stage
+from optkit.stages import AnyStage, Stage
 
 SOURCE = "source"  # the name of the model itself among the steps
-FASTEST = "fastest"  # the artifact of a serve entry that takes the winner
 
 
 class PlannedStep(Record):
@@ -69,8 +65,7 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Or
         OutputError: `out_dir` cannot be written.
     """
     steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
-    faults = [*_model_faults(recipe), *faults, *_data_faults(recipe), *_gate_faults(recipe)]
-    faults += [*_serve_faults(recipe), *_ensemble_faults(recipe)]
+    faults = [*_model_faults(recipe), *faults, *_work_faults(recipe), *_name_faults(recipe)]
     for i, step in enumerate(steps):
         missing = [deps.missing(module) for module in step.stage.requires() if not deps.installed(module)]
         if missing and step.stage.optional:
@@ -121,111 +116,38 @@ def _where(i: int, stage: Stage) -> str:
 
 
 def _model_faults(recipe: Recipe) -> Iterator[str]:
-    fault = source_fault(recipe.model.source)
-    if fault:
-        yield f"model.source: {fault}"
-    fault = weights_fault(Path(recipe.model.weights)) if recipe.model.weights else None
-    if fault:
-        yield f"model.weights: {fault}"
-    if recipe.model.example and (fault := user_code.target_fault(recipe.model.example)):
-        yield f"model.example: {fault}"
+    """Collect what the records of the model and of its inputs find at fault, each with its key."""
+    yield from _under("model.", recipe.model.faults())
     if recipe.inputs:
-        yield from (f"inputs: {text}" for text in dimension_faults(recipe.inputs, recipe.dims))
-        yield from _batch_faults(recipe)
+        yield from _under("inputs: ", dimension_faults(recipe.inputs, recipe.dims))
+        yield from _under("bench.", recipe.bench.faults(recipe.inputs, recipe.dims))
+        yield from _under("choose.", recipe.choose.faults(recipe.bench.measured(recipe.inputs, recipe.dims)))
 
 
-def _data_faults(recipe: Recipe) -> Iterator[str]:
-    for key, target in (("calibration", recipe.data.calibration), ("evaluation", recipe.data.evaluation)):
-        fault = target and (data_fault(target) if key == "calibration" else user_code.target_fault(target))
-        if fault:
-            yield f"data.{key}: {fault}"
+def _work_faults(recipe: Recipe) -> Iterator[str]:
+    """Collect what the records of data, steps, gates and packages find at fault, each with its key."""
+    calibration, evaluation = recipe.data.calibration, recipe.data.evaluation
+    yield from _under("data.", recipe.data.faults())
     for i, stage in enumerate(recipe.steps):
-        static = isinstance(stage, QuantizeTorch) and stage.mode == "static"
-        if (static or isinstance(stage, QuantizeStatic)) and not stage.data:
-            yield f"{_where(i, stage)}: no calibration data; name some as data.calibration: file.py:function"
-        elif stage.data and stage.data != recipe.data.calibration and (fault := data_fault(stage.data)):
-            yield f"{_where(i, stage)}: {fault}"
-        if isinstance(stage, (QuantizeStatic, QuantizeDynamic)):
-            yield from (f"{_where(i, stage)}: {text}" for text in _limit_faults(stage, recipe))
-    if recipe.gates.max_accuracy_drop is not None and not recipe.data.evaluation:
-        yield "gates.max_accuracy_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
-
-
-def _gate_faults(recipe: Recipe) -> Iterator[str]:
-    gates = recipe.gates
-    if gates.max_regression is not None and gates.baseline is None:
-        yield "gates.max_regression: nothing to hold it against; name a run.json of before as gates.baseline"
-    if gates.baseline is not None:
-        if gates.max_regression is None:
-            yield "gates.baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
-        if not Path(gates.baseline).is_file():
-            yield f"gates.baseline: {gates.baseline}: no such file. Keep the run.json of a good run there."
-    by_batch = {"max_latency_ms": gates.max_latency_ms, "min_samples_per_s": gates.min_samples_per_s}
-    for key, limits in by_batch.items():
-        if isinstance(limits, dict) and recipe.bench.batches:
-            missing = sorted(set(limits) - set(recipe.bench.batches))
-            if missing:
-                yield f"gates.{key}: batch {', '.join(map(str, missing))} is not among bench.batches, so it is not measured"
-
-
-def _limit_faults(stage: QuantizeStatic | QuantizeDynamic, recipe: Recipe) -> Iterator[str]:
-    if stage.max_drop is not None and not recipe.data.evaluation:
-        yield "max_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
-    if stage.min_cosine is not None and not recipe.data.calibration:
-        yield "min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function"
-
-
-def _batch_faults(recipe: Recipe) -> Iterator[str]:
-    dim = batch_dim(recipe.inputs)
-    allowed = recipe.dims.get(dim) if dim else None
-    measured = recipe.bench.batches or ((allowed.min, allowed.opt, allowed.max) if allowed else (1,))
-    if recipe.choose.batch is not None and recipe.choose.batch not in measured:
-        yield f"choose.batch: {recipe.choose.batch} is not measured; bench.batches are {', '.join(map(str, measured))}"
-    for batch in recipe.bench.batches:
-        if allowed and not allowed.min <= batch <= allowed.max:
-            yield f"bench.batches: {batch}; {dim!r} is declared from {allowed.min} to {allowed.max}"
-        elif not allowed and batch != 1:
-            yield f"bench.batches: {batch}; the inputs share no batch dimension, so only 1 can be measured"
-
-
-def _serve_faults(recipe: Recipe) -> Iterator[str]:
+        yield from _under(f"{_where(i, stage)}: ", stage.faults(calibration, evaluation))
+    yield from _under("gates.", recipe.gates.faults(evaluation, recipe.bench.batches))
     names = [stage.step for stage in recipe.steps]
     for i, serving in enumerate(recipe.serve):
-        where = f"serve.{i} ({serving.target})"
-        if isinstance(serving, TritonPythonServing):
-            yield from (f"{where}: {fault}" for fault in _function_faults(serving, recipe))
-        elif serving.artifact != FASTEST and serving.artifact not in names:
-            near = did_you_mean(serving.artifact, [FASTEST, *names])
-            yield f"{where}: artifact {serving.artifact!r} is no step{near}"
-        yield from (f"{where}: {file}: no such file" for file in serving.files_read if not Path(file).is_file())
-    packages = [(_server(serving), _served_name(serving, recipe), serving.version) for serving in recipe.serve]
-    for target, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
-        yield f"serve: two entries write {name!r} version {version} for {target}. Give one another name or version."
+        yield from _under(f"serve.{i} ({serving.target}): ", serving.faults(names, recipe.dims))
+    for i, ensemble in enumerate(recipe.ensembles):
+        yield from _under(f"ensembles.{i} ({ensemble.name}): ", ensemble.faults(names, recipe.dims))
 
 
-def _server(serving: AnyServing) -> str:
-    return serving.target.partition("-")[0]  # a Python model lies in the repository of the others
+def _under(where: str, faults: Iterable[str]) -> Iterator[str]:
+    yield from (f"{where}{fault}" for fault in faults)
 
 
-def _served_name(serving: AnyServing, recipe: Recipe) -> str:
-    if isinstance(serving, TritonPythonServing):
-        return serving.name or user_code.split_target(serving.function)[1]
-    return serving.name or recipe.name
-
-
-def _function_faults(serving: TritonPythonServing, recipe: Recipe) -> Iterator[str]:
-    if fault := user_code.target_fault(serving.function):
-        yield fault
-    if serving.data and (fault := data_fault(serving.data)):
-        yield f"data: {fault}"
-    used = {dim for spec in serving.inputs for dim in spec.shape if isinstance(dim, str)}
-    yield from (f"dimension {dim!r} has no range in dims" for dim in sorted(used - set(recipe.dims)))
-
-
-def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
-    """Find two models that would lie in one folder of the Triton repository, and an ensemble in the folder of a step."""
-    served = [_served_name(serving, recipe) for serving in recipe.serve if _server(serving) == "triton"]
-    models = list(dict.fromkeys(served))
+def _name_faults(recipe: Recipe) -> Iterator[str]:
+    """Find packages of one name, two models that would lie in one folder, and an ensemble in the folder of a step."""
+    packages = [(serving.server, serving.served_name(recipe.name), serving.version) for serving in recipe.serve]
+    for server, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
+        yield f"serve: two entries write {name!r} version {version} for {server}. Give one another name or version."
+    models = list(dict.fromkeys(name for server, name, _ in packages if server == "triton"))
     for ensemble in recipe.ensembles:
         models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]
     for name in sorted({name for name in models if models.count(name) > 1}):
@@ -234,24 +156,6 @@ def _ensemble_name_faults(recipe: Recipe) -> Iterator[str]:
     for ensemble in recipe.ensembles:
         if ensemble.name in folders:
             yield f"ensembles: {ensemble.name!r} is the folder of a step too. Give the ensemble another name."
-
-
-def _ensemble_faults(recipe: Recipe) -> Iterator[str]:
-    yield from _ensemble_name_faults(recipe)
-    names = [FASTEST, *(stage.step for stage in recipe.steps)]
-    for i, ensemble in enumerate(recipe.ensembles):
-        where = f"ensembles.{i} ({ensemble.name})"
-        targets = [ensemble.reference, *(t for part in ensemble.parts for t in (part.module, part.function) if t)]
-        yield from (f"{where}: {fault}" for target in targets if (fault := user_code.target_fault(target)))
-        if ensemble.data and (fault := data_fault(ensemble.data)):
-            yield f"{where}: data: {fault}"
-        specs = [spec for part in ensemble.parts for spec in part.inputs]
-        used = {dim for spec in (*ensemble.inputs, *specs) for dim in spec.shape if isinstance(dim, str)}
-        yield from (f"{where}: dimension {dim!r} has no range in dims" for dim in sorted(used - set(recipe.dims)))
-        for part in ensemble.parts:
-            if part.artifact is not None and part.artifact not in names:
-                near = did_you_mean(part.artifact, names)
-                yield f"{where}: part {part.name!r}: artifact {part.artifact!r} is no step{near}"
 
 
 def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:

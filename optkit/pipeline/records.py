@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from optkit.artifact import Format, Passport, Precision
+from optkit.artifact import Artifact, Passport, Precision
 from optkit.artifact.calibration import Diagnosis, Shift
 from optkit.artifact.findings import (
     Accuracy,
@@ -28,32 +28,10 @@ class StepResult(Record):
     status: Literal["built", "reused", "skipped", "failed"]
     optional: bool = False
     reason: str | None = None  # why it was skipped or failed
-    file: str | None = None  # relative to the run's folder
-    format: Format | None = None
-    precision: Precision | None = None
-    size_bytes: int | None = None
-    sha256: str | None = None
-    seconds: float | None = None  # that making it took, when it was made
-    notes: tuple[str, ...] = ()
-    parity: Parity | None = None
-    batch_independence: BatchIndependence | None = None
-    accuracy: Accuracy | None = None
-    unproven: str | None = None  # why nothing could be found out by running it here
-    calibration: Diagnosis | None = None  # of the data that its ranges were taken from
-    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
-    quantization: Quantization | None = None
+    passport: Passport | None = None  # of its artifact, without measurements, which the run's benchmark has
+    size_bytes: int | None = None  # of all files of the artifact when the run ended
     failures: tuple[str, ...] = ()
-    over_budget: tuple[str, ...] = ()  # right, but too slow or too large to be chosen
-
-    @property
-    def made(self) -> bool:
-        """Whether there is an artifact."""
-        return self.status in ("built", "reused")
-
-    @property
-    def passed(self) -> bool:
-        """Whether there is an artifact that holds every gate."""
-        return self.made and not self.failures and not self.over_budget
+    over_budget: tuple[str, ...] = ()  # correct, but too slow or too large to be chosen
 
     @classmethod
     def of(
@@ -63,35 +41,96 @@ class StepResult(Record):
         name: str,
         stage: str,
         parent: str | None,
-        file: str,
         reused: bool,
         optional: bool = False,
         failures: tuple[str, ...] = (),
     ) -> "StepResult":
-        """Return the result of a step that has an artifact."""
-        artifact = passport.artifact
+        """The result of a step that has an artifact."""
         return cls(
             name=name,
             stage=stage,
             parent=parent,
             status="reused" if reused else "built",
             optional=optional,
-            file=file,
-            format=artifact.format,
-            precision=artifact.precision,
-            size_bytes=artifact.size_bytes,
-            sha256=artifact.sha256,
-            seconds=passport.seconds,
-            notes=artifact.notes,
-            parity=passport.parity,
-            batch_independence=passport.batch_independence,
-            accuracy=passport.accuracy,
-            unproven=passport.unproven,
-            calibration=artifact.calibration.diagnosis if artifact.calibration else None,
-            shifts=passport.shifts,
-            quantization=artifact.quantization,
+            passport=passport.model_copy(update={"measurements": ()}),
+            size_bytes=passport.artifact.size_bytes,
             failures=failures,
         )
+
+    @property
+    def made(self) -> bool:
+        """Whether there is an artifact."""
+        return self.passport is not None
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is an artifact that passes every gate."""
+        return self.made and not self.failures and not self.over_budget
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The artifact; its path is that of the time when the run ended."""
+        return self.passport.artifact if self.passport else None
+
+    @property
+    def file(self) -> str | None:
+        """The model file, relative to the run's folder."""
+        return f"{self.name}/{self.artifact.path.name}" if self.artifact else None
+
+    @property
+    def precision(self) -> Precision | None:
+        """The lowest precision that the model file computes in."""
+        return self.artifact.precision if self.artifact else None
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the artifact's content."""
+        return self.artifact.sha256 if self.artifact else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the artifact was made."""
+        return self.artifact.notes if self.artifact else ()
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """What was tried and measured to quantize the artifact."""
+        return self.artifact.quantization if self.artifact else None
+
+    @property
+    def calibration(self) -> Diagnosis | None:
+        """The findings on the data that the ranges were taken from."""
+        return self.artifact.calibration.diagnosis if self.artifact and self.artifact.calibration else None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long making the artifact took, when it was made."""
+        return self.passport.seconds if self.passport else None
+
+    @property
+    def parity(self) -> Parity | None:
+        """The comparison of its outputs with those of the source."""
+        return self.passport.parity if self.passport else None
+
+    @property
+    def batch_independence(self) -> BatchIndependence | None:
+        """Whether its answers depend on the other samples of a batch."""
+        return self.passport.batch_independence if self.passport else None
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """The value of the user's evaluation function."""
+        return self.passport.accuracy if self.passport else None
+
+    @property
+    def unproven(self) -> str | None:
+        """Why nothing could be found out by running it here."""
+        return self.passport.unproven if self.passport else None
+
+    @property
+    def shifts(self) -> tuple[Shift, ...]:
+        """The inputs whose calibration data is unlike the evaluation data."""
+        return self.passport.shifts if self.passport else ()
 
 
 class RunRecord(Document):

@@ -6,26 +6,26 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from optkit import deps
 from optkit._version import __version__
-from optkit.artifact import Artifact, Passport
+from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
 from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
-from optkit.data import Feeds, Samples
+from optkit.data import Samples
 from optkit.errors import ArtifactError, OptkitError
 from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
-from optkit.pipeline.hold import hold_budget, hold_regression, read_baseline
+from optkit.pipeline.measured_gates import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
-from optkit.recipe import Recipe
 from optkit.serving import Packaged
 
 logger = logging.getLogger(__name__)
@@ -51,26 +51,26 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     with doing(f"build {Path(plan.recipe.model.source).name}"):
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
-        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is told before the work
-    samples = _samples(plan.recipe, source.artifact)
+        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is refused before the work
+    samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
     baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
-    results, passports = _steps(plan, source, reused, samples)
+    results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None
     try:
-        bench, bench_reused = bench_step(plan, passports, samples) if finish else (None, False)
+        bench, bench_reused = bench_step(plan, results, samples) if finish else (None, False)
     except OptkitError as e:
         bench_error = str(e)  # the artifacts are there all the same, and so is their record
     comparison = None
     if bench and baseline:
-        results, comparison = hold_regression(plan, results, bench, baseline, passports, samples)
+        results, comparison = hold_regression(plan, results, bench, baseline, samples)
     first = results.pop(SOURCE)
     results, budget = hold_budget(results, bench, plan.recipe.gates)
     winner = _winner(results, bench, plan.recipe.choose)
     packaged: tuple[Packaged, ...] = ()
     refusals: tuple[str, ...] = ()
     if finish:
-        packaged, refusals = package_all(plan, results, passports, winner, samples)
-        ensembles, refused = package_ensembles(plan, results, passports, winner)
+        packaged, refusals = package_all(plan, results, winner, samples)
+        ensembles, refused = package_ensembles(plan, results, winner)
         packaged, refusals = (*packaged, *ensembles), (*refusals, *refused)
     record = RunRecord(
         recipe=plan.recipe.name,
@@ -134,14 +134,7 @@ def _refusal(result: StepResult) -> str | None:
     return None if result.passed else "; ".join((*result.failures, *result.over_budget))
 
 
-def _samples(recipe: Recipe, source: Artifact) -> Samples:
-    real = Feeds(recipe.data.calibration, source.inputs) if recipe.data.calibration else None
-    return Samples(source.inputs, source.dims, real)
-
-
-def _steps(
-    plan: Plan, source: Passport, reused: bool, samples: Samples
-) -> tuple[dict[str, StepResult], dict[str, Passport]]:
+def _steps(plan: Plan, source: Passport, reused: bool, samples: Samples) -> dict[str, StepResult]:
     """Prove the source, and make or reuse and prove every step; a failure ends only the branch behind it."""
     asked = Requirements(
         tolerances=plan.recipe.tolerances,
@@ -150,68 +143,48 @@ def _steps(
     )
     prover = Prover(source.artifact, samples, asked)
     source = _proven(prover, source)
-    passports = {SOURCE: source}
-    results = {
-        SOURCE: StepResult.of(
-            source,
-            name=SOURCE,
-            stage=SOURCE,
-            parent=None,
-            file=f"{SOURCE}/{source.artifact.path.name}",
-            reused=reused,
-            failures=gate_failures(source, None, plan.recipe.gates),
-        )
-    }
-    _tell(results[SOURCE])
+    failures = gate_failures(source, None, plan.recipe.gates)
+    results = {SOURCE: StepResult.of(source, name=SOURCE, stage=SOURCE, parent=None, reused=reused, failures=failures)}
+    _log(results[SOURCE])
     for step in plan.steps:
-        passport, results[step.name] = _step(plan, step, passports, prover)
-        if passport:
-            passports[step.name] = passport
-        _tell(results[step.name])
-    return results, passports
+        results[step.name] = _step(plan, step, results, prover)
+        _log(results[step.name])
+    return results
 
 
-def _step(
-    plan: Plan, step: PlannedStep, passports: Mapping[str, Passport], prover: Prover
-) -> tuple[Passport | None, StepResult]:
-    stage = step.stage
-    reason = step.skip
-    if reason is None and step.parent not in passports:
-        reason = f"{step.parent!r}, which it takes, was not made"
-    if reason is not None:
-        return None, StepResult(
-            name=step.name,
-            stage=stage.stage,
-            parent=step.parent,
-            status="skipped",
-            optional=stage.optional,
-            reason=reason,
-        )
+def _step(plan: Plan, step: PlannedStep, results: Mapping[str, StepResult], prover: Prover) -> StepResult:
+    parent = results[step.parent].artifact
+    if step.skip is not None:
+        return _not_made(step, "skipped", step.skip)
+    if parent is None:
+        return _not_made(step, "skipped", f"{step.parent!r}, which it takes, was not made")
     try:
         with doing(step.name):
-            passport, reused = stage_step(stage, passports[step.parent].artifact, plan.out_dir / step.name, prover)
+            passport, reused = stage_step(step.stage, parent, plan.out_dir / step.name, prover)
         passport = _proven(prover, passport)
     except OptkitError as e:
         logger.debug("%s failed", step.name, exc_info=True)
-        return None, StepResult(
-            name=step.name,
-            stage=stage.stage,
-            parent=step.parent,
-            status="failed",
-            optional=stage.optional,
-            reason=str(e),
-        )
-    result = StepResult.of(
+        return _not_made(step, "failed", str(e))
+    return StepResult.of(
         passport,
         name=step.name,
-        stage=stage.stage,
+        stage=step.stage.stage,
         parent=step.parent,
-        file=f"{step.name}/{passport.artifact.path.name}",
         reused=reused,
-        optional=stage.optional,
-        failures=gate_failures(passport, passports[SOURCE].accuracy, plan.recipe.gates),
+        optional=step.stage.optional,
+        failures=gate_failures(passport, results[SOURCE].accuracy, plan.recipe.gates),
     )
-    return passport, result
+
+
+def _not_made(step: PlannedStep, status: Literal["skipped", "failed"], reason: str) -> StepResult:
+    return StepResult(
+        name=step.name,
+        stage=step.stage.stage,
+        parent=step.parent,
+        status=status,
+        optional=step.stage.optional,
+        reason=reason,
+    )
 
 
 def _proven(prover: Prover, passport: Passport) -> Passport:
@@ -233,7 +206,7 @@ def _failures(results: list[StepResult]) -> list[str]:
     return found
 
 
-def _tell(result: StepResult) -> None:
+def _log(result: StepResult) -> None:
     match result.status:
         case "built":
             text = f"built in {result.seconds or 0:.1f} s"

@@ -9,13 +9,13 @@ from optkit import deps, user_code
 from optkit.artifact import Artifact, Passport, read_passport
 from optkit.checks import Prover
 from optkit.choose.stage import run_stage
-from optkit.data import Feeds
 from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.recipe import Recipe
-from optkit.stages import Stage
+from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
+from optkit.tensorrt.installed import name_interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,12 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     Raises:
         OptkitError: the stage failed; what `folder` held before is gone, and nothing half-made is left.
     """
+    if isinstance(stage, BuildTensorRt) and stage.python:
+        name_interpreter(Path(stage.python))  # an engine that is reused may be run by it, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
-    data = Feeds(stage.data, parent.inputs).sha256() if stage.data else None
+    stage = stage.with_feeds(prover.samples.real)
+    feeds = stage.feeds(parent)
+    data = feeds.sha256() if feeds else None
     judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
     made_of = {
         "parent": parent.identity,

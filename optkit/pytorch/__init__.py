@@ -1,1 +1,13 @@
-"""A PyTorch module: where it comes from, what it takes and returns, and how it becomes a file."""
+"""A PyTorch module: where it comes from, what it takes and returns, and how it becomes a file.
+
+source          the start of a chain, as an artifact
+origins         what a module can come from: memory, a factory, a TorchScript or .pt2 file, a Hugging Face folder
+weights         a state dict: read, checked, loaded, hashed
+forward         how a forward is called, and what it returns
+outputs         the outputs, found by running the module
+infer_inputs, guess_inputs      the inputs, read off examples, or guessed for an error to propose
+tracing         what a tracer needs, and a warning where it turned a value into a constant
+torchscript, dynamo     the two exporters, with their limits
+export_failure  why an exporter failed, in words
+quantized_engine        the libraries behind PyTorch's INT8 kernels
+"""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optkit.artifact.tensors import Dim, DType, TensorSpec
+from optkit.artifact.tensors import Dim, DType, TensorSpec, dim_option
 from optkit.pytorch.forward import required_names
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def guessed_options(module: "torch.nn.Module") -> str:
 
 def range_options(dims: set[str]) -> str:
     """Return the command line options that declare usual ranges of dimensions."""
-    return " ".join(f"--dim {dim}={_RANGES.get(dim, '1:8:64')}" for dim in sorted(dims))
+    return " ".join(dim_option(dim, _RANGES.get(dim, "1:8:64")) for dim in sorted(dims))
 
 
 def guess_inputs(module: "torch.nn.Module") -> Sequence[TensorSpec]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ModelError
 from optkit.pytorch.forward import parameter_names
-from optkit.record import Record
+from optkit.record import Record, refused_as
+from optkit.untrusted.quoting import yaml_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +24,12 @@ class InputContract(Record):
 
     def as_recipe(self) -> str:
         """Return the contract as lines of a recipe."""
-        lines = ["inputs:", *(f"  {spec.name}: {spec.type_text.replace(',', ', ')}" for spec in self.inputs)]
+        lines = ["inputs:", *(f"  {yaml_text(spec.name)}: {spec.type_text.replace(',', ', ')}" for spec in self.inputs)]
         if self.dims:
             lines.append("dims:")
         for name, r in self.dims.items():
             multiple = f", multiple_of: {r.multiple_of}" if r.multiple_of > 1 else ""
-            lines.append(f"  {name}: {{min: {r.min}, opt: {r.opt}, max: {r.max}{multiple}}}")
+            lines.append(f"  {yaml_text(name)}: {{min: {r.min}, opt: {r.opt}, max: {r.max}{multiple}}}")
         return "\n".join(lines)
 
 
@@ -70,7 +71,8 @@ def infer_contract(example: object, module: "torch.nn.Module") -> InputContract:
                 dim = names.setdefault(seen, f"{name}_{axis}")
                 dims.setdefault(dim, DimRange(min=min(seen), opt=sorted(seen)[len(seen) // 2], max=max(seen)))
                 shape.append(dim)
-        inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
+        with refused_as(ModelError, "example inputs", "Give them other names."):
+            inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
     return InputContract(inputs=tuple(inputs), dims=dims)
 
 

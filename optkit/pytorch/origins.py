@@ -17,6 +17,7 @@ from optkit.errors import ModelError, OptkitError, first_line
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.weights import state_sha256
+from optkit.untrusted.quoting import is_python_name
 
 if TYPE_CHECKING:
     import torch
@@ -135,8 +136,13 @@ class Factory(ModuleOrigin):
                 (folder / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / relative)
         module = user_code.module_name(where)
-        made = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        return [f"from {module} import {name}", "", "torch.manual_seed(0)", f"model = {name}({made})"]
+        if all(map(is_python_name, module.split("."))):
+            imported = [f"from {module} import {name}"]
+        else:  # such as my-model.py
+            imported = ["import importlib", "", f"{name} = importlib.import_module({module!r}).{name}"]
+        named = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        made = named if all(map(is_python_name, args)) else f"**{dict(args)!r}"
+        return [*imported, "", "torch.manual_seed(0)", f"model = {name}({made})"]
 
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
         """Return the result of `example_inputs` in the factory's file."""

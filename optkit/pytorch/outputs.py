@@ -8,6 +8,7 @@ from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.data import random_feed
 from optkit.errors import ModelError
 from optkit.pytorch.forward import call_forward, flatten, is_plain, run_forward
+from optkit.untrusted.names import name_text_fault
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,9 @@ def _check_names(names: Sequence[str], found: Sequence[str], inputs: Sequence[Te
         raise ModelError(
             f"outputs: {len(names)} names given ({', '.join(names)}), but forward returns {', '.join(found)}"
         )
+    faults = [fault for name in names if (fault := name_text_fault(name))]
+    if faults:
+        raise ModelError(f"outputs: {faults[0]}. Give others with --output-name, one for each of them, in order")
     twice = {name for name in names if list(names).count(name) > 1} | {spec.name for spec in inputs} & set(names)
     if twice:
         raise ModelError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from optkit import onnx_file, user_code
-from optkit.artifact import Artifact, Format, Precision, files_beside, read_passport
+from optkit.artifact import Artifact, Format, Passport, Precision, files_beside, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
@@ -45,7 +45,12 @@ class ModelSource(Document):
 
 
 def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Artifact:
-    """Return the artifact of a file: from its passport, or for an ONNX file from the file itself.
+    """Return the artifact of a file, by `open_passport`."""
+    return open_passport(path, dims).artifact
+
+
+def open_passport(path: Path, dims: Mapping[str, DimRange] | None = None) -> Passport:
+    """Return the passport of a file; for an ONNX file without one, a passport of the file's own facts, with nothing proven.
 
     Args:
         path: an artifact made by optkit, or any .onnx file.
@@ -59,9 +64,10 @@ def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Art
     passport = read_passport(path)
     if passport:
         _check_files(passport.artifact)
-        return passport.artifact.model_copy(update={"dims": passport.artifact.dims | dict(dims or {})})
+        artifact = passport.artifact.model_copy(update={"dims": passport.artifact.dims | dict(dims or {})})
+        return passport.model_copy(update={"artifact": artifact})
     if path.suffix == ".onnx":
-        return onnx_file.describe(path, dims or {})
+        return Passport(artifact=onnx_file.describe(path, dims or {}))
     raise ArtifactError(
         f"{path}: has no passport beside it; only an .onnx file declares its own inputs. "
         f"Make it with optkit, or export the model to ONNX first."

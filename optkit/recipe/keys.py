@@ -1,6 +1,6 @@
 """The keys of a recipe: what a model is, what is made of it, and what must hold."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,13 +12,15 @@ from optkit.artifact.gates import Gates
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.benchmark import BenchSettings
 from optkit.choose.winner import Choice
-from optkit.data import absolute_data
-from optkit.pytorch.source import absolute_source
+from optkit.data import absolute_data, data_fault
+from optkit.pytorch.source import absolute_source, source_fault
+from optkit.pytorch.weights import weights_fault
 from optkit.record import Record
 from optkit.serving import AnyServing
 from optkit.serving.triton.ensemble.package import EnsembleSettings
 from optkit.stages import AnyStage, BuildTensorRt
-from optkit.user_code import absolute_target
+from optkit.untrusted.names import TensorName
+from optkit.user_code import absolute_target, target_fault
 
 
 def _specs(value: Any) -> Any:
@@ -43,12 +45,28 @@ class ModelKeys(Record):
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     example: str | None = None  # file.py:function that gives example inputs, where `inputs` is left out
 
+    def faults(self) -> Iterator[str]:
+        """Yield what cannot be found or read, each with its key."""
+        if fault := source_fault(self.source):
+            yield f"source: {fault}"
+        if self.weights and (fault := weights_fault(Path(self.weights))):
+            yield f"weights: {fault}"
+        if self.example and (fault := target_fault(self.example)):
+            yield f"example: {fault}"
+
 
 class DataKeys(Record):
     """Where real data comes from."""
 
     calibration: str | None = None  # feeds: file.py:function or a folder of .npz
     evaluation: str | None = None  # file.py:function of predict, returns a number, larger is better
+
+    def faults(self) -> Iterator[str]:
+        """Yield what cannot be found or read, each with its key."""
+        if self.calibration and (fault := data_fault(self.calibration)):
+            yield f"calibration: {fault}"
+        if self.evaluation and (fault := target_fault(self.evaluation)):
+            yield f"evaluation: {fault}"
 
 
 class TensorRtKeys(Record):
@@ -60,11 +78,11 @@ class TensorRtKeys(Record):
 class Recipe(Record):
     """A recipe, as its file says it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=200)
     model: ModelKeys
     inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)] = ()  # none: read off example inputs
-    outputs: tuple[str, ...] | None = None  # names for the model's outputs, in order
-    dims: dict[str, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
+    outputs: tuple[TensorName, ...] | None = None  # names for the model's outputs, in order
+    dims: dict[TensorName, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
     data: DataKeys = DataKeys()
     steps: tuple[AnyStage, ...] = Field(min_length=1)
     tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)

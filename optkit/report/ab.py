@@ -11,14 +11,14 @@ from optkit.report.table import plain_table
 
 def ab_tables(record: AbRecord) -> list[Table]:
     """Return the latencies of both, and what they say."""
-    columns = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "calls", "connect ms", "first ms")
+    columns = (">p50 ms", ">p90 ms", ">p99 ms", ">mean ms", ">calls", ">connect ms", ">first ms")
     table = plain_table("latency", "", *columns)
     for name, found in (("a", record.a), ("b", record.b)):
         times = found.latencies
         shown = ("" if t is None else ms_text(t) for t in (times.p50_ms, times.p90_ms, times.p99_ms, times.mean_ms))
         table.add_row(name, *shown, str(times.calls), ms_text(found.connect_ms), ms_text(found.first_call_ms))
     s = record.speed_up
-    verdict = plain_table("how many times faster b is", "speed-up", "95 %", "distribution-free", "verdict")
+    verdict = plain_table("how many times faster b is", ">speed-up", "95 %", "distribution-free", "verdict")
     spans = (interval_text(s.low, s.high), interval_text(s.free_low, s.free_high))
     verdict.add_row(f"{s.ratio:.3f}x", *spans, Text(s.verdict_text, "yellow" if s.busy else STYLES[s.verdict]))
     return [table, verdict]

@@ -35,11 +35,15 @@ def comparison_shown(comparison: Comparison | None) -> list[Table | str]:
 
 def comparison_text(comparison: Comparison) -> str:
     """Return how the comparison was made, and what was in one of the two runs only."""
+    return "\n".join(_facts(comparison))
+
+
+def _facts(comparison: Comparison) -> list[str]:
     lines = [f"compared: {comparison.method}"]
     lines += [f"differs: {fact}" for fact in comparison.differing]
     lines += [f"only before: {', '.join(comparison.only_old)}"] if comparison.only_old else []
     lines += [f"only now: {', '.join(comparison.only_new)}"] if comparison.only_new else []
-    return "\n".join(lines)
+    return lines
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -53,7 +57,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"### {sign} {cell(comparison.recipe or 'benchmark')} against the baseline", markdown_table(head, rows)]
     parts += [listed("Failed", comparison.failures)] if comparison.failures else []
     parts += [listed("Too noisy to say", comparison.warnings)] if comparison.warnings else []
-    parts += [f"<sub>{cell(line)}</sub>" for line in comparison_text(comparison).splitlines()]
+    parts += [f"<sub>{cell(line)}</sub>" for line in _facts(comparison)]
     return "\n\n".join(parts) + "\n"
 
 

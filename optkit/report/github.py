@@ -1,11 +1,12 @@
 """What GitHub Actions shows of a command: annotations, and the summary of the job."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optkit.errors import OutputError
 from optkit.report.cases import Case, Outcome
+from optkit.untrusted.quoting import visible
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -22,9 +23,17 @@ def annotations(cases: Sequence[Case], file: str | None) -> list[str]:
     for case in cases:
         if case.outcome in levels:
             properties = ({"file": file} if file else {}) | {"title": f"{case.artifact}: {case.question}"}
-            listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
-            found.append(f"::{levels[case.outcome]} {listed}::{_data(case.message)}")
+            found.append(workflow_command(levels[case.outcome], properties, case.message))
     return found
+
+
+def workflow_command(level: str, properties: Mapping[str, str], message: str) -> str:
+    """Return one command, on one line whatever its texts hold: one that held a line break could give commands of its own.
+
+    The format: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+    """
+    listed = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::{level} {listed}::{_data(message)}"
 
 
 def add_summary(markdown: str) -> None:
@@ -46,8 +55,8 @@ def add_summary(markdown: str) -> None:
 
 
 def _data(text: str) -> str:
-    """Escape the message of a workflow command: one that held a line break could give commands of its own."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Escape the message of a workflow command; its lines stay lines."""
+    return "%0A".join(visible(line).replace("%", "%25") for line in text.split("\n"))
 
 
 def _property(text: str) -> str:

@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from rich.table import Table
 
 from optkit.report.table import plain_table
+from optkit.report.text import path_text
 from optkit.serving.triton.lint import Finding, LintRecord, Rule, Severity
 
 
-def lint_text(record: LintRecord, repository: Path) -> str:
+def lint_text(record: LintRecord) -> str:
     """Return each finding with its place, and how many there are."""
-    lines = [f"{repository / f.file}{_at(f)}: fixed {f.rule}: {f.message}" for f in record.fixed]
+    lines = [f"{_place(record, f)}: fixed {f.rule}: {f.message}" for f in record.fixed]
     for finding in record.findings:
-        lines.append(f"{repository / finding.file}{_at(finding)}: {finding.severity} {finding.rule}: {finding.message}")
+        lines.append(f"{_place(record, finding)}: {finding.severity} {finding.rule}: {finding.message}")
         lines.append(f"  {finding.advice}{' (--fix does it)' if finding.fixable else ''}")
     errors = sum(finding.severity is Severity.ERROR for finding in record.findings)
     warnings = len(record.findings) - errors
@@ -25,15 +25,14 @@ def lint_text(record: LintRecord, repository: Path) -> str:
 
 
 def github_annotations(record: LintRecord) -> str:
-    """Return each finding as a workflow command, by the path that GitHub sees from here.
+    """Return each finding as a workflow command, by the path that GitHub sees from here."""
+    from optkit.report.github import workflow_command
 
-    The format: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
-    """
     lines = []
     for finding in record.findings:
         file = os.path.relpath(record.repository / finding.file)
-        where = f"file={_property(file)},line={finding.line or 1},title={finding.rule}"
-        lines.append(f"::{finding.severity} {where}::{_data(f'{finding.message}. {finding.advice}')}")
+        where = {"file": file, "line": str(finding.line or 1), "title": finding.rule}
+        lines.append(workflow_command(finding.severity, where, f"{finding.message}. {finding.advice}"))
     return "\n".join(lines)
 
 
@@ -45,13 +44,6 @@ def rules_table(rules: Iterable[Rule]) -> Table:
     return table
 
 
-def _at(finding: Finding) -> str:
-    return f":{finding.line}" if finding.line else ""
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _place(record: LintRecord, finding: Finding) -> str:
+    line = f":{finding.line}" if finding.line else ""
+    return f"{path_text(record.repository / finding.file)}{line}"

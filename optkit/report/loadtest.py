@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def loadtest_table(record: "LoadRecord") -> Table:
     """Return one row for each load."""
     title = f"{record.model} at {record.url}"
-    table = plain_table(title, "load", "sent", "failed", "samples/s", "p50 ms", "p90 ms", "p99 ms", "batch", "queue ms")
+    table = plain_table(
+        title, "load", ">sent", ">failed", ">samples/s", ">p50 ms", ">p90 ms", ">p99 ms", ">batch", ">queue ms"
+    )
     for point in record.points:
         table.add_row(
             f"{point.concurrency} callers" if point.concurrency else f"{point.rate_per_s:g}/s",

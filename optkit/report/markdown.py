@@ -1,10 +1,12 @@
 """Records as Markdown, for a comment on a pull request and for the summary of a CI job."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from optkit.pipeline.records import RunRecord
 from optkit.report.verdict import busy_machine, conditions, verdict_sentence
 from optkit.report.view import row_of, shown_batch
+from optkit.untrusted.quoting import visible
 
 
 def run_markdown(record: RunRecord) -> str:
@@ -35,10 +37,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text of the user's that can change nothing around it: no markup, no table, no mention, one line."""
-    for special in "\\`*_[]<>|~#@":
-        text = text.replace(special, f"&#{ord(special)};" if special in "<>@|" else f"\\{special}")
-    return " ".join(text.split())
+    """Return a text of the user's that can change nothing around it: no markup, no table, no mention, one line.
+
+    GitHub looks for mentions and for numbers of issues in the page that it has made of the text, where no escape is left: a blank without
+    width keeps the sign from the name.
+    """
+    return _SPECIAL.sub(_escaped, visible(" ".join(text.split())))
+
+
+# Signs of Markdown anywhere, and what begins a list or a heading where it comes first.
+_SPECIAL = re.compile(r"[\\`*_\[\]~<>|$&#@]|^[-+=]|^\d{1,9}[.)]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    sign = found[0]
+    if sign in "@#":
+        return f"\\{sign}&#8203;" if sign == "#" else f"{sign}&#8203;"
+    return f"&#{ord(sign)};" if sign in "<>|$&" else f"{sign[:-1]}\\{sign[-1]}"
 
 
 def _latency_head(batch: int | None) -> list[str]:

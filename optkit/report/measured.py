@@ -64,7 +64,7 @@ def self_test_table(record: "SelfTestRecord") -> Table:
 
 
 def _latencies(batch: int, measured: Sequence[Measurement]) -> Table:
-    columns = ("p50 ms", "p90 ms", "p95 ms", "p99 ms", "mean ms", "min ms", "samples/s")
+    columns = (">p50 ms", ">p90 ms", ">p95 ms", ">p99 ms", ">mean ms", ">min ms", ">samples/s")
     table = plain_table(f"batch {batch}", "artifact", *columns)
     for m in measured:
         times = (m.p50_ms, m.p90_ms, m.p95_ms, m.p99_ms, m.mean_ms, m.min_ms)
@@ -74,7 +74,7 @@ def _latencies(batch: int, measured: Sequence[Measurement]) -> Table:
 
 def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
     title = f"how many times faster than {speed_ups[0].reference}"
-    table = plain_table(title, "artifact", "batch", "speed-up", "95 %", "distribution-free", "verdict")
+    table = plain_table(title, "artifact", ">batch", ">speed-up", "95 %", "distribution-free", "verdict")
     for s in speed_ups:
         ratio, t, free = f"{s.ratio:.3f}x", interval_text(s.low, s.high), interval_text(s.free_low, s.free_high)
         style = "yellow" if s.busy else STYLES[s.verdict]
@@ -86,13 +86,13 @@ def _included(measured: Sequence[Measurement]) -> Table:
     table = plain_table(
         "what the numbers include",
         "artifact",
-        "batch",
+        ">batch",
         "ran on",
         "type",
-        "calls",
-        "dropped",
-        "load ms",
-        "first call ms",
+        ">calls",
+        ">dropped",
+        ">load ms",
+        ">first call ms",
     )
     for m in measured:
         cold = ("" if ms is None else ms_text(ms) for ms in (m.load_ms, m.first_call_ms))
@@ -110,9 +110,9 @@ def _included(measured: Sequence[Measurement]) -> Table:
 
 def _gpu(measured: Sequence[Measurement]) -> Table:
     """Return where a call's time goes on the GPU, and what the GPU did meanwhile."""
-    columns = ("enqueue ms", "copy in ms", "compute ms", "copy out ms", "mJ", "W", "C", "throttled")
+    columns = (">enqueue ms", ">copy in ms", ">compute ms", ">copy out ms", ">mJ", ">W", ">C", "throttled")
     table = plain_table(
-        "a call on the GPU: its parts overlap; energy is that of one call", "artifact", "batch", *columns
+        "a call on the GPU: its parts overlap; energy is that of one call", "artifact", ">batch", *columns
     )
     for m in measured:
         parts = m.parts.model_dump().values() if m.parts else (None,) * 4
@@ -133,13 +133,13 @@ def _concurrency(record: "BenchRecord") -> Table:
     table = plain_table(
         f"several callers at once{streams}",
         "artifact",
-        "batch",
-        "callers",
-        "p50 ms",
-        "p90 ms",
-        "p95 ms",
-        "p99 ms",
-        "samples/s",
+        ">batch",
+        ">callers",
+        ">p50 ms",
+        ">p90 ms",
+        ">p95 ms",
+        ">p99 ms",
+        ">samples/s",
     )
     for load in record.concurrency:
         times = (load.p50_ms, load.p90_ms, load.p95_ms, load.p99_ms)

@@ -237,7 +237,7 @@ def over_time(lines: Mapping[str, Sequence[tuple[int, float]]], places: Mapping[
             line(axes, name, places.get(name, 0), found)
         axes.set_yscale("log")
         step = max(1, len(whens) // (4 if is_narrow(figure) else 8))
-        axes.set_xticks(range(0, len(whens), step), list(whens[::step]))
+        axes.set_xticks(range(0, len(whens), step), [shorten(when) for when in whens[::step]])
         axes.set_title("median latency, ms (log)")
         log_ticks(axes.yaxis, ms_text)
         columns = 2 if is_narrow(figure) else 4

@@ -1,12 +1,12 @@
 """Where a run came from: the commands that make it again, its facts, and the runs before it."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.pipeline.history import HistoryEntry, machine_name
 from optkit.pipeline.records import RunRecord
+from optkit.untrusted.quoting import shell_line
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def commands(record: RunRecord, out_dir: Path, batch: int | None) -> list[tuple[
     for step in record.steps:
         if not step.made or step.file is None:
             continue
-        make = ["optkit", "run", record.origin.recipe, "-o", str(out_dir), *overrides, "--step", step.name]
-        commands = shlex.join(make)
+        make = ["optkit", "run", record.origin.recipe, "-o", out_dir, *overrides, "--step", step.name]
+        commands = shell_line(*make)
         if batch is not None:
-            commands += "\n" + shlex.join(["optkit", "bench", str(out_dir / step.file), "--batch", str(batch)])
+            commands += "\n" + shell_line("optkit", "bench", out_dir / step.file, "--batch", batch)
         found.append((step.name, commands))
     return found
 

@@ -6,6 +6,7 @@ from rich.text import Text
 from optkit.artifact.findings import Quantization
 from optkit.report.numbers import ms_text, size_text
 from optkit.report.table import plain_table
+from optkit.untrusted.quoting import yaml_text
 
 
 def quantization_parts(found: Quantization | None) -> list[Table | str]:
@@ -21,12 +22,14 @@ def quantization_parts(found: Quantization | None) -> list[Table | str]:
 def recipe_lines(found: Quantization) -> list[str]:
     """Return what makes a recipe leave the same layers in float without another search; nothing where none were found to stay."""
     return (
-        ["exclude:", *(f"  - {_quoted(name)}" for name in found.exclude)] if found.exclude and not found.failure else []
+        ["exclude:", *(f"  - {yaml_text(name)}" for name in found.exclude)]
+        if found.exclude and not found.failure
+        else []
     )
 
 
 def _layers(found: Quantization) -> Table:
-    table = plain_table("layers, most harmful first", "layer", "op", "SQNR dB", "size", "kept in")
+    table = plain_table("layers, most harmful first", "layer", "op", ">SQNR dB", ">size", "kept in")
     for layer in found.layers:
         ratio = "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         kept = Text("float", "yellow") if layer.kept else Text("INT8")
@@ -35,14 +38,9 @@ def _layers(found: Quantization) -> Table:
 
 
 def _frontier(found: Quantization) -> Table:
-    table = plain_table("frontier", "in float", "value", "predicted ms", "")
+    table = plain_table("frontier", ">in float", ">value", ">predicted ms", "")
     for point in found.frontier:
         predicted = "" if point.predicted_ms is None else ms_text(point.predicted_ms)
         chosen = "chosen" if point.kept == len(found.exclude) and not found.failure else ""
         table.add_row(str(point.kept), f"{point.value:.6g}", predicted, chosen)
     return table
-
-
-def _quoted(name: str) -> str:
-    """Return a name as a YAML string."""
-    return "'" + name.replace("'", "''") + "'"

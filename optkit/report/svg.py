@@ -12,6 +12,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from optkit.untrusted.quoting import visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -116,7 +118,7 @@ def _inline(text: str, key: str, size: str, alt: str) -> str:
         root.attrib.pop(attribute, None)
     root.set("class", f"picture {size}")
     root.set("role", "img")
-    root.set("aria-label", alt)
+    root.set("aria-label", visible(alt))
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _XLINK)
     return ET.tostring(root, encoding="unicode")

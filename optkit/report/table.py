@@ -1,7 +1,7 @@
 """Records as tables for a terminal of 80 columns."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -11,17 +11,21 @@ from optkit.artifact.findings import Measurement, Parity, SpeedUp
 from optkit.report.numbers import ms_text, ratio_text, size_text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from optkit.benchmark.record import BenchRecord
     from optkit.pipeline.records import RunRecord, StepResult
 
 
 def run_tables(record: "RunRecord") -> list[Table]:
-    """Return what a run ends with: every artifact at one batch size, and the speed-up at all."""
+    """The tables at the end of a run: every artifact at one batch size, and the speed-up at all."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
     title = f"{record.recipe}, at batch {shown}" if shown else record.recipe
-    table = plain_table(title, "artifact", "type", "size", "parity", "accuracy", "p50 ms", "p99 ms", "/s", "faster")
+    table = plain_table(
+        title, "artifact", "type", ">size", "parity", ">accuracy", ">p50 ms", ">p99 ms", ">/s", ">faster"
+    )
     for step in (record.source, *record.steps):
         name = Text(step.name, "bold green" if record.winner and step.name == record.winner.artifact else "")
         if not step.made:
@@ -45,10 +49,10 @@ def parity_table(parity: Parity) -> Table:
         f"{parity.reference} and {parity.candidate}",
         "output",
         "at",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
+        ">max abs",
+        ">max rel",
+        ">cosine",
+        ">SQNR dB",
         "verdict",
     )
     for found in parity.outputs:
@@ -63,45 +67,19 @@ def parity_table(parity: Parity) -> Table:
     return table
 
 
+class PlainTable(Table):
+    """A table whose texts are shown as they are: a name such as `x[bold]` or `a:100:b` is no markup and no emoji."""
+
+    def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
+        """Add a row."""
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+
 def plain_table(title: str, *columns: str) -> Table:
-    """Return an empty table in the one style of all; words stand left and numbers right."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False, title_style="bold")
-    numbers = {
-        "size",
-        "accuracy",
-        "calls",
-        "p50 ms",
-        "p90 ms",
-        "p95 ms",
-        "p99 ms",
-        "mean ms",
-        "min ms",
-        "load ms",
-        "first call ms",
-        "dropped",
-        "callers",
-        "batch",
-        "samples/s",
-        "/s",
-        "faster",
-        "speed-up",
-        "max abs",
-        "max rel",
-        "cosine",
-        "SQNR dB",
-        "in float",
-        "value",
-        "predicted ms",
-        "enqueue ms",
-        "copy in ms",
-        "compute ms",
-        "copy out ms",
-        "mJ",
-        "W",
-        "C",
-    }
+    """An empty table in the one style of all; a column whose title begins with > is aligned right, as numbers are."""
+    table = PlainTable(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers or column.startswith("batch ") else "left")
+        table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
     return table
 
 
@@ -109,7 +87,7 @@ def _by_batch(bench: "BenchRecord") -> list[Table]:
     batches = sorted({m.batch for m in bench.measurements})
     names = list(dict.fromkeys(m.artifact for m in bench.measurements))
     reference = bench.speed_ups[0].reference if bench.speed_ups else names[0]
-    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f"batch {b}" for b in batches))
+    table = plain_table(f"speed-up over {reference} (95 % interval)", "artifact", *(f">batch {b}" for b in batches))
     for name in names:
         if name != reference:
             table.add_row(name, *(_ranged(_speed_up(bench, name, b)) for b in batches))
@@ -124,7 +102,7 @@ def _verdict(step: "StepResult") -> Text:
     if step.over_budget:
         return Text(f"over {step.over_budget[0].split()[0].rstrip(':')}", "yellow")
     if step.parity is None:
-        return Text("is right")
+        return Text("reference")
     return Text(f"ok {step.parity.max_abs or 0:.0e}" if step.parity.max_abs else "ok equal", "green")
 
 

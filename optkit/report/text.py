@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from optkit.artifact import Passport
+from optkit.artifact import Artifact, Passport
 from optkit.artifact.engine import TITLES, sm_text
 from optkit.artifact.platforms import runs_on
+from optkit.errors import ArtifactError
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
+from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
     from optkit.api.inspect import Examination, Inspection, TensorRtHere
@@ -29,8 +31,8 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
-def run_summary(record: "RunRecord", out_dir: Path) -> str:
-    """Return what a run came to: what was reused, who won and why, what was packaged and where."""
+def run_summary(record: "RunRecord", out_dir: Path | None = None) -> str:
+    """Return what a run came to: what was reused, who won and why, what was packaged; and where its files are, in a known folder."""
     lines = []
     made = [step for step in (record.source, *record.steps) if step.made]
     reused = sum(step.status == "reused" for step in made)
@@ -53,10 +55,10 @@ def run_summary(record: "RunRecord", out_dir: Path) -> str:
     elif record.bench:
         lines.append("winner: none, no artifact passed every gate")
     for packaged in record.packaged:
-        lines.append(f"packaged: {_shown(packaged.path)} ({packaged.target})")
-        lines += [f"client: {_shown(packaged.client / 'client.py')}"] if packaged.client else []
-    lines.append(f"record: {_shown(out_dir / 'run.json')}")
-    lines.append(f"report: {_shown(out_dir / 'report.html')}")
+        lines.append(f"packaged: {path_text(packaged.path)} ({packaged.target})")
+        lines += [f"client: {path_text(packaged.client / 'client.py')}"] if packaged.client else []
+    if out_dir:
+        lines += [f"record: {path_text(out_dir / 'run.json')}", f"report: {path_text(out_dir / 'report.html')}"]
     return "\n".join(lines)
 
 
@@ -68,21 +70,22 @@ def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
     best = next((step for step in record.steps if record.winner and step.name == record.winner.artifact), None)
     if best and best.file:
         source = record.steps[0].file if record.steps[0].made else None
-        commands.append(f"optkit inspect {_shown(out_dir / best.file)}")
+        commands.append(shell_line("optkit", "inspect", path_text(out_dir / best.file)))
         if source and source != best.file:
-            commands.append(f"optkit bench {_shown(out_dir / source)} {_shown(out_dir / best.file)}")
+            commands.append(shell_line("optkit", "bench", path_text(out_dir / source), path_text(out_dir / best.file)))
     return [f"next: {command}" for command in commands]
 
 
 def passport_text(passport: Passport, output: Path | None) -> str:
     """Return what was made and how well it was proven; `output` is None when it was not written."""
     artifact = passport.artifact
-    where = (
-        f"{output} ({artifact.format}, {artifact.precision}, {size_text(artifact.size_bytes)})"
-        if output
-        else "not written"
-    )
-    lines = [where, *(f"  {note}" for note in artifact.notes)]
+    facts = f"{artifact.format}, {artifact.precision}, {_size(artifact)}"
+    where = f"{path_text(output)} ({facts})" if output else "not written"
+    return "\n".join([where, *(f"  {note}" for note in artifact.notes), *_proofs(passport)])
+
+
+def _proofs(passport: Passport) -> list[str]:
+    lines = []
     if passport.parity:
         parity = passport.parity
         points = len({tuple(o.sizes.items()) for o in parity.outputs})
@@ -99,17 +102,19 @@ def passport_text(passport: Passport, output: Path | None) -> str:
     lines += [f"  {shift}" for shift in passport.shifts]
     if passport.unproven:
         lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
-    return "\n".join(lines)
+    return lines
 
 
 def packages_text(record: "PackageRecord") -> str:
     """Return what was packaged, where, and what one should know of it."""
     lines = []
     for packaged in record.packages:
-        lines.append(f"{_shown(packaged.path)} ({packaged.target}, version {packaged.version})")
+        lines.append(f"{path_text(packaged.path)} ({packaged.target}, version {packaged.version})")
         lines += [f"  {file}" for file in packaged.files]
         lines += [f"  {note}" for note in packaged.notes]
-        lines += [f"  client: python {_shown(packaged.client / 'client.py')}"] if packaged.client else []
+        lines += (
+            [f"  client: {shell_line('python', path_text(packaged.client / 'client.py'))}"] if packaged.client else []
+        )
     return "\n".join(lines)
 
 
@@ -134,8 +139,7 @@ def inspection_text(record: "Inspection") -> str:
         return "\n".join([*lines, "  no passport: nothing is known of how it was made, nothing was proven"])
     lines += [f"  made by {record.passport.stage or 'optkit'} with {_versions(artifact.built_with)}"]
     lines += [f"  note    {note}" for note in artifact.notes]
-    proofs = passport_text(record.passport, None).splitlines()[1 + len(artifact.notes) :]
-    lines += proofs
+    lines += _proofs(record.passport)
     lines += [f"  p50     {m.p50_ms:.3f} ms at batch {m.batch} on {m.provider}" for m in record.passport.measurements]
     return "\n".join(lines)
 
@@ -186,9 +190,9 @@ def _loading(here: "TensorRtHere") -> str:
     titles = {name: f"{TITLES[name]} {version}" for name, version in here.versions.items()}
     runs = [title for name, title in titles.items() if runs_on(name, target)]
     others = [title for name, title in titles.items() if not runs_on(name, target)]
-    told = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
-    told += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
-    return "; ".join(told)
+    loading = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
+    loading += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
+    return "; ".join(loading)
 
 
 def _engine_lines(record: "Inspection") -> list[str]:
@@ -217,7 +221,15 @@ def _versions(built_with: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in built_with.items())
 
 
-def _shown(path: Path) -> str:
+def _size(artifact: Artifact) -> str:
+    """Return the size of a file; a record is shown also when its file has gone since."""
+    try:
+        return size_text(artifact.size_bytes)
+    except (ArtifactError, OSError):
+        return "not there any more"
+
+
+def path_text(path: Path) -> str:
     """Return a path relative to the working directory where it lies below it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))

@@ -70,7 +70,7 @@ def left_to_the_cpu(bench: "BenchRecord") -> list[str]:
 
 
 def busy_machine(bench: "BenchRecord") -> list[str]:
-    """Return a warning when others wanted the machine too, for their work is in the numbers; else what was left out for that, if anything."""
+    """Warn if other processes competed for the CPU; else say how many blocks were left out for that, if any."""
     load = (
         ""
         if bench.load_before is None

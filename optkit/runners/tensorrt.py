@@ -1,6 +1,7 @@
 """TensorRT and TensorRT-RTX engines on the GPU, in a worker process; only the worker imports TensorRT."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from optkit.artifact.findings import CallParts
 from optkit.artifact.tensors import Feed
 from optkit.errors import FeedError, RunnerError
 from optkit.runners.base import CallPlan, Device, OwnTimes, Runner
-from optkit.tensorrt.installed import find_installed, why_no_gpu
+from optkit.tensorrt.installed import ENVIRONMENT, find_installed, is_named, why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 
 if TYPE_CHECKING:
@@ -145,6 +146,11 @@ def why_engine_not_runnable(artifact: Artifact) -> str | None:
     engine = artifact.engine
     if engine is None:
         return "its passport has no facts on the engine. Build it with optkit."
+    if engine.python and not is_named(Path(engine.python)):
+        return (
+            f"its passport says that it needs the TensorRT of {engine.python}; a passport may name any program, so it was not started. "
+            f"If you know this interpreter, set {ENVIRONMENT}={shlex.quote(engine.python)}"
+        )
     no_gpu = why_no_gpu(_python(engine))  # first, because it does not cost the import of TensorRT
     installed = None if no_gpu else find_installed(_python(engine))
     if installed is None or installed.target is None:

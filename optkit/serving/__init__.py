@@ -1,4 +1,15 @@
-"""Packaging for a server: a Triton model repository, and a TorchServe archive with its configuration."""
+"""Packages for a server.
+
+settings        the entries under `serve:` in a recipe; `triton_fields` are fields of a Triton configuration
+package         what packaging returns; what every target checks and writes
+package_artifact        one artifact to either server
+triton/, torchserve/    the two servers
+migrate/        from a TorchServe archive to a Triton repository
+clients/        Python clients for packaged models
+golden, smoke   golden samples, and the record of their replay
+endpoints       models on running servers, to be asked and compared
+names, staging, server/ names on a server, files moved into place together, processes of servers
+"""
 
 from optkit.serving.golden import Golden, make_golden
 from optkit.serving.package import Packaged

@@ -16,6 +16,7 @@ from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DType, Feed, TensorSpec
 from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import FeedError, RecipeError, RunnerError
+from optkit.record import refused_as
 from optkit.serving.clients.torchserve import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
 from optkit.serving.triton.client import Described, TritonClient
@@ -125,7 +126,8 @@ class TritonVariant(Variant):
                 f"{self.url}: input {name!r} is {tensor.datatype}; expected numbers, which alone can be compared"
             )
         shape = tuple(f"{name}_{i}" if dim < 0 else dim for i, dim in enumerate(tensor.shape))
-        return TensorSpec(name=name, dtype=dtype, shape=shape)
+        with refused_as(RunnerError, f"{self.url}: what the server says of an input"):
+            return TensorSpec(name=name, dtype=dtype, shape=shape)
 
     def _drawn(self, specs: list[TensorSpec], seed: int) -> Feed:
         free = [spec for spec in specs if any(isinstance(dim, str) for dim in spec.shape[1:])]

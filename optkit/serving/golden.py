@@ -10,7 +10,7 @@ from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.checks import TOLERANCES
-from optkit.data import Samples
+from optkit.data import Samples, write_npz
 from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
 from optkit.untrusted.paths import path_fault
@@ -57,7 +57,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     arrays |= {f"{_OUTPUT}{name}": array for name, array in golden.outputs.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stubs take every keyword for allow_pickle
+        write_npz(stream, arrays)
 
 
 def read_golden(path: Path, tolerance: Tolerance) -> Golden:
@@ -67,7 +67,7 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
         ArtifactError: it is missing or damaged.
     """
     if fault := path_fault(path):
-        raise ArtifactError(f"{path}: {fault}; expected golden samples. Package the model again.")
+        raise ArtifactError(f"{path}: cannot be read as golden samples ({fault}). Package the model again.")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

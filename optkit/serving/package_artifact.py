@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from optkit.artifact import Artifact
-from optkit.artifact.findings import BatchIndependence
+from optkit.artifact import Artifact, Passport
 from optkit.data import Samples
 from optkit.runners import why_not_runnable
 from optkit.serving import (
@@ -20,21 +19,21 @@ from optkit.serving.torchserve.golden import archive_golden
 
 
 def package(
-    artifact: Artifact,
+    passport: Passport,
     folder: Path,
     serving: ArtifactServing,
     *,
     name: str,
-    independence: BatchIndependence | None,
     samples: Samples,
     force: bool,
     others: Sequence[Artifact] = (),
 ) -> Packaged:
-    """Write one package into a model repository or model store.
+    """Write the artifact of a passport into a model repository or model store; the passport says whether it may be batched.
 
     Raises:
         OptkitError: it cannot be packaged so, or not be written; nothing was changed.
     """
+    artifact, independence = passport.artifact, passport.batch_independence
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None
         return package_triton(

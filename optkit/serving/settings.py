@@ -1,18 +1,19 @@
 """The entries under `serve:` in a recipe, which are the options of the packaging commands too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from optkit.artifact.tensors import TensorSpec
-from optkit.data import absolute_data
+from optkit.artifact.tensors import DimRange, TensorSpec
+from optkit.data import absolute_data, data_fault
 from optkit.data.preprocessing import ImagePreprocessing
+from optkit.messages import did_you_mean
 from optkit.record import Record
 from optkit.serving.names import name_fault
 from optkit.serving.triton_fields import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
-from optkit.user_code import absolute_target
+from optkit.user_code import absolute_target, split_target, target_fault
 
 
 def _checked_name(name: str) -> str:
@@ -22,6 +23,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
+FASTEST = "fastest"  # the artifact of an entry that takes the winner
 Name = Annotated[str, AfterValidator(_checked_name)]
 
 
@@ -32,6 +34,22 @@ def _specs(value: Any) -> Any:
 
 
 Specs = Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)]
+
+
+def artifact_faults(artifact: str, steps: Sequence[str]) -> Iterator[str]:
+    """Yield that an artifact is none that a run makes; `steps` are the names of its steps."""
+    if artifact != FASTEST and artifact not in steps:
+        yield f"artifact {artifact!r} is no step{did_you_mean(artifact, [FASTEST, *steps])}"
+
+
+def range_faults(specs: Iterable[TensorSpec], dims: Mapping[str, DimRange]) -> Iterator[str]:
+    """Yield named dimensions without a range."""
+    used = {dim for spec in specs for dim in spec.shape if isinstance(dim, str)}
+    yield from (f"dimension {dim!r} has no range in dims" for dim in sorted(used - set(dims)))
+
+
+def _missing_files(files: Sequence[str]) -> Iterator[str]:
+    yield from (f"{file}: no such file" for file in files if not Path(file).is_file())
 
 
 class TritonModelSettings(Record):
@@ -96,6 +114,11 @@ class TritonModelSettings(Record):
         return self
 
     @property
+    def server(self) -> Literal["triton"]:
+        """The server that the package is for."""
+        return "triton"
+
+    @property
     def batches(self) -> bool:
         """Whether the server is asked to put requests together."""
         return self.batching
@@ -105,7 +128,7 @@ class TritonServing(TritonModelSettings):
     """An artifact in a Triton repository. `artifact` is the name of a step, or `fastest`: the fastest that passes every gate."""
 
     target: Literal["triton"] = "triton"
-    artifact: str = "fastest"
+    artifact: str = FASTEST
     optimization: Optimization = Optimization()
 
     @model_validator(mode="after")
@@ -125,6 +148,14 @@ class TritonServing(TritonModelSettings):
     def files_read(self) -> tuple[str, ...]:
         """The user's files that go into the package besides the model."""
         return ()
+
+    def faults(self, steps: Sequence[str], dims: Mapping[str, DimRange]) -> Iterator[str]:  # noqa: ARG002 - for functions
+        """Yield what keeps the package from being written in a recipe with these steps and ranges of dimensions."""
+        yield from artifact_faults(self.artifact, steps)
+
+    def served_name(self, recipe: str) -> str:
+        """The name of the model on the server."""
+        return self.name or recipe
 
     def with_absolute_paths(self, _base: Path) -> Self:
         """Return the settings as they are: they name no path."""
@@ -150,6 +181,19 @@ class TritonPythonServing(TritonModelSettings):
         """The user's files that go into the package besides the code."""
         return self.extra_files
 
+    def faults(self, steps: Sequence[str], dims: Mapping[str, DimRange]) -> Iterator[str]:  # noqa: ARG002 - for artifacts
+        """Yield what keeps the package from being written in a recipe with these steps and ranges of dimensions."""
+        if fault := target_fault(self.function):
+            yield fault
+        if self.data and (fault := data_fault(self.data)):
+            yield f"data: {fault}"
+        yield from range_faults(self.inputs, dims)
+        yield from _missing_files(self.files_read)
+
+    def served_name(self, recipe: str) -> str:  # noqa: ARG002 - for artifacts
+        """The name of the model on the server."""
+        return self.name or split_target(self.function)[1]
+
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the settings with every path made absolute; a relative one starts at `base`.
 
@@ -174,7 +218,7 @@ class TorchServeServing(Record):
     """
 
     target: Literal["torchserve"] = "torchserve"
-    artifact: str = "fastest"
+    artifact: str = FASTEST
     name: Name | None = None
     version: Name = "1.0"
     handler: str | None = None
@@ -196,6 +240,11 @@ class TorchServeServing(Record):
         return self
 
     @property
+    def server(self) -> Literal["torchserve"]:
+        """The server that the package is for."""
+        return "torchserve"
+
+    @property
     def batches(self) -> bool:
         """Whether the server is asked to put requests together."""
         return self.batch_size > 1
@@ -204,6 +253,15 @@ class TorchServeServing(Record):
     def files_read(self) -> tuple[str, ...]:
         """The user's files that go into the package besides the model."""
         return tuple(file for file in (self.handler, *self.extra_files, self.requirements) if file)
+
+    def faults(self, steps: Sequence[str], dims: Mapping[str, DimRange]) -> Iterator[str]:  # noqa: ARG002 - for functions
+        """Yield what keeps the package from being written in a recipe with these steps and ranges of dimensions."""
+        yield from artifact_faults(self.artifact, steps)
+        yield from _missing_files(self.files_read)
+
+    def served_name(self, recipe: str) -> str:
+        """The name of the model on the server."""
+        return self.name or recipe
 
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the settings with every path made absolute; a relative one starts at `base`."""

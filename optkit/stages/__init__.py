@@ -1,4 +1,12 @@
-"""The stages, and their union, the type of a recipe's steps."""
+"""One file for each stage: an artifact and a folder in, one artifact out. Below is their union, the type of a recipe's steps.
+
+base            the contract
+export_torchscript, export_program, export_onnx
+optimize_onnx, convert_fp16
+quantize_dynamic, quantize_static, quantize_torch
+quantizing      what the two quantizing stages of ONNX files share
+build_tensorrt
+"""
 
 from typing import Annotated
 

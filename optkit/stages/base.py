@@ -1,29 +1,21 @@
 """Stage: makes one artifact from one artifact, in a folder. It never measures and never compares."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
-from pydantic import AfterValidator
+from pydantic import PrivateAttr
 
 from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import TensorSpec
+from optkit.data import Feeds, data_fault
 from optkit.errors import StageError, interrupted
 from optkit.hashing import sha256_of
 from optkit.record import Record
-from optkit.untrusted.paths import name_fault, shown
+from optkit.untrusted.names import StepName
 
-_LONGEST = 200  # characters; the temporary folder of a step has a longer name
-
-
-def _checked(name: str) -> str:
-    if name_fault(name) or "/" in name or len(name) > _LONGEST:
-        raise ValueError(f"{shown(name)} is not a valid name of a step; expected the name of a folder, without '/'")
-    return name
-
-
-StepName = Annotated[str, AfterValidator(_checked)]  # a step's files are in a folder with its name
+NO_CALIBRATION = "no calibration data; name some as data.calibration: file.py:function"
 
 
 class Stage(Record, abc.ABC):
@@ -37,9 +29,11 @@ class Stage(Record, abc.ABC):
     filename: ClassVar[str]
 
     stage: str
-    name: StepName | None = None  # of the step; None: the key of the stage
+    name: StepName | None = None  # of the step and its folder; None: the key of the stage
     after: str | None = None  # the step whose artifact it uses; None: the step before it
     optional: bool = False  # skipped with its reason where a package is missing
+
+    _known: Feeds | None = PrivateAttr(default=None)
 
     @property
     def step(self) -> str:
@@ -58,6 +52,29 @@ class Stage(Record, abc.ABC):
     def data(self) -> str | None:
         """The data source that the stage reads; its artifact depends on it."""
         return None
+
+    def with_feeds(self, known: Feeds | None) -> Self:
+        """The stage with feeds that its caller reads too: where these are its data, the user's function is not called again."""
+        copy = self.model_copy()
+        copy._known = known
+        return copy
+
+    def feeds(self, source: Artifact) -> Feeds | None:
+        """The feeds of the stage's data, for the inputs of its source; None where it reads none."""
+        known = self._known
+        if known is not None and known.target == self.data and known.inputs == source.inputs:
+            return known
+        return Feeds(self.data, source.inputs) if self.data else None
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:  # noqa: ARG002 - for limits on accuracy
+        """Yield what the step needs and a recipe does not give.
+
+        Args:
+            calibration: the data source of the recipe.
+            evaluation: the target of its evaluation function.
+        """
+        if self.data and self.data != calibration and (fault := data_fault(self.data)):
+            yield fault
 
     def with_data(self, base: Path, calibration: str | None) -> Self:  # noqa: ARG002 - for the stages that calibrate
         """Return the stage with its paths made absolute from `base`, and with the recipe's data where it has no own data."""

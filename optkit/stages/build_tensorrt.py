@@ -13,7 +13,7 @@ from optkit.artifact.tensors import DType, TensorSpec
 from optkit.data import absolute_data
 from optkit.errors import StageError
 from optkit.stages.base import Stage
-from optkit.tensorrt.installed import remember_why_no_gpu
+from optkit.tensorrt.installed import name_interpreter, remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
 
@@ -89,6 +89,8 @@ class BuildTensorRt(Stage):
         precision = self._checked_precision(source.path, facts)
         profiles = self._profiles(source)
         python = Path(self.python) if self.python else None
+        if python:
+            name_interpreter(python)
         try:
             with TensorRtProcess(self._job(source, path, profiles, precision, sorted(facts.nodes)), python) as worker:
                 built = worker.answer()

@@ -1,6 +1,6 @@
 """ONNX -> INT8 ONNX, with the ranges of activations from calibration data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,6 +13,7 @@ from optkit.data import Feeds, absolute_data
 from optkit.errors import ArtifactError, StageError
 from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
 from optkit.quantization.ort_quantizer import hold_in_float, quantizing
+from optkit.stages.base import NO_CALIBRATION
 from optkit.stages.quantizing import Quantizing, has_attention
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class QuantizeStatic(Quantizing):
     def data(self) -> str | None:
         """The calibration data."""
         return self.calibration
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
+        """Yield what the step needs and a recipe does not give, calibration data above all."""
+        if not self.data:
+            yield NO_CALIBRATION
+        yield from super().faults(calibration, evaluation)
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
         """Return the stage with absolute paths of its own calibration data, or with the recipe's calibration data."""
@@ -146,9 +153,10 @@ class QuantizeStatic(Quantizing):
         )
 
     def _feeds(self, source: Artifact) -> Feeds:
-        if not self.calibration:
+        feeds = self.feeds(source)
+        if feeds is None:
             raise StageError("no calibration data: ranges of activations are never guessed. Give --calibration DATA.")
-        return Feeds(self.calibration, source.inputs)
+        return feeds
 
     def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
         """Return the artifact with its calibration, and with notes on the data."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
 from optkit.artifact.tensors import batch_dim
-from optkit.data import Feeds, absolute_data
+from optkit.data import absolute_data
 from optkit.errors import OptkitError, StageError
 from optkit.progress import track
 from optkit.pytorch.forward import forward_call
@@ -25,7 +25,7 @@ from optkit.pytorch.quantized_engine import adds_in_16_bits, pick_engine, quanti
 from optkit.pytorch.source import load_module
 from optkit.pytorch.torchscript import write_torchscript
 from optkit.quantization.torch_quantizer import layers_in_float, layers_in_int8, quantize_dynamic, quantize_static
-from optkit.stages.base import Stage
+from optkit.stages.base import NO_CALIBRATION, Stage
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,12 @@ class QuantizeTorch(Stage):
     def data(self) -> str | None:
         """The calibration data; dynamic quantization needs none."""
         return self.calibration if self.mode == "static" else None
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
+        """Yield what the step needs and a recipe does not give, calibration data above all."""
+        if self.mode == "static" and not self.data:
+            yield NO_CALIBRATION
+        yield from super().faults(calibration, evaluation)
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
         """Return the stage with absolute paths of its own calibration data, or with the recipe's calibration data."""
@@ -116,8 +122,8 @@ class QuantizeTorch(Stage):
         from optkit.quantization.calibration.batches import rows_of
         from optkit.quantization.calibration.collect import check_enough
 
-        assert self.calibration is not None
-        feeds = Feeds(self.calibration, source.inputs)
+        feeds = self.feeds(source)
+        assert feeds is not None
         call = forward_call(module, source.inputs)
         samples = 0
         with torch.no_grad():

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -57,6 +57,14 @@ class Quantizing(Stage):
     def limited(self) -> bool:
         """Whether an accuracy limit is set; the artifact then also depends on the evaluation function and the samples."""
         return self.max_drop is not None or self.min_cosine is not None
+
+    def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
+        """Yield what the step needs and a recipe does not give, as a function that measures what its limit is about."""
+        yield from super().faults(calibration, evaluation)
+        if self.max_drop is not None and not evaluation:
+            yield "max_drop: nothing measures accuracy; name a function as data.evaluation: file.py:evaluate"
+        if self.min_cosine is not None and not calibration:
+            yield "min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function"
 
     def check_source(self, source: Artifact) -> None:
         """Refuse a model that is not in FP32, and keys that need measurements.

@@ -1,1 +1,8 @@
-"""TensorRT: the process that alone imports it, what it needs of an ONNX file with Q/DQ nodes, and the operators that it does not have."""
+"""TensorRT: nothing but the worker imports it.
+
+worker/         the program that imports tensorrt, tensorrt_rtx or pycuda: it builds, inspects and runs engines in a process of its own
+process         the parent's side of that process
+installed       which TensorRT an interpreter has, and for which GPU
+qdq_rules       what TensorRT requires of a graph with Q/DQ nodes
+unsupported_ops which operators TensorRT refused, and what to do
+"""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def find_installed(python: Path | None = None) -> Installed:
         versions=found["versions"],
         pycuda=found["pycuda"],
     )
+
+
+ENVIRONMENT = "OPTKIT_TENSORRT_PYTHON"
+_named: set[Path] = set()  # interpreters that the user of this process has named
+
+
+def name_interpreter(python: Path) -> None:
+    """Remember an interpreter that the user has named, with an option or in a recipe: it may be started for engines too."""
+    _named.add(python.absolute())
+
+
+def is_named(python: Path) -> bool:
+    """Whether the user has named an interpreter, in this process or in OPTKIT_TENSORRT_PYTHON (several are separated as in PATH).
+
+    A passport may come from anywhere and name any program, so what only a passport names is not started.
+    """
+    from_environment = {Path(path).absolute() for path in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if path}
+    return python.absolute() in _named | from_environment
 
 
 _no_gpu: dict[Path | None, str] = {}  # the driver's answer, by interpreter

@@ -69,7 +69,10 @@ def _module(node: "onnx.NodeProto") -> str | None:
     """Return the module of the user's model that a node comes from, by dynamo's metadata or the TorchScript exporter's path."""
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     if _SCOPES in metadata:
-        *modules, _ = ast.literal_eval(metadata[_SCOPES])
-        return modules[-1] or None if modules else None
+        try:
+            *modules, _ = ast.literal_eval(metadata[_SCOPES])
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the file can say anything
+            return None
+        return str(modules[-1]) or None if modules else None
     parts = [part for part in node.name.split("/") if part]
     return ".".join(parts[:-1]) or None

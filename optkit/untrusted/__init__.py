@@ -1,1 +1,6 @@
-"""What comes from a file is not believed: paths that it names, names that it gives, and how they are quoted."""
+"""What comes from a file is not believed.
+
+names           what a name of a tensor, a dimension or a step may be
+quoting         texts written where they are only text: on a line, in YAML, in a command, in Python
+paths           one rule for the name of a file that another file gives, before it is opened, hashed, copied or deleted
+"""

@@ -1,4 +1,12 @@
-"""The user's Python code: finding, hashing and importing `file.py:name` and `package.module:name`."""
+"""The user's Python code: `file.py:name` and `package.module:name`, and objects in memory.
+
+targets         what a target names: its files, their hash, the object itself
+in_memory       objects of the caller's, which have a target while a call runs
+files, neighbours       the files that a target consists of, and the rules by which they find each other
+loader          imports them: the user's files see their neighbours first, libraries never do
+lines           the user's line in an error
+find_model      which model a file defines, if no name is given
+"""
 
 from optkit.user_code.find_model import the_model
 from optkit.user_code.in_memory import (

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import optkit
 from optkit.api.make import make_file
 from optkit.artifact import Artifact, Passport, Precision, read_passport
 from optkit.artifact.findings import Tolerance
@@ -107,3 +108,22 @@ def test_accuracy_is_held_against_the_source(onnx_linear: Artifact, tmp_path: Pa
     made = make_at(tmp_path / "half.onnx", onnx_linear, ConvertFp16(), asked, Gates(max_accuracy_drop=0.25))
     assert made.failures == ()
     assert (tmp_path / "half.onnx").exists()
+
+
+def test_a_function_of_the_callers_is_called_once(onnx_linear: Artifact, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def feeds() -> list[dict[str, np.ndarray]]:
+        calls.append(1)
+        return [zoo.SAMPLES["linear"].feed({"batch": 8}, seed) for seed in range(8)]
+
+    for i, smooth in enumerate((None, 0.5)):
+        optkit.quantize(
+            onnx_linear,
+            tmp_path / f"{i}.onnx",
+            mode="static",
+            calibration=feeds,
+            smooth=smooth,
+            dims={"batch": (1, 4, 16)},
+        )
+        assert len(calls) == i + 1

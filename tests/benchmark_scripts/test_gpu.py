@@ -50,7 +50,7 @@ def test_a_rehearsal_writes_every_row_with_a_number_or_a_reason(tmp_path: Path) 
         assert rows[backend].get("equal") is True, rows[backend]
         assert rows[backend]["p50_ms"] > 0
     assert rows["tensorrt"]["not_run"] == "engines run on a GPU only"
-    assert document["machine"]["torch"] == torch.__version__
+    assert (document["machine"]["torch"], document["machine"]["gpu"]) == (torch.__version__, None)
     assert "**3 measured, 0 of them not equal to eager FP32; 4 not run.**" in (tmp_path / "out.md").read_text()
     assert "| digits | fp32 | 2 | tensorrt | not run: engines run on a GPU only |" in found.stdout
 
@@ -62,20 +62,30 @@ PARTS = {
 }
 
 
+MACHINE = {"device": "cpu", "gpu": None, "torch": "2.13.0"}
+
+
+def quick_part(folder: Path, then: str = "") -> Path:
+    """Return a part that writes one row at batch 1 without measuring, and then does something."""
+    row = {"model": "digits", "precision": "fp32", "batch": 1, "p50_ms": 1.0, "p99_ms": 1.0, "samples_per_s": 1.0}
+    row |= {"max_abs": 0.0, "cosine": 1.0, "equal": True}
+    part = folder / "part.py"
+    part.write_text(
+        "import json, os, sys, time\n"
+        "backend, path = sys.argv[1], sys.argv[sys.argv.index('--rows') + 1]\n"
+        "rows = open(path, 'w')\n"
+        f"print(json.dumps({{'machine': {MACHINE!r}}}), file=rows)\n"
+        f"print(json.dumps({row!r} | {{'backend': backend}}), file=rows, flush=True)\n{then}"
+    )
+    return part
+
+
 @pytest.mark.parametrize("case", PARTS)
 def test_a_part_that_fails_costs_its_own_rows_alone(
     case: str, load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault, reason = PARTS[case]
-    row = {"model": "digits", "precision": "fp32", "batch": 1, "p50_ms": 1.0, "p99_ms": 1.0, "samples_per_s": 1.0}
-    row |= {"max_abs": 0.0, "cosine": 1.0, "equal": True}
-    part = tmp_path / "part.py"
-    part.write_text(
-        "import json, os, sys, time\n"
-        "backend, path = sys.argv[1], sys.argv[sys.argv.index('--rows') + 1]\n"
-        f"print(json.dumps({row!r} | {{'backend': backend}}), file=open(path, 'w'), flush=True)\n"
-        f"if backend == 'torchscript':\n    {fault}\n"
-    )
+    part = quick_part(tmp_path, f"if backend == 'torchscript':\n    {fault}\n")
     run = load("run")  # type: ignore[operator]
     monkeypatch.setattr(run, "PART", part)
     monkeypatch.setattr(run, "LIMITS_S", dict.fromkeys(run.LIMITS_S, 2.0))
@@ -104,10 +114,12 @@ def test_backends_that_are_run_again_leave_the_others_rows(
     load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out.json"
+    run = load("run")  # type: ignore[operator]
+    monkeypatch.setattr(run, "PART", quick_part(tmp_path))
     for backends, more in (("eager,torchscript", ()), ("torchscript", ("--keep",)), ("torchscript", ())):
         options = f"--device cpu --models digits --batches 1 --precisions fp32 --backends {backends} --json {path}"
         monkeypatch.setattr(sys, "argv", ["run.py", *options.split(), *more])
-        assert load("run").main() == 0  # type: ignore[operator]
+        assert run.main() == 0
         found = [row["backend"] for row in json.loads(path.read_text())["rows"]]
         assert found == (["eager", "torchscript"] if backends != "torchscript" or more else ["torchscript"])
 

@@ -47,6 +47,7 @@ def slow_down(folder: Path) -> None:
         stream.write(SLOWER)
 
 
+@pytest.mark.measures
 def test_a_slower_model_fails_the_gate_of_its_recipe_by_name(optkit: CommandLine, folder: Path) -> None:
     gates = ("--set", "gates.baseline=baseline/run.json", "--set", "gates.max_regression=20%")
     assert optkit("run", "recipe.yaml", "-o", "baseline").code == 0
@@ -68,6 +69,7 @@ def test_a_slower_model_fails_the_gate_of_its_recipe_by_name(optkit: CommandLine
     assert "export-onnx: latency at batch 2: worse by" in (folder / "out" / "report.html").read_text()
 
 
+@pytest.mark.measures
 def test_a_slower_file_fails_against_a_stored_benchmark(optkit: CommandLine, folder: Path) -> None:
     export = ("export", "onnx", "model.py:build", "--input", "x:float32[batch,4]", "--dim", "batch=1:4:8",
               "--exporter", "torchscript", "--opset", "17")  # fmt: skip
@@ -208,6 +210,7 @@ def build(layers=20, seed=0):
 
 
 @pytest.mark.slow
+@pytest.mark.measures
 def test_a_fifth_more_work_is_found_and_other_weights_are_not(
     optkit: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What a person sees on a terminal, where progress is drawn and wiped away."""
 
+import io
 import os
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from optkit.cli.output import _Bars, _bars
 from tests.support.project import write_project
 
 pty = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
@@ -41,3 +44,10 @@ def test_the_answer_starts_on_a_line_of_its_own(tmp_path: Path) -> None:
     since_the_line_was_erased = before.rpartition("\x1b[2K")[2]
     assert re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", since_the_line_was_erased).strip() == ""
     assert "export-torchscript ━" not in after
+
+
+def test_the_name_of_a_file_in_the_progress_is_no_markup() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    with _bars(console) as bars:
+        _Bars(bars).begin("build m[/a].py", None)
+    assert "build m[/a].py" in console.file.getvalue()

@@ -16,7 +16,6 @@ from optkit.data import Samples
 from optkit.loadtest import LoadRecord, LoadSettings, Source, load_test, parse_target, with_advice
 from optkit.serving import TorchServeServing, TritonServing, make_golden, package_torchserve, package_triton
 from optkit.serving.torchserve.server import serving
-from optkit.serving.triton.server import TritonServer
 from tests.support.needs import need
 
 PROVEN = BatchIndependence(dim="batch")
@@ -37,8 +36,8 @@ def repository(onnx, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(triton, repository):
-    with TritonServer(triton, repository, limit_s=120) as running:
+def server(serve, repository):
+    with serve(repository) as running:
         yield running
 
 
@@ -107,6 +106,7 @@ def test_a_rate(server, repository):
     assert 30 <= point.sent <= 90  # 60, and as Poisson has it
 
 
+@pytest.mark.measures
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_both_tools_say_the_same_in_the_same_record(server, repository, perf_analyzer, scheme):
     """Throughput and latency within a factor of 3: the delay of the queue decides both, and a busy machine does the rest."""

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from optkit import onnx_file
-from optkit.api.inspect import inspect_file
+from optkit.api.inspect import inspect
 from optkit.api.make import make_file
 from optkit.artifact import Artifact, Precision, passport_path
 from optkit.artifact.gates import Gates
@@ -131,7 +131,7 @@ def test_a_command_moves_the_data_with_the_model(stage: Stage, large: Artifact, 
     make()
     assert files_below(tmp_path) == {output.name, f"{output.name}.data", passport_path(output).name}
     assert make(force=True).is_intact()
-    inspection = inspect_file(output)
+    inspection = inspect(output)
     assert inspection.onnx is not None
     assert inspection.onnx.files == inspection.artifact.files == (f"{output.name}.data",)
     assert inspection.size_bytes == output.stat().st_size + output.with_name(f"{output.name}.data").stat().st_size

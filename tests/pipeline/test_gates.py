@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from optkit.artifact.gates import Gates
 from optkit.errors import RecipeError
 from optkit.pipeline.gates import over_budget
-from optkit.pipeline.hold import hold_budget
+from optkit.pipeline.measured_gates import hold_budget
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
 from tests.support.project import ONNX, carry_out, write_project
@@ -107,7 +107,7 @@ def test_what_is_over_the_budget_does_not_win_and_does_not_fail_the_run(tmp_path
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        ({"max_regression": "5%"}, "gates.max_regression: nothing to hold it against"),
+        ({"max_regression": "5%"}, "gates.max_regression: there is nothing to compare with"),
         ({"baseline": "run.json", "max_regression": "5%"}, "run.json: no such file. Keep the run.json of a good run"),
         ({"baseline": "model.py"}, "gates.baseline: no gate uses it"),
         ({"max_latency_ms": {3: 1.0}}, "gates.max_latency_ms: batch 3 is not among bench.batches"),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from optkit.artifact import read_passport
 from optkit.pipeline.records import RunRecord
 from optkit.report.html import page
 from optkit.stages import ExportTorchScript
@@ -52,6 +53,39 @@ def test_a_run_leaves_its_record_and_a_folder_for_each_step(tmp_path: Path) -> N
         "model_repository", "model_store", "model_repository_clients", "model_store_clients",
         "run.json", "bench.json", "packages.json",
     }  # fmt: skip
+
+
+def test_each_step_in_the_record_has_the_passport_of_its_file(tmp_path: Path) -> None:
+    recipe = write_project(tmp_path, steps=[ONNX, FAILS | {"name": "fails"}])
+    for _ in range(2):  # made, and reused
+        record = carry_out(recipe)
+        made, fails = record.steps
+        passport = read_passport(tmp_path / "out" / "export-onnx" / "model.onnx")
+        assert passport is not None
+        assert passport.measurements  # which the record has once, in its benchmark
+        assert made.passport == passport.model_copy(update={"measurements": ()})
+        assert fails.passport is None
+    stored = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert stored["steps"][0]["passport"]["parity"]["outputs"]
+    assert set(stored["steps"][1]) == {
+        "name", "stage", "parent", "status", "optional", "reason", "passport", "size_bytes", "failures", "over_budget",
+    }  # fmt: skip
+
+
+def test_the_users_function_is_called_once_for_all_that_reads_its_feeds(tmp_path: Path) -> None:
+    recipe = write_project(
+        tmp_path, steps=[ONNX, STATIC, {"stage": "quantize-torch"}], data={"calibration": "feeds.py:feeds"}
+    )
+    (tmp_path / "feeds.py").write_text(
+        "from pathlib import Path\n"
+        "import model\n"
+        "def feeds():\n"
+        "    with open(Path(__file__).with_name('calls'), 'a') as stream:\n"
+        "        stream.write('.')\n"
+        "    return list(model.calibration())\n"
+    )
+    assert carry_out(recipe).failures == ()
+    assert (tmp_path / "calls").read_text() == "."
 
 
 def test_every_artifact_and_the_model_itself_are_measured(tmp_path: Path) -> None:
@@ -210,5 +244,5 @@ def test_the_record_and_the_report_tell_of_the_layers_and_of_the_calibration_dat
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
     text = page(record, tmp_path)
     assert "1 of 3 layers stay in float" in text
-    assert f"- &#39;{kept}&#39;" in text
+    assert f"- {kept}</code>" in text
     assert "48: " in text[text.index('<section id="calibration"') :]

@@ -19,7 +19,7 @@ from optkit.pipeline.records import RunRecord
 from optkit.report.html import write_report
 from tests.support import RECIPES
 from tests.support.needs import need
-from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
+from tests.support.runs import bench, calibrated, diagnosis, parity, quantization, run_record, shift, step
 
 SIZES = {"screen": 1280, "phone": 390}
 HOSTILE = "<script>document.title='owned'</script><img src=http://evil.example/x onerror=alert(1)>"
@@ -63,8 +63,10 @@ def full_record() -> RunRecord:
         steps=(
             step("export-onnx", status="reused"),
             wrong,
-            step("quantize-static", quantization=quantization(), calibration=diagnosis(), shifts=(shift(),)),
-            step("quantize-entropy", quantization=quantization(HOSTILE), calibration=diagnosis(HOSTILE)),
+            step(
+                "quantize-static", quantization=quantization(), calibration=calibrated(diagnosis()), shifts=(shift(),)
+            ),
+            step("quantize-entropy", quantization=quantization(HOSTILE), calibration=calibrated(diagnosis(HOSTILE))),
             step("engine", status="skipped", reason=HOSTILE),
         ),
         bench=bench(p50_ms, not_run=(NotRun(artifact=HOSTILE, reason=HOSTILE),), load_before=20.0),

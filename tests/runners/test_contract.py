@@ -1,5 +1,6 @@
 """What every runner keeps; a new one joins by a line in RUNNERS, with the chain that makes an artifact for it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from optkit.artifact import Artifact
 from optkit.artifact.tensors import DimRange, corners
 from optkit.errors import FeedError, RunnerError
 from optkit.runners import Device, open_runner
-from optkit.stages import ExportOnnx, ExportProgram, ExportTorchScript, Stage
+from optkit.stages import BuildTensorRt, ExportOnnx, ExportProgram, ExportTorchScript, Stage
 from tests.support import zoo
+from tests.support.tensorrt_standin import standing_in
 from tests.support.zoo import Make
 
 RUNNERS: dict[str, tuple[Stage, ...]] = {
@@ -20,22 +22,46 @@ RUNNERS: dict[str, tuple[Stage, ...]] = {
     "onnxruntime": (ExportOnnx(exporter="torchscript", opset=17),),
 }
 
+ENGINE = (*RUNNERS["onnxruntime"], BuildTensorRt(runtime="tensorrt", timing_cache="none"))  # runs on a GPU alone
+
 ATOL = {Device.CPU: 1e-5, Device.CUDA: 1e-4}
+PLACES = [
+    *(pytest.param((chain, Device.CPU), id=f"{name}-cpu") for name, chain in RUNNERS.items()),
+    *(pytest.param((chain, Device.CUDA), id=f"{name}-cuda", marks=pytest.mark.gpu) for name, chain in RUNNERS.items()),
+    pytest.param((ENGINE, Device.CUDA), id="tensorrt-standin"),
+]
 
 
-@pytest.fixture(params=[Device.CPU, pytest.param(Device.CUDA, marks=pytest.mark.gpu)], ids=str)
-def device(request: pytest.FixtureRequest) -> Device:
-    return request.param
+@pytest.fixture(params=PLACES)
+def place(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[tuple[Stage, ...], Device]]:
+    """A chain, and where what it makes runs; engines run on the stand-in for TensorRT."""
+    if request.param[0] is not ENGINE:
+        yield request.param
+        return
+    for _ in standing_in("11", monkeypatch):
+        yield request.param
 
 
-@pytest.fixture(params=RUNNERS)
-def chain(request: pytest.FixtureRequest) -> tuple[Stage, ...]:
-    return RUNNERS[request.param]
+@pytest.fixture
+def chain(place: tuple[tuple[Stage, ...], Device]) -> tuple[Stage, ...]:
+    return place[0]
+
+
+@pytest.fixture
+def device(place: tuple[tuple[Stage, ...], Device]) -> Device:
+    return place[1]
 
 
 @pytest.fixture
 def linear(chain: tuple[Stage, ...], make: Make) -> Artifact:
     return make("linear", *chain)
+
+
+@pytest.fixture(params=RUNNERS)
+def linear_on_cpu(request: pytest.FixtureRequest, make: Make) -> Artifact:
+    return make("linear", *RUNNERS[request.param])
 
 
 @pytest.fixture
@@ -49,7 +75,7 @@ def test_answers_are_right_at_every_corner(name: str, chain: tuple[Stage, ...], 
     artifact = make(name, *chain)
     with open_runner(artifact, device) as runner:
         assert runner.device is device
-        assert str(device) in runner.provider.lower()
+        assert ("tensorrt" if chain is ENGINE else str(device)) in runner.provider.lower()
         for sizes in corners(sample.dims):
             feed = sample.feed(sizes)
             before = {key: array.copy() for key, array in feed.items()}
@@ -158,43 +184,43 @@ def test_no_use_before_open_and_after_close(linear: Artifact, device: Device) ->
         runner.infer({"input": X})
 
 
-def test_the_runner_is_closed_when_the_block_raises(linear: Artifact) -> None:
-    runner = open_runner(linear)
+def test_the_runner_is_closed_when_the_block_raises(linear: Artifact, device: Device) -> None:
+    runner = open_runner(linear, device)
     with pytest.raises(KeyError), runner:
         raise KeyError
     with pytest.raises(RunnerError, match="not open"):
         runner.infer({"input": X})
 
 
-def test_constructing_costs_nothing(linear: Artifact, tmp_path: Path) -> None:
+def test_constructing_costs_nothing(linear: Artifact, device: Device, tmp_path: Path) -> None:
     missing = linear.model_copy(update={"path": tmp_path / linear.path.name})
-    runner = open_runner(missing)
+    runner = open_runner(missing, device)
     with pytest.raises(RunnerError, match=rf"^{missing.path}: no such file$"), runner:
         pass
 
 
-def test_a_size_outside_its_range_still_runs(linear: Artifact) -> None:
+def test_a_size_outside_its_range_still_runs(linear_on_cpu: Artifact) -> None:
     """Ranges bind the build of an engine and the checks; a runner takes what the file takes."""
     sample = zoo.SAMPLES["linear"]
     assert sample.dims["batch"] == DimRange(min=1, opt=4, max=16)
     feed = sample.feed({"batch": 33})
-    with open_runner(linear) as runner:
+    with open_runner(linear_on_cpu) as runner:
         np.testing.assert_allclose(runner.infer(feed)["output"], sample.expected(feed)["output"], atol=1e-5)
 
 
-def test_threads_are_given_back(linear: Artifact) -> None:
+def test_threads_are_given_back(linear_on_cpu: Artifact) -> None:
     import torch
 
     before = torch.get_num_threads()
-    with open_runner(linear, threads=1) as runner:
+    with open_runner(linear_on_cpu, threads=1) as runner:
         runner.infer({"input": X})
     assert torch.get_num_threads() == before
 
 
-def test_a_missing_gpu_is_no_reason_to_run_on_the_cpu(linear: Artifact) -> None:
+def test_a_missing_gpu_is_no_reason_to_run_on_the_cpu(linear_on_cpu: Artifact) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    with pytest.raises(RunnerError, match=r"^device 'cuda': "), open_runner(linear, Device.CUDA):
+    with pytest.raises(RunnerError, match=r"^device 'cuda': "), open_runner(linear_on_cpu, Device.CUDA):
         pass

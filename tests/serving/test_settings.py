@@ -26,7 +26,7 @@ def test_the_defaults_serve_the_fastest_artifact_in_batches_with_its_newest_vers
 def test_a_name_that_is_no_folder_name_is_refused(name):
     with pytest.raises(ValidationError) as error:
         TritonServing(name=name)
-    assert f"name: {name!r} cannot name a model; expected letters" in refused(error)
+    assert f"name: {name!r} cannot name a model; expected up to 200 letters" in refused(error)
 
 
 @pytest.mark.parametrize(

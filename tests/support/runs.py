@@ -1,9 +1,20 @@
 """Records of runs with numbers of one's own, for the tests of what is done with them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from optkit.artifact import Format
-from optkit.artifact.calibration import Diagnosis, Growth, LongTail, Moments, Outlier, Shift
+from optkit.artifact import Artifact, Format, Passport, Precision
+from optkit.artifact.calibration import (
+    CalibrationKey,
+    CalibrationResult,
+    Diagnosis,
+    Growth,
+    LongTail,
+    Moments,
+    Outlier,
+    Shift,
+)
 from optkit.artifact.findings import (
     Accuracy,
     BatchIndependence,
@@ -20,7 +31,10 @@ from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord, StepResult
+from optkit.record import Record
 from tests.support.measured import measurement, speed_up
+
+Made = TypeVar("Made", bound=Record)
 
 MACHINE = Machine(
     cpu="CPU 9000",
@@ -92,13 +106,33 @@ def shift(name: str = "x") -> Shift:
 
 
 def step(name: str, **changes: object) -> StepResult:
-    """Return a step that was built and passed."""
-    made = StepResult(
-        name=name, stage="export-onnx", parent="source", status="built", file=f"{name}/model.onnx", format="onnx",
-        precision="fp32", size_bytes=1_000_000, sha256=f"{name}-1", seconds=1.5, notes=("opset 20",), parity=parity(),
-        batch_independence=BatchIndependence(dim="batch"), accuracy=Accuracy(value=0.95, function="m.py:evaluate"),
+    """Return a step that was built and passed; a change may be of the step, of its passport or of its artifact."""
+    artifact = Artifact(
+        path=Path(f"/gone/{name}/model.onnx"), format=Format.ONNX, precision=Precision.FP32, inputs=(), outputs=(),
+        dims={}, sha256=f"{name}-1", notes=("opset 20",), built_with=VERSIONS,
     )  # fmt: skip
-    return made.model_copy(update=changes)
+    passport = Passport(
+        artifact=_changed(artifact, changes), seconds=1.5, parity=parity(), batch_independence=BatchIndependence(dim="batch"),
+        accuracy=Accuracy(value=0.95, function="m.py:evaluate"),
+    )  # fmt: skip
+    there = changes.get("status") not in ("skipped", "failed")
+    made = StepResult(
+        name=name, stage="export-onnx", parent="source", status="built", size_bytes=1_000_000 if there else None,
+        passport=_changed(passport, changes) if there else None,
+    )  # fmt: skip
+    return _changed(made, changes)
+
+
+def _changed(record: Made, changes: Mapping[str, object]) -> Made:
+    return record.model_copy(update={key: value for key, value in changes.items() if key in type(record).model_fields})
+
+
+def calibrated(found: Diagnosis) -> CalibrationResult:
+    """Return ranges that were taken from data of which the doctor says this."""
+    key = CalibrationKey(
+        method="minmax", percentile=99.99, sample=0, symmetric=False, model_sha256="m", data_sha256="d"
+    )
+    return CalibrationResult(key=key, ranges={"x": (0.0, 1.0)}, diagnosis=found)
 
 
 def bench(p50_ms: Mapping[str, float], batches: Sequence[int] = (1, 8), **changes: object) -> BenchRecord:

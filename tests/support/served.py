@@ -1,10 +1,13 @@
-"""Models for the real servers that several tests serve."""
+"""Models for the real servers that several tests serve, and one Triton for all tests of a worker."""
+
+import contextlib
 
 import numpy as np
 
 from optkit import onnx_file
 from optkit.artifact.findings import BatchIndependence
 from optkit.serving import TritonServing, VersionPolicy, package_triton
+from optkit.serving.triton.server import TritonServer
 
 PROVEN = BatchIndependence(dim="batch")
 
@@ -30,3 +33,33 @@ def package_versions(versions, repository):
         settings = TritonServing(version=int(version), version_policy=VersionPolicy(all=True), warmup=False)
         package_triton(artifact, repository, settings, name="model", independence=PROVEN, sample=None)
     return versions
+
+
+class SharedTriton:
+    """One server under explicit model control, which loads what a test serves and unloads it afterwards."""
+
+    def __init__(self, install, folder):
+        import tritonclient.grpc as grpc
+
+        self.folder = folder
+        self.server = TritonServer(install, folder, models=(), limit_s=120).__enter__()
+        self.client = grpc.InferenceServerClient(self.server.grpc)
+
+    @contextlib.contextmanager
+    def serve(self, repository):
+        """Yield the server with every model of a repository; their names must differ from those that are loaded."""
+        models = sorted(config.parent for config in repository.glob("*/config.pbtxt"))
+        for model in models:
+            (self.folder / model.name).symlink_to(model)
+        try:
+            for model in models:
+                self.client.load_model(model.name, client_timeout=120)
+            yield self.server
+        finally:
+            for model in models:
+                self.client.unload_model(model.name, client_timeout=60)
+                (self.folder / model.name).unlink()
+
+    def stop(self):
+        self.client.close()
+        self.server.__exit__()

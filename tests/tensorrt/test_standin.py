@@ -5,7 +5,7 @@ stand-in does is not proven by them; benchmarks/gpu does that on a GPU.
 """
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from optkit import onnx_file
 from optkit.api.package import package_files
-from optkit.artifact import Artifact, Precision, read_passport
+from optkit.artifact import Artifact, Passport, Precision, read_passport
 from optkit.artifact.engine import EngineFacts, LayerShare
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import corners
@@ -34,24 +34,20 @@ from optkit.stages import BuildTensorRt, ConvertFp16, ExportOnnx, QuantizeStatic
 from optkit.tensorrt.installed import forget
 from optkit.tensorrt.process import WORKER
 from optkit.tensorrt.worker.layers import types_of
-from tests.support import ROOT, zoo
+from tests.support import zoo
 from tests.support.project import CommandLine, files_below
+from tests.support.tensorrt_standin import STANDIN, standing_in
 from tests.support.zoo import Make
 
-HERE = ROOT / "tests" / "support" / "standin"
-MEMBERS: dict[str, Any] = json.loads((HERE / "members.json").read_text())
+MEMBERS: dict[str, Any] = json.loads((STANDIN / "members.json").read_text())
 RULE = CallPlan(drop_s=0, drop_calls=1, block_s=0, block_calls=5)
 
 
 @pytest.fixture(params=["8.6", "10", "11"])
-def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def release(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Let workers find a stand-in for this release, and a GPU."""
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-    monkeypatch.setenv("STANDIN_TENSORRT", request.param)
-    forget()
-    monkeypatch.setattr("optkit.stages.build_tensorrt.TIMING_CACHE", Path(os.devnull).parent / "null-cache")
-    yield request.param
-    forget()
+    for _ in standing_in(request.param, monkeypatch):
+        yield request.param
 
 
 # What a release does not have: its classes must not have it either.
@@ -398,7 +394,9 @@ def test_an_engine_that_runs_here_is_packaged_with_its_golden_samples(
 ) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     serving = TritonServing(batching=False)
-    (done,) = package_files([engine], tmp_path / "repository", serving, data=None, force=False).packages
+    (done,) = package_files(
+        [Passport(artifact=engine)], tmp_path / "repository", serving, data=None, force=False
+    ).packages
     found = read_golden(done.path / "golden/1.npz", Tolerance())
     expected = zoo.SAMPLES["linear"].expected(found.inputs)["output"]
     np.testing.assert_allclose(found.outputs["output"], expected, atol=1e-5)

@@ -1,14 +1,19 @@
-"""The text of a generated client: a module of this folder as it is, up to a mark, and below it the class of the model."""
+"""The text of a generated client: a module of this folder as it is, up to a mark, and below it the class of the model.
 
+Names come from files of others. In code a name is a literal (`quoted`) or becomes a name of Python (`identifier`); in a docstring it stands
+as it is only where it can neither end the docstring nor be read as an escape (`in_words`).
+"""
+
+import builtins
 import importlib.resources
 import json
-import keyword
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optkit.artifact.tensors import Dim, TensorSpec
+from optkit.untrusted.quoting import is_python_name
 
 _MARK = "# Below: the model. Everything above is the same in every client.\n"
 _NAME = re.compile(r"^(?:class|def) (\w+)|^([A-Za-z_]\w*)(?::[^=]+)? =|^(?:from [\w.]+ )?import (.+)$", re.MULTILINE)
@@ -78,7 +83,7 @@ class ModelClass:
         body = _CLASS.substitute(
             class_name=self.name,
             base=self.base,
-            model=self.model,
+            model=in_words(self.model),
             takes=self.takes,
             gives=self.gives,
             name=quoted(self.model),
@@ -95,7 +100,7 @@ class ModelClass:
         names = sorted(["InputError", "ServerError", self.name])
         every = sorted([*names, "Router", "VariantStats"])
         listed = ", ".join(map(quoted, every))
-        return _INIT.substitute(model=self.model, names=", ".join(names), listed=listed).encode()
+        return _INIT.substitute(model=in_words(self.model), names=", ".join(names), listed=listed).encode()
 
 
 def own_code(name: str, package: str = __package__) -> str:
@@ -109,8 +114,8 @@ def _head(module: str) -> str:
 
 
 def _taken(module: str) -> set[str]:
-    """Return the names that the module defines or imports, and those of the router beside it."""
-    found = {"Router", "VariantStats", "None", "True", "False"}
+    """Return the names that the module defines, imports or has from Python itself, and those of the router beside it."""
+    found = {"Router", "VariantStats", *dir(builtins)}
     for defined, assigned, imported in _NAME.findall(_head(module)):
         found |= {defined or assigned, *re.findall(r"\w+", imported)}
     return found
@@ -120,7 +125,7 @@ def identifier(name: str) -> str:
     """Return a name of Python that is as near to another name as can be."""
     found = re.sub(r"\W", "_", name, flags=re.ASCII)
     found = f"_{found}" if not found or found[0].isdigit() else found
-    return f"{found}_" if keyword.iskeyword(found) or found == "self" else found
+    return found if is_python_name(found) and found != "self" else f"{found}_"
 
 
 def parameters(names: Iterable[str]) -> dict[str, str]:
@@ -156,14 +161,20 @@ def field(name: str, kind: str, value: str) -> str:
 
 def told(specs: Sequence[TensorSpec], sizes: Mapping[str, range] | None = None) -> str:
     """Return tensors, and the sizes of their dimensions, as words for a docstring."""
-    ranges = "".join(f"; {dim} {r[0]} to {r[-1]}" for dim, r in (sizes or {}).items())
-    plain = [spec.name if quoted(spec.name) == f'"{spec.name}"' else identifier(spec.name) for spec in specs]
-    return ", ".join(f"{name} {spec.type_text}" for name, spec in zip(plain, specs, strict=True)) + ranges
+    ranges = "".join(f"; {in_words(dim)} {r[0]} to {r[-1]}" for dim, r in (sizes or {}).items())
+    shapes = [",".join(in_words(dim) if isinstance(dim, str) else str(dim) for dim in spec.shape) for spec in specs]
+    tensors = (f"{in_words(spec.name)} {spec.dtype}[{shape}]" for spec, shape in zip(specs, shapes, strict=True))
+    return ", ".join(tensors) + ranges
+
+
+def in_words(text: str) -> str:
+    """Return a text as it may stand in a docstring: one that holds a quote, a backslash or what cannot be printed as a name of Python."""
+    return text if text.isprintable() and not set(text) & {'"', "\\"} else identifier(text)
 
 
 def quoted(text: str) -> str:
-    """Return a text as a literal of Python in double quotes."""
-    return json.dumps(text, ensure_ascii=False)  # whose escapes are Python's too
+    """Return a text as a literal of Python, in double quotes where it can be printed."""
+    return json.dumps(text, ensure_ascii=False) if text.isprintable() else repr(text)  # JSON's escapes are Python's too
 
 
 def _shape_text(shape: Sequence[Dim]) -> str:

@@ -239,6 +239,11 @@ def read_key(path: Path) -> str:
         raise ValueError(f"{path}: is no key file of TorchServe ({e!r})") from e
 
 
+def printable(text: str) -> str:
+    """Return a text with an escape for what cannot be printed: a server may answer with control sequences for a terminal."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def main(model: type[TorchServeModel], arguments: Sequence[str] | None = None) -> int:
     """Send one request and print the answer; return the exit code."""
     parser = argparse.ArgumentParser(description=f"Ask the model {model.name} on TorchServe.")
@@ -259,7 +264,7 @@ def main(model: type[TorchServeModel], arguments: Sequence[str] | None = None) -
         with model(given.url, given.version, token, given.limit_s) as client:
             answer = client.ask(body, given.content_type)
     except (ServerError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {printable(str(e))}", file=sys.stderr)
         return 2
     print(json.dumps(answer, indent=2))
     return 0

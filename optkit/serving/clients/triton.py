@@ -192,6 +192,11 @@ def encoded(library: Any, feed: Mapping[str, np.ndarray]) -> list[Any]:
     return tensors
 
 
+def printable(text: str) -> str:
+    """Return a text with an escape for what cannot be printed: a server may answer with control sequences for a terminal."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def main(model: type[TritonModel], arguments: Sequence[str] | None = None) -> int:
     """Ask the model once and print its outputs; return the exit code."""
     parser = argparse.ArgumentParser(description=f"Ask the model {model.name} on a Triton server.")
@@ -207,7 +212,7 @@ def main(model: type[TritonModel], arguments: Sequence[str] | None = None) -> in
             feed = dict(np.load(given.inputs, allow_pickle=False)) if given.inputs else client.example()
             answer = client._infer(feed)
     except (ServerError, OSError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {printable(str(e))}", file=sys.stderr)
         return 2
     for name, array in answer.items():
         print(f"{name}: {array.dtype}[{','.join(map(str, array.shape))}]\n{array}")

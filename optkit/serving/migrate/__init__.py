@@ -1,1 +1,6 @@
-"""From a TorchServe archive to a Triton model repository."""
+"""From a TorchServe archive to a Triton model repository.
+
+archive         reads an archive
+repository      writes the model
+handler_model   runs the archive's own handler inside Triton; imports nothing of optkit
+"""

@@ -14,6 +14,7 @@ from optkit.serving.clients.source import (
     ModelClass,
     field,
     identifier,
+    in_words,
     names_text,
     parameters,
     quoted,
@@ -121,7 +122,7 @@ def _torchserve(
         base="TorchServeModel",
         model=model,
         takes=takes,
-        gives=f": {', '.join(answer)}" if answer else " what that handler answers, as JSON",
+        gives=f": {', '.join(map(in_words, answer))}" if answer else " what that handler answers, as JSON",
         fields=(
             field("inputs", _TENSORS, tensors_text(inputs)),
             field("outputs", _TEXTS, names_text(answer)),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import OutputError
+from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
 
 RESPONSE_TIMEOUT_S = 120
@@ -38,13 +39,15 @@ def properties_text(path: Path, name: str, settings: TorchServeServing, *, force
     """Return the text of `path` with this model in it, beside the models that are there already.
 
     Raises:
-        OutputError: the file there holds other settings of the server, or of this model, and `force` is not set.
+        OutputError: the file there holds other settings of the server, or of this model, and `force` is not set; or models whose
+            names or settings cannot be written.
     """
     found = _read(path)
     models = _models(found)
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     if found and not force:
         _refuse_differing(path, found, models, name, entry)
+    _check_kept(path, models)
     models[name] = entry
     installs = settings.requirements is not None or found.get("install_py_dep_per_model") == "true"
     properties = _SERVER | {
@@ -53,6 +56,19 @@ def properties_text(path: Path, name: str, settings: TorchServeServing, *, force
         "models": json.dumps(models, sort_keys=True),
     }
     return _HEADER + "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def _check_kept(path: Path, models: dict[str, Any]) -> None:
+    """Refuse to write the entries of other models again where they hold more than names and numbers.
+
+    A line end in a name would begin a property of its own, and a backslash in a value is an escape.
+    """
+    odd = [name for name, kept in models.items() if name_fault(name) or "\\" in json.dumps(kept)]
+    if odd:
+        raise OutputError(
+            f"{path}: its model {odd[0]!a} has a name or a setting that a file of properties cannot hold; expected names of letters, "
+            f"digits, '_', '.' and '-'. Mend the file, or choose another folder."
+        )
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:

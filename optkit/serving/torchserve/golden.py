@@ -19,6 +19,7 @@ from optkit.errors import ArtifactError
 from optkit.record import Document, Record
 from optkit.runners import open_runner
 from optkit.serving.golden import Golden, make_golden, read_golden, write_golden
+from optkit.serving.settings import Name
 
 _RECORD, _ARRAYS = ".golden.json", ".golden.npz"
 
@@ -39,8 +40,8 @@ class TorchServeGolden(Document):
 
     schema_id: ClassVar[str] = "optkit/torchserve-golden/1"
 
-    model: str
-    version: str
+    model: Name
+    version: Name
     tolerance: Tolerance
     batched: bool
     image: str | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from optkit.errors import RunnerError
 from optkit.serving.server.http import Answer, ask
@@ -30,7 +31,7 @@ class TorchServe:
 
     def predict(self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0) -> Answer:
         """Send one request to a model."""
-        url = f"{self.inference_url}/predictions/{model}"
+        url = f"{self.inference_url}/predictions/{quote(model, safe='')}"
         headers = {"Content-Type": content_type, **self._authorization("inference")}
         return ask("POST", url, limit_s, body=body, headers=headers)
 
@@ -40,7 +41,7 @@ class TorchServe:
 
     def ready_workers(self, model: str, limit_s: float = 60.0) -> int:
         """Return how many workers of a model are ready; `/ping` says Healthy even when none can start."""
-        answer = self.manage("GET", f"/models/{model}", limit_s)
+        answer = self.manage("GET", f"/models/{quote(model, safe='')}", limit_s)
         if answer.status != 200:
             return 0
         return sum(worker["status"] == "READY" for worker in answer.json()[0]["workers"])

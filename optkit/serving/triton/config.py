@@ -65,8 +65,9 @@ def warmup_of(model: Described, contract: TritonContract, sample: Feed | None) -
 
 
 def warmup_files(warmup: Warmup) -> dict[str, str]:
-    """Return input -> its file in the warm-up folder; the input's own name where it can be a file's."""
-    return {name: name if re.fullmatch(r"\w[\w.-]*", name) else f"input_{i}" for i, name in enumerate(warmup.files)}
+    """Return input -> its file in the warm-up folder; the input's own name where that of every input can be a file's."""
+    plain = all(re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII) for name in warmup.files)
+    return {name: name if plain else f"input_{i}" for i, name in enumerate(warmup.files)}
 
 
 def model_config(

@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 
 from optkit.errors import MissingDependency, RunnerError
 from optkit.serving.server.process import HOST, ServerProcess, free_ports
+from optkit.untrusted.quoting import shell_line
 
 ENVIRONMENT = "OPTKIT_TRITON"
 
@@ -56,7 +57,7 @@ def _from_wheel(folder: Path) -> TritonInstall:
     binary = Path(packages, "pytriton", "tritonserver", "bin", "tritonserver")
     if not binary.is_file():
         raise MissingDependency(
-            f"{ENVIRONMENT}={folder}: holds no Triton server. Run: {python} -m pip install nvidia-pytriton==0.7.0"
+            f"{ENVIRONMENT}={folder}: holds no Triton server. Run: {shell_line(python, '-m', 'pip')} install nvidia-pytriton==0.7.0"
         )
     backends = folder / "backends"
     environment = dict(os.environ) | {

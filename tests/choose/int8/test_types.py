@@ -160,6 +160,7 @@ def test_unsigned_weights_go_with_unsigned_activations_alone(
     assert found.chosen == "u8u8 qdq"
 
 
+@pytest.mark.measures
 def test_sizes_and_latencies_before_and_after_are_told_and_kept(make: Make, tmp_path: Path) -> None:
     source = make("conv", ONNX)
     made, found = chosen(QuantizeStatic(calibration=CONV, activation_type="uint8", format="qdq"), source, tmp_path)
@@ -175,6 +176,7 @@ def test_sizes_and_latencies_before_and_after_are_told_and_kept(make: Make, tmp_
     assert " ms: " in made.notes[-1]
 
 
+@pytest.mark.measures
 def test_int8_that_is_not_faster_is_said_plainly(make: Make, tmp_path: Path) -> None:
     # ONNX Runtime has no integer kernel of a convolution with signed activations that is fast on x86, and the model is tiny.
     stage = QuantizeStatic(calibration=CONV, activation_type="int8", format="qoperator")

@@ -3,18 +3,26 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx as library
 import pytest
+from onnx import TensorProto, helper
 
+from optkit import onnx_file
+from optkit.artifact.tensors import DimRange
 from optkit.data import Samples
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, make_golden, package_triton
+from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer
+from optkit.serving.triton.smoke import smoke_triton
+from optkit.untrusted.names import name_text_fault
+from tests.support.hostile_texts import QUOTED, UNUSUAL
 from tests.support.program import program
 from tests.support.served import PROVEN, package_versions, scaled
 
 
 @pytest.fixture(scope="module")
-def served(triton, zoo, onnx, tmp_path_factory):
+def served(serve, zoo, onnx, tmp_path_factory):
     """A server with two versions of `model`, whose answers differ by a factor of 2, and a model of two inputs."""
     folder = tmp_path_factory.mktemp("served")
     versions = package_versions({"1": onnx, "2": scaled(onnx, 2.0, folder)}, folder / "models")
@@ -23,7 +31,7 @@ def served(triton, zoo, onnx, tmp_path_factory):
     two = package_triton(
         both, folder / "models", TritonServing(), name="two", independence=PROVEN, sample=None, golden=golden
     )
-    with TritonServer(triton, folder / "models", limit_s=120) as server:
+    with serve(folder / "models") as server:
         yield server, folder / "models_clients", versions, two
 
 
@@ -108,3 +116,37 @@ def test_the_router_counts_a_version_that_is_not_there(served, url, load, sample
     assert len(answers) == 20
     stats = router.stats()
     assert stats["9"].errors == stats["1"].taken_over > 0
+
+
+def test_a_model_with_odd_names_is_served(triton, tmp_path, load):
+    """Names of exporters and hostile ones, in the file, the configuration, the requests by both protocols and the client."""
+    names = [name for name in (*UNUSUAL, *QUOTED) if name_text_fault(name) is None]
+    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in names}
+    given = {name: helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, ["batch", 2]) for name in names}
+    nodes = [helper.make_node("Add", [name, name], [f"{name} out"]) for name in names]
+    graph = helper.make_graph(nodes, "odd", list(value.values()), list(given.values()))
+    library.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "odd.onnx")
+    )
+    odd = onnx_file.describe(tmp_path / "odd.onnx", {"batch": DimRange(min=1, opt=2, max=4)})
+    samples = Samples(odd.inputs, odd.dims)
+    golden = make_golden(odd, samples)
+    repository = tmp_path / "models"
+    done = package_triton(
+        odd,
+        repository,
+        TritonServing(),
+        name="odd",
+        independence=PROVEN,
+        sample=samples.at({"batch": 2}),
+        golden=golden,
+    )
+    assert lint(repository).findings == ()
+    with TritonServer(triton, repository, limit_s=120) as server:
+        for url in (f"http://{server.http}", f"grpc://{server.grpc}"):
+            assert smoke_triton(repository, (url,)).passed
+            with load(done.client).Odd(url) as client:
+                answer = client._infer(client.example())
+            assert {name: array.tolist() for name, array in answer.items()} == {
+                f"{name} out": (2 * golden.inputs[name]).tolist() for name in names
+            }

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from optkit.api.package import package_files
+from optkit.artifact import Passport
 from optkit.artifact.findings import BatchIndependence
 from optkit.data import Samples, images
 from optkit.data.preprocessing import ImagePreprocessing
@@ -23,6 +25,7 @@ from optkit.serving import TorchServeServing, package_torchserve
 from optkit.serving.torchserve import handler as handling
 from optkit.serving.torchserve.golden import archive_golden, golden_files
 from tests.serving.torchserve.test_handler import Context
+from tests.support.hostile import within
 from tests.support.project import command_line, files_below
 
 NAMES = ("zero", "one", "two")
@@ -256,7 +259,11 @@ def test_what_was_never_packaged_with_golden_samples(cli, torchscript, tmp_path)
     own = tmp_path / "own.py"
     own.write_text("class Mine: pass\n")
     record = package_files(
-        [torchscript], tmp_path / "store", TorchServeServing(name="own", handler=str(own)), None, False
+        [Passport(artifact=torchscript)],
+        tmp_path / "store",
+        TorchServeServing(name="own", handler=str(own)),
+        None,
+        False,
     )
     assert "holds no golden samples for optkit smoke" in " ".join(record.packages[0].notes)
     done = cli("smoke", tmp_path / "store", "--url", "http://127.0.0.1:1")
@@ -282,14 +289,21 @@ def test_an_archive_without_golden_samples_beside_others_is_told(cli, standin, s
         (lambda record, arrays: record.write_text("{}"), "schema None; this version of optkit reads"),
         (lambda record, arrays: arrays.write_bytes(b"PK"), "graph.golden.npz: cannot be read as golden samples"),
         (lambda record, arrays: arrays.unlink(), "graph.golden.npz: cannot be read as golden samples"),
+        (lambda record, arrays: fifo_for(arrays), "golden.npz: cannot be read as golden samples (is a FIFO"),
         (lambda record, arrays: np.savez(arrays), "graph.golden.npz: holds no inputs and outputs"),
     ],
 )
 def test_damaged_golden_samples(cli, store, tmp_path, damage, said):
     folder = copied(store, tmp_path)
     damage(*golden_files(folder / "graph.mar"))
-    done = cli("smoke", folder / "graph.mar", "--url", "http://127.0.0.1:1")
+    with within():
+        done = cli("smoke", folder / "graph.mar", "--url", "http://127.0.0.1:1")
     assert (done.code, said in done.err) == (2, True), done.err
+
+
+def fifo_for(path):
+    path.unlink()
+    os.mkfifo(path)
 
 
 @pytest.mark.parametrize(

@@ -195,11 +195,10 @@ def test_a_part_that_mixes_its_batch_keeps_the_whole_from_batching(nodes, tmp_pa
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_the_real_server_answers_as_the_source_code(triton, nodes, code, tmp_path, batched):
+def test_the_real_server_answers_as_the_source_code(serve, nodes, code, tmp_path, batched):
     """Source code, local executor and server agree, with and without batches, on other values than the golden ones."""
     from optkit import user_code
     from optkit.serving.triton.client import TritonClient
-    from optkit.serving.triton.server import TritonServer
     from optkit.serving.triton.smoke import smoke_triton
 
     if not batched:
@@ -210,7 +209,7 @@ def test_the_real_server_answers_as_the_source_code(triton, nodes, code, tmp_pat
         package_ensemble(graph, settings(), tmp_path / "models", golden(local), force=False)
         here = local.infer(feed)
     source = user_code.load(f"{code}:reference")(feed)
-    with TritonServer(triton, tmp_path / "models") as server:
+    with serve(tmp_path / "models") as server:
         for url in (f"http://{server.http}", f"grpc://{server.grpc}"):
             with TritonClient(url) as client:
                 served = client.infer("pipeline", "", feed, ["output", "sum"])
@@ -221,9 +220,8 @@ def test_the_real_server_answers_as_the_source_code(triton, nodes, code, tmp_pat
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_the_generated_client_of_an_ensemble(triton, nodes, code, tmp_path, load, protocol):
+def test_the_generated_client_of_an_ensemble(serve, nodes, code, tmp_path, load, protocol):
     from optkit import user_code
-    from optkit.serving.triton.server import TritonServer
 
     graph = ensemble(nodes)
     with LocalEnsemble(graph) as local:
@@ -232,7 +230,7 @@ def test_the_generated_client_of_an_ensemble(triton, nodes, code, tmp_path, load
     feed = {"raw": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)}
     source = user_code.load(f"{code}:reference")(feed)
     with (
-        TritonServer(triton, tmp_path / "models") as server,
+        serve(tmp_path / "models") as server,
         load(done.client).Pipeline(f"{protocol}://{getattr(server, protocol)}") as client,
     ):
         served = client.infer(feed["raw"])
@@ -241,16 +239,15 @@ def test_the_generated_client_of_an_ensemble(triton, nodes, code, tmp_path, load
         np.testing.assert_allclose(served[name].reshape(expected.shape), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_python_model_answers_a_request_that_fails_with_the_error(triton, nodes, code, tmp_path):
+def test_a_python_model_answers_a_request_that_fails_with_the_error(serve, nodes, code, tmp_path):
     from optkit.serving.triton.client import TritonClient
-    from optkit.serving.triton.server import TritonServer
 
     graph = ensemble(nodes)
     with LocalEnsemble(graph) as local:
         answers = golden(local)
     broken = ensemble([nodes[0], nodes[1], changed(nodes[2], function=f"{code}:raises")])
     package_ensemble(broken, settings(), tmp_path / "models", answers, force=False)
-    with TritonServer(triton, tmp_path / "models") as server, TritonClient(f"http://{server.http}") as client:
+    with serve(tmp_path / "models") as server, TritonClient(f"http://{server.http}") as client:
         for _ in range(2):  # the model lives on
             with pytest.raises(RunnerError, match="raises: ValueError: no such pixel"):
                 client.infer("pipeline_double", "", {"raw": np.zeros((1, 4), np.float32)}, ["input"])

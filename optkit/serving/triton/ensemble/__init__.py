@@ -1,1 +1,6 @@
-"""Triton ensembles: written, and run without a server to prove them."""
+"""Pipelines of several models.
+
+package         proves and writes a pipeline
+config          its config.pbtxt
+local           runs it without a server
+"""

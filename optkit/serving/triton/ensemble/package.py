@@ -10,12 +10,13 @@ from pydantic import Field, model_validator
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import DimRange, TensorSpec
-from optkit.data import absolute_data
+from optkit.data import absolute_data, data_fault
 from optkit.errors import StageError
 from optkit.record import Record
-from optkit.serving.settings import Name, Specs
+from optkit.serving.settings import Name, Specs, artifact_faults, range_faults
 from optkit.serving.triton_fields import Count, Instances
-from optkit.user_code import absolute_target
+from optkit.untrusted.names import TensorName
+from optkit.user_code import absolute_target, target_fault
 
 
 class EnsemblePart(Record):
@@ -30,9 +31,9 @@ class EnsemblePart(Record):
     function: str | None = None  # file.py:function of input name -> array, with `inputs` and `outputs`
     inputs: Specs = ()
     outputs: Specs = ()
-    output_names: tuple[str, ...] | None = None  # of a module, in order
-    takes: dict[str, str] = Field(default_factory=dict)
-    gives: dict[str, str] = Field(default_factory=dict)
+    output_names: tuple[TensorName, ...] | None = None  # of a module, in order
+    takes: dict[TensorName, TensorName] = Field(default_factory=dict)
+    gives: dict[TensorName, TensorName] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -55,13 +56,24 @@ class EnsembleSettings(Record):
     name: Name
     version: Count = 1
     inputs: Specs
-    outputs: tuple[str, ...] = Field(min_length=1)
+    outputs: tuple[TensorName, ...] = Field(min_length=1)
     parts: tuple[EnsemblePart, ...] = Field(min_length=1)
     reference: str  # file.py:function of input name -> array, which gives output name -> array
     data: str | None = None  # real feeds of the pipeline
     max_batch_size: Count | None = None
     instances: Instances = Instances()
     client: bool = True
+
+    def faults(self, steps: Sequence[str], dims: Mapping[str, DimRange]) -> Iterator[str]:
+        """Yield what keeps the pipeline from being made in a recipe with these steps and ranges of dimensions."""
+        targets = [self.reference, *(t for part in self.parts for t in (part.module, part.function) if t)]
+        yield from (fault for target in targets if (fault := target_fault(target)))
+        if self.data and (fault := data_fault(self.data)):
+            yield f"data: {fault}"
+        yield from range_faults((*self.inputs, *(spec for part in self.parts for spec in part.inputs)), dims)
+        for part in self.parts:
+            if part.artifact is not None:
+                yield from (f"part {part.name!r}: {fault}" for fault in artifact_faults(part.artifact, steps))
 
     def with_absolute_paths(self, base: Path) -> Self:
         """Return the settings with every path made absolute; a relative one starts at `base`.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from optkit.artifact import Artifact, Passport
+from optkit.artifact import Artifact
 from optkit.artifact.gates import Gates
 from optkit.benchmark import this_machine
 from optkit.benchmark.changes import Comparison, Limits
@@ -37,12 +37,11 @@ def hold_regression(
     results: Mapping[str, StepResult],
     bench: BenchRecord,
     baseline: Snapshot,
-    passports: Mapping[str, Passport],
     samples: Samples,
 ) -> tuple[dict[str, StepResult], Comparison]:
     """Hold the run against its baseline; an artifact that became slower or larger than is allowed fails."""
     now = of_steps(results, bench, plan.out_dir / "run.json", recipe=plan.recipe.name)
-    artifacts = {name: passport.artifact for name, passport in passports.items()}
+    artifacts = {name: result.artifact for name, result in results.items() if result.artifact}
     limits = Limits(max_regression=plan.recipe.gates.max_regression)
     found = compare_with(baseline, now, artifacts, samples, plan.recipe.bench, limits)
     failed = {name: [change.failure for change in found.of(name) if change.failure] for name in results}

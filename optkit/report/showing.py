@@ -1,0 +1,136 @@
+"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text."""
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from optkit.artifact import Passport
+from optkit.benchmark.record import BenchRecord
+from optkit.record import Document
+from optkit.report.calibration import calibration_tables
+from optkit.report.comparison import comparison_shown
+from optkit.report.measured import bench_notes, bench_tables, self_test_table
+from optkit.report.notebook import html_of
+from optkit.report.quantization import quantization_parts
+from optkit.report.table import parity_table, run_tables
+from optkit.report.text import (
+    doctor_table,
+    engines_text,
+    inspection_text,
+    packages_text,
+    passport_text,
+    plan_table,
+    run_summary,
+)
+
+if TYPE_CHECKING:
+    from optkit.api.ab import AbRecord
+    from optkit.loadtest import LoadRecord
+    from optkit.serving.smoke import SmokeRecord
+    from optkit.serving.triton.lint import LintRecord
+
+Part = Table | str
+
+
+def shown(record: Document) -> list[Part]:
+    """Return what the record of a command says, from top to bottom."""
+    return _PARTS[kind_of(type(record))](record)
+
+
+def kind_of(document: type[Document]) -> str:
+    """Return the kind of a document, whatever the version of its schema."""
+    return document.schema_id.split("/")[1]
+
+
+def verdict(record: Document) -> list[Text]:
+    """Return what could not be decided, and why the verdict is negative; nothing for a record that passed."""
+    judged = record.comparison if isinstance(record, BenchRecord) else record
+    warnings = "\n".join(f"warning: {text}" for text in getattr(judged, "warnings", ()))
+    failures = "\n".join(f"failed: {text}" for text in getattr(judged, "failures", ()))
+    return [Text(text, style) for text, style in ((warnings, "yellow"), (failures, "red")) if text]
+
+
+def print_parts(console: Console, parts: Sequence[RenderableType]) -> None:
+    """Print parts with an empty line between two; texts are not cut into lines, so that they can be copied."""
+    for i, part in enumerate(parts):
+        if i:
+            console.print()
+        console.print(part, soft_wrap=isinstance(part, (str, Text)), markup=False, highlight=False, emoji=False)
+
+
+def as_html(record: Document) -> str:
+    """Return a record as HTML for a notebook: tables and texts, no script."""
+    return html_of(_whole(record))
+
+
+def as_rich(record: Document) -> RenderableType:
+    """Return a record as rich prints it."""
+    parts = [Text(part) if isinstance(part, str) else part for part in _whole(record)]
+    return Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,))))
+
+
+def as_text(record: Document) -> str:
+    """Return a record as plain text of the terminal's width, with lines that standard output can encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), color_system=None)
+    with console.capture() as text:
+        print_parts(console, _whole(record))
+    return text.get().rstrip("\n")
+
+
+def _whole(record: Document) -> list[Part | Text]:
+    return [*shown(record), *verdict(record)]
+
+
+def _passport(record: Passport) -> list[Part]:
+    diagnosed = calibration_tables(record) if record.settings.get("doctor") else []
+    written = record.artifact.path if record.passed else None
+    return [passport_text(record, written), *quantization_parts(record.artifact.quantization), *diagnosed]
+
+
+def _ab(record: "AbRecord") -> list[Part]:
+    from optkit.report.ab import ab_notes, ab_tables
+
+    return [*ab_tables(record), ab_notes(record)]
+
+
+def _lint(record: "LintRecord") -> list[Part]:
+    from optkit.report.lint import lint_text
+
+    return [lint_text(record)]
+
+
+def _load_test(record: "LoadRecord") -> list[Part]:
+    from optkit.report.loadtest import advice_text, loadtest_table, loadtest_text
+
+    advice = [advice_text(record.advice)] if record.advice else []
+    return [loadtest_table(record), loadtest_text(record), *advice]
+
+
+def _smoke(record: "SmokeRecord") -> list[Part]:
+    from optkit.report.smoke import smoke_text
+
+    return [smoke_text(record)]
+
+
+_PARTS: dict[str, Callable[[Any], list[Part]]] = {
+    "ab": _ab,
+    "bench": lambda record: [*bench_tables(record), *bench_notes(record), *comparison_shown(record.comparison)],
+    "check": lambda record: [parity_table(record.parity)],
+    "comparison": comparison_shown,
+    "doctor": lambda record: [doctor_table(record), *engines_text(record)],
+    "inspection": lambda record: [inspection_text(record)],
+    "lint": _lint,
+    "loadtest": _load_test,
+    "package": lambda record: [packages_text(record)],
+    "passport": _passport,
+    "plan": lambda record: [plan_table(record)],
+    "run": lambda record: [*run_tables(record), run_summary(record)],
+    "self-test": lambda record: [self_test_table(record)],
+    "smoke": _smoke,
+}
