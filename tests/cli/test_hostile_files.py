@@ -168,7 +168,7 @@ def test_a_step_whose_name_leads_out_of_the_run_is_refused(optkit: CommandLine, 
     refused(
         optkit,
         ("run", recipe, "-o", "out"),
-        r"steps\.0\.name: .* is not a valid name of a step; expected the name of a folder",
+        r"steps\.0\.name: .* cannot name a step; expected up to 100 letters",
     )
     assert (tmp_path / "victim").is_dir()
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import onnx as library
 import pytest
 from onnx import TensorProto, helper
-from optkit.bench.changes import Became, Comparison, Limits, Metric, MetricChange
 from rich.console import RenderableType
 
 from optkit.artifact import Artifact, Passport
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
+from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.cli.console import PlainConsole
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
@@ -76,7 +76,7 @@ def everything(text: str) -> list[RenderableType]:
         old=1.0,
         new=2.0,
         worse_by=1.0,
-        verdict=Became.WORSE,
+        verdict=Trend.WORSE,
         failure=text,
         warning=text,
     )
