@@ -18,6 +18,7 @@ from optkit.choose.winner import Winner
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord
+from optkit.pytorch.infer_inputs import InputContract
 from optkit.report import html
 from optkit.report.cases import Case, Outcome, cases_of_run
 from optkit.report.comparison import comparison_markdown
