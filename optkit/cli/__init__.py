@@ -3,7 +3,7 @@
 app             the commands, and the one place where errors become text and an exit code
 options         options that several commands share
 values          from the text of options to arguments
-output, console  the one place that prints, and how a text is drawn as text
+output          the one place that prints
 making          what is shown after a file was made
 run, export, quantize, quantize_torch, build_engine, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
 schema          the commands, as their names say

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress, TaskID
 
-    from optkit.cli.console import PlainConsole
     from optkit.record import Document
+    from optkit.untrusted.console import PlainConsole
 
 
 P = ParamSpec("P")
@@ -38,14 +38,14 @@ class Output:
 
     @functools.cached_property
     def _out(self) -> "PlainConsole":
-        from optkit.cli.console import PlainConsole
+        from optkit.untrusted.console import PlainConsole
 
         return PlainConsole(self._stdout)
 
     @functools.cached_property
     def err(self) -> "PlainConsole":
         """The console of all that is not the answer."""
-        from optkit.cli.console import PlainConsole
+        from optkit.untrusted.console import PlainConsole
 
         return PlainConsole()
 
@@ -182,7 +182,7 @@ def _shared(as_json: options.Json = False, quiet: options.Quiet = False, verbose
 
 def print_error(text: str) -> None:
     """Print why a command could not run, on stderr."""
-    from optkit.cli.console import PlainConsole
+    from optkit.untrusted.console import PlainConsole
 
     PlainConsole().print(f"error: {text}", style="red", soft_wrap=True)
 
@@ -191,6 +191,6 @@ def print_traceback() -> None:
     """Print the traceback of the error that is being handled, on stderr."""
     import traceback
 
-    from optkit.cli.console import PlainConsole
+    from optkit.untrusted.console import PlainConsole
 
     PlainConsole().print(traceback.format_exc(), soft_wrap=True, end="")

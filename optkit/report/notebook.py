@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from rich.table import Column, Table
 from rich.text import Text
 
+from optkit.untrusted.quoting import visible
+
 _STYLES = {
     "bold": "font-weight:bold",
     "dim": "opacity:.7",
@@ -55,7 +57,12 @@ def _text(text: Text | str) -> str:
 def _inline(content: object) -> str:
     """Return a text, escaped, in the style that it has in a terminal."""
     if not isinstance(content, Text):
-        return html.escape(str(content))
+        return _escaped(str(content))
     styles = ";".join(_STYLES[word] for word in str(content.style).split())
-    text = html.escape(content.plain)
+    text = _escaped(content.plain)
     return f'<span style="{styles}">{text}</span>' if styles else text
+
+
+def _escaped(text: str) -> str:
+    """Return the lines of a text, with escapes for what is markup and for what cannot be printed."""
+    return html.escape("\n".join(map(visible, text.split("\n"))))

@@ -1,20 +1,20 @@
-"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text."""
+"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text.
+
+What shows measurements is imported when there are some: its numpy would take memory from a build of an engine.
+"""
 
 import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from optkit.artifact import Passport
-from optkit.benchmark.record import BenchRecord
 from optkit.record import Document
 from optkit.report.calibration import calibration_tables
-from optkit.report.comparison import comparison_shown
-from optkit.report.measured import bench_notes, bench_tables, self_test_table
 from optkit.report.notebook import html_of
 from optkit.report.quantization import quantization_parts
 from optkit.report.table import parity_table, run_tables
@@ -27,9 +27,12 @@ from optkit.report.text import (
     plan_table,
     run_summary,
 )
+from optkit.untrusted.console import Plain, PlainConsole
 
 if TYPE_CHECKING:
     from optkit.api.ab import AbRecord
+    from optkit.benchmark.changes import Comparison
+    from optkit.benchmark.record import BenchRecord, SelfTestRecord
     from optkit.loadtest import LoadRecord
     from optkit.serving.smoke import SmokeRecord
     from optkit.serving.triton.lint import LintRecord
@@ -49,18 +52,18 @@ def kind_of(document: type[Document]) -> str:
 
 def verdict(record: Document) -> list[Text]:
     """Return what could not be decided, and why the verdict is negative; nothing for a record that passed."""
-    judged = record.comparison if isinstance(record, BenchRecord) else record
+    judged = getattr(record, "comparison", None) if kind_of(type(record)) == "bench" else record
     warnings = "\n".join(f"warning: {text}" for text in getattr(judged, "warnings", ()))
     failures = "\n".join(f"failed: {text}" for text in getattr(judged, "failures", ()))
     return [Text(text, style) for text, style in ((warnings, "yellow"), (failures, "red")) if text]
 
 
-def print_parts(console: Console, parts: Sequence[RenderableType]) -> None:
+def print_parts(console: PlainConsole, parts: Sequence[RenderableType]) -> None:
     """Print parts with an empty line between two; texts are not cut into lines, so that they can be copied."""
     for i, part in enumerate(parts):
         if i:
             console.print()
-        console.print(part, soft_wrap=isinstance(part, (str, Text)), markup=False, highlight=False, emoji=False)
+        console.print(part, soft_wrap=isinstance(part, (str, Text)))
 
 
 def as_html(record: Document) -> str:
@@ -71,13 +74,13 @@ def as_html(record: Document) -> str:
 def as_rich(record: Document) -> RenderableType:
     """Return a record as rich prints it."""
     parts = [Text(part) if isinstance(part, str) else part for part in _whole(record)]
-    return Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,))))
+    return Plain(Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,)))))
 
 
 def as_text(record: Document) -> str:
     """Return a record as plain text of the terminal's width, with lines that standard output can encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), color_system=None)
+    console = PlainConsole(io.TextIOWrapper(io.BytesIO(), encoding=encoding), colours=False)
     with console.capture() as text:
         print_parts(console, _whole(record))
     return text.get().rstrip("\n")
@@ -97,6 +100,24 @@ def _ab(record: "AbRecord") -> list[Part]:
     from optkit.report.ab import ab_notes, ab_tables
 
     return [*ab_tables(record), ab_notes(record)]
+
+
+def _bench(record: "BenchRecord") -> list[Part]:
+    from optkit.report.measured import bench_notes, bench_tables
+
+    return [*bench_tables(record), *bench_notes(record), *_comparison(record.comparison)]
+
+
+def _comparison(record: "Comparison | None") -> list[Part]:
+    from optkit.report.comparison import comparison_shown
+
+    return comparison_shown(record)
+
+
+def _self_test(record: "SelfTestRecord") -> list[Part]:
+    from optkit.report.measured import self_test_table
+
+    return [self_test_table(record)]
 
 
 def _lint(record: "LintRecord") -> list[Part]:
@@ -120,9 +141,9 @@ def _smoke(record: "SmokeRecord") -> list[Part]:
 
 _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "ab": _ab,
-    "bench": lambda record: [*bench_tables(record), *bench_notes(record), *comparison_shown(record.comparison)],
+    "bench": _bench,
     "check": lambda record: [parity_table(record.parity)],
-    "comparison": comparison_shown,
+    "comparison": _comparison,
     "doctor": lambda record: [doctor_table(record), *engines_text(record)],
     "inspection": lambda record: [inspection_text(record)],
     "lint": _lint,
@@ -131,6 +152,6 @@ _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "passport": _passport,
     "plan": lambda record: [plan_table(record)],
     "run": lambda record: [*run_tables(record), run_summary(record)],
-    "self-test": lambda record: [self_test_table(record)],
+    "self-test": _self_test,
     "smoke": _smoke,
 }

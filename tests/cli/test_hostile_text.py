@@ -16,22 +16,17 @@ from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
 from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
-from optkit.cli.console import PlainConsole
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
-from optkit.report import (
-    bench_notes,
-    bench_tables,
-    calibration_tables,
-    passport_text,
-    quantization_parts,
-    run_summary,
-    run_tables,
-)
+from optkit.report.calibration import calibration_tables
 from optkit.report.comparison import comparison_shown
 from optkit.report.lint import lint_text
-from optkit.report.table import parity_table, plain_table
+from optkit.report.measured import bench_notes, bench_tables
+from optkit.report.quantization import quantization_parts
+from optkit.report.table import parity_table, plain_table, run_tables
+from optkit.report.text import passport_text, run_summary
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
+from optkit.untrusted.console import PlainConsole
 from optkit.untrusted.quoting import visible
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, shown
 from tests.support.project import CommandLine, files_below
@@ -100,7 +95,7 @@ def everything(text: str) -> list[RenderableType]:
         *run_tables(record), run_summary(record, Path("out")), *bench_tables(record.bench), *bench_notes(record.bench), parity_table(odd),
         *comparison_shown(comparison), *quantization_parts(quantization(text)), *calibration_tables(passport),
         passport_text(passport, Path("m.onnx")),
-        lint_text(LintRecord(repository=Path("r"), models=("m",), findings=(finding,), fixed=(finding,)), Path("r")),
+        lint_text(LintRecord(repository=Path("r"), models=("m",), findings=(finding,), fixed=(finding,))),
     ]  # fmt: skip
 
 

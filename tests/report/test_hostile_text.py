@@ -1,5 +1,6 @@
 """Hostile texts through everything that people and CI read: pages, Markdown, JUnit files, annotations, commands and lines to paste."""
 
+import io
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from markdown_it import MarkdownIt
+from rich.console import Console
 
 from optkit.artifact.findings import Knee, NotRun
 from optkit.artifact.tensors import DimRange, DType, TensorSpec, dim_option, dimension_faults
@@ -30,12 +32,13 @@ from optkit.report.markdown import cell, run_markdown
 from optkit.report.pictures import bars
 from optkit.report.provenance import commands
 from optkit.report.quantization import recipe_lines
+from optkit.report.showing import as_html, as_rich, as_text
 from optkit.report.svg import shorten
 from optkit.report.text import next_commands
 from optkit.serving.triton.lint import Finding, LintRecord, Severity
 from optkit.untrusted.quoting import visible, yaml_text
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
-from tests.support.runs import bench, diagnosis, parity, quantization, run_record, shift, step
+from tests.support.runs import bench, calibrated, diagnosis, parity, quantization, run_record, shift, step
 
 every = pytest.mark.parametrize("text", EVERY, ids=shown)
 named = pytest.mark.parametrize("text", [text for text in EVERY if text], ids=shown)
@@ -44,7 +47,7 @@ named = pytest.mark.parametrize("text", [text for text in EVERY if text], ids=sh
 def full_run(text: str) -> RunRecord:
     """Return a run in which every text that comes from elsewhere is this one."""
     odd = step(
-        text, notes=(text,), parity=parity(), quantization=quantization(text, metric=text), calibration=diagnosis(text),
+        text, notes=(text,), parity=parity(), quantization=quantization(text, metric=text), calibration=calibrated(diagnosis(text)),
         shifts=(shift(text),), over_budget=(text,),
     )  # fmt: skip
     numbers = bench({"source": 1.0, text: 0.5}, not_run=(NotRun(artifact=text, reason=text),))
@@ -251,3 +254,27 @@ def test_json_holds_every_text(tmp_path: Path) -> None:
         record.write(tmp_path / "run.json")
         assert RunRecord.read(tmp_path / "run.json").failures == (text,)
     assert not list(tmp_path.rglob(f"*{CANARY}*"))
+
+
+@named
+def test_a_record_that_shows_itself_shows_texts_as_text(text: str) -> None:
+    """By print(), in a notebook, and on a console of somebody else's, which takes markup."""
+    plain, odd = full_run("plain"), full_run(text)
+    assert as_text(odd).replace("\n", "").isprintable()
+    elements = Elements(as_html(odd))
+    assert elements.found == Elements(as_html(plain)).found
+    assert "".join(elements.texts).replace("\n", "").isprintable()
+    if text.isprintable():
+        assert any(text in found for found in elements.texts)
+    assert drawn(odd).replace("\n", "").isprintable()
+
+
+def drawn(record: RunRecord) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(as_rich(record))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[b]"])
+def test_a_console_that_takes_markup_takes_none_from_a_record(text: str) -> None:
+    assert drawn(full_run(text)).count(text) == drawn(full_run("pl4in")).count("pl4in")

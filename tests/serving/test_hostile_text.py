@@ -126,7 +126,7 @@ def test_an_onnx_file_whose_names_are_no_utf_8_is_refused(tmp_path, place):
     model.graph.node[0].name = "nnnn"
     path.write_bytes(model.SerializeToString().replace(place, b"a\xed\xa0\x80"))  # a lone surrogate
     for read in (open_artifact, onnx_file.load):
-        with pytest.raises(ArtifactError, match=r"m\.onnx: holds the name b'.*'; expected UTF-8"):
+        with pytest.raises(ArtifactError, match=r"m\.onnx: .* is b'.*', which is not"):
             read(path)
 
 
@@ -153,7 +153,7 @@ def test_external_data_that_leads_out_of_the_folder_is_refused(tmp_path, locatio
     library.save(model, str(path))
     before = files_of(tmp_path)
     for read in (onnx_file.facts, open_artifact, lambda path: copy_onnx_source(path, tmp_path / "out", {})):
-        with pytest.raises(ArtifactError, match=r"m\.onnx: its external data: .*; expected"):
+        with pytest.raises(ArtifactError, match=r"m\.onnx: external data "):
             read(path)
     assert files_of(tmp_path) == before
 
@@ -174,7 +174,7 @@ def test_a_passport_with_such_a_name_is_refused_by_its_path(tmp_path, text):
         changed = json.loads(json.dumps(content))
         change(changed["artifact"])
         passport_path(path).write_text(json.dumps(changed))
-        with pytest.raises(ArtifactError, match=r"m\.onnx\.passport\.json: artifact\.") as told:
+        with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as told:
             open_artifact(path)
         assert str(told.value).isprintable()
 
@@ -571,7 +571,7 @@ def test_a_file_with_odd_names_is_packaged_whole(tmp_path, load, target, text):
     artifact = open_artifact(path, {text: DimRange(min=1, opt=2, max=4)})
     serving = {"triton": TritonServing(), "torchserve": TorchServeServing()}[target]
     done = package(
-        artifact, tmp_path / "served", serving, name="m", independence=BatchIndependence(dim=text),
+        Passport(artifact=artifact, batch_independence=BatchIndependence(dim=text)), tmp_path / "served", serving, name="m",
         samples=Samples(artifact.inputs, artifact.dims), force=False,
     )  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "served", "served_clients"}
@@ -595,7 +595,7 @@ def test_a_name_may_be_long_but_not_endless(tmp_path, load):
     name = "n" * LONGEST_NAME
     artifact = open_artifact(write_onnx(tmp_path / "m.onnx", name=name), {"batch": DimRange(min=1, opt=2, max=4)})
     done = package(
-        artifact, tmp_path / "served", TritonServing(), name="m", independence=PROVEN,
+        Passport(artifact=artifact, batch_independence=PROVEN), tmp_path / "served", TritonServing(), name="m",
         samples=Samples(artifact.inputs, artifact.dims), force=False,
     )  # fmt: skip
     assert load(done.client).M.inputs[0].name == name

@@ -95,7 +95,7 @@ def test_external_data_outside_the_archive_is_refused(tmp_path, handler):
     for location in (str(tmp_path / "canary.bin"), "../canary.bin", "/dev/zero"):
         members = external_archive(location)
         archive = archives.write(tmp_path / "m.mar", {"serializedFile": "model.onnx", "handler": handler}, members)
-        with pytest.raises(ArtifactError, match=r"model\.onnx: external data '.*' (leads out|is an absolute path)"):
+        with pytest.raises(ArtifactError, match=r"model\.onnx: external data '.* (leads out|is an absolute path)"):
             migrate(archive, tmp_path / "repository", dims={"batch": DimRange(min=1, opt=2, max=4)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["canary.bin", "m.mar"]
 

@@ -212,7 +212,7 @@ def test_a_request_without_the_key_is_refused(server):
 
 
 def test_golden_samples_of_every_kind_pass(server, store):
-    record = smoke(store, [server.inference_url], 60, server.token)
+    record = smoke(store, urls=[server.inference_url], token=server.token, limit_s=60)
     assert record.passed, [replay.fault for replay in record.replays]
     assert [replay.model for replay in record.replays] == ["graph", "pictures", "script", "small", "two"]
     assert record.notes == ("own.mar: not asked, it has no golden samples",)
@@ -228,7 +228,7 @@ def test_golden_samples_of_another_model_fail(server, store, tmp_path):
         output = output or next(key.removeprefix("output/") for key in golden if key.startswith("output/"))
         golden[f"output/{output}"] = golden[f"output/{output}"][:, ::-1]
         np.savez(tmp_path / arrays.name, **golden)
-    record = smoke(tmp_path, [server.inference_url], 60, server.token)
+    record = smoke(tmp_path, urls=[server.inference_url], token=server.token, limit_s=60)
     assert [(replay.model, replay.fault is None) for replay in record.replays] == [
         ("graph", False),
         ("pictures", False),
@@ -237,7 +237,7 @@ def test_golden_samples_of_another_model_fail(server, store, tmp_path):
 
 def test_smoke_without_the_key_says_where_it_is(server, store):
     with pytest.raises(RecipeError, match=r"wants a key: expected the inference key of the key_file\.json"):
-        smoke(store / "graph.mar", [server.inference_url], 60)
+        smoke(store / "graph.mar", urls=[server.inference_url], limit_s=60)
 
 
 def test_smoke_starts_a_server_for_one_archive_and_ends_it(store, monkeypatch, capsys):
