@@ -1,11 +1,13 @@
 """torch.onnx's dynamo exporter with a time limit, and the lines of the model where a dimension became a number."""
 
+import _weakrefset
 import contextlib
 import logging
 import re
 import signal
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 # torch's log line for a dimension that became a number: `eval Eq(s27, 3) [guard added] (model.py:52 in forward)`.
 _BECAME_NUMBER = re.compile(r"^eval .*Eq\(\w+, (\d+)\) \[guard added\]")
 _AGAIN_S = 1.0
+_SOON_S = 0.01
+_WEAK_REFERENCES = (weakref.__file__, _weakrefset.__file__)
 
 
 class TimeUp(BaseException):
@@ -70,8 +74,15 @@ def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
                 value.name = f"{value.name}_of_{node.name or node.op_type}"
 
 
+class TimeLimit:
+    """Whether the block was stopped. C code and torch may replace TimeUp with another exception."""
+
+    def __init__(self) -> None:
+        self.passed = False
+
+
 @contextlib.contextmanager
-def limited(cpu_seconds: float) -> Iterator[None]:
+def limited(cpu_seconds: float) -> Iterator[TimeLimit]:
     """Raise TimeUp inside the block after this much processor time.
 
     With many dynamic dimensions, the symbolic arithmetic of torch.export may run for hours. It is Python code, so a signal ends it, like
@@ -79,26 +90,38 @@ def limited(cpu_seconds: float) -> Iterator[None]:
     and outside the main thread, because only the main thread receives signals.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
+        yield TimeLimit()
         return
+    limit = TimeLimit()
 
     def stop(_signal: int, frame: FrameType | None) -> None:
-        if not _importing(frame):
+        if _may_stop(frame):
+            limit.passed = True
             raise TimeUp
+        signal.setitimer(signal.ITIMER_PROF, _SOON_S, _AGAIN_S)
 
     before = signal.signal(signal.SIGPROF, stop)
-    # Repeatedly, because an exception inside a destructor or a C callback is lost.
+    # Repeatedly, because an exception inside a C callback is lost.
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds, _AGAIN_S)
     try:
-        yield
+        yield limit
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
 
 
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported; an interrupted import would leave an incomplete module."""
-    return any(f.f_code.co_filename.startswith("<frozen importlib") for f, _ in traceback.walk_stack(frame))
+def _may_stop(frame: FrameType | None) -> bool:
+    """Whether an exception reaches the exporter from here.
+
+    An interrupted import would leave an incomplete module. An exception inside a destructor or a weak reference's callback is printed
+    and lost, and may leave the C code that freed the object in a wrong state.
+    """
+    return not any(
+        f.f_code.co_filename.startswith("<frozen importlib")
+        or f.f_code.co_filename in _WEAK_REFERENCES
+        or f.f_code.co_name == "__del__"
+        for f, _ in traceback.walk_stack(frame)
+    )
 
 
 class _Lines(logging.Handler):

@@ -79,28 +79,26 @@ class ExportOnnx(Stage):
         module = load_module(source)
         feed = random_feed(source.inputs, example_sizes(source.dims))
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
-        log, lines, baked = io.StringIO(), dict[str, str](), list[str]()
+        log, lines, baked, limit = io.StringIO(), dict[str, str](), list[str](), dynamo.TimeLimit()
         try:
             with contextlib.ExitStack() as stack:
                 baked = stack.enter_context(baked_in_values())
                 log = stack.enter_context(captured_output())
                 if self.exporter == "dynamo":
                     lines = stack.enter_context(dynamo.number_lines())
-                    stack.enter_context(dynamo.limited(self.dynamo_limit_s))
+                    limit = stack.enter_context(dynamo.limited(self.dynamo_limit_s))
                 else:
                     stack.enter_context(warn_unrolled_loops())
                 if self.exporter == "torchscript":  # the compiler does not accept a replaced torch.tensor
                     stack.enter_context(quiet_tensor_constants())
                 export(module, feed, path, source.inputs, source.outputs, self.opset)
         except dynamo.TimeUp:
-            raise StageError(
-                f"the dynamo exporter was stopped after {self.dynamo_limit_s:g} s of processor time; with many dynamic dimensions it "
-                f"may never end. Declare dimensions that need not vary, such as height and width, as numbers; or use "
-                f"--exporter torchscript; or raise the limit with --dynamo-limit-s {10 * self.dynamo_limit_s:g}."
-            ) from None
+            raise self._stopped() from None
         except StageError:
             raise
         except Exception as e:  # torch and the user's code raise many types
+            if limit.passed:
+                raise self._stopped() from e
             why = refusal(e, source.inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
         if self.strict and baked:
@@ -108,6 +106,13 @@ class ExportOnnx(Stage):
                 f"the {self.exporter} exporter baked values into the file, which strict does not allow: {'; '.join(baked)}"
             )
         return baked
+
+    def _stopped(self) -> StageError:
+        return StageError(
+            f"the dynamo exporter was stopped after {self.dynamo_limit_s:g} s of processor time; with many dynamic dimensions it "
+            f"may never end. Declare dimensions that need not vary, such as height and width, as numbers; or use "
+            f"--exporter torchscript; or raise the limit with --dynamo-limit-s {10 * self.dynamo_limit_s:g}."
+        )
 
     def _check_versions(self, facts: onnx_file.OnnxFacts) -> None:
         if facts.opset != self.opset:

@@ -8,6 +8,8 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,73 @@ def test_auto_goes_on_to_the_next_exporter(endless: Artifact, tmp_path: Path) ->
     artifact = run_stage(ExportOnnx(dynamo_limit_s=0.3), endless, tmp_path / "out", prover)
     assert artifact.notes[0].startswith("exported by the torchscript exporter")
     assert f"not chosen: {STOPPED}" in artifact.notes
+
+
+HIDES = """
+    import torch
+    class Hides(torch.nn.Module):
+        def forward(self, x):
+            if torch.compiler.is_exporting():
+                try:
+                    while True:
+                        sum(range(10_000))
+                except BaseException:
+                    raise SystemError("what C makes of an exception that it did not expect")
+            return x * 2
+"""
+
+
+def test_a_stop_that_comes_out_as_another_exception_is_told_as_a_stop(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(textwrap.dedent(HIDES))
+    source = make_source(f"{tmp_path}/m.py:Hides", tmp_path / "source", zoo.specs("x:float32[batch,4]"), zoo.BATCH)
+    with pytest.raises(StageError) as caught:
+        ExportOnnx(exporter="dynamo", dynamo_limit_s=0.3).run(source, tmp_path / "out")
+    assert str(caught.value) == f"export-onnx: {STOPPED}"
+
+
+class Freed:
+    def __del__(self) -> None:
+        burn(0.2)
+        Freed.whole = True
+
+    whole = False
+
+
+def in_a_destructor() -> bool:
+    Freed.whole = False
+    value = Freed()
+    del value
+    return Freed.whole
+
+
+def in_a_weak_callback() -> bool:
+    class Key:
+        pass
+
+    class Slow(dict):
+        def __delitem__(self, name: object) -> None:
+            burn(0.2)
+            super().__delitem__(name)
+
+    key, keys = Key(), weakref.WeakKeyDictionary[Key, int]()
+    keys.data = Slow()
+    keys[key] = 1
+    del key
+    return not keys.data
+
+
+@pytest.mark.parametrize("slow", [in_a_destructor, in_a_weak_callback])
+def test_what_frees_an_object_is_not_interrupted(slow: Callable[[], bool]) -> None:
+    whole = []
+
+    def free_and_go_on() -> None:
+        whole.append(slow())
+        burn(1)
+
+    with pytest.raises(dynamo.TimeUp), dynamo.limited(0.05) as limit:
+        free_and_go_on()
+    assert whole == [True]
+    assert limit.passed
 
 
 def test_a_limit_that_is_none_is_refused() -> None:
