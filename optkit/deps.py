@@ -1,4 +1,4 @@
-"""Optional packages: the module, or an error with the line that installs it."""
+"""Optional packages: import a module, or raise an error with the command that installs it."""
 
 import importlib
 import importlib.metadata
@@ -13,10 +13,10 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 
     Args:
         module: the import name, such as `"tensorrt"`.
-        extra: the extra of optkit that brings it; None where no extra does.
+        extra: the extra of optkit that installs it; None where no extra does.
 
     Raises:
-        MissingDependency: it is not installed; says what to type.
+        MissingDependency: it is not installed; the message has the command that installs it.
     """
     if not installed(module):
         raise MissingDependency(missing(module, extra))
@@ -24,7 +24,7 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 
 
 def installed(module: str) -> bool:
-    """Say whether a module can be found, without importing it or anything heavy."""
+    """Whether a module can be found; imports neither it nor anything heavy."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -54,7 +54,7 @@ _EXTRAS = {
     "pycuda": "tensorrt",
 }  # module -> extra of optkit
 
-# The libraries whose version can change what an artifact holds.
+# The libraries whose version can change the content of an artifact.
 _BUILDERS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "onnx": ("onnx",),
@@ -64,7 +64,7 @@ _BUILDERS: dict[str, tuple[str, ...]] = {
 
 
 def built_with() -> dict[str, str]:
-    """Return library name -> installed version, for the libraries that make artifacts, and optkit's own."""
+    """Return library name -> installed version, for optkit and for the libraries that make artifacts."""
     from optkit._version import __version__
 
     found = {library: version(*names) for library, names in _BUILDERS.items()}

@@ -1,24 +1,24 @@
-"""The exceptions that optkit raises for faults that its user can mend.
+"""The exceptions that optkit raises for faults that its user can fix.
 
     OptkitError
-    ├── RecipeError          the recipe, or the options in its place, cannot be carried out
+    ├── RecipeError          the recipe, or the command's options, cannot be executed
     ├── MissingDependency    a package that this step needs is not installed
     ├── ModelError           the model source cannot be loaded, built or run
     ├── FeedError            an array does not fit the declared inputs, or data cannot be read
-    ├── ArtifactError        a file is not the artifact that it should be
-    ├── OutputError          a result cannot be written where it was asked for
+    ├── ArtifactError        a file is missing, damaged, or has another format
+    ├── OutputError          a result cannot be written to its path
     ├── StageError           a stage could not make its artifact
-    └── RunnerError          an artifact could not be loaded or run on the device asked for
+    └── RunnerError          an artifact could not be loaded or run on the requested device
 
 A message reads *where: what was found; what was expected. What to do.* A negative verdict (parity, accuracy, a gate) is a
-result and no exception; a bug in optkit raises anything else and keeps its traceback.
+result and not an exception. A bug in optkit raises another exception and keeps its traceback.
 """
 
 
 class OptkitError(Exception):
-    """The base: a fault of the input, the environment or a library, told in words for the person at the terminal.
+    """The base class: a fault of the input, the environment or a library, with a message for the person at the terminal.
 
-    `add` are options that would let the same command go on, where they can be told.
+    `add` has the options that would let the same command succeed, where they are known.
     """
 
     def __init__(self, message: str = "", *, add: str = "") -> None:
@@ -27,11 +27,11 @@ class OptkitError(Exception):
 
 
 class RecipeError(OptkitError):
-    """The recipe cannot be carried out; lists every fault that was found in it."""
+    """The recipe cannot be executed; the message lists every fault that was found in it."""
 
 
 class MissingDependency(OptkitError):
-    """A package that the asked step needs is not installed."""
+    """A package that this step needs is not installed."""
 
 
 class ModelError(OptkitError):
@@ -43,11 +43,11 @@ class FeedError(OptkitError):
 
 
 class ArtifactError(OptkitError):
-    """A file is missing, damaged, or not of the format that was expected."""
+    """A file is missing, damaged, or has another format than expected."""
 
 
 class OutputError(OptkitError):
-    """A result cannot be written where it was asked for; nothing was changed there."""
+    """A result cannot be written to its path; nothing was changed there."""
 
 
 class StageError(OptkitError):
@@ -55,16 +55,16 @@ class StageError(OptkitError):
 
 
 class RunnerError(OptkitError):
-    """An artifact could not be loaded, or run on the device that was asked for."""
+    """An artifact could not be loaded or run on the requested device."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error, or its type's name where it has no text."""
+    """Return the first non-empty line of an error, or the name of its type where it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is what an error comes from: Python 3.11 wraps it in a RuntimeError where a class is being made."""
+    """Whether Ctrl-C caused an error: Python 3.11 wraps it in a RuntimeError while a class is being created."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, KeyboardInterrupt):
         found = found.__cause__ or found.__context__

@@ -1,4 +1,4 @@
-"""SHA-256 of files and of values: what passports, keys and reuse rest on."""
+"""SHA-256 of files and of values, for passports, keys and the reuse of results."""
 
 import hashlib
 import stat
@@ -13,13 +13,13 @@ def sha256_of(*files: Path) -> str:
     """Return the SHA-256 of one file, or of the hashes of several, as hexadecimal text.
 
     Raises:
-        ArtifactError: a file cannot be read, or is none: a FIFO or a device, which might have no end.
+        ArtifactError: a file cannot be read, or is a FIFO or a device, which may have no end.
     """
     digests = []
     for file in files:
         try:
             if not stat.S_ISREG(file.stat().st_mode):
-                raise ArtifactError(f"{file}: is no regular file; expected one, to compute its SHA-256")
+                raise ArtifactError(f"{file}: is not a regular file; expected one, to compute its SHA-256")
             with file.open("rb") as stream:
                 digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as e:

@@ -16,6 +16,6 @@ def listed(items: Iterable[object]) -> str:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return `. Did you mean ...?` for a near miss, or the list of what is known."""
+    """Return `. Did you mean ...?` for a near miss, or the list of known words."""
     near = difflib.get_close_matches(word, known, n=1)
     return f". Did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"

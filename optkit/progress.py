@@ -1,6 +1,6 @@
-"""Progress of long loops, reported without the loop knowing who watches.
+"""Progress of long loops. A loop reports it without knowing how it is shown.
 
-The API never prints. A loop wraps its iterable in `track`; whoever runs it may have installed a `Sink` with `reporting`.
+The API never prints. A loop wraps its iterable in `track`; its caller may install a `Sink` with `reporting`.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Something that shows how far a loop is."""
+    """Shows the progress of loops."""
 
     def begin(self, description: str, total: int | None) -> None:
-        """A loop of `total` turns starts; None when their number is not known."""
+        """A loop of `total` iterations starts; None when their number is not known."""
 
     def advance(self) -> None:
-        """One turn of the innermost loop is done."""
+        """One iteration of the innermost loop is done."""
 
     def end(self) -> None:
-        """The innermost loop has ended, by itself or by an error."""
+        """The innermost loop has ended, with or without an error."""
 
 
 _sink: ContextVar[Sink | None] = ContextVar("progress_sink", default=None)
@@ -44,7 +44,7 @@ def doing(description: str) -> Iterator[None]:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items and report each as done when the next one is asked for."""
+    """Yield the items; report each as done when the loop takes the next one."""
     sink = _sink.get()
     if sink is None:
         yield from items
@@ -59,7 +59,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 class Phases:
-    """Phases that another process names as they start, advance and end; a context manager that ends those still open."""
+    """Phases reported by another process; a context manager that ends the phases still open."""
 
     def __enter__(self) -> Self:
         self._sink = _sink.get()
@@ -77,12 +77,12 @@ class Phases:
         self._open.append(name)
 
     def advance(self, name: str) -> None:
-        """A phase has done one step; only the innermost one is shown."""
+        """A phase has done one step; only the innermost phase is shown."""
         if self._sink and self._open[-1:] == [name]:
             self._sink.advance()
 
     def end(self, name: str) -> None:
-        """A phase ends, and with it those inside it."""
+        """A phase ends, together with the phases inside it."""
         while name in self._open:
             self._open.pop()
             if self._sink:

@@ -1,4 +1,4 @@
-"""Record: what crosses a file or the command line; Document: a record that is a file of its own."""
+"""Record: a value in a file or on the command line. Document: a record with its own file."""
 
 import contextlib
 import json
@@ -31,13 +31,13 @@ class Viewer(Protocol):
 
 
 class Record(BaseModel):
-    """A frozen value whose unknown keys are refused."""
+    """A frozen value; unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Document(Record):
-    """A record that names its schema, so that an old or foreign file is told from a damaged one."""
+    """A record with the name of its schema, which distinguishes an old or foreign file from a damaged one."""
 
     schema_id: ClassVar[str]
     viewer: ClassVar[Callable[[], Viewer] | None] = None  # set when a function of `optkit` is first used
@@ -47,7 +47,7 @@ class Document(Record):
         return {"schema": self.schema_id} | self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """Return the document as JSON text. NaN and infinity are refused, as JSON has neither."""
+        """Return the document as JSON text. NaN and infinity are errors, because JSON has neither."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _repr_html_(self) -> str | None:
@@ -68,7 +68,7 @@ class Document(Record):
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON schema of the document's file, for those who read it with other tools."""
+        """Return the JSON schema of the document's file, for other tools that read it."""
         schema = cls.model_json_schema(mode="serialization")
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -78,7 +78,7 @@ class Document(Record):
         }
 
     def write(self, path: Path) -> None:
-        """Write the document to `path`, whole or not at all.
+        """Write the document to `path` completely, or not at all.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -110,7 +110,7 @@ class Document(Record):
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant}, which is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def faults(error: ValidationError) -> list[str]:
@@ -136,10 +136,10 @@ def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Ite
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path` that takes its place when the block ends without an error.
+    """Yield a temporary path in the same folder, which replaces `path` when the block ends without an error.
 
     Raises:
-        OutputError: the folder cannot be made or written, or the disk is full. An existing `path` is then unchanged.
+        OutputError: the folder cannot be created or written, or the disk is full. An existing `path` is then unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class VariantTimes(Record):
 class AbRecord(Document):
     """Endpoint b compared with endpoint a."""
 
-    schema_id: ClassVar[str] = "optkit/ab/1"
+    schema_id: ClassVar[str] = "optkit/ab/2"
 
     a: VariantTimes
     b: VariantTimes

@@ -27,7 +27,7 @@ from optkit.artifact import Artifact, Format
 from optkit.benchmark import BenchSettings, load_average, this_machine
 from optkit.benchmark import self_test as test_itself
 from optkit.benchmark.changes import Limits
-from optkit.benchmark.record import BenchRecord, Contract, SelfTestRecord
+from optkit.benchmark.record import BenchRecord, ModelContract, SelfTestRecord
 from optkit.data import Samples
 from optkit.errors import ArtifactError, RecipeError
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_bench, read_snapshot
@@ -208,7 +208,7 @@ def bench_files(
     machine = this_machine()
     if baseline:
         named = dict(zip(_names_in(baseline, paths), artifacts, strict=True))
-        check_comparable(baseline, None, Contract.of(artifacts[0]), machine, across_machines=across_machines)
+        check_comparable(baseline, None, ModelContract.of(artifacts[0]), machine, across_machines=across_machines)
     record = bench_record(named, samples, settings, machine, reference=next(iter(named)))
     if baseline is None or record.interrupted:
         return record

@@ -15,7 +15,7 @@ from optkit.errors import ArtifactError, RecipeError
 from optkit.onnx_file import OnnxFacts
 from optkit.pytorch.source import open_artifact
 from optkit.record import Document, Record
-from optkit.runners import obstacle
+from optkit.runners import why_not_runnable
 from optkit.tensorrt.installed import find_installed
 
 
@@ -100,7 +100,7 @@ def inspect(model: ModelFile) -> Inspection:
         size_bytes=artifact.size_bytes,
         onnx=onnx_file.facts(path) if artifact.format is Format.ONNX else None,
         passport=read_passport(path),
-        loads_here=(obstacle(artifact) or "") if artifact.format is Format.TENSORRT else None,
+        loads_here=(why_not_runnable(artifact) or "") if artifact.format is Format.TENSORRT else None,
     )
 
 
@@ -196,7 +196,7 @@ def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> Engi
             )
         there = load_refusal(engine, "tensorrt", release.tensorrt, target)
     return EngineVerdict(
-        file=str(path), built_by=engine.built_by, targets=engine.targets, here=obstacle(artifact), triton=there
+        file=str(path), built_by=engine.built_by, targets=engine.targets, here=why_not_runnable(artifact), triton=there
     )
 
 

@@ -1,4 +1,4 @@
-"""What calibration found: the ranges, and what the data was like, as records that an artifact keeps."""
+"""The results of calibration as records in the passport: the ranges, and a diagnosis of the data."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class Moments(Record):
     samples: int
     mean: float
     deviation: float
-    mean_error: float  # the standard error of `mean`: how far it varies with the choice of samples
+    mean_error: float  # the standard error of `mean`
 
 
 class Shift(Record):
@@ -26,36 +26,36 @@ class Shift(Record):
         mine, right = self.calibration, self.evaluation
         return (
             f"input {mine.input!r}: {mine.mean:.3g} ± {mine.deviation:.3g} in the calibration data and {right.mean:.3g} ± "
-            f"{right.deviation:.3g} in the evaluation data: calibrate on data like that on which the model is judged"
+            f"{right.deviation:.3g} in the evaluation data: calibrate on data that resembles the evaluation data"
         )
 
 
 class Growth(Record):
-    """How much of their final width the ranges had after some samples, on average over the tensors."""
+    """The share of their final width that the ranges had after some samples, averaged over the tensors."""
 
     samples: int
     share: float
 
 
 class Outlier(Record):
-    """A sample that stretches ranges far beyond what all other samples need."""
+    """A sample that stretches ranges far beyond the width that all other samples need."""
 
     sample: int
     tensors: int  # how many ranges it stretches to 1.5 times and more
     worst: str  # the tensor whose range it stretches most
-    stretch: float  # to how many times the width that the others need
+    stretch: float  # its width as a multiple of the width that the others need
 
 
 class LongTail(Record):
-    """A tensor of whose range most is spent on few values."""
+    """A tensor whose range is mostly used by few values."""
 
     tensor: str
-    inner_share: float  # of the width of its min-max range that holds 99.9 % of the values
-    clipped_share: float  # of the values that lie outside the range chosen, and saturate
+    inner_share: float  # the share of its min-max width that contains 99.9 % of the values
+    clipped_share: float  # the share of the values outside the chosen range, which saturate
 
 
 class Diagnosis(Record):
-    """What the calibration doctor finds in data and activations; samples are counted from 0 in the order of the data."""
+    """The calibration doctor's results for data and activations; samples are counted from 0 in the order of the data."""
 
     samples: int
     growth: tuple[Growth, ...]
@@ -68,11 +68,11 @@ class Diagnosis(Record):
     long_tails: tuple[LongTail, ...] | None  # worst first; None where no histograms were collected
 
     def notes(self) -> list[str]:
-        """Return the findings in short."""
+        """Return the diagnosis as short notes."""
         growing = self.suggested_samples > self.samples
-        told = "were still growing at the end" if growing else f"stopped growing after {self.settled_after}"
-        advice = f"try {self.suggested_samples}" if growing else f"{self.suggested_samples} suffice"
-        lines = [f"{self.samples} samples; the ranges {told}: {advice}"]
+        state = "were still growing at the end" if growing else f"stopped growing after {self.settled_after}"
+        advice = f"try {self.suggested_samples}" if growing else f"{self.suggested_samples} are enough"
+        lines = [f"{self.samples} samples; the ranges {state}: {advice}"]
         if self.outliers:
             worst = self.outliers[0]
             lines.append(
@@ -90,7 +90,7 @@ class Diagnosis(Record):
 
 
 class CalibrationKey(Record):
-    """All that ranges depend on, so that they can be told from stale ones."""
+    """Everything that ranges depend on; with another key they are stale."""
 
     method: str
     percentile: float
@@ -101,14 +101,14 @@ class CalibrationKey(Record):
 
 
 class CalibrationResult(Record):
-    """Ranges, what they depend on, and what the data was like."""
+    """Ranges, their key, and the diagnosis of the data."""
 
     key: CalibrationKey
     ranges: dict[str, tuple[float, float]]  # tensor -> low, high
     diagnosis: Diagnosis
 
     def notes(self, *, reused: bool) -> list[str]:
-        """Return in short what the data was like, and whether it was looked at again."""
+        """Return the diagnosis as short notes, and a note where the ranges were reused."""
         again = ["calibration reused: the model, the data and the settings are unchanged"] if reused else []
         return [*again, *(f"calibration data: {note}" for note in self.diagnosis.notes())]
 

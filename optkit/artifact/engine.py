@@ -1,4 +1,4 @@
-"""What a TensorRT engine is: its profiles, what it was built by and for, and whether it would load elsewhere."""
+"""A TensorRT engine: its profiles, the runtime and the GPUs that it was built for, and whether another installation would load it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ AMPERE_SM = 80
 
 
 class ShapeRange(Record):
-    """The smallest, most usual and largest shape of one input: min <= opt <= max in every dimension."""
+    """The smallest, most common and largest shape of one input: min <= opt <= max in every dimension."""
 
     min: Shape
     opt: Shape
@@ -27,12 +27,12 @@ class ShapeRange(Record):
         """Read `1x3x224x224,8x3x224x224,64x3x224x224`; one shape alone is all three.
 
         Raises:
-            ValueError: it does not follow the grammar, or the shapes are not ordered.
+            ValueError: the text does not follow the grammar, or the shapes are not ordered.
         """
         shapes = [part.strip() for part in text.split(",")]
         if len(shapes) not in (1, 3) or not all(re.fullmatch(r"\d+(x\d+)*", shape) for shape in shapes):
             raise ValueError(
-                f"{text!r} is no range of shapes; expected min,opt,max, as in 1x3x224x224,8x3x224x224,64x3x224x224"
+                f"{text!r} is not a range of shapes; expected min,opt,max, as in 1x3x224x224,8x3x224x224,64x3x224x224"
             )
         low, opt, high = ([tuple(int(n) for n in shape.split("x")) for shape in shapes] * 3)[:3]
         return cls(min=low, opt=opt, max=high)
@@ -59,7 +59,7 @@ Profile = dict[str, Annotated[ShapeRange, BeforeValidator(_shape_range)]]  # inp
 
 
 class LayerShare(Record):
-    """How much of an engine computes in one precision: the share of its layers and of their time, 0 to 1."""
+    """The layers of an engine in one precision: their share of all layers and of the time, 0 to 1."""
 
     precision: str
     layers: float
@@ -67,7 +67,7 @@ class LayerShare(Record):
 
 
 class EngineFacts(Record):
-    """What built an engine, for what, and what is known of its inside; `layers` is empty where no GPU was there to look."""
+    """How an engine was built, its targets, and its layers; `layers` is empty where no GPU could inspect it."""
 
     runtime: Literal["tensorrt", "tensorrt-rtx"]
     version: str
@@ -88,12 +88,12 @@ class EngineFacts(Record):
     hardware_compatible: str | None = None
     warnings: tuple[str, ...] = ()
     layers: tuple[LayerShare, ...] = ()
-    required: dict[str, float] = Field(default_factory=dict)  # precision -> the share of layers that was asked for
+    required: dict[str, float] = Field(default_factory=dict)  # precision -> the required share of layers
     unproven: tuple[str, ...] = ()
 
     @property
     def built_by(self) -> str:
-        """The runtime and its version as a person writes them."""
+        """The title of the runtime, and its version."""
         return f"{TITLES[self.runtime]} {self.version}"
 
 
@@ -101,21 +101,21 @@ TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 def sm_text(target: str) -> str:
-    """Return sm86 as sm_86, the way NVIDIA writes it."""
+    """Return sm86 as sm_86, NVIDIA's spelling."""
     return target.replace("sm", "sm_", 1)
 
 
 def load_refusal(engine: EngineFacts, runtime: str, version: str, target: str) -> str | None:
-    """Return why another installation would not load an engine, in one sentence; None where it would.
+    """Return the reason why another installation would not load an engine, in one sentence; None where it would.
 
-    An engine loads in the release that built it. A version-compatible one also loads in later releases of its major, and one of
-    10 in 11. Without hardware compatibility its GPU must have the compute capability that it was built for.
+    An engine loads in the release that built it. A version-compatible engine also loads in later releases of the same major version,
+    and one of version 10 in version 11. Without hardware compatibility the GPU must have the compute capability that it was built for.
 
     Args:
         engine: from its passport.
-        runtime: that would load it: tensorrt or tensorrt-rtx.
-        version: of that runtime.
-        target: the compute capability of the GPU there, such as `sm86`.
+        runtime: the other runtime: tensorrt or tensorrt-rtx.
+        version: its version.
+        target: the compute capability of its GPU, such as `sm86`.
     """
     if not platforms.runs_on(runtime, target):
         takes = ", ".join(map(sm_text, platforms.platforms().tensorrt_rtx))
@@ -149,12 +149,12 @@ def _target_fits(engine: EngineFacts, target: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return major, minor and patch: what a build number adds changes no format."""
+    """Return major, minor and patch; a build number does not change the format."""
     return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
 
 
 def default_profile(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> Profile:
-    """Return the profile that the declared ranges are; inputs without a named dimension need none."""
+    """Return the declared ranges as a profile; inputs without a named dimension need none."""
     low, opt, high = ({name: getattr(r, end) for name, r in dims.items()} for end in ("min", "opt", "max"))
     return {
         spec.name: ShapeRange(min=spec.shape_at(low), opt=spec.shape_at(opt), max=spec.shape_at(high))
@@ -164,12 +164,12 @@ def default_profile(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) 
 
 
 def profiles_faults(inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> list[str]:
-    """Return what is wrong between profiles and the inputs, each fault with the number of its profile."""
+    """Return the faults of profiles that do not fit the inputs, each with the number of its profile."""
     return [f"profile {i}: {fault}" for i, profile in enumerate(profiles) for fault in _profile_faults(inputs, profile)]
 
 
 def _profile_faults(inputs: Sequence[TensorSpec], profile: Profile) -> list[str]:
-    """Return what is wrong between a profile and the inputs: names, ranks, fixed dimensions, and sizes that must agree."""
+    """Return the faults of a profile that does not fit the inputs: names, ranks, fixed dimensions, and sizes that must agree."""
     specs = {spec.name: spec for spec in inputs}
     dynamic = {spec.name for spec in inputs if any(isinstance(dim, str) for dim in spec.shape)}
     faults = [
@@ -209,7 +209,7 @@ def profile_dims(inputs: Sequence[TensorSpec], profile: Profile) -> dict[str, Di
 
 
 def hull(ranges: Sequence[Mapping[str, DimRange]]) -> dict[str, DimRange]:
-    """Return the ranges that hold those of every profile; opt is that of the first."""
+    """Return the smallest ranges that contain those of every profile; opt is that of the first."""
     return {
         name: DimRange(min=min(r[name].min for r in ranges), opt=first.opt, max=max(r[name].max for r in ranges))
         for name, first in (ranges[0].items() if ranges else ())

@@ -1,7 +1,7 @@
-"""What was found about an artifact: parity, batch independence, accuracy and measurements, as records.
+"""The results for an artifact as records: parity, batch independence, accuracy and measurements.
 
-They hold numbers and verdicts and know nothing of how these were obtained: `check` and `bench` make them, the passport
-and the report keep them. A number that is not finite is None, because JSON has no NaN; the verdict says why.
+They have numbers and verdicts, and no code that obtains them: `checks` and `benchmark` make them, the passport and the report store
+them. A number that is not finite is None, because JSON has no NaN; the verdict gives the reason.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from pydantic import Field
 from optkit.artifact.calibration import Moments
 from optkit.record import Record
 
-TRIMMED = 0.1  # of the blocks of a comparison, at either end, that its mean leaves out
-# Of the time in which the threads of a block wanted to run, the share from which on they were starved of processors. Measured on two
-# cores: alone they wait for 0 to 3 % of it, beside two processes at work for 15 to 55 %, with a load of 10 for 60 to 90 %. From a fifth
-# on a mean is a quarter too long at least, and PyTorch's threads, which wait for each other, may take 100 times as long.
-STARVED = 0.2
+TRIMMED = 0.1  # share of the blocks that the trimmed mean leaves out at either end
+# A block is CPU-contended when its runnable threads waited for a processor for at least this share of their time. Measured on two
+# cores: 0 to 3 % alone, 15 to 55 % beside two busy processes, 60 to 90 % with a load of 10. From a fifth on, a mean is at least a
+# quarter too long, and PyTorch's threads, which wait for each other, may take 100 times as long.
+CPU_CONTENDED = 0.2
 
 
 class Tolerance(Record):
@@ -24,7 +24,7 @@ class Tolerance(Record):
 
     With `atol` and `rtol` every element must satisfy |candidate - reference| <= atol + rtol * |reference|, as in
     `numpy.allclose`; with `min_cosine` the cosine of each whole output must reach it, with `min_sqnr_db` its ratio of signal to quantization noise.
-    None leaves a rule out.
+    A rule that is None is not checked.
     """
 
     atol: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -40,8 +40,8 @@ class Tolerance(Record):
 class OutputParity(Record):
     """One output at one point: the largest absolute and relative difference, and over all elements the cosine and the SQNR.
 
-    SQNR: the variance of the reference over the mean square of the difference, in decibels; None where one of them is zero. Unlike the
-    cosine it is not hidden by a large constant in the output.
+    SQNR: the variance of the reference over the mean square of the difference, in decibels; None where one of them is zero. A large
+    constant in the output hides an error from the cosine, but not from the SQNR.
     """
 
     output: str
@@ -54,22 +54,22 @@ class OutputParity(Record):
 
 
 class Parity(Record):
-    """A candidate against the reference, at every point that was tried."""
+    """A candidate compared with the reference at every tested point."""
 
     reference: str
     candidate: str
     tolerance: Tolerance
-    values: str  # where the values of the inputs came from
+    values: str  # the source of the input values
     outputs: tuple[OutputParity, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every output was within tolerance at every point; nothing compared is no pass."""
+        """Whether every output was within tolerance at every point, and at least one output was compared."""
         return bool(self.outputs) and all(o.failure is None for o in self.outputs)
 
     @property
     def failure(self) -> str | None:
-        """The first failure, with the number of others."""
+        """The first failure, and the number of others."""
         failures = [f"output {o.output!r}{at(o.sizes)}: {o.failure}" for o in self.outputs if o.failure]
         if not failures:
             return None if self.outputs else "nothing was compared"
@@ -94,49 +94,49 @@ class Parity(Record):
 
 
 class BatchIndependence(Record):
-    """Whether f([a, b]) = [f(a), f(b)], which a server's batching takes for granted."""
+    """Whether f([a, b]) = [f(a), f(b)]. A server that batches requests assumes it."""
 
     dim: str | None  # the batch dimension; None when the inputs share none
     failure: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether requests may be put together into one batch."""
+        """Whether a server may batch requests."""
         return self.dim is not None and self.failure is None
 
 
 class Accuracy(Record):
-    """What the user's evaluation function returned; larger is better."""
+    """The number that the user's evaluation function returned; larger is better."""
 
     value: float
     function: str
-    inputs: tuple[Moments, ...] = ()  # of the data that it was measured on
+    inputs: tuple[Moments, ...] = ()  # of the evaluation data
 
 
 class GpuConditions(Record):
-    """What a GPU did while one artifact was measured, sampled through NVML; None where it does not tell."""
+    """The state of a GPU during the measurement of one artifact, sampled through NVML; None where NVML does not report it."""
 
     sm_clock_mhz: float | None  # median of the samples
     memory_clock_mhz: float | None
     max_temperature_c: float | None
     mean_power_w: float | None
     energy_mj_per_inference: float | None  # of one call, not of one sample of its batch
-    throttle_reasons: tuple[str, ...]  # seen in any sample
+    throttle_reasons: tuple[str, ...]  # of all samples
     throttled_calls: int
-    throttled_calls_kept: int  # of blocks in which every call was throttled; the others are left out of every number
+    throttled_calls_kept: int  # of blocks in which every call was throttled; no number includes the others
 
     @property
     def throttled_text(self) -> str:
-        """What became of the calls that were made while it was throttled, and why it was."""
+        """How many throttled calls were dropped or kept, and the throttle reasons."""
         if not self.throttled_calls:
             return "no"
         kept, dropped = self.throttled_calls_kept, self.throttled_calls - self.throttled_calls_kept
-        told = [f"{dropped} dropped"] * bool(dropped) + [f"{kept} in the numbers"] * bool(kept)
-        return f"{', '.join(told)}: {', '.join(self.throttle_reasons)}"
+        counts = [f"{dropped} dropped"] * bool(dropped) + [f"{kept} kept"] * bool(kept)
+        return f"{', '.join(counts)}: {', '.join(self.throttle_reasons)}"
 
 
 class CallParts(Record):
-    """Where the time of one call on a GPU goes: medians in ms. The parts overlap, so their sum is no latency."""
+    """The parts of one call on a GPU: medians in ms. The parts overlap, so their sum is not the latency."""
 
     enqueue_ms: float
     copy_in_ms: float
@@ -147,16 +147,16 @@ class CallParts(Record):
 class Latencies(Record):
     """The times of the counted calls, of all blocks.
 
-    A percentile is there only where at least five calls lie above it: p90 from 50 calls, p95 from 100, p99 from 500.
+    A percentile needs at least five calls above it: p90 from 50 calls, p95 from 100, p99 from 500.
     """
 
-    calls: int  # that the numbers below are made of
-    dropped_calls: int  # made and left out: the first ones after every switch, and those of a throttled GPU
-    blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of all that is compared alternate
+    calls: int  # the counted calls
+    dropped_calls: int  # not counted: the first ones after every switch, and those of a throttled GPU
+    blocks_p50_ms: tuple[float, ...]  # the median of each block; the blocks of the compared artifacts alternate
     blocks_waited: tuple[
         float | None, ...
-    ] = ()  # share (0 to 1) of the time that its threads wanted to run and had to wait
-    times_ms: tuple[tuple[float, ...], ...]  # of each block, some hundred of its calls spread evenly over it
+    ] = ()  # share (0 to 1) of the time in which runnable threads waited for a processor
+    times_ms: tuple[tuple[float, ...], ...]  # of each block, at most 200 of its calls, spread evenly over it
     p50_ms: float
     p90_ms: float | None
     p95_ms: float | None
@@ -165,15 +165,15 @@ class Latencies(Record):
     min_ms: float
 
     @property
-    def starved(self) -> tuple[bool, ...]:
-        """For each block, whether others took so much of the processors that its times are theirs too."""
+    def cpu_contended(self) -> tuple[bool, ...]:
+        """For each block, whether other processes took so much processor time that its times are too long."""
         waited = self.blocks_waited or (None,) * len(self.blocks_p50_ms)
-        return tuple(share is not None and share >= STARVED for share in waited)
+        return tuple(share is not None and share >= CPU_CONTENDED for share in waited)
 
     @property
     def busy(self) -> bool:
-        """Whether more of its blocks were starved than may meet a bad moment."""
-        return _too_many(sum(self.starved), len(self.starved))
+        """Whether more blocks were CPU-contended than the trimmed mean leaves out."""
+        return _too_many(sum(self.cpu_contended), len(self.cpu_contended))
 
     @property
     def tail(self) -> tuple[str, float]:
@@ -183,36 +183,36 @@ class Latencies(Record):
 
 
 class Measurement(Latencies):
-    """The latency of one artifact at one batch size, and all that the number includes."""
+    """The latency of one artifact at one batch size, and the conditions of the measurement."""
 
     artifact: str
-    precision: str | None  # of the file, as its graph says; None where it was not told
+    precision: str | None  # of the file, by its graph; None where it is not known
     device: str
-    provider: str  # what really ran it, such as CPUExecutionProvider
+    provider: str  # that ran it, such as CPUExecutionProvider
     threads: int
-    affinity: tuple[int, ...] | None  # the processors that it could run on; None where the system does not say
+    affinity: tuple[int, ...] | None  # the processors that it could run on; None where the system does not report them
     batch: int
     sizes: dict[str, int]
-    includes_copies: bool  # whether a time holds copies between host and device
+    includes_copies: bool  # whether a time includes copies between host and device
     cuda_graph: bool  # whether a call replayed a captured CUDA graph
-    load_ms: float | None  # cold start: from the file to a session that is ready, median over the blocks
+    load_ms: float | None  # cold start: from the file to a ready session, median over the blocks
     first_call_ms: float | None  # cold start: the first call after loading, median over the blocks
     samples_per_s: float
     gpu: GpuConditions | None = None
     parts: CallParts | None = None
-    # Operator -> the number of its nodes that ran on the CPU, though a GPU was asked for.
+    # Operator -> the number of its nodes that ran on the CPU, although the device is a GPU.
     on_cpu: dict[str, int] = Field(default_factory=dict)
-    nodes: int | None = None  # all of them; None where the runtime does not tell
+    nodes: int | None = None  # all nodes; None where the runtime does not report them
 
     @property
     def on_cpu_text(self) -> str:
-        """What ran on the CPU, though a GPU was asked for, in one sentence."""
+        """The nodes that ran on the CPU although the device is a GPU, in one sentence."""
         ops = ", ".join(f"{number} {op}" for op, number in sorted(self.on_cpu.items(), key=lambda item: -item[1]))
         return f"{sum(self.on_cpu.values())} of its {self.nodes} nodes ran on the CPU: {ops}"
 
 
 class Verdict(StrEnum):
-    """What a comparison says of the candidate."""
+    """The verdict of a comparison on the candidate."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -221,7 +221,7 @@ class Verdict(StrEnum):
 
 
 class Stopped(StrEnum):
-    """Why a comparison took no more blocks."""
+    """The reason why a comparison ended."""
 
     PRECISE = "the interval is narrow enough"
     TIME = "the time limit was reached"
@@ -232,8 +232,8 @@ class Stopped(StrEnum):
 class SpeedUp(Record):
     """How many times faster a candidate is than the reference, at one batch size.
 
-    The unit is the log of the ratio of the two medians of one block; `ratio` is the exponential of the mean over the blocks without
-    the tenth at either end. An interval is None where there are too few blocks for it: two for `low` and `high`, six for the other.
+    Each block gives the log of the ratio of its two medians. `ratio` is the exponential of the trimmed mean of these logs, which leaves
+    out a tenth at either end. `low` and `high` need two blocks, `free_low` and `free_high` six; with fewer they are None.
     """
 
     reference: str
@@ -246,28 +246,28 @@ class SpeedUp(Record):
     free_high: float | None
     verdict: Verdict
     blocks: int
-    starved_blocks: int = 0  # of these, where one of the two had to wait for processors that others used
+    cpu_contended_blocks: int = 0  # of these, blocks in which one of the two had to wait for processors
     stopped: Stopped
 
     @property
     def busy(self) -> bool:
-        """Whether the ratio is that of a busy machine: more blocks were starved than the mean leaves out."""
-        return _too_many(self.starved_blocks, self.blocks)
+        """Whether the machine was busy: more blocks were CPU-contended than the trimmed mean leaves out."""
+        return _too_many(self.cpu_contended_blocks, self.blocks)
 
     @property
     def verdict_text(self) -> str:
-        """The verdict, never without the condition that it holds under."""
+        """The verdict, with `busy` where the machine was busy."""
         return f"{self.verdict}, busy" if self.busy else str(self.verdict)
 
 
 class ConcurrentLoad(Record):
-    """One artifact called by several threads at once, each with a binding of its own: throughput against latency."""
+    """Throughput and latency of one artifact called by several threads at once, each with its own binding."""
 
     artifact: str
     batch: int
     callers: int
     streams: int | None = None  # CUDA streams: one for each caller; None on a CPU
-    cuda_graph: bool = False  # whether each caller replayed a CUDA graph of its own
+    cuda_graph: bool = False  # whether each caller replayed its own CUDA graph
     calls: int
     samples_per_s: float
     p50_ms: float
@@ -277,7 +277,7 @@ class ConcurrentLoad(Record):
 
 
 class Knee(Record):
-    """The batch size after which larger ones bring little, and the rule by which it was found."""
+    """The batch size beyond which throughput hardly grows, and the rule that found it."""
 
     artifact: str
     batch: int
@@ -286,14 +286,14 @@ class Knee(Record):
 
 
 class NotRun(Record):
-    """An artifact that was asked for and could not be measured here."""
+    """An artifact that could not be measured here, and the reason."""
 
     artifact: str
     reason: str
 
 
 class TriedTypes(Record):
-    """One choice of INT8 types that was tried, and what became of it."""
+    """One choice of INT8 types that was tried, and the verdict on it."""
 
     name: str  # such as u8s8 qdq
     p50_ms: float | None = None  # at opt, in a quick measurement
@@ -302,11 +302,11 @@ class TriedTypes(Record):
 
 
 class LayerEffect(Record):
-    """What quantizing one layer alone does to the outputs, on samples that nothing is judged on."""
+    """The effect on the outputs when only this layer is quantized, on samples outside the holdout."""
 
     layer: str
     op: str
-    sqnr_db: float | None  # of the worst output; the smaller, the more it harms; None where it changes nothing
+    sqnr_db: float | None  # of the worst output; a smaller value means more harm; None where it changes nothing
     size_bytes: int  # of its weight in FP32
     kept: bool  # in float
 
@@ -316,20 +316,20 @@ class FrontierPoint(Record):
 
     kept: int  # layers in float
     value: float
-    float_share: float  # of the time that all layers take in float, what those left in float take (0 to 1)
-    predicted_ms: float | None = None  # between the latencies of INT8 and FP32, by that share
+    float_share: float  # the share of these layers in the time of all layers in float (0 to 1)
+    predicted_ms: float | None = None  # interpolated between the latencies of INT8 and FP32 by that share
 
 
 class Quantization(Record):
-    """What was tried and measured when a model was quantized."""
+    """The types that were tried, and the measurements, when a model was quantized."""
 
     chosen: str
     tried: tuple[TriedTypes, ...] = ()
-    judged_by: str | None = None  # the evaluation function, or the cosine
-    limit: float | None = None  # the value that had to be reached
-    value: float | None = None  # that was reached
-    failure: str | None = None  # why the limit could not be reached
-    layers: tuple[LayerEffect, ...] = ()  # most harmful first; none where no layer had to stay in float
+    metric: str | None = None  # the evaluation function, or the cosine
+    limit: float | None = None  # the value to reach
+    value: float | None = None  # the value of the chosen model
+    failure: str | None = None  # why the limit was not reached
+    layers: tuple[LayerEffect, ...] = ()  # most harmful first; empty where no layer has to stay in float
     frontier: tuple[FrontierPoint, ...] = ()
     size_before_bytes: int
     size_after_bytes: int
@@ -348,11 +348,11 @@ def at(sizes: dict[str, int]) -> str:
     return f" at {', '.join(f'{name}={size}' for name, size in sizes.items())}" if sizes else ""
 
 
-def _too_many(starved: int, blocks: int) -> bool:
-    return starved > int(TRIMMED * blocks)
+def _too_many(contended: int, blocks: int) -> bool:
+    return contended > int(TRIMMED * blocks)
 
 
 def _all_finite(values: Sequence[float | None]) -> list[float]:
-    """Return the values, or none of them when one is not finite."""
+    """Return the values, or an empty list when one of them is not finite."""
     finite = [value for value in values if value is not None]
     return finite if len(finite) == len(values) else []

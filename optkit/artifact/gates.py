@@ -1,4 +1,4 @@
-"""What an artifact must hold: the `gates` key of a recipe, and the limits of a single command."""
+"""The limits on an artifact: the `gates` key of a recipe, and the limits of a single command."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from optkit.record import Record
 def _share(value: Any) -> Any:
     """Read a share that is written as 5%."""
     if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100  # what is no number is a fault of validation
+        return float(value.strip()[:-1]) / 100  # a ValueError is a fault of validation
     return value
 
 
@@ -21,15 +21,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Gates(Record):
-    """What an artifact must hold to win and be packaged, besides parity.
+    """The limits that an artifact needs to win and to be packaged, besides parity.
 
-    Accuracy and batch independence are about being right: an artifact that fails them fails the run. Latency, throughput, speed-up and size
-    are a budget: what is over it cannot win, and the run fails when nothing is left that can. The regression is against an earlier run.
+    Accuracy and batch independence are requirements: an artifact that fails one of them fails the run. Latency, throughput, speed-up and
+    size are a budget: an artifact over it cannot win, and the run fails when none can. The regression is against an earlier run.
     """
 
     max_accuracy_drop: float | None = Field(default=None, ge=0)  # of the source model's accuracy, in its own unit
     batch_independence: bool = True
-    max_latency_ms: Positive | dict[int, Positive] | None = None  # median, at every batch or at those named
+    max_latency_ms: Positive | dict[int, Positive] | None = None  # median, at every batch size or at the given ones
     min_samples_per_s: Positive | dict[int, Positive] | None = None  # of one caller, likewise
     min_speedup: Positive | None = None  # over the source, at every batch size
     max_size_mb: Positive | None = None

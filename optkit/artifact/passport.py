@@ -1,4 +1,4 @@
-"""An artifact: a file, and the passport beside it that says what it is and what was found about it."""
+"""An artifact: a model file, and the passport beside it with its facts and its results."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -22,9 +22,9 @@ PASSPORT_SUFFIX = ".passport.json"
 
 
 class Format(StrEnum):
-    """What a file is."""
+    """The format of a model file."""
 
-    PYTORCH = "pytorch"  # a ModelSource: where an nn.Module comes from
+    PYTORCH = "pytorch"  # a ModelSource: the origin of an nn.Module
     TORCHSCRIPT = "torchscript"
     EXPORTED_PROGRAM = "exported-program"
     ONNX = "onnx"
@@ -32,7 +32,7 @@ class Format(StrEnum):
 
 
 class Precision(StrEnum):
-    """The lowest precision that a model file computes in, as its graph says."""
+    """The lowest precision that a model file computes in, by its graph."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -42,8 +42,8 @@ class Precision(StrEnum):
 class Artifact(Record):
     """A model file with its contract; `path` is absolute.
 
-    `files` are the other files without which `path` is useless (external data), relative to its folder. `notes` say
-    what a person should know of how it was made, and `quantization` the figures behind them.
+    `files` are the other files that `path` needs (external data), relative to its folder. `notes` are for people and describe how it
+    was made; `quantization` has the numbers behind them.
     """
 
     path: Path
@@ -57,9 +57,9 @@ class Artifact(Record):
     files: tuple[FileName, ...] = ()
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
-    engine: EngineFacts | None = None  # of a TensorRT engine: what built it, and for what
+    engine: EngineFacts | None = None  # of a TensorRT engine
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
-    quantization: Quantization | None = None  # what was tried and measured to make it
+    quantization: Quantization | None = None  # the types that were tried, and the measurements
     torch_engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
@@ -67,7 +67,7 @@ class Artifact(Record):
         """Every file of the artifact, the model itself first.
 
         Raises:
-            ArtifactError: a file beside the model is missing, is no regular file, or lies behind a link.
+            ArtifactError: a file beside the model is missing, is not a regular file, or is behind a link.
         """
         return (self.path, *files_beside(self.path, self.files))
 
@@ -77,13 +77,13 @@ class Artifact(Record):
         return sum(file.stat().st_size for file in self.all_files)
 
     @property
-    def products(self) -> Precision:
-        """What its products are as exact as, which its tolerances go by: TF32 has the mantissa of FP16."""
+    def compute_precision(self) -> Precision:
+        """The precision that decides its tolerances: FP16 for an engine with TF32, which has the mantissa of FP16."""
         return Precision.FP16 if self.engine and self.engine.settings.get("tf32") else self.precision
 
     @property
     def identity(self) -> str:
-        """The hash of its content and of its contract, on which depends all that is made from it or found about it."""
+        """The hash of its content and its contract. Every artifact and result that is derived from it depends on this hash."""
         return hash_of(
             {
                 "content": self.sha256,
@@ -95,12 +95,12 @@ class Artifact(Record):
 
     @property
     def ranges(self) -> tuple[dict[str, DimRange], ...]:
-        """The ranges at whose corners it must be right: those of every profile of an engine, else the declared ones."""
+        """The ranges whose corners are checked: those of every profile of an engine, else the declared ones."""
         profiles = self.engine.profiles if self.engine else ()
         return tuple(profile_dims(self.inputs, profile) for profile in profiles) or (self.dims,)
 
     def is_intact(self) -> bool:
-        """Whether every file is there and holds what it held when the artifact was made."""
+        """Whether every file exists and has the same content as when the artifact was made."""
         try:
             return sha256_of(*self.all_files) == self.sha256
         except ArtifactError:
@@ -108,32 +108,32 @@ class Artifact(Record):
 
 
 class Passport(Document):
-    """The sidecar of an artifact: what it is, how it was made, what was found about it."""
+    """The record beside an artifact: its facts, how it was made, and its results."""
 
-    schema_id: ClassVar[str] = "optkit/passport/2"
+    schema_id: ClassVar[str] = "optkit/passport/3"
 
     artifact: Artifact
     stage: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     data_sha256: str | None = None
-    key: str | None = None  # hash of all that went into it; None for an artifact made outside a recipe
-    proof_key: str | None = None  # hash of what the findings below were asked with
-    unproven: str | None = None  # why nothing could be found out by running it here
-    seconds: float | None = None  # that making it took
+    key: str | None = None  # hash of everything that it was made from; None for an artifact made outside a recipe
+    proof_key: str | None = None  # hash of everything that the results below depend on
+    unproven: str | None = None  # why it could not be run here
+    seconds: float | None = None  # the time that it took to make
     parity: Parity | None = None
     batch_independence: BatchIndependence | None = None
     accuracy: Accuracy | None = None
-    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data is unlike the evaluation data
-    failures: tuple[str, ...] = ()  # limits of a single command that it does not hold; its file was then not written
-    measurements: tuple[Measurement, ...] = ()  # without the single times, which the run's record keeps
+    shifts: tuple[Shift, ...] = ()  # inputs whose calibration data differs from the evaluation data
+    failures: tuple[str, ...] = ()  # broken limits of a single command; its file was then not written
+    measurements: tuple[Measurement, ...] = ()  # without the single times, which are in the run's record
 
     @property
     def passed(self) -> bool:
-        """Whether it holds every limit that was asked for."""
+        """Whether it is within every limit."""
         return not self.failures
 
     def save(self) -> Path:
-        """Write the passport beside its artifact; the path in it is relative, so that the folder can be moved.
+        """Write the passport beside its artifact. Its path is relative, so that the folder can be moved.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -148,23 +148,22 @@ def files_beside(path: Path, names: Iterable[str]) -> tuple[Path, ...]:
     """Return the other files of a model, by their names relative to its folder.
 
     Raises:
-        ArtifactError: a name leads out of that folder, or to something else than a regular file.
+        ArtifactError: a name leads out of that folder, or to anything but a regular file.
     """
     advice = "Make the artifact again, or copy it with every file that belongs to it."
     return tuple(file_in(path.parent, name, f"{path}: its file", advice) for name in names)
 
 
 def passport_path(artifact_path: Path) -> Path:
-    """Return where the passport of a file lies."""
+    """Return the path of a file's passport."""
     return artifact_path.with_name(artifact_path.name + PASSPORT_SUFFIX)
 
 
 def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | None:
-    """Read the passport beside a file; None when there is none. Without `hashed` its content is not held against it once more.
+    """Read the passport beside a file; None when there is none. Without `hashed` the file is not hashed again.
 
     Raises:
-        ArtifactError: the passport cannot be read, names a file outside the folder, or belongs to other content than the file
-            now has.
+        ArtifactError: the passport cannot be read, names a file outside the folder, or the content of the file has changed.
     """
     path = passport_path(artifact_path)
     if not path.is_file():
@@ -173,7 +172,7 @@ def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | Non
     artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})
     if hashed and sha256_of(*artifact.all_files) != artifact.sha256:
         raise ArtifactError(
-            f"{artifact_path}: its content is not what {path.name} says (the file was changed). "
-            f"Make the artifact again, or delete {path.name} if the file was meant to change."
+            f"{artifact_path}: its SHA-256 differs from {path.name}: the file was changed. "
+            f"Make the artifact again, or delete {path.name} if the change was intended."
         )
     return passport.model_copy(update={"artifact": artifact})

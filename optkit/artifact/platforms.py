@@ -1,4 +1,4 @@
-"""What is known of GPUs and of Triton's releases: `platforms.json`, which names its sources."""
+"""Facts about GPUs and Triton releases from `platforms.json`, which names its sources."""
 
 import functools
 import json
@@ -12,10 +12,10 @@ _FILE = Path(__file__).with_name("platforms.json")
 
 
 class Platforms(Record):
-    """GPU names by compute capability, those that TensorRT-RTX takes, and the TensorRT of every Triton release."""
+    """GPU names by compute capability, the GPUs of TensorRT-RTX, and the TensorRT version of every Triton release."""
 
     gpus: Mapping[str, tuple[str, ...]]
-    tensorrt_rtx: tuple[str, ...]  # that it runs on
+    tensorrt_rtx: tuple[str, ...]  # the compute capabilities that it runs on
     triton: Mapping[str, str]
     sources: Mapping[str, str]
 
@@ -27,10 +27,10 @@ def platforms() -> Platforms:
 
 
 def compute_capability(name: str) -> str:
-    """Return the compute capability, such as `sm86`, of a GPU that is named so or by its model.
+    """Return the compute capability, such as `sm86`, of a GPU given by its compute capability or its model.
 
     Raises:
-        ValueError: the name is not known; says which are.
+        ValueError: the name is not known; the message lists the known names.
     """
     text = _plain(name)
     if re.fullmatch(r"(sm)?\d{2,3}", text):
@@ -39,11 +39,11 @@ def compute_capability(name: str) -> str:
         if text in map(_plain, names):
             return sm
     known = ", ".join(name for names in platforms().gpus.values() for name in names)
-    raise ValueError(f"{name!r} is no GPU that optkit knows; expected a compute capability, as sm86, or one of {known}")
+    raise ValueError(f"{name!r} is not a known GPU; expected a compute capability, as sm86, or one of {known}")
 
 
 def runs_on(runtime: str, sm: str) -> bool:
-    """Whether a runtime takes GPUs of a compute capability at all; TensorRT-RTX leaves out those for data centers since Hopper."""
+    """Whether a runtime supports a compute capability at all; TensorRT-RTX does not support data center GPUs since Hopper."""
     known = platforms().tensorrt_rtx
     return runtime != "tensorrt-rtx" or sm in known or _number(sm) > max(map(_number, known))
 
@@ -53,5 +53,5 @@ def _number(sm: str) -> int:
 
 
 def _plain(name: str) -> str:
-    """Return a name without case, blanks and the maker's words."""
+    """Return a name in lower case, without blanks and without the vendor's words."""
     return re.sub(r"nvidia|geforce|tesla|[\s_.-]", "", name.lower())

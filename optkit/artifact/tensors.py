@@ -1,7 +1,7 @@
 """The contract of a model's inputs: names, dtypes, dimensions and their ranges, and the feeds that fit them.
 
 The grammar of a specification is `name:dtype[dim,dim,...]`, where a dim is a number or the name of a dynamic dimension:
-`image:float32[batch,3,224,224]`. The range of a named dimension is `min:opt:max`, as an optimization profile has it. That is what a person types;
+`image:float32[batch,3,224,224]`. The range of a named dimension is `min:opt:max`, as in an optimization profile. This is what a person types;
 names that are read from files, such as `onnx::MatMul_12` and `past + 1`, need only be printable (`optkit.untrusted.names`).
 """
 
@@ -51,7 +51,7 @@ class DType(StrEnum):
 
     @property
     def is_float(self) -> bool:
-        """Whether the type holds real numbers."""
+        """Whether the type is a floating-point type."""
         return self.value.startswith("float")
 
 
@@ -74,16 +74,16 @@ class TensorSpec(Record):
 
     @classmethod
     def parse(cls, text: str, name: str | None = None) -> Self:
-        """Read `name:dtype[dims]`, or `dtype[dims]` when the name stands elsewhere.
+        """Read `name:dtype[dims]`, or `dtype[dims]` when `name` is given.
 
         Raises:
-            ValueError: the text does not follow the grammar; says how it should look.
+            ValueError: the text does not follow the grammar; the message has an example.
         """
         form = "dtype[dim,...]" if name else "name:dtype[dim,...]"
         example = "float32[batch,3,224,224]" if name else "image:float32[batch,3,224,224]"
         match = _SPEC.match(text)
         if not match or bool(match["name"]) == bool(name):
-            raise ValueError(f"{text!r} is no tensor specification; expected {form}, as in {example}")
+            raise ValueError(f"{text!r} is not a tensor specification; expected {form}, as in {example}")
         if match["dtype"] not in set(DType):
             raise ValueError(f"{text!r}: unknown dtype {match['dtype']!r}; expected one of {', '.join(DType)}")
         dims = [part.strip() for part in match["dims"].split(",")] if match["dims"].strip() else []
@@ -115,9 +115,9 @@ class TensorSpec(Record):
 
 
 class DimRange(Record):
-    """The smallest, most usual and largest size of a named dimension: 1 <= min <= opt <= max.
+    """The smallest, most common and largest size of a named dimension: 1 <= min <= opt <= max.
 
-    With `multiple_of` only its multiples are sizes, as for images that a model halves five times.
+    With `multiple_of` only its multiples are valid sizes, as for images that a model halves five times.
     """
 
     min: int
@@ -132,7 +132,7 @@ class DimRange(Record):
         odd = [n for n in (self.min, self.opt, self.max) if n % self.multiple_of]
         if odd:
             raise ValueError(
-                f"{odd[0]} is no multiple of {self.multiple_of}, which multiple_of asks of min, opt and max"
+                f"{odd[0]} is not a multiple of {self.multiple_of}; multiple_of requires it of min, opt and max"
             )
         return self
 
@@ -145,15 +145,15 @@ class DimRange(Record):
         """
         match = _RANGE.match(text)
         if not match:
-            raise ValueError(f"{text!r} is no range; expected min:opt:max, as in 1:8:64")
+            raise ValueError(f"{text!r} is not a range; expected min:opt:max, as in 1:8:64")
         low, usual, high, multiple = (int(number) for number in match.groups(default="1"))
         return cls(min=low, opt=usual, max=high, multiple_of=multiple)
 
     def odd_point(self) -> int | None:
-        """Return an odd multiple strictly inside the range that is none of min, opt and max; None where there is none.
+        """Return an odd multiple strictly inside the range, different from min, opt and max; None where there is none.
 
-        Exporters and kernels like even and round sizes; the odd one finds what was folded to them. It lies between min and opt where it can:
-        above opt it would show no more than max does, and take most of the time of a proof.
+        Exporters and kernels are often correct only for even or round sizes; an odd size shows it. Where possible it is between min and
+        opt: a larger one would show no more than max does, and take most of the time of a check.
         """
         step = self.multiple_of
         middles = (self.min + self.opt) // 2 // step, (self.opt + self.max) // 2 // step
@@ -161,7 +161,7 @@ class DimRange(Record):
         return next((n for n in near if self.min < n < self.max and n != self.opt), None)
 
     def small(self, rank: int) -> int:
-        """Return a small size of the range, above 1 where it has one; another rank gives another size where it has several."""
+        """Return a small size of the range, above 1 if possible; each rank gives another size if possible."""
         first = max(self.min, 2 if self.multiple_of == 1 else self.multiple_of)
         return min(self.max, first + rank * self.multiple_of)
 
@@ -172,7 +172,7 @@ def dim_option(dim: str, usual: str = "1:8:64") -> str:
 
 
 def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> list[str]:
-    """Return what is wrong between the named dimensions that inputs use and those that have a range."""
+    """Return a fault for each named dimension without a range, each range without an input, and each repeated input."""
     used = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
     faults = [
         f"dimension {dim!r}: used by an input but has no range; declare it, with {dim_option(dim)}, or as {yaml_text(dim)}: "
@@ -189,7 +189,7 @@ def dimension_faults(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange])
 
 
 def corners(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
-    """Return the points at which a model must be right.
+    """Return the points at which a model is checked.
 
     All dimensions together at opt, min, max and their odd point, then each alone at its own min and max with the others
     at opt. A model without dynamic dimensions has one point.
@@ -208,9 +208,9 @@ def corners(dims: Mapping[str, DimRange]) -> list[dict[str, int]]:
 
 
 def example_sizes(dims: Mapping[str, DimRange], turn: int = 0) -> dict[str, int]:
-    """Return sizes to show a model to an exporter: small, above 1, and different for every dimension where ranges allow it.
+    """Return example sizes for an exporter: small, above 1, and different for every dimension where the ranges allow it.
 
-    Exporters take 0 and 1 for constants, and equal sizes for one dimension. Another turn gives other sizes.
+    Exporters treat sizes 0 and 1 as constants, and equal sizes as one dimension. Another turn gives other sizes.
     """
     return {name: r.small(turn + i) for i, (name, r) in enumerate(dims.items())}
 
@@ -227,14 +227,14 @@ def check_feed(feed: Feed, inputs: Sequence[TensorSpec], dims: Mapping[str, DimR
 
     Args:
         feed: input name -> array.
-        inputs: what the model takes.
-        dims: where given, the sizes must lie within these ranges.
+        inputs: the inputs of the model.
+        dims: if given, the sizes must be within these ranges.
 
     Returns:
         named dimension -> its size in this feed.
 
     Raises:
-        FeedError: a name, dtype, shape or size does not fit; says which, what was found and what was expected.
+        FeedError: a name, dtype, shape or size does not fit.
     """
     names = [spec.name for spec in inputs]
     if set(feed) != set(names):

@@ -1,4 +1,4 @@
-"""Measuring: the timing loop, the comparison of artifacts with its statistics, and the facts of the machine.
+"""The benchmark: the timing loop, the comparison of artifacts with its statistics, and the facts of the machine.
 
 settings        what a user may set; the batch sizes that are measured
 timing          one block of calls
@@ -7,7 +7,7 @@ compare         the comparison of artifacts
 concurrency     several callers at once
 statistics      percentiles, intervals, verdicts
 summary         from blocks to records
-record, changes the documents that a benchmark and a comparison with an earlier run leave
+record, changes the documents of a benchmark and of a comparison with an earlier run
 sessions        the interval of a change between two runs
 self_test       a model against a copy of itself
 machine, processor, gpu     the machine, contention for its processors, clocks and throttling of its GPU

@@ -1,4 +1,4 @@
-"""What a run changed against an earlier one, as records."""
+"""The changes of a run against an earlier one, as records."""
 
 from enum import StrEnum
 from typing import ClassVar
@@ -9,18 +9,18 @@ from optkit.record import Document, Record
 
 
 class Metric(StrEnum):
-    """What is compared."""
+    """A compared metric."""
 
     LATENCY = "latency"
     THROUGHPUT = "throughput"
     SIZE = "size"
     ACCURACY = "accuracy"
     PARITY = "parity"
-    THERE = "there"  # whether the artifact could be made and measured
+    AVAILABLE = "available"  # whether the artifact could be made and measured
 
 
-class Became(StrEnum):
-    """What became of a metric."""
+class Trend(StrEnum):
+    """The trend of a metric."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -29,7 +29,7 @@ class Became(StrEnum):
 
 
 class Limits(Record):
-    """The gates of a comparison; None leaves one out. An artifact that no longer holds parity fails in any case."""
+    """The gates of a comparison; None leaves one out. An artifact that lost parity always fails."""
 
     max_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of latency, throughput and size
     max_accuracy_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -43,20 +43,20 @@ class MetricChange(Record):
     batch: int | None = None
     old: float | None
     new: float | None
-    worse_by: float | None  # share by which it is worse, negative when better; of an accuracy, the drop itself
+    worse_by: float | None  # share by which it is worse, negative when better; for accuracy, the drop itself
     low: float | None = (
-        None  # 95 % interval of `worse_by`; None for what has no noise, and where there are too few blocks
+        None  # 95 % interval of `worse_by`; None for a metric without noise, and where there are too few blocks
     )
     high: float | None = None
-    verdict: Became
-    failure: str | None = None  # the gate that it breaks
-    warning: str | None = None  # the gate that it may break: the noise does not let one say
+    verdict: Trend
+    failure: str | None = None  # the broken gate
+    warning: str | None = None  # the gate that may be broken: the measurement is too noisy to say
 
 
 class Comparison(Document):
-    """A run against an earlier one."""
+    """A run compared with an earlier one."""
 
-    schema_id: ClassVar[str] = "optkit/comparison/1"
+    schema_id: ClassVar[str] = "optkit/comparison/2"
 
     old: str
     new: str
@@ -74,10 +74,10 @@ class Comparison(Document):
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """The gates that are broken, with the artifact's name."""
+        """The broken gates, with the artifact's name."""
         return tuple(f"{c.artifact}: {c.failure}" for c in self.changes if c.failure)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The gates of which the noise does not let one say whether they hold."""
+        """The gates that may be broken: the measurement is too noisy to say."""
         return tuple(f"{c.artifact}: {c.warning}" for c in self.changes if c.warning)

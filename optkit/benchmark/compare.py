@@ -25,7 +25,7 @@ from optkit.runners.base import shapes_text
 
 @dataclass(frozen=True)
 class Measured:
-    """All that a benchmark found."""
+    """All results of a benchmark."""
 
     order: tuple[tuple[str, ...], ...]  # the artifacts in the order of their turns, one row for each block
     measurements: tuple[Measurement, ...]
@@ -34,7 +34,7 @@ class Measured:
     knees: tuple[Knee, ...]
     not_run: tuple[NotRun, ...]
     interrupted: bool
-    left_out: int = 0  # blocks in which a model had to wait for the processors, where there were enough others
+    left_out: int = 0  # CPU-contended blocks, where there were enough others
 
 
 def measure(
@@ -42,25 +42,25 @@ def measure(
 ) -> Measured:
     """Measure every artifact at every batch size, each against the reference in the same blocks.
 
-    In a block every artifact takes one turn, in an order drawn anew for each block: a fresh session, first calls that are dropped, then
-    calls that are counted, at one batch size after the other. Blocks go on until every interval is as narrow as was asked, and end at
-    the time limit or the largest number of blocks in any case. A block in which an artifact was starved of processors is set aside and
-    another one measured; where most are so, or the limits leave too few others, all are taken, and the records say in how many it was so.
-    Artifacts are never interleaved call by call: each would then find the other's weights in the cache. Copies between host and device are
-    not included. A model in Python is built once a process (building may mean training): its sessions share their weights, which lie where
-    they lie in every block.
+    In a block every artifact takes one turn; the order is random in each block. A turn is a fresh session: at each batch size, the first
+    calls are dropped and the next calls are counted. Blocks are added until every interval is narrow enough, until the time limit, or
+    until the largest number of blocks. A CPU-contended block is left out, and another one is measured. Where most blocks are
+    CPU-contended, or the limits leave too few others, all blocks count, and the records have the number of contended ones. Calls of two
+    artifacts never alternate, because each would then find the other's weights in the cache. Copies between host and device are not
+    included. A Python model is built once a process, because building may mean training: its sessions share their weights, at the same
+    addresses in every block.
 
-    With Ctrl-C the blocks that were whole are returned; before the first one it passes on.
+    Ctrl-C ends the benchmark: the complete blocks are returned. Before the first complete block it raises KeyboardInterrupt.
 
     Args:
-        artifacts: name -> artifact; all of one contract.
-        samples: where the values come from.
+        artifacts: name -> artifact; all have the same contract.
+        samples: the source of the values.
         settings: batch sizes, threads, device and when to stop.
-        reference: the name of the artifact that the others are compared with; None takes the first.
+        reference: the name of the artifact that the others are compared with; None means the first.
 
     Raises:
         FeedError: a batch size lies outside the declared range.
-        RunnerError: no artifact can be run on the device. One among others that can is told in `not_run`.
+        RunnerError: no artifact can be run on the device. If others can, it is reported in `not_run`.
     """
     reference = reference or next(iter(artifacts))
     points = bench_points(artifacts[reference], settings.batches)
@@ -88,7 +88,7 @@ def _measured(
     stopped: Stopped,
     concurrency: Sequence[ConcurrentLoad],
 ) -> Measured:
-    """Return the records of what was found."""
+    """Return the records of the results."""
     measurements = [
         measurement(name, artifacts[name], [row[name] for row in series.used], i, sizes, series.settings)
         for i, sizes in enumerate(points)
@@ -108,7 +108,7 @@ def _measured(
 
 
 def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tuple[Measurement, Measurement]]:
-    """Yield each measurement of another artifact behind the reference's at the same batch size."""
+    """Yield pairs: the reference's measurement, and another artifact's at the same batch size."""
     base = {m.batch: m for m in measurements if m.artifact == reference}
     yield from ((base[m.batch], m) for m in measurements if m.artifact != reference and m.batch in base)
 
@@ -126,19 +126,19 @@ def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) ->
         with runner.calling():
             for i, feed in enumerate(feeds):
                 call = runner.bind(feed)
-                with _telling(runner, feed):
+                with _translate_errors(runner, feed):
                     before = time.perf_counter()
                     call()
                     if i == 0:
                         first_call_ms = (time.perf_counter() - before) * 1000
                     block = _own_block(runner, feed, settings) or time_block(call, settings)
-                    blocks.append(watch.judged(block) if watch else block)
+                    blocks.append(watch.without_throttled(block) if watch else block)
                     parts += runner.parts(feed)
         return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts), runner.placement())
 
 
 def _own_block(runner: Runner, feed: Feed, settings: BenchSettings) -> Block | None:
-    """Return the block that a runtime in another process timed itself, so that no message between processes is in a number."""
+    """Return the block that a runtime in another process timed itself, so that no time includes messages between processes."""
     plan = CallPlan(settings.drop_s, settings.drop_calls, settings.block_s, settings.block_calls)
     own = runner.own_times(feed, plan)
     if own is None:
@@ -154,22 +154,22 @@ def _concurrency(
     feeds: Sequence[Feed],
     settings: BenchSettings,
 ) -> Iterator[ConcurrentLoad]:
-    """Load an artifact once more, and call it at each point with each number of callers."""
+    """Load an artifact again, and call it at each point with each number of callers."""
     streams = max(settings.concurrency) if settings.device is Device.CUDA else 1
     with open_runner(artifact, settings.device, settings.threads_used, streams, settings.cuda_graph) as runner:
-        obstacle = runner.several_callers_obstacle()
-        if obstacle and max(settings.concurrency) > 1:
-            raise RunnerError(f"{runner.title}: {obstacle}")
+        why_not = runner.why_not_concurrent()
+        if why_not and max(settings.concurrency) > 1:
+            raise RunnerError(f"{runner.title}: {why_not}")
         for sizes, feed in zip(points, feeds, strict=True):
             batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
             for callers in settings.concurrency:
-                with _telling(runner, feed):
+                with _translate_errors(runner, feed):
                     yield concurrent_load(runner, feed, callers, settings, artifact=name, batch=batch)
 
 
 @contextlib.contextmanager
-def _telling(runner: Runner, feed: Feed) -> Iterator[None]:
-    """Tell an error of the runtime, each of which raises types of its own, as one of the artifact."""
+def _translate_errors(runner: Runner, feed: Feed) -> Iterator[None]:
+    """Translate an error of the runtime into a RunnerError that names the artifact."""
     try:
         yield
     except OptkitError:

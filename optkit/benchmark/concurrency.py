@@ -1,4 +1,4 @@
-"""Several callers of one session at once: throughput against latency, as a server meets it."""
+"""Throughput and latency with several callers of one session at once, as in a server."""
 
 import threading
 import time
@@ -11,19 +11,19 @@ from optkit.benchmark.settings import BenchSettings
 from optkit.benchmark.statistics import percentile
 from optkit.runners import Device, Runner
 
-LOAD_BLOCKS = 10  # a load lasts as long as so many blocks
+LOAD_BLOCKS = 10  # the duration of a load, in blocks
 
 
 def concurrent_load(
     runner: Runner, feed: Feed, callers: int, settings: BenchSettings, *, artifact: str, batch: int
 ) -> ConcurrentLoad:
-    """Call one loaded artifact from several threads, each as fast as it can with inputs and outputs of its own.
+    """Call one loaded artifact from several threads, each as fast as possible with its own inputs and outputs.
 
-    Every caller drops its first calls; then all start together and stop at the same time. A latency holds the time that a call waits for
-    the others.
+    Every caller drops its first calls; then all start together and stop at the same time. A latency includes the time that a call waits
+    for the others.
 
     Raises:
-        Exception: whatever the runtime raised in a thread.
+        Exception: the error of the runtime in a thread.
     """
     loops = [_Caller(runner, feed, settings) for _ in range(callers)]
     ready = threading.Barrier(callers)
@@ -49,7 +49,7 @@ def concurrent_load(
 
 
 class _Caller:
-    """One thread that calls, and the times of its calls."""
+    """One calling thread, and the times of its calls."""
 
     def __init__(self, runner: Runner, feed: Feed, settings: BenchSettings) -> None:
         self.runner = runner
@@ -76,7 +76,7 @@ class _Caller:
                 ready.wait()
                 self._count()
         except threading.BrokenBarrierError:
-            pass  # another caller failed, and tells why
+            pass  # another caller failed and has the error
         except Exception as e:
             self.error = e
             ready.abort()

@@ -1,6 +1,6 @@
-"""What a GPU does while it is measured: clocks, temperature, power and throttle reasons, sampled through NVML beside the calls.
+"""The state of a GPU during a measurement: clocks, temperature, power and throttle reasons, sampled through NVML.
 
-The tests run it against a stand-in for NVML. On a real GPU clocks, power and temperature were read; throttling was never met there.
+The tests use a stand-in for NVML. On a real GPU clocks, power and temperature were read; throttling never occurred there.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from optkit.artifact.findings import GpuConditions
 from optkit.benchmark.timing import Block, GpuSample
 from optkit.runners import Device
 
-INTERVAL_S = 0.02  # between two samples; NVML itself refreshes most values about so often
+INTERVAL_S = 0.02  # between two samples; NVML refreshes most values about as often
 
-# Bits of nvmlDeviceGetCurrentClocksEventReasons that slow a GPU down. An idle GPU (1) and clocks that somebody set (2) are no fault.
+# Bits of nvmlDeviceGetCurrentClocksEventReasons that mean throttling. An idle GPU (1) and clocks set by the user (2) do not.
 THROTTLES = {
     0x04: "software power cap",
     0x08: "hardware slowdown",
@@ -31,14 +31,14 @@ THROTTLES = {
 
 
 class GpuWatch:
-    """Samples one GPU from a thread of its own while the block runs."""
+    """Samples one GPU from its own thread while the block runs."""
 
     def __init__(self, nvml: Any, handle: Any, interval_s: float = INTERVAL_S) -> None:
-        """Remember what to sample.
+        """Store the device to sample.
 
         Args:
-            nvml: the module pynvml, initialised.
-            handle: the device's, by NVML.
+            nvml: the module pynvml, initialized.
+            handle: NVML's handle of the device.
             interval_s: the pause between two samples.
         """
         self._nvml = nvml
@@ -56,10 +56,11 @@ class GpuWatch:
         self._stop.set()
         self._thread.join()
 
-    def judged(self, block: Block) -> Block:
-        """Return the block with the samples taken during it, and without the calls that a throttled sample is nearest to.
+    def without_throttled(self, block: Block) -> Block:
+        """Return the block with its samples, and without the calls next to a throttled sample.
 
-        Where that would leave nothing (a GPU at its power cap all the time), the calls stay, and the record says that they were throttled.
+        Where every call was throttled (a GPU that is always at its power cap), the calls stay, and the record says that they were
+        throttled.
         """
         ends_s = block.began_s + np.cumsum(block.times_ms) / 1000  # (calls,)
         samples = [s for s in list(self._samples) if block.began_s <= s.at_s <= ends_s[-1] + self._interval_s]
@@ -84,27 +85,27 @@ class GpuWatch:
 
     def _sample(self) -> GpuSample:
         nvml, handle = self._nvml, self._handle
-        reasons = int(self._asked(_reasons(nvml), handle) or 0)
-        power_mw = self._asked(nvml.nvmlDeviceGetPowerUsage, handle)
+        reasons = int(self._query(_reasons(nvml), handle) or 0)
+        power_mw = self._query(nvml.nvmlDeviceGetPowerUsage, handle)
         return GpuSample(
             at_s=time.perf_counter(),
-            sm_clock_mhz=self._asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-            memory_clock_mhz=self._asked(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
-            temperature_c=self._asked(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            sm_clock_mhz=self._query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._query(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            temperature_c=self._query(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
             power_w=None if power_mw is None else power_mw / 1000,
             throttles=tuple(name for bit, name in THROTTLES.items() if reasons & bit),
         )
 
-    def _asked(self, question: Any, *arguments: Any) -> float | None:
-        """Return what NVML answers; None where this GPU or this driver does not know it."""
+    def _query(self, function: Any, *arguments: Any) -> float | None:
+        """Return the value from NVML; None where this GPU or this driver does not support it."""
         try:
-            return float(question(*arguments))
+            return float(function(*arguments))
         except self._nvml.NVMLError:
             return None
 
 
 def _reasons(nvml: Any) -> Any:
-    """Return the function that gives the throttle reasons; it was renamed with driver 535."""
+    """Return the function for the throttle reasons; driver 535 renamed it."""
     newer = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
     return newer or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
 
@@ -129,9 +130,9 @@ def watching(device: Device) -> Iterator[GpuWatch | None]:
 
 
 def conditions(blocks: Sequence[Block]) -> GpuConditions | None:
-    """Return what the samples of all blocks say; None where none was taken.
+    """Return a summary of the samples of all blocks; None where there are no samples.
 
-    The energy of a call is the mean power times the mean time of the counted calls: they follow each other without a pause.
+    The energy of a call is the mean power times the mean time of the counted calls, because these have no pause between them.
     """
     samples = [sample for block in blocks for sample in block.samples]
     if not samples:

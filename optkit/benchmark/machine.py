@@ -1,4 +1,4 @@
-"""The machine that a number was measured on."""
+"""The machine of a measurement."""
 
 import os
 import platform
@@ -9,12 +9,12 @@ from optkit.record import Record
 
 
 class Machine(Record):
-    """What a latency depends on besides the model."""
+    """The facts of a machine that latency depends on."""
 
     cpu: str
     cores: int  # that this process may use
     memory_gib: float | None
-    vnni: bool | None  # x86 integer dot products, which make INT8 fast; None where it cannot be told
+    vnni: bool | None  # x86 integer dot products, which make INT8 fast; None where the system does not report it
     governor: str | None  # of the first processor's frequency, such as performance; None where it cannot be read
     gpu: str | None
     system: str
@@ -22,7 +22,7 @@ class Machine(Record):
 
 
 def this_machine() -> Machine:
-    """Return the facts of this machine; a GPU is asked of torch only where a driver is loaded."""
+    """Return the facts of this machine; torch is imported for the GPU only where a driver is loaded."""
     flags = _cpuinfo("flags")
     return Machine(
         cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
@@ -37,17 +37,17 @@ def this_machine() -> Machine:
 
 
 def load_average() -> float | None:
-    """Return how many processes wanted to run in the last minute, on average; None where the system does not say."""
+    """Return the number of runnable processes in the last minute, on average; None where the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def affinity() -> tuple[int, ...] | None:
-    """Return the processors that this process may run on; None where the system does not say."""
+    """Return the processors that this process may use; None where the system does not report them."""
     return tuple(sorted(os.sched_getaffinity(0))) if sys.platform == "linux" else None
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return the number of cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -63,7 +63,7 @@ def gpu_name() -> str | None:
 
 
 def _cpuinfo(key: str) -> str:
-    """Return the value of a key of the first processor in Linux's list, or nothing elsewhere."""
+    """Return the value of a key of the first processor in /proc/cpuinfo; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _cpuinfo(key: str) -> str:
 
 
 def _governor() -> str | None:
-    """Return the frequency governor of Linux; virtual machines mostly have none."""
+    """Return Linux's frequency governor; most virtual machines have none."""
     try:
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether a block got the processor time that it asked for, or had to wait for others."""
+"""Processor time, to find blocks in which the threads had to wait for other processes."""
 
 import sys
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Self
 
 @dataclass(frozen=True)
 class ProcessorTime:
-    """How long the threads of this process have run so far, and how long they were ready to run and had no processor, in ns."""
+    """The time that the threads of this process have run so far, and the time that they were ready but had no processor, in ns."""
 
     ran_ns: int
     waited_ns: int
 
     @classmethod
     def now(cls) -> Self | None:
-        """Return the sums over all threads from Linux's scheduler; None where the system does not tell."""
+        """Return the sums over all threads from Linux's scheduler; None where the system does not report them."""
         if sys.platform != "linux":
             return None
         ran_ns = waited_ns = 0
@@ -28,6 +28,6 @@ class ProcessorTime:
         return cls(ran_ns, waited_ns)
 
     def waited_since(self, before: Self) -> float:
-        """Return the share of the time since then in which threads that wanted to run had to wait (0 to 1)."""
+        """Return the share of the time since `before` in which ready threads had to wait (0 to 1)."""
         waited, ran = self.waited_ns - before.waited_ns, self.ran_ns - before.ran_ns
         return waited / (waited + ran) if waited > 0 and ran >= 0 else 0.0

@@ -1,4 +1,4 @@
-"""What a benchmark leaves, as documents: of several artifacts, and of a model against itself."""
+"""The documents of a benchmark: of several artifacts, and of a model compared with itself."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 _NOT_IN_A_FRAME = {"affinity", "blocks_p50_ms", "blocks_waited", "gpu", "nodes", "on_cpu", "parts", "sizes", "times_ms"}
 
 
-class Contract(Record):
-    """What the models of a run take and return; two runs with different ones are about different models."""
+class ModelContract(Record):
+    """The inputs and outputs of the models of a run; runs with different contracts are about different models."""
 
     inputs: tuple[str, ...]  # as in image:float32[batch,1,8,8]
     outputs: tuple[str, ...]
     dims: dict[str, DimRange]
 
     @classmethod
-    def of(cls, artifact: Artifact) -> "Contract":
+    def of(cls, artifact: Artifact) -> "ModelContract":
         """Return the contract of an artifact."""
         return cls(
             inputs=tuple(map(str, artifact.inputs)), outputs=tuple(map(str, artifact.outputs)), dims=artifact.dims
@@ -39,7 +39,7 @@ class Contract(Record):
 
 
 class MeasuredFile(Record):
-    """A file that was measured, so that it can be found and measured again."""
+    """A measured file, with its path, so that it can be measured again."""
 
     artifact: str
     path: str  # absolute, on the machine that measured it
@@ -48,31 +48,31 @@ class MeasuredFile(Record):
 
     @classmethod
     def of(cls, name: str, artifact: Artifact) -> "MeasuredFile":
-        """Return the facts of an artifact under the name that it was measured by."""
+        """Return the facts of an artifact under its name in the benchmark."""
         return cls(artifact=name, path=str(artifact.path), sha256=artifact.sha256, size_bytes=artifact.size_bytes)
 
 
 class BenchRecord(Document):
-    """Measurements of several artifacts, made together on one machine."""
+    """Measurements of several artifacts in one session on one machine."""
 
-    schema_id: ClassVar[str] = "optkit/bench/2"
+    schema_id: ClassVar[str] = "optkit/bench/3"
 
-    key: str | None = None  # hash of what was measured and how; None outside a recipe, and when it was interrupted
+    key: str | None = None  # hash of the artifacts and settings; None outside a recipe, and after an interruption
     machine: Machine
     settings: BenchSettings
     versions: dict[str, str]  # library -> version
-    contract: Contract
+    contract: ModelContract
     files: tuple[MeasuredFile, ...]
-    load_before: float | None = None  # processes that wanted to run in the minute before
+    load_before: float | None = None  # runnable processes in the minute before
     order: tuple[tuple[str, ...], ...] = ()  # the artifacts in the order of their turns, one row for each block
     measurements: tuple[Measurement, ...]
     speed_ups: tuple[SpeedUp, ...]
     concurrency: tuple[ConcurrentLoad, ...] = ()
     knees: tuple[Knee, ...] = ()
-    not_run: tuple[NotRun, ...] = ()  # with the reason; never measured in another way in its place
-    comparison: Comparison | None = None  # with the baseline that was given
-    interrupted: bool = False  # Ctrl-C: the blocks that were whole are here
-    left_out: int = 0  # blocks in which a model was starved of processors, where there were enough others
+    not_run: tuple[NotRun, ...] = ()  # with the reason; another measurement never replaces it
+    comparison: Comparison | None = None  # with the given baseline
+    interrupted: bool = False  # by Ctrl-C; the complete blocks are here
+    left_out: int = 0  # CPU-contended blocks, where there were enough others
 
     def to_frame(self) -> "DataFrame":
         """Return a pandas frame with one row for each artifact and batch size, units in the names of its columns.
@@ -105,20 +105,20 @@ class BenchRecord(Document):
         }
 
     @property
-    def starved_blocks(self) -> int:
-        """In how many blocks a model had to wait for processors that others used."""
-        return sum(any(block) for block in zip(*(m.starved for m in self.measurements), strict=False))
+    def cpu_contended_blocks(self) -> int:
+        """The number of blocks in which a model had to wait for processors."""
+        return sum(any(block) for block in zip(*(m.cpu_contended for m in self.measurements), strict=False))
 
     @property
     def busy(self) -> bool:
-        """Whether others wanted the machine too, so that their work is in the numbers; by its load before where blocks do not tell."""
+        """Whether other processes competed for the CPU; by the load before where blocks do not report it."""
         if any(share is not None for m in self.measurements for share in m.blocks_waited):
             return any(m.busy for m in self.measurements) or any(s.busy for s in self.speed_ups)
         return self.load_before is not None and self.load_before >= 1.5 * self.machine.cores
 
 
 class SelfTestRecord(Document):
-    """How a benchmark fared that compared a model with itself."""
+    """The result of a benchmark that compared a model with itself."""
 
     schema_id: ClassVar[str] = "optkit/self-test/1"
 

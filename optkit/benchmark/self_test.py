@@ -1,4 +1,4 @@
-"""A benchmark that measures itself: a model against a copy of its own file, again and again."""
+"""The self-test of the benchmark: it repeatedly compares a model with a copy of its own file."""
 
 import math
 import shutil
@@ -21,33 +21,33 @@ from optkit.record import Record
 
 
 class SelfTest(Record):
-    """What a benchmark says of two models that are the same: the truth is a ratio of 1."""
+    """The results of comparing a model with its copy: the true ratio is 1."""
 
     trials: tuple[SpeedUp, ...]
-    coverage: float  # the share of 95 % intervals that hold 1
+    coverage: float  # the share of 95 % intervals that contain 1
     coverage_low: float  # 95 % interval of that share (Clopper and Pearson)
     coverage_high: float
     free_coverage: float | None  # of the distribution-free intervals; None where there were too few blocks for them
-    false_verdicts: float  # the share that says faster or slower
+    false_verdicts: float  # the share of verdicts `faster` or `slower`
     sd_log_ratio: float | None  # None for one trial
 
     @property
     def passed(self) -> bool:
-        """Whether nothing speaks against the intervals: so many trials of honest ones could hold 1 as seldom as these."""
+        """Whether the coverage is consistent with 95 %: its interval reaches 0.95."""
         return self.coverage_high >= CONFIDENCE
 
 
 def self_test(artifact: Artifact, samples: Samples, settings: BenchSettings, trials: int) -> SelfTest:
-    """Compare an artifact with a copy of itself in whole comparisons, each with a seed of its own.
+    """Compare an artifact with a copy of itself in complete comparisons, each with its own seed.
 
     Args:
         artifact: a model file.
-        samples: where the values come from.
-        settings: as for the comparison that one wants to trust; of its batch sizes the first is taken, or opt where it has none.
-        trials: how many comparisons; twenty tell a broken benchmark, a hundred tell 85 % from 95 %.
+        samples: the source of the values.
+        settings: of the comparison to verify; only its first batch size is used, or opt where it has none.
+        trials: the number of comparisons; twenty show a broken benchmark, a hundred distinguish 85 % from 95 %.
 
     Raises:
-        FeedError: no trial is asked for, a batch size lies outside the declared range, or the model is no file of its own.
+        FeedError: `trials` is less than 1, a batch size is outside the declared range, or the model is Python code.
         RunnerError: the artifact cannot be run on the device.
     """
     if trials < 1:
@@ -65,7 +65,7 @@ def self_test(artifact: Artifact, samples: Samples, settings: BenchSettings, tri
 
 
 def summarize(trials: Sequence[SpeedUp]) -> SelfTest:
-    """Return how often comparisons of equal models were right; one that is without an interval holds nothing."""
+    """Return the share of correct comparisons of equal models; one without an interval does not contain 1."""
     from scipy.stats import binomtest
 
     held = [s.low is not None and s.high is not None and s.low <= 1 <= s.high for s in trials]

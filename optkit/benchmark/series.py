@@ -1,4 +1,4 @@
-"""Blocks that alternate in random order until there are enough: what takes a turn in them is for the caller to say."""
+"""Blocks that alternate in random order until there are enough. The caller defines the candidates and their turns."""
 
 import math
 import time
@@ -15,10 +15,10 @@ from optkit.progress import track
 
 
 class Series:
-    """The blocks of one comparison, as far as they have come.
+    """The blocks of one comparison so far.
 
-    In a block every candidate takes one turn, in an order drawn anew for each block. A turn is a fresh session with a block of calls at
-    each point; one that raises an OptkitError drops its candidate, and nothing of it is kept.
+    In a block every candidate takes one turn; the order is random in each block. A turn is a fresh session with a block of calls at each
+    point. A turn that raises an OptkitError removes its candidate with all its turns.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Series:
         *,
         may_drop: bool = True,
     ) -> None:
-        """Remember who takes turns.
+        """Store the candidates.
 
         Args:
-            candidates: name -> what takes one turn.
-            reference: the name of the one that the others are compared with.
-            settings: when to stop.
-            may_drop: whether the others go on where one cannot run; else its error passes on.
+            candidates: name -> a function that takes one turn.
+            reference: the name of the candidate that the others are compared with.
+            settings: the stopping rules.
+            may_drop: whether the others continue where one candidate cannot run; else its error is raised.
         """
         self.candidates = candidates
         self.reference = reference
@@ -50,16 +50,16 @@ class Series:
         return [name for name in self.candidates if name not in self.not_run]
 
     def run(self) -> Stopped:
-        """Add blocks until there are enough, and return why no more were added.
+        """Add blocks until there are enough; return the reason for the end.
 
         Raises:
             RunnerError: no candidate runs.
-            KeyboardInterrupt: it came before the first block was whole; later ones end the series.
+            KeyboardInterrupt: Ctrl-C before the first complete block; later it ends the series.
         """
         random = np.random.default_rng(self.settings.seed)
         started = time.monotonic()
         try:
-            for _ in track(range(self.settings.max_blocks), "bench"):  # how many it takes is not known before
+            for _ in track(range(self.settings.max_blocks), "bench"):  # the number of blocks is not known before
                 self._add_row([str(name) for name in random.permutation(self.names)])
                 if self._is_enough() and self._is_precise():
                     return Stopped.PRECISE
@@ -82,33 +82,36 @@ class Series:
             raise RunnerError("\n".join(dict.fromkeys(self.not_run.values())))
         self.rows.append(row)
 
-    def _fed(self) -> list[dict[str, Turn]]:
-        """Return the blocks in which every candidate got the processors that it asked for."""
-        return [row for row in self.rows if not any(block.starved for turn in row.values() for block in turn.blocks)]
+    def _quiet(self) -> list[dict[str, Turn]]:
+        """Return the blocks without CPU contention."""
+        return [
+            row for row in self.rows if not any(block.cpu_contended for turn in row.values() for block in turn.blocks)
+        ]
 
     def _is_enough(self) -> bool:
-        """Whether there are as many blocks as are asked for, starved ones only where most are: then no quiet moment is waited for."""
-        fed, fewest = len(self._fed()), self.settings.min_blocks
-        return fed >= fewest or (len(self.rows) >= 2 * fewest and 2 * fed < len(self.rows))
+        """Whether there are enough blocks without CPU contention, or enough blocks of any kind where most are CPU-contended."""
+        quiet, fewest = len(self._quiet()), self.settings.min_blocks
+        return quiet >= fewest or (len(self.rows) >= 2 * fewest and 2 * quiet < len(self.rows))
 
     @property
     def used(self) -> list[dict[str, Turn]]:
-        """The blocks that the numbers are made of: those without a starved candidate, or all where these are few or the lesser part.
+        """The blocks that count: those without CPU contention, or all blocks where these are too few or a minority.
 
-        Blocks are compared in pairs, which share what the machine does: many starved ones say more than a few that happened not to be.
+        The artifacts are compared within a block, under the same load. So many contended blocks give more information than a few quiet
+        ones.
         """
-        fed = self._fed()
-        return fed if len(fed) >= self.settings.min_blocks and 2 * len(fed) >= len(self.rows) else self.rows
+        quiet = self._quiet()
+        return quiet if len(quiet) >= self.settings.min_blocks and 2 * len(quiet) >= len(self.rows) else self.rows
 
     def _is_precise(self) -> bool:
-        """Whether every comparison has an interval as narrow as was asked; one without a reference never gets narrower."""
+        """Whether every comparison has a narrow enough interval; True where the reference does not run."""
         if self.reference in self.not_run:
             return True
         others = [name for name in self.names if name != self.reference]
         return all(is_precise(intervals(logs), self.settings) for name in others for logs in self._log_ratios(name))
 
     def _log_ratios(self, name: str) -> Iterator[list[float]]:
-        """Yield for each point the log of how many times faster a candidate was, block by block."""
+        """Yield for each point the log of the candidate's speed-up in each block."""
         for point in range(len(self.rows[0][self.reference].blocks)):
             yield [
                 math.log(row[self.reference].blocks[point].p50_ms / row[name].blocks[point].p50_ms) for row in self.used

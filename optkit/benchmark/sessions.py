@@ -1,10 +1,10 @@
-"""Comparing a measurement of today with one of another day.
+"""The comparison of measurements from two days.
 
-Two runs of a benchmark carry what the machine was like in each: its clock, its neighbours, where memory lay. Blocks of one run share
-it, so their spread says nothing of it, and an interval from the blocks alone is far too narrow. Two remedies:
+The state of the machine differs between two runs: its clock, its other load, its memory layout. All blocks of one run share this
+state, so an interval from the spread of the blocks alone is far too narrow. Two remedies:
 
-- An anchor: a file that both runs measured, unchanged. What slowed the machine slowed it too, so the change is taken of the ratio to it.
-- Without one, the spread between runs is added to the spread within them.
+- An anchor: an unchanged file that both runs measured. A slow machine slows the anchor too, so the ratio to the anchor is compared.
+- Without an anchor, the spread between runs is added to the spread within them.
 """
 
 import math
@@ -15,10 +15,10 @@ import numpy as np
 
 from optkit.benchmark.statistics import intervals
 
-# Standard deviations of the log ratio between two runs of the same file, beyond what the blocks show. The first is that of sequential
-# runs of a model against itself on a shared virtual machine, the worst that was seen here. Eight runs within minutes of one another,
-# under a steady load, differ by far less (0.008, and with an anchor by nothing that can be told from the blocks' own spread:
-# benchmarks/stored_runs.py); a baseline is days old and measured under another load, which no anchor takes out wholly.
+# Standard deviations of the log ratio between two runs of the same file, in addition to the spread of the blocks. The first is the
+# largest value seen here: sequential runs of one model on a shared virtual machine. Eight runs within minutes of each other, under a
+# steady load, differ by far less (0.008; with an anchor the difference is within the spread of the blocks: benchmarks/stored_runs.py).
+# But a baseline is days old and was measured under another load, which an anchor does not remove completely.
 BETWEEN_RUNS = 0.166
 BETWEEN_RUNS_ANCHORED = 0.03
 _Z = 1.96  # two-sided 95 % of a normal distribution
@@ -26,7 +26,7 @@ _Z = 1.96  # two-sided 95 % of a normal distribution
 
 @dataclass(frozen=True)
 class Change:
-    """How many times a time has become as long, with its 95 % interval."""
+    """The ratio of the new time to the old one, with its 95 % interval."""
 
     ratio: float
     low: float
@@ -34,7 +34,7 @@ class Change:
 
 
 def paired(old: Sequence[float], new: Sequence[float]) -> Change | None:
-    """Return the change of a time of two files that were measured together; None with fewer than two blocks.
+    """Return the ratio of the times of two files measured in one session; None with fewer than two blocks.
 
     Args:
         old: the log of the time of each block.

@@ -1,4 +1,4 @@
-"""What a benchmark measures, and how long; and the sizes of the inputs that it measures at."""
+"""The settings of a benchmark, and the input sizes that it measures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
@@ -16,34 +16,34 @@ from optkit.runners import Device
 class BenchSettings(Record):
     """The `bench` key of a recipe.
 
-    The defaults were tuned with `benchmarks/ab_null.py`. Blocks are short, so that those of a pair share what another load on the machine does
-    meanwhile, which comes in bursts; a narrow interval or the time limit ends them, and `max_blocks` only what would never end. Fewer than
-    `min_blocks` give no honest interval, and a narrower one than the noise of the sessions allows only costs time.
+    The defaults were tuned with `benchmarks/ab_null.py`. Blocks are short, because other load comes in bursts: both blocks of a pair then
+    run under the same load. A narrow interval or the time limit normally ends a benchmark; `max_blocks` is a last limit. Fewer than
+    `min_blocks` blocks give no reliable interval. An interval narrower than the noise between sessions only costs time.
     """
 
     batches: tuple[int, ...] = Field(default=(), description="none: min, opt and max of the batch dimension")
     concurrency: tuple[int, ...] = Field(default=(), description="numbers of callers at once; none: not measured")
-    threads: int | None = Field(default=None, ge=1)  # of each runtime; None takes every usable core
+    threads: int | None = Field(default=None, ge=1)  # of each runtime; None uses every usable core
     device: Device = Device.CPU
     cuda_graph: bool = Field(default=False, description="whether calls replay a captured CUDA graph; on device cuda")
     seed: int = Field(default=0, ge=0)  # of the random order
     block_s: float = Field(default=0.02, ge=0)  # the shortest time of a block's counted calls
     block_calls: int = Field(default=5, ge=1)  # the fewest counted calls of a block
-    drop_s: float = Field(default=0.01, ge=0)  # the shortest time of the calls that are dropped after a switch
-    drop_calls: int = Field(default=1, ge=0)  # the fewest of them, besides the very first call of a session
+    drop_s: float = Field(default=0.01, ge=0)  # the shortest time of the dropped calls after a switch
+    drop_calls: int = Field(default=1, ge=0)  # the fewest dropped calls, in addition to the first call of a session
     min_blocks: int = Field(default=10, ge=1)
     max_blocks: int = Field(default=400, ge=1)
-    half_width: float = Field(default=0.015, gt=0, le=1)  # of a speed-up's 95 % interval, relative, at which it is done
-    time_limit_s: float = Field(default=30.0, gt=0)  # no new block begins after it
+    half_width: float = Field(default=0.015, gt=0, le=1)  # relative, of a speed-up's 95 % interval; the goal
+    time_limit_s: float = Field(default=30.0, gt=0)  # no new block starts after it
 
     @property
     def threads_used(self) -> int:
-        """The threads of each runtime: as many as were asked for, or one for each usable core."""
+        """The threads of each runtime: `threads`, or one for each usable core."""
         return self.threads or usable_cores()
 
     @property
     def equal_within(self) -> float:
-        """How far an interval may reach from 1 and still say `no difference`: twice the half-width that is measured to."""
+        """The largest distance of an interval's ends from 1 for `no difference`: twice the target half-width."""
         return 2 * self.half_width
 
     def measured(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> tuple[int, ...]:
@@ -63,11 +63,11 @@ class BenchSettings(Record):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_blocks > self.max_blocks:
-            raise ValueError(f"min_blocks: {self.min_blocks}; at most max_blocks, {self.max_blocks}, is expected")
+            raise ValueError(f"min_blocks: {self.min_blocks}; expected at most max_blocks, {self.max_blocks}")
         if any(callers < 1 for callers in self.concurrency):
             raise ValueError(f"concurrency: {', '.join(map(str, self.concurrency))}; every number must be at least 1")
         if self.cuda_graph and self.device is not Device.CUDA:
-            raise ValueError(f"cuda_graph: is for device cuda; the device is {self.device}")
+            raise ValueError(f"cuda_graph: needs device cuda; the device is {self.device}")
         return self
 
 
@@ -87,7 +87,7 @@ def bench_points(artifact: Artifact, batches: Sequence[int]) -> list[dict[str, i
     if dim is None or dim not in artifact.dims:
         if set(batches) - {1}:
             raise FeedError(
-                f"bench: batch sizes {', '.join(map(str, batches))} for a model whose inputs share no batch dimension"
+                f"bench: batch sizes {', '.join(map(str, batches))}; the model's inputs share no batch dimension. Leave out the batch sizes."
             )
         return [opt]
     r = artifact.dims[dim]

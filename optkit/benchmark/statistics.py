@@ -1,8 +1,7 @@
 """The statistics of a benchmark: percentiles that the number of calls supports, intervals of a ratio, and the verdict.
 
-A session carries a bias of its own (where its memory lies, what else the machine did), so calls of one session are no independent
-draws; blocks with fresh sessions are nearly so. The unit of every interval is therefore the block: the log of the ratio of the two
-medians of one block.
+Every session has a bias (its memory layout, other load on the machine), so the calls of one session are not independent. Blocks with
+fresh sessions nearly are. Therefore every interval is computed from one value a block: the log of the ratio of its two medians.
 """
 
 import math
@@ -14,7 +13,7 @@ import numpy as np
 from optkit.artifact.findings import TRIMMED, Verdict
 
 CONFIDENCE = 0.95
-MIN_CALLS_ABOVE = 5  # a percentile with fewer calls above it is one or two outliers
+MIN_CALLS_ABOVE = 5  # with fewer calls above it, a percentile depends on one or two outliers
 
 
 def percentile(times_ms: np.ndarray, percent: float) -> float | None:
@@ -26,7 +25,7 @@ def percentile(times_ms: np.ndarray, percent: float) -> float | None:
 
 @dataclass(frozen=True)
 class Intervals:
-    """A ratio with both of its 95 % intervals; an end is None where the number of blocks does not support it."""
+    """A ratio with its two 95 % intervals; an end is None where there are too few blocks."""
 
     ratio: float
     low: float | None
@@ -38,10 +37,10 @@ class Intervals:
 def intervals(log_ratios: Sequence[float]) -> Intervals:
     """Return the ratio and its intervals from the log ratio of each block.
 
-    `ratio` is that of the trimmed mean, without the tenth of the blocks at either end: one block in ten may meet a bad moment of the
-    machine. `low` and `high` are its interval by Student's t (Tukey and McLaughlin 1963: the variance is the winsorized one); below ten
-    blocks nothing is trimmed, and it is the plain t interval. `free_low` and `free_high` are the order statistics that hold the median in
-    at least 95 % of samples of any distribution (the sign test, inverted).
+    `ratio` comes from the trimmed mean, which leaves out a tenth of the blocks at either end, because the machine disturbs some blocks.
+    `low` and `high` are its interval by Student's t with the winsorized variance (Tukey and McLaughlin 1963); below ten blocks nothing is
+    trimmed, and it is the plain t interval. `free_low` and `free_high` are the order statistics that contain the median in at least 95 %
+    of samples from any distribution (the inverted sign test).
     """
     from scipy.special import bdtr, stdtrit
 
@@ -56,7 +55,7 @@ def intervals(log_ratios: Sequence[float]) -> Intervals:
         error = float(np.std(winsorized, ddof=1)) * n / (len(kept) * math.sqrt(n))
         half = float(stdtrit(len(kept) - 1, 1 - tail)) * error
         low, high = math.exp(mean - half), math.exp(mean + half)
-    # How many of n fair coins fall on one side with a probability of at most 2.5 %: so many values may lie outside at either end.
+    # The number of values outside at either end: at most so many of n fair coins show heads with a probability of at most 2.5 %.
     outside = sum(bdtr(k, n, 0.5) <= tail for k in range(n))
     if outside:
         free_low, free_high = math.exp(logs[outside - 1]), math.exp(logs[n - outside])
@@ -64,9 +63,9 @@ def intervals(log_ratios: Sequence[float]) -> Intervals:
 
 
 def verdict(found: Intervals, equal_within: float) -> Verdict:
-    """Return what an interval says.
+    """Return the verdict of an interval.
 
-    `faster` or `slower` when the t interval leaves out 1; `no difference` when all of it lies within `equal_within` of 1;
+    `faster` or `slower` when the t interval does not contain 1; `no difference` when all of it is within `equal_within` of 1;
     otherwise, or without an interval, `too noisy to say`.
     """
     if found.low is None or found.high is None:

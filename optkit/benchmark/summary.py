@@ -1,4 +1,4 @@
-"""From the blocks of a benchmark to its records: one measurement an artifact and batch size, one speed-up a comparison."""
+"""The records of a benchmark from its blocks: one measurement per artifact and batch size, one speed-up per comparison."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,31 +16,31 @@ from optkit.benchmark.statistics import Intervals, intervals, percentile, verdic
 from optkit.benchmark.timing import Block
 from optkit.runners.base import Placement
 
-KEPT_CALLS = 200  # of each block in the record; percentiles are computed from all
+KEPT_CALLS = 200  # of each block in the record; percentiles use all calls
 KNEE = 0.9
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one session of one artifact gave: how it started, and a block for each point."""
+    """The results of one session of one artifact: its start, and a block for each point."""
 
     provider: str
     load_ms: float
     first_call_ms: float
     blocks: tuple[Block, ...]
-    parts: tuple[CallParts, ...] = ()  # where a call's time goes, for each point; empty where the runtime cannot tell
+    parts: tuple[CallParts, ...] = ()  # the parts of a call's time for each point; empty where they are not known
     placement: Placement | None = None
 
 
 def measurement(
     name: str, artifact: Artifact, turns: Sequence[Turn], point: int, sizes: Mapping[str, int], settings: BenchSettings
 ) -> Measurement:
-    """Return the numbers of one artifact at one point, over all its sessions."""
+    """Return the measurement of one artifact at one point, over all its sessions."""
     blocks = [turn.blocks[point] for turn in turns]
     found = latencies(blocks)
     placed = turns[0].placement
     batch = sizes.get(batch_dim(artifact.inputs) or "", 1)
-    shared = artifact.format is Format.PYTORCH  # built once a process, so that a session only takes it up
+    shared = artifact.format is Format.PYTORCH  # built once a process, so a session loads nothing
     return Measurement(
         artifact=name,
         precision=str(artifact.precision),
@@ -64,7 +64,7 @@ def measurement(
 
 
 def latencies(blocks: Sequence[Block]) -> Latencies:
-    """Return the numbers of all calls of the blocks."""
+    """Return the statistics of all calls of the blocks."""
     every = np.concatenate([block.times_ms for block in blocks])  # (calls,) ms
     return Latencies(
         calls=len(every),
@@ -90,7 +90,7 @@ def _median_parts(parts: Sequence[CallParts]) -> CallParts | None:
 
 
 def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSettings, stopped: Stopped) -> SpeedUp:
-    """Return the comparison of two artifacts that were measured in the same blocks."""
+    """Return the comparison of two artifacts measured in the same blocks."""
     return compared(
         (reference.artifact, candidate.artifact), candidate.batch, (reference, candidate), settings, stopped
     )
@@ -99,7 +99,7 @@ def speed_up(reference: Measurement, candidate: Measurement, settings: BenchSett
 def compared(
     names: tuple[str, str], batch: int, times: tuple[Latencies, Latencies], settings: BenchSettings, stopped: Stopped
 ) -> SpeedUp:
-    """Return the comparison of two, the reference first, that took turns in the same blocks."""
+    """Return the comparison of two candidates of the same blocks, the reference first."""
     medians = zip(times[0].blocks_p50_ms, times[1].blocks_p50_ms, strict=True)
     found = intervals([math.log(theirs / mine) for theirs, mine in medians])
     return SpeedUp(
@@ -113,20 +113,20 @@ def compared(
         free_high=found.free_high,
         verdict=verdict(found, settings.equal_within),
         blocks=len(times[0].blocks_p50_ms),
-        starved_blocks=sum(a or b for a, b in zip(times[0].starved, times[1].starved, strict=True)),
+        cpu_contended_blocks=sum(a or b for a, b in zip(times[0].cpu_contended, times[1].cpu_contended, strict=True)),
         stopped=Stopped.PRECISE if stopped is not Stopped.INTERRUPTED and is_precise(found, settings) else stopped,
     )
 
 
 def is_precise(found: Intervals, settings: BenchSettings) -> bool:
-    """Whether an interval is as narrow as was asked."""
+    """Whether an interval is narrow enough."""
     return found.low is not None and not math.log(found.ratio / found.low) > settings.half_width
 
 
 def knees(measurements: Sequence[Measurement]) -> list[Knee]:
     """Return for each artifact the smallest batch that reaches 90 % of its largest throughput; none below three batch sizes.
 
-    The throughput is that of the median call: means hold what other processes took, which differs between batch sizes.
+    The throughput is that of the median call, because a mean includes the effect of other processes, which differs between batch sizes.
     """
     found = []
     for name in dict.fromkeys(m.artifact for m in measurements):

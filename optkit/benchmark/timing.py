@@ -1,4 +1,4 @@
-"""The timing loop: it knows nothing of models, only of something to call."""
+"""The timing loop: it times any function, and knows nothing of models."""
 
 import functools
 import time
@@ -7,41 +7,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optkit.artifact.findings import STARVED
+from optkit.artifact.findings import CPU_CONTENDED
 from optkit.benchmark.processor import ProcessorTime
 from optkit.benchmark.settings import BenchSettings
 
 
 @dataclass(frozen=True)
 class GpuSample:
-    """What a GPU was doing at one moment, of the clock that calls are timed with; None where it does not tell."""
+    """The state of a GPU at one moment, by the clock that times the calls; None where NVML does not report a value."""
 
     at_s: float
     sm_clock_mhz: float | None
     memory_clock_mhz: float | None
     temperature_c: float | None
     power_w: float | None
-    throttles: tuple[str, ...]  # why it ran slower than it could
+    throttles: tuple[str, ...]  # the throttle reasons
 
 
 @dataclass(frozen=True)
 class Block:
-    """The times of the counted calls of one block, in ms, and how many calls before them were dropped."""
+    """The times of the counted calls of one block, in ms, and the number of dropped calls before them."""
 
     times_ms: np.ndarray  # (calls,)
     dropped_calls: int
-    began_s: float = 0.0  # of the first counted call
+    began_s: float = 0.0  # the start of the first counted call
     samples: tuple[GpuSample, ...] = ()
     throttled_calls: int = 0  # left out of `times_ms`, unless every call was throttled
     all_throttled: bool = False
     waited: float | None = (
-        None  # for a processor: the share of the time that its threads wanted to run; None where it is not told
+        None  # share (0 to 1) of the time in which its runnable threads waited for a processor; None where not reported
     )
 
     @property
-    def starved(self) -> bool:
-        """Whether others took so much of the processors that the times are theirs too."""
-        return self.waited is not None and self.waited >= STARVED
+    def cpu_contended(self) -> bool:
+        """Whether other processes took so much processor time that the times are too long."""
+        return self.waited is not None and self.waited >= CPU_CONTENDED
 
     @functools.cached_property
     def p50_ms(self) -> float:
@@ -52,14 +52,14 @@ class Block:
 def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
     """Drop the first calls after a switch, then time one call after the other until the block is long enough.
 
-    Both the dropped and the counted calls go on until their shortest time and their fewest calls are reached. The counted ones follow
-    each other without a pause: the caches hold what the model itself leaves in them. Nothing but the clock is read between two calls.
+    Both the dropped and the counted calls continue until their shortest time and their fewest calls are reached. The counted calls have
+    no pause between them, so the caches contain only the model's own data. Only the clock is read between two calls.
     """
     dropped = _calls(call, settings.drop_s, settings.drop_calls)
-    asked = ProcessorTime.now()
+    before = ProcessorTime.now()
     began_s = time.perf_counter_ns() / 1e9
     counted = _calls(call, settings.block_s, settings.block_calls)
-    waited = _waited(asked, ProcessorTime.now())
+    waited = _waited(before, ProcessorTime.now())
     return Block(np.array(counted) / 1e6, len(dropped), began_s, waited=waited)
 
 

@@ -1,4 +1,4 @@
-"""What proves an artifact.
+"""The checks of an artifact.
 
 parity          values and shapes against a reference, at every corner of the dynamic dimensions
 batching        batch independence: f([a, b]) = [f(a), f(b)]

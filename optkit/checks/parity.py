@@ -1,4 +1,4 @@
-"""Parity: a candidate gives the reference's answers, at every corner of the declared dimensions."""
+"""Parity: a candidate gives the outputs of the reference at every corner of the declared dimensions."""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from optkit.runners import Runner
 if TYPE_CHECKING:
     import numpy as np
 
-# FP32: the rounding of another order of additions in a deep network. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so
-# single elements may be far off and only the whole output is held: its direction, which shows little where all values share a large
-# offset, and its noise against the variance of the output, which shows that and a wrong scale. Accuracy decides there.
+# FP32: a deep network whose additions run in another order. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so single
+# elements may be far off, and only the whole output has limits. The cosine compares directions, but shows little where all values
+# share a large offset. The SQNR compares the noise with the variance of the output: it shows an offset and a wrong scale. For INT8
+# the accuracy decides.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(atol=1e-4, rtol=1e-3, min_cosine=0.9999),
     Precision.FP16: Tolerance(atol=1e-2, rtol=1e-2, min_cosine=0.999),
@@ -32,22 +33,22 @@ def check_parity(
     dims: Mapping[str, DimRange],
     tolerance: Tolerance | None = None,
 ) -> Parity:
-    """Run both on the same feeds at min, opt, max and an odd point of every dimension, and compare every output.
+    """Run both on the same feeds at min, opt, max and an odd size of every dimension, and compare every output.
 
     Args:
-        reference: an open runner of what is right.
-        candidate: an open runner of what is to be proven.
-        samples: where the values come from.
-        dims: the ranges whose corners are visited.
-        tolerance: None takes that of the candidate's precision.
+        reference: an open runner.
+        candidate: an open runner of the artifact to check.
+        samples: the source of the values.
+        dims: the ranges; their corners are visited.
+        tolerance: None uses the tolerance of the candidate's precision.
 
     Raises:
-        RunnerError: the reference cannot be run. A candidate that cannot is a failure of parity, not an error.
+        RunnerError: the reference fails. A candidate that fails has no parity; it is no error.
     """
-    tolerance = tolerance or TOLERANCES[candidate.artifact.products]
+    tolerance = tolerance or TOLERANCES[candidate.artifact.compute_precision]
     found: list[OutputParity] = []
     sizes_and_seeds = [(sizes, 0) for sizes in corners(dims)]
-    # Other values at the smallest sizes: a branch that the exporter baked in may hide behind one set.
+    # Other values at the smallest sizes: one set of values may not reach a branch that the exporter made constant.
     sizes_and_seeds.append(({name: r.min for name, r in dims.items()}, 1))
     for sizes, seed in track(sizes_and_seeds, "parity", len(sizes_and_seeds)):
         feed = samples.at(sizes, seed)
@@ -71,9 +72,9 @@ def check_parity(
 def _wide_integers(
     reference: Runner, candidate: Runner, samples: Samples, dims: Mapping[str, DimRange], tolerance: Tolerance
 ) -> list[OutputParity]:
-    """Compare on negative and larger integers too, where the reference takes them: 0 and 1 hide wrong arithmetic.
+    """Compare on negative and larger integers too, where the reference accepts them: 0 and 1 hide wrong arithmetic.
 
-    Ids out of a table's range are refused by the reference, and then nothing is compared.
+    A reference with an embedding refuses ids outside its table; then nothing is compared.
     """
     whole = any(not spec.dtype.is_float and "mask" not in spec.name for spec in samples.inputs)
     if samples.real is not None or not whole:
@@ -118,7 +119,7 @@ def _compare(
     if reference.dtype != candidate.dtype:
         return _failed(name, sizes, f"is {candidate.dtype}; the reference is {reference.dtype}")
     if not np.isfinite(reference).all():
-        return _failed(name, sizes, "the reference itself gives NaN or infinity; nothing can be proven against that")
+        return _failed(name, sizes, "the reference itself contains NaN or infinity, so no comparison is possible")
     if not np.isfinite(candidate).all():
         bad = int(candidate.size - np.isfinite(candidate).sum())
         return _failed(name, sizes, f"{bad} of {candidate.size} elements are NaN or infinite")
@@ -133,7 +134,7 @@ def _compare(
     if failure is None and tolerance.min_sqnr_db is not None and max_abs:
         found = (
             -math.inf if sqnr is None else sqnr
-        )  # a zero output that became something else has no ratio, and is wrong
+        )  # an output of zeros that became another one has no ratio, and is wrong
         if not found >= tolerance.min_sqnr_db:
             failure = f"SQNR {found:.1f} dB is below {tolerance.min_sqnr_db:g}"
     return OutputParity(
@@ -142,7 +143,7 @@ def _compare(
 
 
 def _outside(reference: "np.ndarray", difference: "np.ndarray", tolerance: Tolerance) -> str | None:
-    """Return what is wrong by atol and rtol, where one of them is given."""
+    """Return the failure by atol and rtol, where one of them is set."""
     import numpy as np
 
     if tolerance.atol is None and tolerance.rtol is None:
@@ -158,8 +159,8 @@ def _outside(reference: "np.ndarray", difference: "np.ndarray", tolerance: Toler
 def sqnr_db(reference: "np.ndarray", candidate: "np.ndarray") -> float | None:
     """Return the variance of the reference over the mean square of the difference, in decibels: the signal to quantization noise ratio.
 
-    The mean of the reference is no signal: a large constant would hide any error. A reference that does not vary (one element) counts
-    as it is. None where there is no signal, or no difference.
+    The mean of the reference is not part of the signal: a large constant would hide any error. A constant reference (one element) is
+    used as it is. None where there is no signal, or no difference.
     """
     import numpy as np
 
@@ -171,7 +172,7 @@ def sqnr_db(reference: "np.ndarray", candidate: "np.ndarray") -> float | None:
 
 
 def _cosine(a: "np.ndarray", b: "np.ndarray") -> float:
-    """Return the cosine of two vectors; two zero vectors are equal, a zero one and another are not."""
+    """Return the cosine of two vectors: 1 for two zero vectors, 0 for one."""
     import numpy as np
 
     norm_a, norm_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))

@@ -1,4 +1,4 @@
-"""The whole proof of one artifact: parity with its reference, batch independence, accuracy."""
+"""All checks of one artifact: parity with its reference, batch independence, accuracy."""
 
 import dataclasses
 
@@ -14,11 +14,11 @@ from optkit.checks.parity import check_parity
 from optkit.data import Samples
 from optkit.hashing import hash_of
 from optkit.record import Record
-from optkit.runners import Device, Runner, obstacle, open_runner
+from optkit.runners import Device, Runner, open_runner, why_not_runnable
 
 
 class Requirements(Record):
-    """What is asked of an artifact."""
+    """The requirements on an artifact: tolerances by precision, and the evaluation function."""
 
     tolerances: dict[Precision, Tolerance] = Field(default_factory=dict)
     evaluation: str | None = None
@@ -27,7 +27,7 @@ class Requirements(Record):
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What one opening of an artifact has shown; without parity its independence is not looked at."""
+    """The results of running one artifact; its independence is checked only after parity."""
 
     parity: Parity
     independence: BatchIndependence | None
@@ -35,37 +35,37 @@ class _Found:
 
 @dataclasses.dataclass(frozen=True)
 class Prover:
-    """Proves artifacts against one reference; what was found with the same questions is not asked again."""
+    """Checks artifacts against one reference; a result with the same inputs is reused."""
 
     reference: Artifact
     samples: Samples
-    asked: Requirements
+    requirements: Requirements
     _found: dict[str, _Found] = dataclasses.field(default_factory=dict)
 
     def parity(self, artifact: Artifact) -> Parity:
-        """Return the parity of an artifact with the reference; it is checked once for each content.
+        """Return the parity of an artifact with the reference, checked once for each content.
 
         Raises:
             RunnerError: the reference or the artifact cannot be loaded on the device.
             FeedError: the real data does not fit the inputs.
         """
         if artifact.sha256 not in self._found:
-            tolerance = self.asked.tolerances.get(artifact.precision)
+            tolerance = self.requirements.tolerances.get(artifact.precision)
             with (
                 open_runner(artifact, self._device(artifact)) as candidate,
-                open_runner(self.reference, self.asked.device) as right,
+                open_runner(self.reference, self.requirements.device) as reference,
             ):
-                # An engine is right when it is so in each of its profiles.
-                found = [check_parity(right, candidate, self.samples, dims, tolerance) for dims in artifact.ranges]
+                # An engine has parity when each of its profiles has.
+                found = [check_parity(reference, candidate, self.samples, dims, tolerance) for dims in artifact.ranges]
                 outputs = tuple(output for one in found for output in one.outputs)
                 parity = found[0].model_copy(update={"outputs": outputs})
-                # While it is loaded: an artifact with parity is asked for its independence next.
+                # Here, because the artifact is loaded: its independence is needed next.
                 independence = self._independence(candidate) if parity.passed else None
             self._found[artifact.sha256] = _Found(parity, independence)
         return self._found[artifact.sha256].parity
 
     def prove(self, passport: Passport) -> tuple[Passport, bool]:
-        """Return the passport with what was found about its artifact, and whether that was known already.
+        """Return the passport with the results for its artifact, and whether it had them already.
 
         The reference itself needs no parity.
 
@@ -78,19 +78,21 @@ class Prover:
         if passport.proof_key == key:
             return passport, True
         artifact = passport.artifact
-        if why_not := obstacle(artifact):
-            # Putting requests together is a property of the graph, so what was proven of the reference holds for its engine.
-            known = read_passport(self.reference.path, hashed=False)  # it was when it was opened
+        if why_not := why_not_runnable(artifact):
+            # Batch independence is a property of the graph, so the result for the reference holds for its engine.
+            known = read_passport(self.reference.path, hashed=False)  # opening the reference has hashed it
             taken = {"proof_key": key, "unproven": why_not, "batch_independence": known and known.batch_independence}
             return passport.model_copy(update=taken), False
         parity = self.parity(artifact) if artifact.sha256 != self.reference.sha256 else None
         independence = self._found[artifact.sha256].independence if parity else None
         accuracy = None
-        comparable = parity is None or parity.cosine is not None  # else there are no answers to look at
-        if comparable and (independence is None or self.asked.evaluation):
+        comparable = parity is None or parity.cosine is not None  # else there are no finite outputs
+        if comparable and (independence is None or self.requirements.evaluation):
             with open_runner(artifact, self._device(artifact)) as candidate:
                 independence = independence or self._independence(candidate)
-                accuracy = evaluate(self.asked.evaluation, candidate) if self.asked.evaluation else None
+                accuracy = (
+                    evaluate(self.requirements.evaluation, candidate.infer) if self.requirements.evaluation else None
+                )
         calibration = artifact.calibration
         unlike = shifts(calibration.diagnosis.moments, accuracy.inputs) if calibration and accuracy else ()
         found = {
@@ -104,23 +106,23 @@ class Prover:
         return passport.model_copy(update=found), False
 
     def _device(self, artifact: Artifact) -> Device:
-        """An engine is proven on a GPU, whatever the others run on."""
-        return Device.CUDA if artifact.format is Format.TENSORRT else self.asked.device
+        """An engine runs on a GPU, whatever the device of the others."""
+        return Device.CUDA if artifact.format is Format.TENSORRT else self.requirements.device
 
     def _independence(self, candidate: Runner) -> BatchIndependence:
-        tolerance = self.asked.tolerances.get(candidate.artifact.precision)
+        tolerance = self.requirements.tolerances.get(candidate.artifact.precision)
         return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
 
     def key(self) -> str:
-        """Return the hash of what is asked, and of all that the answers depend on besides the artifact."""
-        asked = self.asked
+        """Return the hash of the requirements, and of all else that the results depend on besides the artifact."""
+        wanted = self.requirements
         return hash_of(
             {
                 "reference": self.reference.identity,
-                "tolerances": {str(p): t.model_dump() for p, t in asked.tolerances.items()},
-                "evaluation": user_code.code_sha256(asked.evaluation) if asked.evaluation else None,
+                "tolerances": {str(p): t.model_dump() for p, t in wanted.tolerances.items()},
+                "evaluation": user_code.code_sha256(wanted.evaluation) if wanted.evaluation else None,
                 "data": self.samples.real.sha256() if self.samples.real else None,
-                "device": asked.device,
+                "device": wanted.device,
                 "versions": deps.built_with(),
             }
         )

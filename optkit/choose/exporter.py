@@ -1,4 +1,4 @@
-"""Which exporter writes the ONNX file: the first whose file is right, or of two right ones the faster."""
+"""The choice of the exporter: the first whose file has parity, or the faster of two that have parity."""
 
 import shutil
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from optkit.errors import StageError
 from optkit.pytorch.tracing import BAKED_IN
 from optkit.stages import ExportOnnx
 
-_DECIDES_BY_VALUES = "GuardOnDataDependentSymNode"  # how dynamo says that forward branches on the values of a tensor
+_DECIDES_BY_VALUES = "GuardOnDataDependentSymNode"  # dynamo's name for a branch on the values of a tensor
 _Exporter = Literal["dynamo", "torchscript", "script"]
 _ORDER: tuple[_Exporter, ...] = ("dynamo", "torchscript", "script")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What one exporter made, and how it compares with the model."""
+    """The file of one exporter, and its parity with the model."""
 
     exporter: str
     artifact: Artifact
@@ -29,14 +29,14 @@ class _Candidate:
 
 
 def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prover, filename: str) -> Artifact:
-    """Run the exporters in turn; `auto` keeps the first right file, `best` the faster of the right ones in ONNX Runtime.
+    """Run the exporters in turn; `auto` keeps the first file with parity, `best` the fastest of them in ONNX Runtime.
 
-    A file is right when it passes the stage's checks and parity at every corner. The model is scripted only when neither dynamo nor a
-    trace gave a right file: its loops run slower than those that they unroll. Notes say why others lost. When files were written but none
-    gives the model's answers, the first is returned, and its parity says so.
+    A file must pass the checks of the stage, and parity at every corner. The model is scripted only when neither dynamo nor a trace gives
+    such a file, because scripted loops run slower than unrolled ones. The notes give the reason for each exporter that was not chosen.
+    When no file has parity, the first is returned with its failure.
 
     Raises:
-        StageError: no exporter wrote a file; holds every reason.
+        StageError: no exporter wrote a file; has every reason.
     """
     written: list[_Candidate] = []
     refused: list[str] = []
@@ -52,23 +52,26 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
             continue
         baked = [note for note in artifact.notes if BAKED_IN in note]
         if baked and any(_DECIDES_BY_VALUES in reason for reason in refused):
-            # Parity cannot be trusted here: random values may all take the branch that the example took.
+            # Parity is not enough here: random values may all take the branch of the example.
             refused.append(
-                f"the {exporter} exporter kept one branch only: {baked[0]}. To take that, --exporter {exporter}"
+                f"the {exporter} exporter kept only one branch: {baked[0]}. To accept this, use --exporter {exporter}"
             )
             continue
         candidate = _Candidate(exporter, artifact, prover.parity(artifact))
         written.append(candidate)
         if not candidate.parity.passed:
             because = f" ({'; '.join(baked)})" if baked else ""
-            refused.append(f"the file of the {exporter} exporter is wrong: {candidate.parity.failure}{because}")
+            refused.append(f"the file of the {exporter} exporter has no parity: {candidate.parity.failure}{because}")
     if not written:
         reasons = "\n".join(f"  - {reason}" for reason in refused)
         raise StageError(f"{stage.step}: no exporter could export the model.\n{reasons}")
     right = [candidate for candidate in written if candidate.parity.passed]
     chosen, why = _faster(right, prover) if len(right) > 1 else ((right or written)[0], [])
     if chosen.exporter == "script" and any(_DECIDES_BY_VALUES in reason for reason in refused):
-        why = [*why, "forward branches on values: what was proven are the branches that the values of the proof took"]
+        why = [
+            *why,
+            "forward branches on values: parity was checked only for the branches that the checked values took",
+        ]
     notes = (*chosen.artifact.notes, *why, *(f"not chosen: {reason}" for reason in refused))
     return _moved_up(chosen.artifact, out_dir).model_copy(update={"notes": notes})
 
@@ -77,7 +80,7 @@ def _faster(right: list[_Candidate], prover: Prover) -> tuple[_Candidate, list[s
     """Return the candidate with the smaller latency at opt, and a note with the ratio."""
     dim = batch_dim(right[0].artifact.inputs)
     batches = (right[0].artifact.dims[dim].opt,) if dim else ()
-    settings = BenchSettings(batches=batches, device=prover.asked.device)
+    settings = BenchSettings(batches=batches, device=prover.requirements.device)
     measured = measure({c.exporter: c.artifact for c in right}, prover.samples, settings)
     if measured.not_run:
         missing = measured.not_run[0]
@@ -91,7 +94,7 @@ def _faster(right: list[_Candidate], prover: Prover) -> tuple[_Candidate, list[s
 
 
 def _moved_up(artifact: Artifact, out_dir: Path) -> Artifact:
-    """Move the files of the chosen candidate to the stage's own folder, and remove what the others made."""
+    """Move the files of the chosen candidate to the stage's own folder, and remove the files of the others."""
     for file in artifact.all_files:
         file.replace(out_dir / file.name)
     for exporter in _ORDER:

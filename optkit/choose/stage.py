@@ -1,6 +1,6 @@
-"""Run a stage under its own name: as it is, or through the choice that one of its options asks for.
+"""Run a stage directly, or through the choice that one of its options needs.
 
-A choice is imported when it is asked for: each needs other checks and measurements.
+Each choice is imported only when it is used, because each needs other checks and measurements.
 """
 
 from pathlib import Path
@@ -11,19 +11,19 @@ from optkit.stages import BuildTensorRt, ExportOnnx, QuantizeDynamic, QuantizeSt
 
 
 def run_stage(stage: Stage, source: Artifact, out_dir: Path, prover: Prover, filename: str | None = None) -> Artifact:
-    """Make the stage's artifact in `out_dir`, which is the stage's own.
+    """Make the stage's artifact in `out_dir`, the stage's own folder.
 
     Args:
-        stage: what to run.
-        source: what it takes.
+        stage: the stage to run.
+        source: its input artifact.
         out_dir: created.
-        prover: proves candidates, where there is a choice between some.
-        filename: of the artifact; None takes the stage's own.
+        prover: checks the candidates of a choice.
+        filename: the name of the artifact; None uses the stage's own.
 
     Raises:
-        StageError: it could not be made.
+        StageError: the artifact could not be made.
     """
-    match stage:  # each choice is imported where it is made: an export waits for none of what quantizes
+    match stage:  # imports stand in each case, so that an export does not import the quantizers
         case ExportOnnx(exporter="auto" | "best"):
             from optkit.choose.exporter import export_onnx
 

@@ -1,4 +1,4 @@
-"""Which artifact wins, among those that passed every gate, and why each other one does not."""
+"""The winner among the artifacts that passed every gate, and the reason why each other one lost."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -9,13 +9,13 @@ from optkit.artifact.findings import Measurement, SpeedUp
 from optkit.benchmark.statistics import Intervals, intervals
 from optkit.record import Record
 
-# Two artifacts whose interval holds 1 are told apart by accuracy and size, unless the measurement is so noisy that it holds anything:
-# more than this apart, the estimate decides.
+# Two artifacts tie where the interval of their ratio contains 1; accuracy and size then decide. Above this ratio they do not tie,
+# because the interval of a noisy measurement contains 1 for any ratio.
 TIE_WITHIN = 1.05
 
 
 class By(StrEnum):
-    """What the best artifact is best in."""
+    """The criterion of the choice."""
 
     LATENCY = "latency"
     THROUGHPUT = "throughput"
@@ -23,10 +23,10 @@ class By(StrEnum):
 
 
 class Choice(Record):
-    """The `choose` key of a recipe: what `artifact: fastest` stands for. Budgets are gates: what is over one cannot win."""
+    """The `choose` key of a recipe: the meaning of `artifact: fastest`. Budgets are gates: an artifact over its budget cannot win."""
 
     by: By = By.LATENCY
-    batch: int | None = None  # of the latency; None takes the geometric mean over all that were measured
+    batch: int | None = None  # of the latency; None uses the geometric mean over all measured batch sizes
 
     def faults(self, measured: Sequence[int]) -> Iterator[str]:
         """Yield a batch size that is not among those that are measured."""
@@ -35,14 +35,14 @@ class Choice(Record):
 
 
 class Lost(Record):
-    """An artifact that was not kept, and why."""
+    """An artifact that lost, and the reason."""
 
     artifact: str
     reason: str
 
 
 class Winner(Record):
-    """The artifact that is kept, and why; and why each other one was not."""
+    """The artifact that won, the reason, and the artifacts that lost."""
 
     artifact: str
     reason: str
@@ -51,7 +51,7 @@ class Winner(Record):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An artifact that may win, or the reason why it may not."""
+    """An artifact that can win, or the reason why it cannot."""
 
     name: str
     size_bytes: int = 0
@@ -65,16 +65,16 @@ def choose_winner(
     speed_ups: Sequence[SpeedUp],
     choice: Choice,
 ) -> Winner | None:
-    """Return the best of the candidates that passed; None where none passed and was measured.
+    """Return the best of the candidates that passed every gate; None where no such candidate was measured.
 
-    By latency or throughput, artifacts tie with the best where the 95 % interval of their ratio to it holds 1 (and the ratio is below
-    1.05); the more accurate one then wins, then the smaller one. By size, the smallest wins, then the more accurate one.
+    By latency or throughput, an artifact ties with the best where the 95 % interval of their ratio contains 1 and the ratio is at most
+    1.05. Among tied artifacts the most accurate wins, then the smallest. By size, the smallest wins, then the most accurate.
 
     Args:
-        candidates: all that were made; those with `refused` cannot win.
-        measurements: of all artifacts, in the same blocks.
-        speed_ups: over one reference, for the words of the reason.
-        choice: what is best.
+        candidates: all artifacts; those with `refused` cannot win.
+        measurements: of all artifacts, from the same blocks.
+        speed_ups: over one reference, for the text of the reason.
+        choice: the criterion.
     """
     times = {c.name: _log_times(measurements, c.name, choice) for c in candidates}
     able = [c for c in candidates if not c.refused and times[c.name]]
@@ -92,19 +92,19 @@ def choose_winner(
     lost = [Lost(artifact=c.name, reason=_why_not(c, best, choice, ratios)) for c in candidates if c is not best]
     reason = _why(best, able, measurements, speed_ups, choice)
     if choice.by is not By.SIZE and _busy({c.name for c in able}, measurements, speed_ups):
-        reason += "; measured while the machine was busy, so another one may be ahead on a quiet machine"
+        reason += "; measured while the machine was busy: another artifact may win on a quiet machine"
     return Winner(artifact=best.name, reason=reason, lost=tuple(lost))
 
 
 def _busy(names: Set[str], measurements: Sequence[Measurement], speed_ups: Sequence[SpeedUp]) -> bool:
-    """Whether what the choice stands on was measured while others used the processors."""
+    """Whether other processes used the processors during the measurements of these artifacts."""
     return any(m.busy for m in measurements if m.artifact in names) or any(
         s.busy for s in speed_ups if s.candidate in names
     )
 
 
 def _log_times(measurements: Sequence[Measurement], name: str, choice: Choice) -> list[float]:
-    """Return for each block the log of the time that counts: of a call, or of a sample at the batch where that is shortest."""
+    """Return for each block the log of the time of a call, or for throughput of a sample at the batch with the shortest time."""
     mine = [m for m in measurements if m.artifact == name]
     if choice.by is By.THROUGHPUT:
         mine = sorted(mine, key=lambda m: m.p50_ms / m.batch)[:1]
@@ -116,7 +116,7 @@ def _log_times(measurements: Sequence[Measurement], name: str, choice: Choice) -
 
 
 def _ratio(log_times: Sequence[float], best: Sequence[float]) -> Intervals:
-    """Return how many times longer than the best one takes."""
+    """Return the time as a multiple of the time of the best one."""
     return intervals([mine - other for mine, other in zip(log_times, best, strict=True)])
 
 
@@ -156,7 +156,7 @@ def _why_not(candidate: Candidate, best: Candidate, choice: Choice, ratios: Mapp
     if choice.by is By.SIZE:
         if candidate.size_bytes > best.size_bytes:
             return f"larger: {candidate.size_bytes:,} bytes against {best.size_bytes:,}"
-        return _by_accuracy(candidate, best) or "the same in size and accuracy, and later in the recipe"
+        return _by_accuracy(candidate, best) or "equal size and accuracy, and later in the recipe"
     if candidate.name not in ratios:
         return "not measured"
     found = ratios[candidate.name]
@@ -166,12 +166,12 @@ def _why_not(candidate: Candidate, best: Candidate, choice: Choice, ratios: Mapp
     times = f"{found.ratio:.3f}x the time{interval}"
     if not _is_tie(found) and found.ratio > 1:
         return f"slower: {times}"
-    same = f"no difference in speed that was measured, {times}"
+    same = f"no measured difference in speed, {times}"
     if reason := _by_accuracy(candidate, best):
         return f"{same}; {reason}"
     if candidate.size_bytes > best.size_bytes:
-        return f"{same}; as accurate, and larger: {candidate.size_bytes:,} bytes against {best.size_bytes:,}"
-    return f"{same}; the same in accuracy and size"
+        return f"{same}; equal accuracy, but larger: {candidate.size_bytes:,} bytes against {best.size_bytes:,}"
+    return f"{same}; equal accuracy and size"
 
 
 def _by_accuracy(candidate: Candidate, best: Candidate) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the values of inputs come from.
+"""The sources of input values.
 
 feeds           functions of the user's, .npz files, seeded random values; feeds of any size cut from them
 image_folder    a folder of images, described by an images.yaml

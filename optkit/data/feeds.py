@@ -1,4 +1,4 @@
-"""Where feeds come from: .npz files, images, the user's function, or seeded random values (never for calibration)."""
+"""The sources of feeds: .npz files, images, the user's function, or seeded random values (never for calibration)."""
 
 import functools
 import hashlib
@@ -23,18 +23,18 @@ _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 
 
 class Feeds:
-    """A data source that can be read more than once; every feed is checked against the declared inputs as it is read.
+    """A data source that can be read more than once; every feed is checked against the declared inputs when it is read.
 
-    Iterating raises FeedError at the first feed that does not fit, and where there is none at all.
+    Iterating raises FeedError at the first feed that does not fit, and where there is no feed.
     """
 
     def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
         self.target = target
         self.inputs = tuple(inputs)
-        self._count: int | None = None  # of the feeds, once they were read to the end
+        self._count: int | None = None  # the number of feeds; known after a complete reading
 
     def sha256(self) -> str:
-        """Return the hash of the files, or of the code, that the feeds come from; of the feeds themselves where they are in memory."""
+        """Return the hash of the source: of the files or the code, or of the feeds themselves where they are in memory."""
         if user_code.is_in_memory(self.target) and not callable(self._code):
             return self._content_sha256
         if _is_code(self.target):
@@ -44,7 +44,7 @@ class Feeds:
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
     def first_image(self) -> Path | None:
-        """Return the first image file, where the feeds are read from images."""
+        """Return the first image file; None where the source is not an image folder."""
         return ImageFolder.from_file(Path(self.target)).files()[0] if _is_images(self.target) else None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -60,21 +60,21 @@ class Feeds:
         expected = self._expected()
         if expected and number + 1 != expected:
             raise FeedError(
-                f"{self.target}: gave {number + 1} feeds; expected {expected}, which is its length or what it gave when it was "
-                f"read before. Give a list of feeds, or a function that yields the same ones each time it is called."
+                f"{self.target}: gave {number + 1} feeds; expected {expected}, its length or the number of the last reading. "
+                f"Give a list of feeds, or a function that yields the same feeds at each call."
             )
         if number < 0:
-            raise FeedError(f"{self.target}: gave no feed at all; expected at least one mapping of input name to array")
+            raise FeedError(f"{self.target}: gave no feed; expected at least one mapping of input name to array")
         self._count = number + 1
 
     def _expected(self) -> int | None:
-        """Return how many feeds a whole reading must give: as many as the last one, or what the user's object says is its length."""
+        """Return the number of feeds that a complete reading must give: that of the last reading, or the length of the user's object."""
         if self._count is None and _is_code(self.target) and isinstance(self._called, Sized):
             return len(self._called)
         return self._count
 
     def __length_hint__(self) -> int:
-        """Return the number of feeds where it is known without reading them, else 0; `len` would make a truth value of it."""
+        """Return the number of feeds where it is known without reading, else 0; `__len__` would also define the truth value."""
         if _is_images(self.target):
             return len(ImageFolder.from_file(Path(self.target)).files())
         if not _is_code(self.target):
@@ -82,7 +82,7 @@ class Feeds:
         return operator.length_hint(self._called, 0)
 
     def _guarded(self) -> Iterator[object]:
-        """Read, and tell an error of the user's iterable as one, with its line."""
+        """Read the feeds; translate an error of the user's iterable into a FeedError with the user's line."""
         feeds, number = iter(self._read()), 0
         while True:
             try:
@@ -106,7 +106,7 @@ class Feeds:
 
     @functools.cached_property
     def _content_sha256(self) -> str:
-        """The hash of the feeds as they were read first; one that shuffles them gives others the next time."""
+        """The hash of the feeds of the first reading; cached, because a later reading may shuffle them."""
         digest = hashlib.sha256()
         for feed in self:
             for name, array in sorted(feed.items()):
@@ -116,12 +116,12 @@ class Feeds:
 
     @functools.cached_property
     def _code(self) -> Any:
-        """What the target names, where it is code."""
+        """The object that the target names; None where the target is not code."""
         return user_code.load(self.target) if _is_code(self.target) else None
 
     @functools.cached_property
     def _called(self) -> Iterable[object]:
-        """What the user's function gave; it is called once, or at each reading where it gives an iterator."""
+        """The result of the user's function, which is called once, or at each reading if it returns an iterator."""
         given = self._code
         try:
             with user_code.running(given):
@@ -135,15 +135,15 @@ class Feeds:
         if iter(found) is not found:
             return found
         if callable(given):
-            return _Anew(given)
+            return _Rereadable(given)
         raise FeedError(
             f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
             f"more than once. Give a list of feeds, or a function that yields them."
         )
 
 
-class _Anew:
-    """What a function yields, from the start at each reading, so that feeds can be made as they are read."""
+class _Rereadable:
+    """Calls a generator function at each reading, so that feeds can be made while they are read."""
 
     def __init__(self, function: Callable[[], Iterable[object]]) -> None:
         self._function = function
@@ -153,12 +153,12 @@ class _Anew:
 
 
 def as_feed(given: object, inputs: Sequence[TensorSpec]) -> Feed:
-    """Return input name -> array of what a data source gives: such a mapping, or arrays in the order of the inputs.
+    """Convert an item of a data source to input name -> array: a mapping, or arrays in the order of the inputs.
 
-    Tensors of PyTorch become arrays; an array alone is the feed of a model with one input.
+    PyTorch tensors become arrays; a single array is a feed for a model with one input.
 
     Raises:
-        FeedError: it is none of these, or the number of arrays is not that of the inputs.
+        FeedError: the item has another type, or the number of arrays differs from the number of inputs.
     """
     if isinstance(given, Mapping):
         named: dict[str, np.ndarray] = {str(name): _as_array(value) for name, value in given.items()}
@@ -169,13 +169,13 @@ def as_feed(given: object, inputs: Sequence[TensorSpec]) -> Feed:
     if len(arrays) != len(inputs):
         names = ", ".join(spec.name for spec in inputs)
         raise FeedError(
-            f"has {len(arrays)} arrays; expected {len(inputs)}: {names}. Leave out what the model does not take, such as labels"
+            f"has {len(arrays)} arrays; expected {len(inputs)}: {names}. Leave out arrays that are not inputs, such as labels"
         )
     return {spec.name: array for spec, array in zip(inputs, arrays, strict=True)}
 
 
 def _as_array(value: Any) -> Any:
-    """Return a tensor of PyTorch as an array, and anything else as it is; torch is not imported for it."""
+    """Return a PyTorch tensor as an array, and anything else unchanged; torch is not imported for it."""
     return value.detach().cpu().numpy() if type(value).__module__.partition(".")[0] == "torch" else value
 
 
@@ -188,7 +188,7 @@ def _is_images(target: str) -> bool:
 
 
 def data_fault(target: str) -> str | None:
-    """Return what is wrong with a data source as far as can be told without running code; None when nothing is."""
+    """Return the fault of a data source that can be found without running code, or None."""
     if _is_code(target):
         return user_code.target_fault(target)
     try:
@@ -249,24 +249,24 @@ def _check_finite(feed: Feed) -> None:
     import numpy as np
 
     for name, array in feed.items():
-        # The extremes are NaN where any element is; unlike a mask of the elements they cost no memory.
+        # The extremes are NaN if any element is NaN; unlike a mask they need no memory.
         if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-            raise FeedError(f"input {name!r}: holds NaN or infinity; expected finite numbers")
+            raise FeedError(f"input {name!r}: contains NaN or infinity; expected finite numbers")
 
 
 def random_feed(
     inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
 ) -> "dict[str, np.ndarray]":
-    """Return seeded random values: normal for floats, 0 and 1 for integers and booleans, which are valid ids anywhere.
+    """Return seeded random values: normal for floats; 0 and 1 for integers and booleans, which are valid ids in every model.
 
-    An integer or boolean input with `mask` in its name keeps a first part of its last dimension, at least one element, as a text
-    that is padded on the right does: models give anything for a row that is masked as a whole.
+    An integer or boolean input with `mask` in its name is 1 in the first part of its last dimension, at least in one element, like the
+    mask of a text with padding on the right. A fully masked row would have undefined outputs.
 
     Args:
-        inputs: what the model takes.
+        inputs: the inputs of the model.
         sizes: named dimension -> its size.
         seed: the same seed, inputs and sizes give the same values.
-        wide: integers from -8 to 8, which not every model takes.
+        wide: integers from -8 to 8, which not every model accepts.
     """
     import numpy as np
 
@@ -285,10 +285,10 @@ def random_feed(
 
 
 class Samples:
-    """Feeds of any asked size: cut and repeated from real data where there is some, else seeded random.
+    """Feeds of any size: real data cut and repeated, or seeded random values where there is no real data.
 
-    Every named dimension is cut or repeated from its start, so a text that is padded on the right keeps its first tokens, and a mask
-    stays the mask of its ids. Real data is read at the first use, and only as much as the largest batch holds.
+    Every named dimension is cut or repeated from its start, so a text with padding on the right keeps its first tokens, and a mask
+    still fits its ids. Real data is read at the first use, and only up to the size of the largest batch.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
@@ -304,11 +304,11 @@ class Samples:
 
     @property
     def origin(self) -> str:
-        """Where the values come from, in a word for the record."""
+        """The source of the values, for the record."""
         return "real samples" if self.real is not None else "seeded random"
 
     def at(self, sizes: Sizes, seed: int = 0) -> "dict[str, np.ndarray]":
-        """Return a feed of these sizes; another seed gives other values (real samples start at another one).
+        """Return a feed of these sizes; another seed gives other values (real data starts at another sample).
 
         Raises:
             FeedError: the real data does not fit the inputs.
@@ -329,7 +329,7 @@ class Samples:
 
     @functools.cached_property
     def _pool(self) -> "dict[str, np.ndarray]":
-        """The first real feeds of one shape put together, up to the largest batch; empty where there is no real data."""
+        """The first real feeds of one shape concatenated, up to the largest batch; empty where there is no real data."""
         import numpy as np
 
         pool: dict[str, np.ndarray] = {}

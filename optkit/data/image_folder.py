@@ -1,13 +1,13 @@
-"""Images as feeds: a folder, and a YAML file beside it that says how they become inputs.
+"""Images as feeds: a folder, and a YAML file beside it with the preprocessing.
 
-    images: photos                 # a folder, relative to this file; read in the order of names, folders in it too
+    images: photos                 # a folder, relative to this file; read in the order of names, with subfolders
     resize: 256
     crop: 224
     mean: [0.485, 0.456, 0.406]
     std: [0.229, 0.224, 0.225]
-    input: image                   # may be left out where the model has one input
+    input: image                   # optional where the model has one input
 
-All keys but `images` and `input` are those of `ImagePreprocessing`, with which a server reads its requests.
+All other keys are those of `ImagePreprocessing`, which servers use for requests too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class ImageFolder(ImagePreprocessing):
         """Read the YAML file.
 
         Raises:
-            FeedError: it is no such file, or names a folder without images.
+            FeedError: the file cannot be read, has faults, or names a folder without images.
         """
         import yaml  # here: few commands read one
 
@@ -58,10 +58,10 @@ class ImageFolder(ImagePreprocessing):
         return found
 
     def files(self) -> list[Path]:
-        """Return the images, in the order of their names; a link stands for the file that it leads to.
+        """Return the images in the order of their names; links are followed.
 
         Raises:
-            FeedError: what bears the name of an image is a folder, a FIFO or a device.
+            FeedError: a folder, a FIFO or a device has the name of an image.
         """
         found = sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
         for path in found:
@@ -75,10 +75,10 @@ class ImageFolder(ImagePreprocessing):
         return hash_of({"preprocessing": self.model_dump(mode="json", exclude={"images"}), "files": files})
 
     def feeds(self, inputs: Sequence[TensorSpec]) -> Iterator["dict[str, np.ndarray]"]:
-        """Yield one feed of one image at a time.
+        """Yield one feed per image.
 
         Raises:
-            FeedError: the model has no such input, a file cannot be read as an image, or does not fit it.
+            FeedError: the model has no such input, or a file cannot be read as an image or does not fit the input.
             MissingDependency: Pillow is not installed.
         """
         known = {spec.name: spec for spec in inputs}

@@ -1,7 +1,7 @@
-"""From the bytes of an image to the array that a model takes.
+"""From the bytes of an image to an input array of a model.
 
-This file needs numpy and Pillow alone and imports nothing of optkit: packages for servers carry it, so that calibration, evaluation and
-serving read an image in one and the same way.
+This file needs only numpy and Pillow and imports nothing of optkit. Packages for servers include it, so that calibration, evaluation and
+serving read images in the same way.
 """
 
 import io
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 64 * 2**20  # of an image as it is stored; a small file can hold far more
+MAX_PIXELS = 64 * 2**20  # of a stored image; a small file can contain far more
 
 
 def read_image(
@@ -27,20 +27,20 @@ def read_image(
     """Decode, resize, crop and normalise one image: (pixel * scale - mean) / std, channel by channel.
 
     Args:
-        content: of a file that Pillow reads, such as JPEG or PNG; the first frame counts.
+        content: of a file that Pillow reads, such as JPEG or PNG; only the first frame is used.
         mode: `RGB`, `BGR` or `L`.
         resize: the length of the shorter side, or (height, width); bilinear with antialiasing. None keeps the size.
-        crop: the side of a square, or (height, width), from the middle. None keeps all.
-        scale: what a pixel of 0 to 255 is multiplied with.
-        mean: one for each channel, or one for all.
-        std: one for each channel, or one for all.
+        crop: the side of a square, or (height, width), from the middle. None crops nothing.
+        scale: the factor for pixels of 0 to 255.
+        mean: one per channel, or one for all.
+        std: one per channel, or one for all.
         layout: `chw` or `hwc`.
 
     Returns:
         float32, (C, H, W) or (H, W, C).
 
     Raises:
-        ValueError: the content is no image, too large, or smaller than the crop.
+        ValueError: the content is not an image, or is too large, or smaller than the crop.
     """
     pixels = _pixels(content, "RGB" if mode == "BGR" else mode, resize)  # (H, W, C)
     pixels = _cropped(pixels, crop)
@@ -60,8 +60,8 @@ def _pixels(content: bytes, mode: str, resize: int | Sequence[int] | None) -> np
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"the image has {image.width} x {image.height} pixels; expected at most {MAX_PIXELS}")
         image = image.convert(mode)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e:  # SyntaxError: how Pillow names a broken PNG
-        raise ValueError(f"the content is no image that can be read ({e})") from e
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:  # Pillow raises SyntaxError for a broken PNG
+        raise ValueError(f"the content cannot be read as an image ({e})") from e
     if resize is not None:
         height, width = _size(resize, image.height, image.width)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -70,7 +70,7 @@ def _pixels(content: bytes, mode: str, resize: int | Sequence[int] | None) -> np
 
 
 def _size(resize: int | Sequence[int], height: int, width: int) -> tuple[int, int]:
-    """Return the height and width to resize to; of the longer side the fraction is dropped, as torchvision does."""
+    """Return the height and width after resizing; the longer side is rounded down, as in torchvision."""
     if not isinstance(resize, int):
         return int(resize[0]), int(resize[1])
     if height <= width:

@@ -1,4 +1,4 @@
-"""How an image becomes an input of the model, declared once: for calibration data and for servers."""
+"""The preprocessing of images, declared once for calibration data and for servers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -27,7 +27,7 @@ _Size = Annotated[int | tuple[int, int], BeforeValidator(_checked_size)]
 
 
 class ImagePreprocessing(Record):
-    """Decode, resize, crop, normalise: (pixel * scale - mean) / std, and lay out; see `optkit.data.images.read_image`."""
+    """Decode, resize, crop, normalize ((pixel * scale - mean) / std) and set the layout; see `optkit.data.images.read_image`."""
 
     mode: Literal["RGB", "BGR", "L"] = "RGB"
     resize: _Size | None = None  # the shorter side, or height and width
@@ -54,10 +54,10 @@ class ImagePreprocessing(Record):
 
     @property
     def sample_shape(self) -> tuple[int | None, int | None, int | None]:
-        """The shape of what an image becomes; None where that depends on the image."""
+        """The shape of a preprocessed image; None for a size that depends on the image."""
         size = self.crop if self.crop is not None else self.resize
         if size is None or (self.crop is None and isinstance(size, int)):
-            height = width = None  # of a resized image the shorter side alone is known
+            height = width = None  # only the shorter side of a resized image is known
         else:
             height, width = (size, size) if isinstance(size, int) else size
         channels = _CHANNELS[self.mode]
@@ -67,7 +67,7 @@ class ImagePreprocessing(Record):
         """Return the image of a file as one sample of the input, without a batch dimension.
 
         Raises:
-            FeedError: it cannot be read, or its shape is not that of the input.
+            FeedError: the file cannot be read, or its shape differs from that of the input.
             MissingDependency: Pillow is not installed.
         """
         from optkit.data.images import read_image

@@ -1,4 +1,4 @@
-"""What an .onnx file says of itself, and how one is read, written and kept beside its external data.
+"""The facts of an .onnx file, and reading and writing it with its external data.
 
 content         the facts of a file; reading, checking and saving it
 reading         a file is checked before anything in it is used: types, names, external data

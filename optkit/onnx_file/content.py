@@ -1,4 +1,4 @@
-"""What an .onnx file says of itself, and how one is saved; its external data is part of it."""
+"""The facts of an .onnx file, and reading and writing it with its external data."""
 
 import copy
 import warnings
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-# Protobuf holds at most 2 GiB in one message; below this the weights stay inside the one file.
+# A protobuf message has at most 2 GiB; below this limit the weights stay in one file.
 ONE_FILE_BYTES = 1_500_000_000
-_CONSTANT_WEIGHTS_IR = 4  # before, every initializer had to be an input as well
-_SMALL_BYTES = 1024  # up to this a tensor stays in the graph, as onnx's own external data has it
+_CONSTANT_WEIGHTS_IR = 4  # before, every initializer had to be an input too
+_SMALL_BYTES = 1024  # smaller tensors stay in the graph, as in onnx's own external data
 
 # Numbers of onnx.proto: TensorProto.DataType and TensorProto.DataLocation.
 _DTYPES = {
@@ -38,19 +38,19 @@ _QUANTIZED_OPS = frozenset({
 })  # fmt: skip
 
 
-# What dynamic quantization leaves in a graph; it runs on CPUs only.
+# The operators of dynamic quantization, which runs on CPUs only.
 DYNAMIC_OPS = frozenset(
     {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"}
 )
 
 
 class OnnxFacts(Record):
-    """What the file states."""
+    """The facts of an ONNX file."""
 
     opset: int
     ir_version: int
     producer: str
-    nodes: dict[str, int]  # operator -> how many nodes
+    nodes: dict[str, int]  # operator -> number of nodes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     precision: Precision
@@ -59,20 +59,20 @@ class OnnxFacts(Record):
 
 
 def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
-    """Parse a file. Weights that it lists as inputs too, as IR version 3 demands, become constants, as they are since version 4.
+    """Parse a file. Weights that are also inputs, as IR version 3 requires, become constants, as since version 4.
 
     Args:
         path: the .onnx file.
-        weights: whether to read external data too.
+        weights: whether to read external data.
 
     Raises:
-        ArtifactError: it is missing, a folder, no ONNX model, or damaged; or a part of its data is missing, damaged, or not in
+        ArtifactError: the file is missing, a folder, not an ONNX model, or damaged; or external data is missing, damaged, or outside
             its folder.
     """
     model, tensors, files = _opened(path, _whole)
     for tensor in tensors if files else ():
         if tensor.data_location == _EXTERNAL:
-            # Where values are in both places, onnx would write these to the file that the tensor names.
+            # If a tensor also has inline values, onnx would write these to its external file.
             tensor.ClearField("raw_data")
     if weights and files:
         _load_external_data(path, tensors)
@@ -87,7 +87,7 @@ def load(path: Path, weights: bool = True) -> "onnx.ModelProto":
 
 
 def load_lazily(path: Path) -> "onnx_ir.Model":
-    """Parse a file as `load` does, and leave external data on the disk until it is asked for.
+    """Parse a file like `load`, but read external data only when it is used.
 
     Raises:
         ArtifactError: as `load`.
@@ -97,7 +97,7 @@ def load_lazily(path: Path) -> "onnx_ir.Model":
     proto = load(path, weights=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            warnings.simplefilter("ignore")  # about keys that onnx does not know
             model = onnx_ir.serde.deserialize_model(proto)
     except Exception as e:  # it raises plain exceptions of many types
         raise ArtifactError(f"{path}: cannot be read as an ONNX model ({first_line(e)})") from e
@@ -108,7 +108,7 @@ def load_lazily(path: Path) -> "onnx_ir.Model":
 def _opened(
     path: Path, read: "Callable[[Path], onnx.ModelProto]"
 ) -> "tuple[onnx.ModelProto, list[onnx.TensorProto], tuple[str, ...]]":
-    """Return a model, its tensors, and the files of its external data, each of which is in the model's folder."""
+    """Return a model, its tensors, and the files of its external data, which are all in the model's folder."""
     model, tensors = parse(path, read)
     return model, tensors, external_files(path, tensors)
 
@@ -125,7 +125,7 @@ def _load_external_data(path: Path, tensors: "Iterable[onnx.TensorProto]") -> No
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of keys that onnx does not know
+            warnings.simplefilter("ignore")  # about keys that onnx does not know
             for tensor in tensors:
                 if tensor.data_location == _EXTERNAL:
                     load_external_data_for_tensor(tensor, str(path.parent))
@@ -134,7 +134,7 @@ def _load_external_data(path: Path, tensors: "Iterable[onnx.TensorProto]") -> No
 
 
 def facts(path: Path) -> OnnxFacts:
-    """Read what the file states, without the values of its tensors.
+    """Read the facts of a file, without the values of its tensors.
 
     Raises:
         ArtifactError: as `load`.
@@ -160,7 +160,7 @@ def facts(path: Path) -> OnnxFacts:
 
 
 def has_half(path: Path) -> bool:
-    """Say whether a graph computes in FP16 somewhere: it holds FP16 tensors, or casts to FP16.
+    """Return whether any part of a graph computes in FP16: it has FP16 tensors, or casts to FP16.
 
     Raises:
         ArtifactError: as `load`.
@@ -177,7 +177,7 @@ def has_half(path: Path) -> bool:
 
 
 def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
-    """Return the artifact that a file is, with `dims` for the ranges, which an ONNX file cannot state.
+    """Return the artifact of a file, with the ranges `dims`, which an ONNX file does not contain.
 
     Raises:
         ArtifactError: as `load`.
@@ -197,10 +197,10 @@ def describe(path: Path, dims: Mapping[str, DimRange]) -> Artifact:
 
 
 def check(path: Path) -> None:
-    """Run the ONNX checker with full shape inference on the file, by its path, so that missing data is noticed.
+    """Run the ONNX checker with full shape inference on the file, by its path, so that it also checks external data.
 
     Raises:
-        StageError: the checker refuses the file; holds its reason.
+        StageError: the checker rejects the file; the message has its reason.
         ArtifactError: as `load`.
     """
     import onnx
@@ -209,11 +209,11 @@ def check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as e:
-        raise StageError(f"onnx.checker refuses the model: {first_line(e)}") from e
+        raise StageError(f"onnx.checker rejects the model: {first_line(e)}") from e
 
 
 def load_graph(path: Path) -> "onnx.ModelProto":
-    """Parse a file without its weights: initializers above 1 KiB keep their type and dimensions, and have no values.
+    """Parse a file without its weights: initializers above 1 KiB keep their type and dimensions, but have no values.
 
     Raises:
         ArtifactError: as `load`.
@@ -230,19 +230,19 @@ def load_graph(path: Path) -> "onnx.ModelProto":
 
 
 def is_weight(tensor: "onnx.TensorProto") -> bool:
-    """Whether a tensor is above 1 KiB: what is smaller are shapes and scales, which tools that change a graph look at."""
+    """Whether a tensor is above 1 KiB. Smaller ones are shapes and scales; tools that change a graph need their values."""
     return byte_count(tensor) > _SMALL_BYTES
 
 
 def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int = 0) -> None:
-    """Write a model: one file up to 1.5 GB, else its weights in one file of the same name with `.data` behind.
+    """Write a model: one file up to 1.5 GB; above, its weights go into a second file with the suffix `.data`.
 
     Args:
-        model: the data of an `onnx_ir.Model` is written tensor by tensor, so that lazy ones are never in memory together. A
-            ModelProto loaded without its external data is written without it: put it beside that data.
+        model: the data of an `onnx_ir.Model` is written tensor by tensor, so that lazy tensors are never all in memory. A ModelProto
+            without its external data is written without it: write it beside that data.
         path: the .onnx file.
-        source_bytes: the size of the model that it was made from. What is made from a large model is written as one, however
-            small it became: protobuf needs five times the size of a single file to write it, and twice to look at it.
+        source_bytes: the size of the source model. A model from a large source is written like a large one, even if it is small now:
+            protobuf needs five times the size of a single file to write it, and twice its size to read it.
     """
     import onnx
     import onnx_ir
@@ -259,7 +259,7 @@ def save(model: "onnx.ModelProto | onnx_ir.Model", path: Path, source_bytes: int
 
 
 def gather(path: Path, source_bytes: int = 0) -> None:
-    """Put the weights of a file where `save` puts them, whatever wrote it, and delete the data files no longer used."""
+    """Move the weights of a file to the place where `save` writes them, and delete unused data files."""
     import onnx
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
@@ -267,11 +267,11 @@ def gather(path: Path, source_bytes: int = 0) -> None:
     after = (data_name(path),) if max(source_bytes, sum(map(byte_count, tensors))) > ONE_FILE_BYTES else ()
     if before == after:
         for name in after:
-            (path.parent / name).chmod(path.stat().st_mode)  # onnx writes data that only its owner may read
+            (path.parent / name).chmod(path.stat().st_mode)  # onnx writes data files that only the owner can read
         return
     if after:
         model = load_lazily(path)
-        # The constants of nodes may lie in files of their own too, and `save` moves initializers only.
+        # Constants of nodes may have external data too, and `save` moves only initializers.
         LiftConstantsToInitializersPass()(model)
         save(model, path, source_bytes)
         release(model)
@@ -282,7 +282,7 @@ def gather(path: Path, source_bytes: int = 0) -> None:
 
 
 def release(model: "onnx_ir.Model") -> None:
-    """Close the data files that a model was read from lazily; what was read of them counts as memory of this process till then."""
+    """Close the data files of a lazily loaded model, which frees their mapped memory."""
     import onnx_ir
 
     for graph in model.graphs():
@@ -313,9 +313,9 @@ def _unused_inputs(graph: "onnx.GraphProto", inputs: Iterable[str]) -> tuple[str
 
 
 def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
-    """Give back to a file the inputs that its exporter left out because no output depends on them, in the declared order.
+    """Add the inputs that the exporter removed because no output depends on them, in the declared order.
 
-    The weights are not read: external data stays as it is.
+    The weights are not read: external data stays unchanged.
     """
     import onnx
 
@@ -331,7 +331,7 @@ def keep_inputs(path: Path, inputs: Sequence[TensorSpec]) -> None:
 
 
 def has_fp16_weights(path: Path) -> bool:
-    """Whether a weight, or the scale of a quantized one, is in FP16.
+    """Whether a weight, or the scale of a quantized weight, is in FP16.
 
     Raises:
         ArtifactError: as `load`.
@@ -340,7 +340,7 @@ def has_fp16_weights(path: Path) -> bool:
 
 
 def has_float_weights_behind_qdq(path: Path) -> bool:
-    """Whether a weight lies in float before a QuantizeLinear: the form for TensorRT, which quantizes it when it builds.
+    """Whether a QuantizeLinear reads a float weight: the form for TensorRT, which quantizes weights during the build.
 
     Raises:
         ArtifactError: as `load`.
@@ -365,7 +365,7 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
 
 
 def type_name(value: "onnx.ValueInfoProto") -> str:
-    """Return the name that onnx.proto gives a tensor's type, or its number."""
+    """Return the name of a tensor's type in onnx.proto, or its number."""
     tensor = value.DESCRIPTOR.file.message_types_by_name["TensorProto"]
     number = value.type.tensor_type.elem_type
     known = tensor.enum_types_by_name["DataType"].values_by_number.get(number)

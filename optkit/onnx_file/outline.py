@@ -1,4 +1,4 @@
-"""The structure of an .onnx file without the values of its tensors, read in the time that the structure takes, however large the weights are."""
+"""The structure of an .onnx file without the values of its tensors; the reading time does not depend on the size of the weights."""
 
 import importlib.util
 import mmap
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 _MESSAGES = "onnx.onnx_ml_pb2"
 
-_LARGE_BYTES = 1024  # a field of fewer bytes stays as it is
+_LARGE_BYTES = 1024  # smaller fields stay unchanged
 _VALUES = frozenset({"raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data"})
-_DEEPEST = 100  # messages in one another, protobuf's own limit
+_DEEPEST = 100  # nested messages; protobuf's own limit
 _VARINT, _EIGHT_BYTES, _COUNTED, _FOUR_BYTES = 0, 1, 2, 5  # https://protobuf.dev/programming-guides/encoding
 
 
 def outline(path: Path) -> "onnx.ModelProto":
-    """Parse a file as `onnx.load` does, less the values above 1 KiB of its tensors: these keep name, type and dimensions.
+    """Parse a file like `onnx.load`, but without tensor values above 1 KiB; these tensors keep name, type and dimensions.
 
-    The values are stepped over in the file, not read, so that time and memory are those of the graph.
+    The values are skipped in the file, so time and memory depend only on the graph.
 
     Raises:
-        ValueError: the file is cut short, is nested too deeply, or is not of protobuf's format.
-        DecodeError: its fields are not those of a model.
-        OSError: it cannot be read.
+        ValueError: the file is cut short, nested too deeply, or not in protobuf's format.
+        DecodeError: its fields do not form a model.
+        OSError: the file cannot be read.
     """
     model = _new_model()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -36,9 +36,9 @@ def outline(path: Path) -> "onnx.ModelProto":
 
 
 def _new_model() -> "onnx.ModelProto":
-    """Return an empty model, of the message classes of the `onnx` package alone: all of it takes 50 ms and 5 MiB more.
+    """Return an empty model from onnx's message classes only: importing all of `onnx` takes 50 ms and 5 MiB more.
 
-    Protobuf has one class for a message, so these are the classes of `onnx` itself, if it is imported later.
+    Protobuf has one class per message, so a later import of `onnx` uses the same classes.
     """
     package = None if _MESSAGES in sys.modules else importlib.util.find_spec("onnx")
     file = Path(*(package.submodule_search_locations or ())[:1], "onnx_ml_pb2.py") if package else Path()
@@ -56,12 +56,12 @@ def _new_model() -> "onnx.ModelProto":
 
 
 def _shortened(data: mmap.mmap, start: int, end: int, message: "Descriptor", depth: int = 0) -> bytes:
-    """Return the message between two positions without the values of the tensors in it.
+    """Return the message between two positions without the values of its tensors.
 
-    Positions and no slices are handed on: an error inside would keep a memoryview alive, and the map could not be closed.
+    Positions are passed instead of slices: an error would keep a memoryview alive, and the map could not be closed.
     """
     if depth > _DEEPEST:
-        raise ValueError(f"more than {_DEEPEST} messages lie in one another")
+        raise ValueError(f"more than {_DEEPEST} messages are nested")
     parts = []
     at = kept = start
     while at < end:
@@ -85,7 +85,7 @@ def _shortened(data: mmap.mmap, start: int, end: int, message: "Descriptor", dep
 
 
 def _extent(data: mmap.mmap, at: int, end: int, kind: int) -> tuple[int, int]:
-    """Return the length of a field's content, and where it begins."""
+    """Return the length of a field's content, and its start."""
     if kind == _VARINT:
         return 0, _varint(data, at, end)[1]
     if kind == _COUNTED:
@@ -96,7 +96,7 @@ def _extent(data: mmap.mmap, at: int, end: int, kind: int) -> tuple[int, int]:
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, the lowest first, and the position after it."""
+    """Return a number with seven bits per byte, the lowest first, and the position after it."""
     number = shift = 0
     while at < end and shift < 64:
         byte = data[at]

@@ -1,4 +1,4 @@
-"""An .onnx file that somebody else made: parsed, and refused where it is damaged or names data outside its folder."""
+"""Reading of foreign .onnx files: a file that is damaged, or names data outside its folder, is an error."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from optkit.untrusted.paths import file_in, path_fault, shown
 if TYPE_CHECKING:
     import onnx
 
-# TensorProto.DataType of onnx.proto -> bits of one element; none for text.
+# TensorProto.DataType of onnx.proto -> bits of one element; 0 for text.
 _BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 8: 0, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
     17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2, 27: 6, 28: 6,
@@ -26,19 +26,19 @@ _BESIDE = "Save the model again with its data beside it, or get the missing file
 
 
 class Parsed(NamedTuple):
-    """A model whose text and tensors are sound, and every tensor in it, wherever it lies."""
+    """A model with valid text and tensors, and all of its tensors, also those in subgraphs and attributes."""
 
     model: "onnx.ModelProto"
     tensors: "list[onnx.TensorProto]"
 
 
 def parse(path: Path, read: "Callable[[Path], onnx.ModelProto]") -> Parsed:
-    """Parse a file by `read`, and check what protobuf does not: that text is UTF-8, and that tensors have a type and a size.
+    """Parse a file with `read`, and check what protobuf does not check: text is UTF-8, and tensors have a known type and a valid size.
 
-    Where its external data lies is not looked at; see `external_files`.
+    External data is not checked here; see `external_files`.
 
     Raises:
-        ArtifactError: it is missing, no regular file, no ONNX model, or damaged.
+        ArtifactError: the file is missing, not a regular file, not an ONNX model, or damaged.
     """
     from google.protobuf.message import DecodeError
 
@@ -50,7 +50,7 @@ def parse(path: Path, read: "Callable[[Path], onnx.ModelProto]") -> Parsed:
     except (DecodeError, OSError, ValueError) as e:
         raise ArtifactError(f"{path}: cannot be read as an ONNX model, or is cut short ({first_line(e)})") from e
     if not model.graph.node or not model.opset_import:
-        raise ArtifactError(f"{path}: holds no ONNX graph; expected a model made by an exporter")
+        raise ArtifactError(f"{path}: contains no ONNX graph; expected a model made by an exporter")
     tensors = list(tensors_in(path, model))
     for tensor in tensors:
         _check_type(path, tensor)
@@ -58,7 +58,7 @@ def parse(path: Path, read: "Callable[[Path], onnx.ModelProto]") -> Parsed:
 
 
 def tensors_in(path: Path, model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
-    """Yield every tensor of a model, and check every text on the way: protobuf gives those that are not UTF-8 as bytes.
+    """Yield every tensor of a model, and check every text: protobuf returns text that is not UTF-8 as bytes.
 
     Raises:
         ArtifactError: a text is not UTF-8.
@@ -73,7 +73,7 @@ def tensors_in(path: Path, model: "onnx.ModelProto") -> "Iterator[onnx.TensorPro
                 if field.message_type.name != "TensorProto":
                     waiting += inner
                     continue
-                for tensor in inner:  # whose values are bytes, which `ListFields` would copy
+                for tensor in inner:  # `ListFields` would copy the values
                     _check_text(path, "TensorProto.name", (tensor.name, tensor.doc_string))
                     waiting += (*tensor.external_data, *tensor.metadata_props)
                     yield tensor
@@ -82,10 +82,10 @@ def tensors_in(path: Path, model: "onnx.ModelProto") -> "Iterator[onnx.TensorPro
 
 
 def external_files(path: Path, tensors: "Iterable[onnx.TensorProto]") -> tuple[str, ...]:
-    """Return the files of a model's external data, relative to the model's folder, after checking that each can be read.
+    """Return the files of a model's external data, relative to the model's folder, after checking each of them.
 
     Raises:
-        ArtifactError: a location leads out of that folder, to a link or to no regular file, or holds less than a tensor needs.
+        ArtifactError: a location leads out of that folder, is a link or not a regular file, or is too small for a tensor.
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
@@ -99,7 +99,7 @@ def external_files(path: Path, tensors: "Iterable[onnx.TensorProto]") -> tuple[s
 
 
 def external_locations(tensors: "Iterable[onnx.TensorProto]") -> list[str]:
-    """Return where tensors say that their external data lies, unchecked: to be shown, or held against `optkit.untrusted.paths`."""
+    """Return the unchecked locations of external data, to be shown, or to be checked by `optkit.untrusted.paths`."""
     return sorted(
         {location for tensor in tensors if tensor.data_location == _EXTERNAL for location in _locations(tensor)}
     )
@@ -131,7 +131,7 @@ def _check_type(path: Path, tensor: "onnx.TensorProto") -> None:
 
 
 def _locations(tensor: "onnx.TensorProto") -> list[str]:
-    """Return what a tensor gives as its location: one, unless the file is damaged."""
+    """Return the locations of a tensor: exactly one, unless the file is damaged."""
     return [entry.value for entry in tensor.external_data if entry.key == "location"] or [""]
 
 
@@ -144,14 +144,14 @@ def _size_of(path: Path, location: str) -> int:
 
 
 def _check_extent(path: Path, tensor: "onnx.TensorProto", location: str, size: int) -> None:
-    """Check that a tensor's values lie inside its file."""
+    """Check that a tensor's values are inside its file."""
     where, needed = f"{path}: external data {shown(location)} of tensor {shown(tensor.name)}", byte_count(tensor)
     offset, length = (_number(where, tensor, key, default) for key, default in (("offset", 0), ("length", needed)))
     if length != needed:
         raise ArtifactError(f"{where}: length is {length}; expected {needed}, by its type and dimensions. {_AGAIN}")
     if offset + length > size:
         raise ArtifactError(
-            f"{where}: {length} bytes from {offset} on; the file has {size}. It is cut short, or of another model: get it again."
+            f"{where}: {length} bytes from {offset} on; the file has {size}. It is cut short, or belongs to another model: get it again."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from optkit.artifact.findings import Measurement
 from optkit.benchmark import Machine
-from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
 
@@ -35,7 +35,7 @@ class Snapshot:
     path: Path
     recipe: str | None
     machine: Machine
-    contract: Contract
+    contract: ModelContract
     versions: Mapping[str, str]
     variants: Mapping[str, Variant]
     measurements: tuple[Measurement, ...]
@@ -123,7 +123,7 @@ def of_bench(record: BenchRecord, path: Path) -> Snapshot:
 
 
 def check_comparable(
-    old: Snapshot, recipe: str | None, contract: Contract, machine: Machine, *, across_machines: bool
+    old: Snapshot, recipe: str | None, contract: ModelContract, machine: Machine, *, across_machines: bool
 ) -> tuple[str, ...]:
     """Refuse a baseline that says nothing of a new run; return the facts of the machines that differ.
 

@@ -7,7 +7,7 @@ from optkit import deps
 from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.findings import NotRun
 from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
-from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of
@@ -80,7 +80,7 @@ def bench_record(
         machine=machine,
         settings=settings,
         versions=deps.built_with(),
-        contract=Contract.of(artifacts[reference]),
+        contract=ModelContract.of(artifacts[reference]),
         files=tuple(MeasuredFile.of(name, artifact) for name, artifact in artifacts.items()),
         load_before=load,
         order=found.order,
@@ -99,5 +99,5 @@ def _cannot_run(passport: Passport, plan: Plan) -> str | None:
     if passport.unproven:
         return passport.unproven
     if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:
-        return "an engine runs on a GPU only, and bench.device is cpu"
+        return "an engine needs a GPU, and bench.device is cpu"
     return None

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from optkit.artifact.findings import Measurement
-from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.benchmark.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Change, change, paired
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot, Variant, check_comparable, differing_versions
@@ -84,7 +84,13 @@ def _of_one(old: Variant, new: Variant, limits: Limits) -> Iterator[MetricChange
     if old.missing is None and new.missing is not None:
         failure = f"was measured before; now: {new.missing}" if limits.max_regression is not None else None
         yield MetricChange(
-            artifact=new.name, metric=Metric.THERE, old=1, new=0, worse_by=None, verdict=Became.WORSE, failure=failure
+            artifact=new.name,
+            metric=Metric.AVAILABLE,
+            old=1,
+            new=0,
+            worse_by=None,
+            verdict=Trend.WORSE,
+            failure=failure,
         )
         return
     if old.parity is not None and new.parity is not None:
@@ -124,8 +130,8 @@ def _size(name: str, old: int, new: int, limits: Limits) -> MetricChange:
     )
 
 
-def _exact(worse_by: float) -> Became:
-    return Became.WORSE if worse_by > 0 else Became.BETTER if worse_by < 0 else Became.SAME
+def _exact(worse_by: float) -> Trend:
+    return Trend.WORSE if worse_by > 0 else Trend.BETTER if worse_by < 0 else Trend.SAME
 
 
 def _times(
@@ -193,7 +199,7 @@ def _time(
     low = high = None
     if found:
         worse_by, low, high = found.ratio - 1, found.low - 1, found.high - 1
-    verdict = _noisy(low, high) if not doubt else Became.TOO_NOISY
+    verdict = _noisy(low, high) if not doubt else Trend.TOO_NOISY
     failure, warning = regression(f"{metric} at batch {batch}", worse_by, low, high, limits.max_regression, doubt)
     return MetricChange(
         artifact=name,
@@ -234,11 +240,11 @@ def regression(
     return None, None
 
 
-def _noisy(low: float | None, high: float | None) -> Became:
+def _noisy(low: float | None, high: float | None) -> Trend:
     if low is None or high is None:
-        return Became.TOO_NOISY
+        return Trend.TOO_NOISY
     if low > 0:
-        return Became.WORSE
+        return Trend.WORSE
     if high < 0:
-        return Became.BETTER
-    return Became.SAME if low >= -_EQUAL_WITHIN and high <= _EQUAL_WITHIN else Became.TOO_NOISY
+        return Trend.BETTER
+    return Trend.SAME if low >= -_EQUAL_WITHIN and high <= _EQUAL_WITHIN else Trend.TOO_NOISY

@@ -8,7 +8,7 @@ from optkit.artifact import Artifact
 from optkit.artifact.gates import Gates
 from optkit.benchmark import this_machine
 from optkit.benchmark.changes import Comparison, Limits
-from optkit.benchmark.record import BenchRecord, Contract
+from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.data import Samples
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_steps, read_snapshot
 from optkit.pipeline.gates import over_budget
@@ -28,7 +28,7 @@ def read_baseline(plan: Plan, source: Artifact) -> Snapshot | None:
     if plan.recipe.gates.baseline is None:
         return None
     found = read_snapshot(Path(plan.recipe.gates.baseline))
-    check_comparable(found, plan.recipe.name, Contract.of(source), this_machine(), across_machines=False)
+    check_comparable(found, plan.recipe.name, ModelContract.of(source), this_machine(), across_machines=False)
     return found
 
 

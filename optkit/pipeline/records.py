@@ -12,7 +12,7 @@ from optkit.artifact.findings import (
 )
 from optkit.benchmark import Machine
 from optkit.benchmark.changes import Comparison
-from optkit.benchmark.record import BenchRecord, Contract
+from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.record import Document, Record
@@ -143,7 +143,7 @@ class RunRecord(Document):
     created: str  # UTC, ISO 8601
     optkit: str
     versions: dict[str, str]  # library -> version
-    contract: Contract
+    contract: ModelContract
     machine: Machine
     source: StepResult
     steps: tuple[StepResult, ...]

@@ -12,7 +12,7 @@ from optkit import deps
 from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
-from optkit.benchmark.record import BenchRecord, Contract
+from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Samples
@@ -78,7 +78,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         created=datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),
         optkit=__version__,
         versions=deps.built_with(),
-        contract=Contract.of(source.artifact),
+        contract=ModelContract.of(source.artifact),
         machine=this_machine(),
         source=first,
         steps=tuple(results.values()),

@@ -1,4 +1,4 @@
-"""torch.onnx's dynamo exporter, held to a time limit, and asked where in the model a dimension became a number."""
+"""torch.onnx's dynamo exporter with a time limit, and the lines of the model where a dimension became a number."""
 
 import _weakrefset
 import contextlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
     import torch
 
-# How torch logs that a dimension became a number: `eval Eq(s27, 3) [guard added] (model.py:52 in forward)`.
+# torch's log line for a dimension that became a number: `eval Eq(s27, 3) [guard added] (model.py:52 in forward)`.
 _BECAME_NUMBER = re.compile(r"^eval .*Eq\(\w+, (\d+)\) \[guard added\]")
 _AGAIN_S = 1.0
 _SOON_S = 0.01
@@ -29,7 +29,7 @@ _WEAK_REFERENCES = (weakref.__file__, _weakrefset.__file__)
 
 
 class TimeUp(BaseException):
-    """The time limit has passed. No Exception: torch catches those, and tries its next way to capture the model."""
+    """The time limit has passed. It is not an Exception, because torch catches those and tries another way to capture."""
 
 
 def export(
@@ -40,7 +40,7 @@ def export(
     outputs: Sequence[TensorSpec],
     opset: int,
 ) -> None:
-    """Write the file; raises whatever torch and the user's code raise."""
+    """Write the file; errors of torch and of the user's code are not translated."""
     import torch
 
     call = forward_call(module, inputs)
@@ -61,12 +61,12 @@ def export(
     if program is None:
         raise AssertionError("torch.onnx.export returned no program")
     _rename_namesakes(program.model, {spec.name for spec in (*inputs, *outputs)})
-    # Its default writes a second file for any model.
+    # The default writes a second file for every model.
     program.save(path, external_data=size > onnx_file.content.ONE_FILE_BYTES)
 
 
 def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
-    """Rename inner values that are called as an input or output was asked to be: torch renames without looking for them."""
+    """Rename inner values whose name an input or output also has: torch renames inputs and outputs without this check."""
     ends = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     for node in model.graph:
         for value in node.outputs:
@@ -75,7 +75,7 @@ def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
 
 
 class TimeLimit:
-    """Whether a block was stopped, which other exceptions than TimeUp may hide: what C makes of it, or torch."""
+    """Whether the block was stopped. C code and torch may replace TimeUp with another exception."""
 
     def __init__(self) -> None:
         self.passed = False
@@ -83,11 +83,11 @@ class TimeLimit:
 
 @contextlib.contextmanager
 def limited(cpu_seconds: float) -> Iterator[TimeLimit]:
-    """End the block with TimeUp once it has taken so much processor time.
+    """Raise TimeUp inside the block after this much processor time.
 
-    With many dynamic dimensions, the symbolic arithmetic of torch.export may go on for hours. It is Python, so a signal ends it, as
-    Ctrl-C does; a child process would import torch and hold the weights a second time. Where there is no such timer (Windows), or
-    outside the main thread, which alone receives signals, there is no limit.
+    With many dynamic dimensions, the symbolic arithmetic of torch.export may run for hours. It is Python code, so a signal ends it, like
+    Ctrl-C. A child process would import torch and load the weights again. There is no limit where this timer does not exist (Windows),
+    and outside the main thread, because only the main thread receives signals.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield TimeLimit()
@@ -101,7 +101,7 @@ def limited(cpu_seconds: float) -> Iterator[TimeLimit]:
         signal.setitimer(signal.ITIMER_PROF, _SOON_S, _AGAIN_S)
 
     before = signal.signal(signal.SIGPROF, stop)
-    # Again and again: what is raised inside a callback of C is lost.
+    # Repeatedly, because an exception inside a C callback is lost.
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds, _AGAIN_S)
     try:
         yield limit
@@ -111,10 +111,10 @@ def limited(cpu_seconds: float) -> Iterator[TimeLimit]:
 
 
 def _may_stop(frame: FrameType | None) -> bool:
-    """Whether an exception would arrive.
+    """Whether an exception reaches the exporter from here.
 
-    A module that is being imported would be left half done for the rest of the process. What a destructor or a callback of a weak
-    reference raises is printed and lost, and leaves the C code that freed the object in disorder.
+    An interrupted import would leave an incomplete module. An exception inside a destructor or a weak reference's callback is printed
+    and lost, and may leave the C code that freed the object in a wrong state.
     """
     return not any(
         f.f_code.co_filename.startswith("<frozen importlib")
@@ -125,7 +125,7 @@ def _may_stop(frame: FrameType | None) -> bool:
 
 
 class _Lines(logging.Handler):
-    """Keeps the user's line at which a dimension first became a number; the code that asks is still on the stack."""
+    """Records the user's line where a dimension first became a number; that code is still on the stack."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def number_lines() -> Iterator[dict[str, str]]:
-    """Give, as they are found, the user's lines that made a number of a dimension: its size in the example -> `file.py:12`."""
+    """Yield a dict that collects the user's lines where a dimension became a number: its size in the example -> `file.py:12`."""
     log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     handlers, level, propagate = log.handlers, log.level, log.propagate
     lines = _Lines()

@@ -1,4 +1,4 @@
-"""Why an exporter failed, told so that the user can mend it: the cause in a sentence, the line of the model, what usually helps."""
+"""The reason of an exporter's failure for the user: the cause in a sentence, the line of the model, and the usual fix."""
 
 import contextlib
 import ctypes
@@ -16,27 +16,27 @@ from optkit import user_code
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import first_line
 
-# What torch.export says when the model takes a dynamic dimension for a number.
+# torch.export's message when a dynamic dimension became a constant.
 _SPECIALIZED = re.compile(r"static shape of (\d+) for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]")
 
-# What an error says, and what usually mends it; `{0}` is the first group.
-_MENDS: tuple[tuple[re.Pattern[str], str], ...] = (
+# The text of an error, and the usual fix; `{0}` is the first group.
+_FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"GuardOnDataDependentSymNode|data-dependent|control flow"),
-        "The model decides by the values of a tensor: use torch.where or torch.cond there; or use --exporter "
+        "The model branches on the values of a tensor: use torch.where or torch.cond there; or use --exporter "
         "script, which keeps branches.",
     ),
     (
         re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'|operator '([^']+)' to ONNX opset"),
-        "ONNX has no form of {0} at this opset: write it with other operators, or ask for another --opset.",
+        "ONNX has no operator for {0} at this opset: replace it by other operators, or use another --opset.",
     ),
     (
         re.compile(r"must have the same dtype|expected scalar type|to have the same dtype"),
-        "Two dtypes meet: return model.float() from the factory, or declare the inputs in the dtype of the weights.",
+        "Two dtypes are mixed: return model.float() from the factory, or declare the inputs in the dtype of the weights.",
     ),
     (
         re.compile(r"Only tuples, lists and Variables|not supported as JIT|unsupported type"),
-        "The tracer takes tensors, and tuples, lists and dicts of them: return such from forward.",
+        "The tracer supports tensors, and tuples, lists and dicts of tensors: return one of these from forward.",
     ),
 )
 
@@ -44,13 +44,13 @@ _MENDS: tuple[tuple[re.Pattern[str], str], ...] = (
 def refusal(
     error: BaseException, inputs: Sequence[TensorSpec], log: str = "", number_lines: Mapping[str, str] | None = None
 ) -> str:
-    """Return the cause of an exporter's error, the line of the user's model, and what usually mends it.
+    """Return the cause of an exporter's error, the line of the user's model, and the usual fix.
 
     Args:
-        error: what the exporter raised; torch wraps the cause in its own errors.
+        error: the exporter's error; torch wraps the cause in its own errors.
         inputs: of the model.
-        log: what the exporter printed, where the TorchScript exporter names the line.
-        number_lines: the lines of the model that made a number of a dimension, by its size.
+        log: the exporter's output; the TorchScript exporter prints the line.
+        number_lines: the lines of the model where a dimension became a number, by its size.
     """
     chain = [error]
     while (inner := chain[-1].__cause__) is not None:
@@ -60,33 +60,33 @@ def refusal(
     spec = next((spec for spec in inputs if found and spec.name == found[2]), None)
     if found and spec:
         return lost_dimension("input", spec, int(found[3]), found[1], (number_lines or {}).get(found[1]))
-    told = user_code.describe(cause)
+    text = user_code.describe(cause)
     line = user_code.last_line_in("\n".join([log, *(str(e) for e in chain), *map(_translated_node, chain)]))
-    if line and not told.startswith(line.partition(":")[0]):
-        told = f"{line}: {told}"
-    return f"{told.rstrip('.')}.{_mend(told)}"
+    if line and not text.startswith(line.partition(":")[0]):
+        text = f"{line}: {text}"
+    return f"{text.rstrip('.')}.{_fix(text)}"
 
 
-def _mend(told: str) -> str:
-    for pattern, text in _MENDS:
-        if match := pattern.search(told):
+def _fix(message: str) -> str:
+    for pattern, text in _FIXES:
+        if match := pattern.search(message):
             name = next((group for group in match.groups() if group), "")
             return f" {text.format(name)}"
     return ""
 
 
 def lost_dimension(kind: str, spec: TensorSpec, axis: int, size: str, line: str | None = None) -> str:
-    """Return the sentence for a dynamic dimension that the exporter took for a number, at a line of the model where it is known."""
+    """Return the sentence for a dynamic dimension that became a constant, with the line of the model if it is known."""
     where = f"{line}: " if line else ""
     lost = (
         f"{where}{kind} {spec.name!r} lost its dynamic dimension {spec.shape[axis]!r}: axis {axis} is fixed to {size}."
     )
     if line and _is_loop(line):
         return (
-            f"{lost} The Python loop there was unrolled for that size: compute without it, or use --exporter script, which keeps "
+            f"{lost} The Python loop there was unrolled for that size: compute without a loop, or use --exporter script, which keeps "
             f"loops."
         )
-    return f"{lost} The model takes that size for a number (int(), a loop over it, a constant); compute with x.shape[{axis}] itself."
+    return f"{lost} The model uses that size as a constant (int(), a loop, a literal); compute with x.shape[{axis}] instead."
 
 
 def _is_loop(line: str) -> bool:
@@ -96,13 +96,13 @@ def _is_loop(line: str) -> bool:
 
 
 def script_reason(error: BaseException) -> str:
-    """Return the cause and the user's line of an error of the TorchScript compiler."""
+    """Return the cause and the user's line for an error of the TorchScript compiler."""
     line = re.search(r'File "([^"]+)", line (\d+)', str(error))
     return f"{first_line(error).rstrip(':')}{f' ({line[1]}:{line[2]})' if line else ''}"
 
 
 def _translated_node(error: BaseException) -> str:
-    """Return where in the user's code the node stands that dynamo was translating; its errors name only the node."""
+    """Return the user's line of the node that dynamo was translating; dynamo's errors name only the node."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         trace = getattr(frame.f_locals.get("node"), "meta", {}).get("stack_trace")
         if trace:
@@ -111,14 +111,14 @@ def _translated_node(error: BaseException) -> str:
 
 
 def _flush_c() -> None:
-    """Write out what C++ has printed so far; left in its buffer it would come out at the end of the process."""
+    """Flush the output buffers of C++; otherwise the text would appear at the end of the process."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no such handle on Windows
         ctypes.CDLL(None).fflush(None)
 
 
 @contextlib.contextmanager
 def captured_output() -> Iterator[io.StringIO]:
-    """Keep what exporters log and print, from C++ too, and give it when the block has ended."""
+    """Capture the log and the output of exporters, including C++; the text is complete after the block."""
     kept = io.StringIO()
     log = logging.getLogger("torch")
     level = log.level

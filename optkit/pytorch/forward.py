@@ -1,4 +1,4 @@
-"""The forward of an nn.Module: how its inputs are passed, and what it returns as named tensors."""
+"""The forward of an nn.Module: the passing of its inputs, and its outputs as named tensors."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """How forward is called: these inputs by position, then those by keyword."""
+    """The arguments of forward: positional inputs, then keyword inputs."""
 
     positional: tuple[TensorSpec, ...]
     keyword: tuple[TensorSpec, ...] = ()
@@ -36,14 +36,14 @@ class Call:
 
 
 def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Call:
-    """Return how a module is called with these inputs.
+    """Return the call of a module with these inputs.
 
-    Names that are all parameters of forward decide: by position as far as no parameter is left out, then by keyword. Names that are
-    not are taken by position.
+    If all names are parameters of forward, inputs are passed by name: positional up to the first missing parameter, then by keyword.
+    Otherwise all inputs are positional.
 
     Raises:
-        ModelError: a required parameter is not among the inputs, there are too many, or a name stands at another position than
-            the parameter of that name, so that inputs would be swapped.
+        ModelError: a required parameter is missing, there are too many inputs, or an input has the name of a parameter at another
+            position, so inputs would be swapped.
     """
     parameters = _parameters(module)
     if parameters is None:
@@ -55,7 +55,7 @@ def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Cal
         missing = [name for name in required if name not in names]
         if missing:
             raise ModelError(
-                f"forward also takes {', '.join(map(repr, missing))}, which has no default; declare an input for it"
+                f"forward also takes {', '.join(map(repr, missing))} without a default; expected an input for each. Declare it"
             )
         return _by_name(parameters, {spec.name: spec for spec in inputs})
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
@@ -66,28 +66,28 @@ def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Cal
         if name in known and positional.index(name) != position:
             raise ModelError(
                 f"input {name!r}: declared as number {position + 1}, but {takes}. Declare the inputs in the order of forward, "
-                f"or name them all as it does."
+                f"or use the names of its parameters for all of them."
             )
     return Call(tuple(inputs))
 
 
 def takes_keywords(module: "torch.nn.Module") -> bool:
-    """Whether forward has parameters that go by keyword only."""
+    """Whether forward has keyword-only parameters."""
     return any(p.kind is p.KEYWORD_ONLY for p in _parameters(module) or ())
 
 
 def parameter_names(module: "torch.nn.Module") -> list[str]:
-    """Return the names of the parameters of forward; none where they are not known."""
+    """Return the names of the parameters of forward; empty where they are not known."""
     return [p.name for p in _parameters(module) or ()]
 
 
 def required_names(module: "torch.nn.Module") -> list[str]:
-    """Return the names of the parameters of forward that have no default."""
+    """Return the names of the parameters of forward without a default."""
     return [p.name for p in _parameters(module) or () if p.default is p.empty]
 
 
 def _parameters(module: "torch.nn.Module") -> "list[inspect.Parameter] | None":
-    """Return the parameters of forward; None where they are not known: *args, or a file that was traced from such."""
+    """Return the parameters of forward; None where they are not known: with *args, and in files traced from such a forward."""
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
@@ -123,15 +123,15 @@ def _by_name(parameters: "Sequence[inspect.Parameter]", specs: Mapping[str, Tens
 
 
 def dynamic_axes(spec: TensorSpec) -> dict[int, str]:
-    """Return axis -> name of the dynamic dimensions, as exporters take them."""
+    """Return axis -> name of the dynamic dimensions, in the exporters' format."""
     return {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
 
 
 def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Yield the tensors that a forward returned: one is `output`, a tuple `output_0`..., a mapping its keys, nested with dots.
+    """Yield the output tensors with names: `output` for one, `output_0`... for a tuple, the keys of a mapping, nested with dots.
 
     Raises:
-        ModelError: something else than tensors, sequences, mappings and dataclasses of them was returned.
+        ModelError: the output is not made of tensors, sequences, mappings and dataclasses.
     """
     import torch
 
@@ -157,7 +157,7 @@ def flatten(output: Any, name: str = "output") -> Iterator[tuple[str, "torch.Ten
 
 
 def is_plain(output: object) -> bool:
-    """Whether every exporter takes an output as it is: tensors, and the tuples, lists and dicts of them that torch knows."""
+    """Whether every exporter supports an output: tensors, and tuples, lists and dicts of a type that torch knows."""
     import torch
     from torch.utils import _pytree
 
@@ -169,7 +169,7 @@ def is_plain(output: object) -> bool:
 
 
 def returning_tuple(module: "torch.nn.Module") -> "torch.nn.Module":
-    """Return a module around another one that returns the tensors of its output as one flat tuple; called as the other one is."""
+    """Return a wrapper with the same arguments that returns the output tensors as one flat tuple."""
     import torch
 
     class ReturningTuple(torch.nn.Module):
@@ -184,7 +184,7 @@ def returning_tuple(module: "torch.nn.Module") -> "torch.nn.Module":
 
     called = inspect.signature(module.forward)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    # Callers, torch.export among them, ask the signature how the inputs are passed.
+    # Callers such as torch.export read the signature to pass the inputs.
     ReturningTuple.forward.__signature__ = called.replace(parameters=[own, *called.parameters.values()])  # type: ignore[attr-defined]
     return ReturningTuple().eval()
 
@@ -193,16 +193,16 @@ def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: F
     """Run one forward on a feed without gradients; output name -> tensor on the module's device.
 
     Raises:
-        ModelError: forward raises, naming the user's line, or returns something else than tensors.
+        ModelError: forward raises (the message has the user's line), or returns anything but tensors.
     """
     return dict(flatten(call_forward(module, inputs, feed)))
 
 
 def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: Feed) -> object:
-    """Run one forward on a feed without gradients, and return what it returns.
+    """Run one forward on a feed without gradients, and return its output.
 
     Raises:
-        ModelError: forward raises; names the user's line.
+        ModelError: forward raises; the message has the user's line.
     """
     import torch
 
@@ -228,7 +228,7 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
 
 @contextlib.contextmanager
 def torchscript_notices_off() -> Iterator[None]:
-    """Keep away torch's notice, at every use, that TorchScript is deprecated since 2.11; the README says it once."""
+    """Suppress torch's notice at every use that TorchScript is deprecated since 2.11; the README says it once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\..*` is (deprecated|not supported)")
         yield

@@ -1,4 +1,4 @@
-"""A guess at the inputs of a model that declares none, from its first layers, for a person to correct."""
+"""A guess of the inputs of a model without declared inputs, from its first layer; a person must correct it."""
 
 import re
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ _RANGES = {"batch": "1:8:64", "sequence": "8:64:256", "length": "256:1024:4096"}
 
 
 def guessed_options(module: "torch.nn.Module") -> str:
-    """Return the options that would declare the guessed inputs, as a shell takes them."""
+    """Return the command line options that declare the guessed inputs."""
     specs = guess_inputs(module)
     inputs = [f'--input "{spec}"' for spec in specs]
     return " ".join([*inputs, range_options({dim for spec in specs for dim in spec.shape if isinstance(dim, str)})])
 
 
 def range_options(dims: set[str]) -> str:
-    """Return the options that would declare usual ranges of dimensions."""
+    """Return the command line options that declare usual ranges of dimensions."""
     return " ".join(dim_option(dim, _RANGES.get(dim, "1:8:64")) for dim in sorted(dims))
 
 
 def guess_inputs(module: "torch.nn.Module") -> Sequence[TensorSpec]:
-    """Return one input for each parameter of forward without a default: ids and masks by their names, the others by the first layer."""
+    """Return one input for each parameter of forward without a default: ids and masks by name, the others by the first layer."""
     dtype, shape = _first_layer(module)
     ids = DType.INT64, ("batch", "sequence")
     return [
@@ -38,7 +38,7 @@ def guess_inputs(module: "torch.nn.Module") -> Sequence[TensorSpec]:
 
 
 def _first_layer(module: "torch.nn.Module") -> tuple[DType, tuple[Dim, ...]]:
-    """Return what the first layer that says its size takes."""
+    """Return dtype and shape for the first layer with a known input size."""
     from torch import nn
 
     for layer in module.modules():

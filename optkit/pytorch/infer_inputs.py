@@ -1,4 +1,4 @@
-"""The contract of a model that declares none: read off its example inputs."""
+"""The inputs of a model without declared inputs, inferred from its example inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _BATCH = DimRange(min=1, opt=8, max=64)
 
 
-class Contract(Record):
-    """What a model takes: its inputs, and the ranges of their named dimensions."""
+class InputContract(Record):
+    """The inputs of a model, and the ranges of their named dimensions."""
 
     inputs: tuple[TensorSpec, ...]
     dims: dict[str, DimRange]
@@ -33,19 +33,20 @@ class Contract(Record):
         return "\n".join(lines)
 
 
-def infer_contract(example: object, module: "torch.nn.Module") -> Contract:
-    """Return the contract that example inputs show.
+def infer_contract(example: object, module: "torch.nn.Module") -> InputContract:
+    """Infer the contract from example inputs.
 
     One example is a mapping of input name to tensor or array, a tensor, or a tuple of tensors in the order of forward. Its first
-    dimension is taken for the batch when all inputs share it. A list of two examples or more also shows which other dimensions vary:
-    those whose sizes differ, one name for those that always agree, from the smallest to the largest size seen.
+    dimension is the batch when all inputs share it. A list of two or more examples also shows other dynamic dimensions: a dimension is
+    dynamic when its size differs between examples. Dimensions that always agree share one name. The range is from the smallest to the
+    largest size.
 
     Raises:
-        ModelError: it is none of these, or the examples do not fit together.
+        ModelError: the example has another type, or the examples do not fit together.
     """
     examples = [_named(e, module) for e in (example if isinstance(example, list) else [example])]
     if not examples or not examples[0]:
-        raise ModelError("example inputs: there are none; expected a mapping of input name to tensor")
+        raise ModelError("example inputs: none given; expected a mapping of input name to tensor")
     first = examples[0]
     for other in examples[1:]:
         if {n: (a.dtype, a.ndim) for n, a in other.items()} != {n: (a.dtype, a.ndim) for n, a in first.items()}:
@@ -72,7 +73,7 @@ def infer_contract(example: object, module: "torch.nn.Module") -> Contract:
                 shape.append(dim)
         with refused_as(ModelError, "example inputs", "Give them other names."):
             inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
-    return Contract(inputs=tuple(inputs), dims=dims)
+    return InputContract(inputs=tuple(inputs), dims=dims)
 
 
 def _named(example: object, module: "torch.nn.Module") -> "dict[str, np.ndarray]":

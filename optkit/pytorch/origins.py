@@ -1,4 +1,4 @@
-"""Where an nn.Module comes from: a factory in Python, a TorchScript file, an ExportedProgram, a Hugging Face folder."""
+"""The origin of an nn.Module: a factory in Python, a TorchScript file, an ExportedProgram, a Hugging Face folder."""
 
 import abc
 import copy
@@ -28,15 +28,15 @@ _TORCHSCRIPT = (".pt", ".pth", ".ts")
 _EXPECTED = "file.py:function, package.module:function, a TorchScript file, a .pt2 file, or a Hugging Face folder"
 
 
-class Origin(abc.ABC):
-    """One place that a module can come from; `target` names it, with an absolute path where it is a file."""
+class ModuleOrigin(abc.ABC):
+    """One origin of a module; `target` names it, with an absolute path for a file."""
 
     def __init__(self, target: str) -> None:
         self.target = target
 
     @abc.abstractmethod
     def fault(self) -> str | None:
-        """Return what is wrong with it as far as can be told without running anything; None when nothing is."""
+        """Return the fault that can be found without running code, or None."""
 
     @abc.abstractmethod
     def sha256(self) -> str:
@@ -48,44 +48,44 @@ class Origin(abc.ABC):
 
     @abc.abstractmethod
     def build(self, args: Arguments) -> "torch.nn.Module":
-        """Return the module, as it comes.
+        """Return the module, in its original mode.
 
         Raises:
-            ModelError: it cannot be built or loaded.
+            ModelError: the module cannot be built or loaded.
         """
 
     @abc.abstractmethod
     def reproduce(self, folder: Path, args: Arguments) -> list[str]:
-        """Copy what the module is made from into a folder, and return the lines of Python that build `model` there."""
+        """Copy the code or files of the module into a folder, and return the lines of Python that build `model` there."""
 
-    def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002 - for the origins that ask the module
-        """Return the example inputs that come with the model; None where there are none."""
+    def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002 - used by subclasses
+        """Return the example inputs of the model; None where there are none."""
         return None
 
     def choice(self) -> str | None:
-        """Return what was chosen among several; None where there was nothing to choose."""
+        """Return a note on the model that was chosen; None where there was no choice."""
         return None
 
     def relative_to(self, folder: Path) -> str:
-        """Return the target with its path relative to a folder, so that the two can be moved together."""
+        """Return the target with its path relative to a folder, so that both can be moved together."""
         return _relative(Path(self.target), folder)
 
 
-class Factory(Origin):
+class Factory(ModuleOrigin):
     """A function or class that returns a module, or a module itself; its file may define `example_inputs`."""
 
     def __init__(self, target: str, *, named: bool = True) -> None:
-        """Remember the target, and whether its name was given or found in the file."""
+        """Store the target, and whether its name was given or found in the file."""
         super().__init__(target)
         self._named = named
 
     def choice(self) -> str | None:
-        """Return which model of the file was taken where no name was given."""
+        """Return a note on the model of the file that was used, where no name was given."""
         where, name = user_code.split_target(self.target)
-        return None if self._named else f"took {name}, the model that {Path(where).name} defines"
+        return None if self._named else f"used {name}, the model that {Path(where).name} defines"
 
     def fault(self) -> str | None:
-        """Return what is wrong with the file or module name."""
+        """Return the fault of the file or module name, or None."""
         return user_code.target_fault(self.target)
 
     def sha256(self) -> str:
@@ -93,7 +93,7 @@ class Factory(Origin):
         return user_code.code_sha256(self.target)
 
     def build(self, args: Arguments) -> "torch.nn.Module":
-        """Call the factory with a fixed random seed: one that draws its weights must draw the same ones next time."""
+        """Call the factory with a fixed random seed, so that random weights are the same each time."""
         import torch
 
         factory = user_code.load(self.target)
@@ -111,7 +111,7 @@ class Factory(Origin):
         return module
 
     def _check_arguments(self, factory: Any, args: Arguments) -> None:
-        """Refuse arguments that are missing, before Python does: it knows nothing of --set."""
+        """Refuse missing arguments with a message that mentions --set, which Python's error does not."""
         import torch
 
         try:
@@ -124,12 +124,12 @@ class Factory(Origin):
         if missing:
             raise ModelError(
                 f"{self.target}: takes {', '.join(missing)} without a default. Give each with --set, or as model.args in a recipe; "
-                f"or name a function that takes none and returns the model.",
+                f"or name a function without arguments that returns the model.",
                 add=" ".join(f"--set {name}=VALUE" for name in missing),
             )
 
     def reproduce(self, folder: Path, args: Arguments) -> list[str]:
-        """Copy the code of a file; a package is imported from where it is installed."""
+        """Copy the code of a file; an installed package is imported."""
         where, name = user_code.split_target(self.target)
         if where.endswith(".py"):
             for relative, file in user_code.code_files(where).items():
@@ -145,7 +145,7 @@ class Factory(Origin):
         return [*imported, "", "torch.manual_seed(0)", f"model = {name}({made})"]
 
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
-        """Return what `example_inputs` of the factory's file gives."""
+        """Return the result of `example_inputs` in the factory's file."""
         target = f"{user_code.split_target(self.target)[0]}:example_inputs"
         return call_example(target) if user_code.defines(target) else None
 
@@ -155,27 +155,27 @@ class Factory(Origin):
         return f"{_relative(Path(where), folder)}:{name}" if where.endswith(".py") else self.target
 
 
-class InMemoryModule(Origin):
-    """A module that the caller has in memory; nothing can build it again."""
+class InMemoryModule(ModuleOrigin):
+    """A module in the caller's memory; nothing can build it again."""
 
     def fault(self) -> str | None:
-        """Return why it is not there; None where it is."""
+        """Return the reason why it is not in memory; None where it is."""
         return user_code.in_memory_fault(self.target)
 
     def sha256(self) -> str:
-        """Return the hash of the class's code, of how its modules are nested, and of its state dict."""
+        """Return the hash of the class's code, the structure of its submodules, and its state dict."""
         return _in_memory_sha256(self.target)
 
     def build(self, args: Arguments) -> "torch.nn.Module":
-        """Return a copy of the module, which shares its weights; the caller's keeps its mode, its device and its hooks."""
+        """Return a copy of the module with shared weights; the caller's module keeps its mode, its device and its hooks."""
         if args:
             raise ModelError(
-                f"{self.target}: takes no arguments ({', '.join(args)} given); it is a module, and no factory"
+                f"{self.target}: takes no arguments ({', '.join(args)} given); it is a module, not a factory"
             )
         return _shared_copy(self.target, self._module)
 
     def choice(self) -> str | None:
-        """Return what the module was, since no file says it."""
+        """Return a note on the module, because no file describes it."""
         kind = type(self._module)
         return (
             f"made of {kind.__module__}.{kind.__qualname__}, a module in memory with the state dict {state_sha256(self._module)}: "
@@ -183,17 +183,17 @@ class InMemoryModule(Origin):
         )
 
     def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
-        """Refuse: no file builds it."""
+        """Raise ModelError, because no file builds the module."""
         raise ModelError(
-            f"{self.target}: is in memory, so no script can build it again. Give a file in its place, as in --repro with model.py:build."
+            f"{self.target}: is in memory, so no script can build it again. Give a file instead, as in --repro with model.py:build."
         )
 
     def example(self, module: "torch.nn.Module") -> object:
-        """Return the dummy inputs that a model of Hugging Face has."""
+        """Return the dummy inputs of a Hugging Face model."""
         return getattr(module, "dummy_inputs", None) if hasattr(module, "config") else None
 
     def relative_to(self, folder: Path) -> str:  # noqa: ARG002
-        """Return the target, which is no path."""
+        """Return the target, which is not a path."""
         return self.target
 
     @property
@@ -204,7 +204,7 @@ class InMemoryModule(Origin):
 
 @functools.lru_cache(maxsize=1)
 def _in_memory_sha256(target: str) -> str:
-    """Return the hash of a module in memory; it is hashed once a call, for gigabytes of weights take seconds."""
+    """Return the hash of a module in memory; cached, because hashing gigabytes of weights takes seconds."""
     module = user_code.load(target)
     kind = type(module)
     return hash_of(
@@ -218,7 +218,7 @@ def _in_memory_sha256(target: str) -> str:
 
 
 def forget_modules_in_memory() -> None:
-    """Drop what is kept of modules in memory."""
+    """Clear the cached hashes of modules in memory."""
     _in_memory_sha256.cache_clear()
 
 
@@ -226,7 +226,7 @@ def _shared_copy(target: str, module: "torch.nn.Module") -> "torch.nn.Module":
     """Copy a module without copying weights that are on the CPU already.
 
     Raises:
-        ModelError: it cannot be copied.
+        ModelError: the module cannot be copied.
     """
     import torch
 
@@ -240,18 +240,20 @@ def _shared_copy(target: str, module: "torch.nn.Module") -> "torch.nn.Module":
     try:
         return copy.deepcopy(module, memo)
     except Exception as e:
-        raise ModelError(f"{target}: cannot be copied, so that yours stays as it is: {first_line(e)}") from e
+        raise ModelError(
+            f"{target}: cannot be copied: {first_line(e)}. optkit never changes your module, so it needs a copy."
+        ) from e
 
 
-class _ModelPath(Origin):
-    """A model on disk, which takes no arguments of a factory."""
+class _ModelPath(ModuleOrigin):
+    """A model on disk; it takes no arguments."""
 
     @property
     def path(self) -> Path:
         return Path(self.target)
 
     def fault(self) -> str | None:
-        """Return what is wrong with the path."""
+        """Return the fault of the path, or None."""
         return None if self.path.exists() else f"{self.path}: no such file or folder; expected {_EXPECTED}"
 
     def sha256(self) -> str:
@@ -270,7 +272,7 @@ class _ModelPath(Origin):
 
 
 class TorchScriptFile(_ModelPath):
-    """What torch.jit.save wrote; a state dict under the same ending is refused."""
+    """A file of torch.jit.save; a state dict with the same suffix is an error."""
 
     def build(self, args: Arguments) -> "torch.nn.Module":
         """Load the file."""
@@ -282,8 +284,8 @@ class TorchScriptFile(_ModelPath):
                 module: torch.nn.Module = torch.jit.load(str(self.path), map_location="cpu")
         except (RuntimeError, ValueError) as e:
             raise ModelError(
-                f"{self.path}: is no TorchScript file ({first_line(e)}); expected what torch.jit.save writes. If it holds a "
-                f"state dict, name the code that builds the model, as in model.py:build, and give this file as the weights."
+                f"{self.path}: is not a TorchScript file ({first_line(e)}); expected a file of torch.jit.save. If it is a state "
+                f"dict, name the code that builds the model, as in model.py:build, and give this file as the weights."
             ) from e
         return module
 
@@ -293,7 +295,7 @@ class TorchScriptFile(_ModelPath):
 
 
 class ExportedProgramFile(_ModelPath):
-    """What torch.export.save wrote; it carries its example inputs."""
+    """A file of torch.export.save; it has example inputs."""
 
     def build(self, args: Arguments) -> "torch.nn.Module":
         """Load the program and return it as a module."""
@@ -318,7 +320,7 @@ class ExportedProgramFile(_ModelPath):
                 return torch.export.load(self.path)
         except Exception as e:  # zip, json and torch each raise their own here
             raise ModelError(
-                f"{self.path}: is no ExportedProgram ({first_line(e)}); expected what torch.export.save writes"
+                f"{self.path}: is not an ExportedProgram ({first_line(e)}); expected a file of torch.export.save"
             ) from e
 
 
@@ -334,12 +336,12 @@ class HuggingFaceFolder(_ModelPath):
         return hash_of({str(p.relative_to(self.path)): sha256_of(p) for p in files})
 
     def build(self, args: Arguments) -> "torch.nn.Module":
-        """Load the model with FP32 weights, its cache of past keys switched off."""
+        """Load the model with FP32 weights and without its cache of past keys."""
         transformers = require("transformers")
         try:
             config = transformers.AutoConfig.from_pretrained(self.path, local_files_only=True)
             if hasattr(config, "use_cache"):
-                config.use_cache = False  # a cache is no tensor, and a server keeps none between requests
+                config.use_cache = False  # a cache is not a tensor, and a server keeps none between requests
             name = str(args.get("auto_class") or (config.architectures or ["AutoModel"])[0])
             options = {key: value for key, value in args.items() if key != "auto_class"}
             module: torch.nn.Module = getattr(transformers, name).from_pretrained(
@@ -365,11 +367,11 @@ class HuggingFaceFolder(_ModelPath):
         return getattr(module, "dummy_inputs", None)
 
 
-def open_origin(target: str, base: Path = Path()) -> Origin:
+def open_origin(target: str, base: Path = Path()) -> ModuleOrigin:
     """Return the origin that a target names; a relative path starts at `base`.
 
     Raises:
-        ModelError: it names none.
+        ModelError: the target has no known origin.
     """
     if user_code.is_in_memory(target):
         return InMemoryModule(target)
@@ -383,17 +385,17 @@ def open_origin(target: str, base: Path = Path()) -> Origin:
     if path.suffix in _TORCHSCRIPT:
         return TorchScriptFile(str(path))
     if path.suffix == ".onnx":
-        raise ModelError(f"{target}: an ONNX model holds no nn.Module; expected {_EXPECTED}")
+        raise ModelError(f"{target}: an ONNX model contains no nn.Module; expected {_EXPECTED}")
     if path.suffix == ".py":
         return Factory(f"{path}:{user_code.the_model(path)}", named=False)
     return Factory(user_code.absolute_target(target, base))
 
 
 def call_example(target: str) -> object:
-    """Return what a target gives as example inputs; a function is called.
+    """Return the example inputs of a target; a function is called.
 
     Raises:
-        ModelError: it cannot be loaded, or raises.
+        ModelError: the target cannot be loaded, or raises.
     """
     found: Any = user_code.load(target)
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a module returns, flattened; `plain` when every exporter takes it as it is."""
+    """The flattened outputs of a module; `plain` when every exporter supports their types."""
 
     specs: tuple[TensorSpec, ...]
     plain: bool
@@ -28,17 +28,17 @@ def find_outputs(
     dims: Mapping[str, DimRange],
     names: tuple[str, ...] | None = None,
 ) -> Outputs:
-    """Find the outputs and their dimensions by running the module where the named dimensions have different sizes.
+    """Find the outputs and their dimensions: run the module with different sizes of the named dimensions.
 
     Args:
         module: in evaluation mode.
-        inputs: what it takes.
+        inputs: its inputs.
         dims: the ranges of the named dimensions.
         names: other names for the outputs, in order.
 
     Raises:
-        ModelError: forward raises, it gives other answers for the same input, its outputs change with the sizes, or the names are
-            too few, too many, or those of inputs.
+        ModelError: forward raises, its outputs differ for the same input, their names or ranks change with the sizes, or `names` are
+            too few, too many, or names of inputs.
     """
     import torch
 
@@ -47,7 +47,7 @@ def find_outputs(
     returned = call_forward(module, inputs, random_feed(inputs, points[0]))
     first = dict(flatten(returned))
     changed = _changed(before, _state(module))
-    # Random numbers may agree by chance, as those of dropout on a few elements do: where any were drawn, more is asked.
+    # Random outputs may agree by chance, for example dropout on a few elements: if random numbers were drawn, run more often.
     turns = (1, 0) if torch.equal(drawn, torch.get_rng_state()) else (1, *[0] * _RANDOM_CALLS)
     try:
         second, *others = (run_forward(module, inputs, random_feed(inputs, points[turn])) for turn in turns)
@@ -59,7 +59,7 @@ def find_outputs(
         set(first) == set(again) and all(_close(a, again[name]) for name, a in first.items()) for again in others
     ):
         raise ModelError(
-            "forward gives other answers for the same input each time, so nothing can be proven against it"
+            "forward gives different outputs for the same input, so parity cannot be checked"
             f"{f'. {_keeps_state(changed)}' if changed else _RANDOM}"
         )
     if set(first) != set(second):
@@ -76,7 +76,7 @@ def find_outputs(
     return Outputs(tuple(specs), is_plain(returned))
 
 
-_RANDOM_CALLS = 16  # of a forward that draws random numbers
+_RANDOM_CALLS = 16  # runs of a forward that draws random numbers
 _RANDOM = "; expected a model in evaluation mode. Look for dropout with training=True, or random numbers in forward."
 
 
@@ -85,13 +85,13 @@ def _keeps_state(changed: Sequence[str]) -> str:
     if not changed:
         return ""
     return (
-        f"It keeps state from one call to the next in {', '.join(f'self.{name}' for name in changed[:4])}: make it an input and "
-        f"an output of forward, or set it anew in each call."
+        f"It keeps state between calls in {', '.join(f'self.{name}' for name in changed[:4])}: make it an input and "
+        f"an output of forward, or reset it in each call."
     )
 
 
 def _state(module: "torch.nn.Module") -> dict[str, tuple[object, object]]:
-    """Return every attribute and buffer of a module and of those inside it: the object, and what tells a change inside it."""
+    """Return all attributes and buffers of a module and its submodules: each object, and a value that changes with its content."""
     import torch
 
     state: dict[str, tuple[object, object]] = {}
@@ -117,7 +117,7 @@ def _changed(before: Mapping[str, tuple[object, object]], after: Mapping[str, tu
 
 
 def _names_beside(inputs: Sequence[TensorSpec], found: tuple[str, ...]) -> tuple[str, ...]:
-    """Return names for the outputs that no input has: in one graph a name stands for one tensor."""
+    """Return names for the outputs that differ from the names of inputs, because a graph needs unique names."""
     taken = {spec.name for spec in inputs}
     return tuple(f"{name}_output" if name in taken else name for name in found)
 
@@ -133,22 +133,22 @@ def _check_names(names: Sequence[str], found: Sequence[str], inputs: Sequence[Te
     twice = {name for name in names if list(names).count(name) > 1} | {spec.name for spec in inputs} & set(names)
     if twice:
         raise ModelError(
-            f"outputs: the name {', '.join(map(repr, sorted(twice)))} stands for two tensors, inputs counted too; give others with "
-            f"--output-name, one for each of {', '.join(found)}, in this order"
+            f"outputs: the name {', '.join(map(repr, sorted(twice)))} is used for two tensors (inputs included); expected unique names. "
+            f"Give others with --output-name, one for each of {', '.join(found)}, in this order"
         )
 
 
 def _close(a: "torch.Tensor", b: "torch.Tensor") -> bool:
-    """Whether two answers are the same but for the order of additions; NaN is judged by parity, not here."""
+    """Whether two outputs are equal within rounding; NaN is accepted here, parity refuses it."""
     import torch
 
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def _distinct(dims: Mapping[str, DimRange], turn: int) -> dict[str, int]:
-    """Return sizes that differ from turn to turn wherever a range has two, by another step for each dimension.
+    """Return sizes that differ between the two turns if the range allows it, with another step for each dimension.
 
-    So an output of `sequence - 1` is not taken for one of `batch`, which two neighbouring sizes may make look alike.
+    The different steps distinguish, for example, an output dimension `sequence - 1` from `batch`.
     """
     sizes: dict[str, int] = {}
     for i, (name, r) in enumerate(dims.items()):

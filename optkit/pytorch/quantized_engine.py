@@ -8,7 +8,7 @@ from optkit.errors import StageError
 
 
 def pick_engine(wanted: str = "auto") -> str:
-    """Return the engine that is asked for; `auto` is x86 on such processors, and qnnpack elsewhere, as on Arm.
+    """Return the requested engine; `auto` is x86 on x86 processors, and qnnpack on others such as Arm.
 
     Raises:
         StageError: this build of torch does not have it.
@@ -21,14 +21,14 @@ def pick_engine(wanted: str = "auto") -> str:
 
 
 def supported_engines() -> list[str]:
-    """Return the engines that this build of torch has for this processor."""
+    """Return the engines of this build of torch for this processor."""
     import torch
 
     return [name for name in torch.backends.quantized.supported_engines if name != "none"]
 
 
 def adds_in_16_bits(engine: str) -> bool:
-    """Whether sums of two 8-bit products may saturate: on an x86 processor without VNNI (torch's quantization documentation)."""
+    """Whether sums of two 8-bit products may saturate: x86 processors without VNNI (torch's quantization documentation)."""
     import torch
 
     return engine != "qnnpack" and not torch.cpu.get_capabilities().get("avx512_vnni", False)
@@ -36,23 +36,23 @@ def adds_in_16_bits(engine: str) -> bool:
 
 @contextlib.contextmanager
 def quantized_engine(name: str | None) -> Iterator[None]:
-    """Use an engine inside the block; None leaves torch's own choice. INT8 weights are packed for it when a file is loaded."""
+    """Use an engine inside the block; None keeps torch's choice. Loading a file packs INT8 weights for this engine."""
     import torch
 
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = name or before
     if name:
-        _deprecation_told()
+        _trigger_deprecation_warning()
     try:
         yield
     finally:
         torch.backends.quantized.engine = before
 
 
-def _deprecation_told() -> None:
-    """Let torch tell Python's warnings, where they are ignored, what it tells once a process: that INT8 tensors are deprecated.
+def _trigger_deprecation_warning() -> None:
+    """Trigger torch's deprecation warning for INT8 tensors where Python ignores it; torch gives it once a process.
 
-    The first one to be made inside TorchScript would print it to stderr from C++, past every filter.
+    Otherwise the first INT8 tensor inside TorchScript would print it to stderr from C++, which no filter can stop.
     """
     import torch
 

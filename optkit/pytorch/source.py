@@ -1,4 +1,4 @@
-"""Where a chain starts: the artifact of an nn.Module, or a model file that is an artifact by itself."""
+"""The start of a chain: the artifact of an nn.Module, or a model file that is an artifact by itself."""
 
 import copy
 import functools
@@ -17,8 +17,8 @@ from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
 from optkit.pytorch.guess_inputs import guessed_options, range_options
-from optkit.pytorch.infer_inputs import Contract, infer_contract
-from optkit.pytorch.origins import Arguments, Origin, call_example, forget_modules_in_memory, open_origin
+from optkit.pytorch.infer_inputs import InputContract, infer_contract
+from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget_modules_in_memory, open_origin
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
@@ -39,25 +39,25 @@ class ModelSource(Document):
     weights: str | None = None
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
-    flatten: bool = False  # forward returns types of its own, so exporters are given its tensors as one tuple
+    flatten: bool = False  # forward returns its own types, so exporters get its tensors as one tuple
     content_sha256: str  # of its code or file, and of the weights
-    state_sha256: str  # of the parameters and buffers as built: a factory must build the same ones each time
+    state_sha256: str  # of the built parameters and buffers: a factory must build the same ones each time
 
 
 def open_artifact(path: Path, dims: Mapping[str, DimRange] | None = None) -> Artifact:
-    """Open the artifact that a file is, as `open_passport` does."""
+    """Return the artifact of a file, by `open_passport`."""
     return open_passport(path, dims).artifact
 
 
 def open_passport(path: Path, dims: Mapping[str, DimRange] | None = None) -> Passport:
-    """Read the passport of a file; that of an ONNX file which has none is what the file itself says, with nothing proven.
+    """Return the passport of a file; for an ONNX file without one, a passport of the file's own facts, with nothing proven.
 
     Args:
         path: an artifact made by optkit, or any .onnx file.
         dims: ranges of the named dimensions; they replace those of the passport.
 
     Raises:
-        ArtifactError: no such file, or it says too little of itself.
+        ArtifactError: no such file, or it has no passport and is not an ONNX file.
     """
     if fault := path_fault(path):
         raise ArtifactError(f"{path}: {fault}; expected a model file")
@@ -69,16 +69,16 @@ def open_passport(path: Path, dims: Mapping[str, DimRange] | None = None) -> Pas
     if path.suffix == ".onnx":
         return Passport(artifact=onnx_file.describe(path, dims or {}))
     raise ArtifactError(
-        f"{path}: has no passport beside it, and only an .onnx file states its own inputs. "
+        f"{path}: has no passport beside it; only an .onnx file declares its own inputs. "
         f"Make it with optkit, or export the model to ONNX first."
     )
 
 
 def _check_files(artifact: Artifact) -> None:
-    """Check that a passport names the files that its ONNX file names: what reads the file would read these.
+    """Check that a passport and its ONNX file name the same external data.
 
     Raises:
-        ArtifactError: it names others, or a file outside the folder.
+        ArtifactError: they differ, or name a file outside the folder.
     """
     found = onnx_file.facts(artifact.path).files if artifact.format is Format.ONNX else artifact.files
     if set(found) != set(artifact.files):
@@ -89,7 +89,7 @@ def _check_files(artifact: Artifact) -> None:
 
 
 def is_onnx(target: str) -> bool:
-    """Whether a source is an ONNX file, which starts a chain as it is, without an nn.Module."""
+    """Whether a source is an ONNX file; such a chain has no nn.Module."""
     return target.endswith(".onnx")
 
 
@@ -97,7 +97,7 @@ def absolute_source(target: str, base: Path) -> str:
     """Return a source with its path made absolute; a relative one starts at `base`.
 
     Raises:
-        ModelError: it names nothing that a model can come from.
+        ModelError: it is not a valid source.
     """
     if is_onnx(target):
         return os.path.abspath(base / os.path.expanduser(target))  # noqa: PTH100, PTH111 - as the targets of code
@@ -105,7 +105,7 @@ def absolute_source(target: str, base: Path) -> str:
 
 
 def source_fault(target: str) -> str | None:
-    """Return what is wrong with an absolute source as far as can be told without running it; None when nothing is."""
+    """Return the fault of an absolute source that can be found without running it, or None."""
     if is_onnx(target):
         fault = path_fault(Path(target))
         return f"{target}: {fault}; expected an ONNX model" if fault else None
@@ -125,10 +125,10 @@ def source_sha256(target: str) -> str:
 
 
 def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) -> Artifact:
-    """Copy an ONNX model with its external data into a folder, as the start of a chain.
+    """Copy an ONNX model with its external data into a folder: the start of a chain.
 
     Raises:
-        ArtifactError: it is no ONNX model, or a file of it is missing.
+        ArtifactError: it is not an ONNX model, or one of its files is missing.
         ModelError: its named dimensions and the ranges do not fit together.
     """
     found = onnx_file.describe(path, dims)
@@ -155,20 +155,20 @@ def make_source(
     """Build the module once, find its outputs, and write the source artifact.
 
     Args:
-        target: a factory, or a model file that holds a module; see `origins`.
-        out_dir: where `model.source.json` goes.
-        inputs: what the model takes; None reads them off example inputs, and a note says what was found.
-        dims: the ranges of the named dimensions; they go before what examples show.
-        weights: a state dict to load over what the factory built.
+        target: a factory, or a model file with a module; see `origins`.
+        out_dir: the folder of `model.source.json`.
+        inputs: the inputs of the model; None infers them from example inputs, and a note reports them.
+        dims: the ranges of the named dimensions; they have priority over inferred ones.
+        weights: a state dict to load into the built module.
         args: keyword arguments of the factory.
-        outputs: names for the flattened outputs, in order; None takes those that the model gives.
-        example: `file.py:function` that gives example inputs; None takes those that come with the model.
+        outputs: names for the flattened outputs, in order; None uses the model's own.
+        example: `file.py:function` that returns example inputs; None uses those of the model.
 
     Raises:
-        ModelError: it cannot be built, loaded or run, or the names do not fit what it returns.
+        ModelError: the module cannot be built, loaded or run, or the names do not fit its outputs.
     """
     origin = open_origin(target)
-    weights = Path(os.path.abspath(os.path.expanduser(weights))) if weights else None  # noqa: PTH100, PTH111 - one spelling, as that of the target
+    weights = Path(os.path.abspath(os.path.expanduser(weights))) if weights else None  # noqa: PTH100, PTH111 - the same spelling as the target
     if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
     module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
@@ -176,12 +176,14 @@ def make_source(
     if not inputs:
         found = _inferred(origin, module, example)
         inputs, dims = found.inputs, found.dims | dict(dims or {})
-        notes.append(f"inferred from example inputs; for a recipe:\n{Contract(inputs=inputs, dims=dims).as_recipe()}")
+        notes.append(
+            f"inferred from example inputs; for a recipe:\n{InputContract(inputs=inputs, dims=dims).as_recipe()}"
+        )
     dims = dict(dims or {})
     if faults := dimension_faults(inputs, dims):
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
-    inputs = forward_call(module, inputs).inputs  # what a file without names, such as TorchScript, is called with
+    inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
     found_outputs = find_outputs(module, inputs, dims, outputs)
     source = ModelSource(
         target=origin.relative_to(out_dir),
@@ -206,32 +208,32 @@ def make_source(
     )
 
 
-def _inferred(origin: Origin, module: "torch.nn.Module", example: str | None) -> Contract:
+def _inferred(origin: ModuleOrigin, module: "torch.nn.Module", example: str | None) -> InputContract:
     given = call_example(example) if example else origin.example(module)
     if given is None:
         names = parameter_names(module)
         takes = f", and forward takes {', '.join(names)}" if names else ""
         guess = guessed_options(module)
         raise ModelError(
-            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in {guess}, where the "
-            f"sizes are a guess from the first layer; or define example_inputs() beside the factory.",
+            f"{origin.target}: its inputs are not declared{takes}. Declare each with its type and dimensions, as in {guess} (the sizes "
+            f"are a guess from the first layer); or define example_inputs() beside the factory.",
             add=guess,
         )
     return infer_contract(given, module)
 
 
 def in_memory_notes(source: Artifact) -> tuple[str, ...]:
-    """Return what a source artifact says of its module where that was in memory, and so cannot be read anywhere else; else nothing."""
+    """Return the note on a module that was in memory, which has no other source; empty for other sources."""
     if source.format is not Format.PYTORCH or not user_code.is_in_memory(ModelSource.read(source.path).target):
         return ()
     return source.notes[:1]
 
 
 def load_module(artifact: Artifact) -> "torch.nn.Module":
-    """Return the module of a source artifact, in evaluation mode, on the CPU. It is built once a process: do not change it.
+    """Return the module of a source artifact, in evaluation mode, on the CPU. It is shared in this process: do not change it.
 
     Raises:
-        ModelError: it cannot be built, or its code or weights are no longer those of the artifact.
+        ModelError: it cannot be built, or its code or weights have changed.
     """
     return _load(artifact.path, artifact.sha256)
 
@@ -250,26 +252,26 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:
         raise ModelError(
-            f"{origin.target}: built other weights than the last time, so results cannot be compared. "
-            f"Fix its random seed, or save the weights and name them; then run with --fresh."
+            f"{origin.target}: built different weights than last time, so results cannot be compared. "
+            f"Set its random seed, or save the weights and give them with --weights; then run with --fresh."
         )
     return returning_tuple(module) if source.flatten else module
 
 
 def forget_modules() -> None:
-    """Drop the modules that are kept for the next use; a module in memory is the caller's."""
+    """Clear the cached modules; modules in memory stay, because the caller owns them."""
     _load.cache_clear()
     _build.cache_clear()
     forget_modules_in_memory()
 
 
-def _content(origin: Origin, weights: Path | None) -> str:
+def _content(origin: ModuleOrigin, weights: Path | None) -> str:
     return hash_of({"origin": origin.sha256(), "weights": sha256_of(weights) if weights else None})
 
 
 @functools.lru_cache(maxsize=1)
 def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...], _content: str) -> "torch.nn.Module":
-    """Build the module, load its weights and set it to evaluation; `_content` makes a changed file another entry."""
+    """Build the module, load its weights and set evaluation mode; with `_content` a changed file is another cache entry."""
     import torch
 
     module = open_origin(target).build(dict(args))
@@ -278,5 +280,5 @@ def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...],
         module = copy.deepcopy(module) if user_code.is_in_memory(target) else module
         load_weights(module, weights)
     module = module.cpu()
-    # A captured program has no modes; it is what it was when it was captured.
+    # A captured program has no modes: it keeps the mode of its capture.
     return module if isinstance(module, torch.fx.GraphModule) else module.eval()

@@ -1,4 +1,4 @@
-"""What the two stages that write TorchScript share: scripting (keeps control flow) and tracing (records one run)."""
+"""TorchScript for the two stages that write it: scripting (keeps control flow) and tracing (records one run)."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,13 @@ from optkit.data import random_feed
 from optkit.errors import StageError, first_line
 from optkit.pytorch.export_failure import script_reason
 from optkit.pytorch.forward import forward_call
-from optkit.pytorch.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
+from optkit.pytorch.tracing import (
+    baked_in_values,
+    by_position,
+    quiet_tensor_constants,
+    warn_unrolled_loops,
+    why_not_scripted,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +32,17 @@ def write_torchscript(
     *,
     strict: bool = False,
 ) -> list[str]:
-    """Save the scripted or the traced module, and return what is to be said of it.
+    """Save the scripted or traced module, and return notes on it.
 
     Args:
         module: in evaluation mode.
-        source: gives the inputs and dimensions.
+        source: has the inputs and dimensions.
         path: of the file.
         method: `auto` scripts, and traces when the module cannot be scripted.
         strict: refuse a trace that turned a value of the example into a constant.
 
     Raises:
-        StageError: it cannot be scripted, traced or saved.
+        StageError: the module cannot be scripted, traced or saved.
     """
     try:
         return _write(module, source, path, method, strict)
@@ -63,15 +69,15 @@ def _write(
             raise
         except (
             Exception
-        ) as e:  # the frontend raises many types, user code in it any; some is found out while saving only
+        ) as e:  # the frontend and the user's code raise many types; some errors appear only while saving
             reason = script_reason(e)
             if method == "script":
                 raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
     traced, notes = _trace(module, source)
     if strict and notes:
-        raise StageError(f"the trace baked in values, and strict allows none: {'; '.join(notes)}")
+        raise StageError(f"the trace baked in values, which strict does not allow: {'; '.join(notes)}")
     traced.save(str(path))
-    why = f"traced, because scripting failed: {reason}" if reason else "traced, as asked: records one run"
+    why = f"traced, because scripting failed: {reason}" if reason else "traced (--method trace): records one run"
     return [why, *notes]
 
 
@@ -81,12 +87,12 @@ def _script(module: "torch.nn.Module") -> "torch.jit.ScriptModule":
     try:
         with _constants_in_order():
             return torch.jit.script(module)
-    except OSError as e:  # the source of a function cannot be read; an OSError of saving is another matter
+    except OSError as e:  # the source of a function cannot be read; this is not an error of saving
         raise StageError(str(e)) from e
 
 
 class _InOrder(dict[str, None]):
-    """A set that is iterated in the order in which its elements came."""
+    """A set with insertion order."""
 
     def __init__(self, elements: Iterable[str] = ()) -> None:
         super().__init__(dict.fromkeys(elements))
@@ -97,10 +103,10 @@ class _InOrder(dict[str, None]):
 
 @contextlib.contextmanager
 def _constants_in_order() -> Iterator[None]:
-    """Let torch write the constants of a module in their own order.
+    """Make torch write the constants of a module in a fixed order.
 
-    It iterates a set of their names, whose order changes from process to process, so that the same model would never give the same
-    file twice. Where torch no longer does so, this does nothing.
+    torch iterates over a set of their names, whose order differs between processes, so the same model would give different files. In a
+    later torch without this set, this has no effect.
     """
     from torch.jit import _recursive
 
@@ -117,9 +123,9 @@ def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.Scri
     feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with baked_in_values() as baked, loops_told(), constants_kept(), torch.no_grad():
+    with baked_in_values() as baked, warn_unrolled_loops(), quiet_tensor_constants(), torch.no_grad():
         try:
-            # check_trace would compare with this same input only; parity does it at every corner.
+            # check_trace would compare only with this input; parity compares at every corner.
             traced = torch.jit.trace(module, example, check_trace=False, strict=False)
         except Exception as e:
             raise StageError(f"the model cannot be traced: {user_code.describe(e)}") from e

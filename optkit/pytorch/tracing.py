@@ -1,4 +1,4 @@
-"""What a tracer needs: a model that is called by position, and told where it turned values of the example into constants."""
+"""Helpers for tracers: a model with positional inputs, and warnings where a value of the example became a constant."""
 
 import ast
 import contextlib
@@ -19,9 +19,9 @@ BAKED_IN = "the trace baked in a value"
 
 
 def by_position(module: "torch.nn.Module", call: Call) -> "torch.nn.Module":
-    """Return the module itself when all that its forward takes goes by position, else one around it that takes its inputs so.
+    """Return the module, or a wrapper with positional inputs where forward takes some inputs by keyword.
 
-    TorchScript files are called by position, and tracers take nothing else.
+    Tracers and TorchScript files support only positional inputs.
     """
     if not call.keyword and not takes_keywords(module):
         return module
@@ -41,25 +41,25 @@ def by_position(module: "torch.nn.Module", call: Call) -> "torch.nn.Module":
 
 
 def why_not_scripted(module: "torch.nn.Module", call: Call) -> str | None:
-    """Return why a module cannot be scripted, where that is known without trying."""
+    """Return the reason why a module cannot be scripted, where it is known in advance."""
     if call.keyword:
-        return "forward takes some inputs by keyword only, and a TorchScript file by position"
+        return "forward takes some inputs by keyword only; a TorchScript file takes positional inputs"
     if getattr(module, "returns_tuple", False) is True:
-        return "forward returns a type of its own, which a TorchScript file cannot hold"
+        return "forward returns its own type, which TorchScript does not support"
     return None
 
 
 @contextlib.contextmanager
-def loops_told() -> Iterator[None]:
-    """Warn where a trace unrolls a `range` over a size, as torch warns of other values that it turns into constants.
+def warn_unrolled_loops() -> Iterator[None]:
+    """Warn where a trace unrolls a `range` over a size, as torch warns about other values that become constants.
 
-    torch keeps silent there, because slices by a size, which are traced rightly, ask in the same way.
+    torch does not warn there, because slices by a size, which are traced correctly, make the same call.
     """
     import torch
 
     index = torch.Tensor.__index__
 
-    def told(self: torch.Tensor) -> int:
+    def warning_index(self: torch.Tensor) -> int:
         if torch.jit.is_tracing():
             frame = sys._getframe(1)
             if "range(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
@@ -67,7 +67,7 @@ def loops_told() -> Iterator[None]:
                 warnings.warn(message, torch.jit.TracerWarning, stacklevel=2)
         return index(self)
 
-    torch.Tensor.__index__ = told  # type: ignore[method-assign, assignment]
+    torch.Tensor.__index__ = warning_index  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -75,24 +75,24 @@ def loops_told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def constants_kept() -> Iterator[None]:
-    """Let a trace make tensors of Python numbers without a warning: a number that came from a tensor has had one of its own.
+def quiet_tensor_constants() -> Iterator[None]:
+    """Suppress the tracer's warning for torch.tensor() of a Python number: a number from a tensor had its own warning before.
 
-    torch warns at each torch.tensor(), as torch.distributions calls it for every constant parameter. What holds a tensor or a list, whose
-    length may be a size, is warned of as before.
+    torch warns at each torch.tensor(); torch.distributions calls it for every constant parameter. The warning stays for tensors and for
+    lists, whose length may be a size.
     """
     import torch
 
     make = torch.tensor
 
-    def told(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def quiet_tensor(data: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         if type(data) not in (bool, int, float):
             return make(data, *args, **kwargs)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.tensor results are registered", torch.jit.TracerWarning)
             return make(data, *args, **kwargs)
 
-    torch.tensor = told
+    torch.tensor = quiet_tensor
     try:
         yield
     finally:
@@ -101,10 +101,10 @@ def constants_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def baked_in_values() -> Iterator[list[str]]:
-    """Give, as they are found, notes of the lines at which a tracer turned a value of the example into a constant; no warning gets out.
+    """Yield a list that collects notes on lines where a tracer turned a value of the example into a constant; warnings are suppressed.
 
-    For a line inside torch the user's line that led there is named. torch's checks of what it is given are left out: the answer does not
-    depend on them, and every GRU and LSTM has some.
+    For a line inside torch, the note names the user's line that called it. torch's checks of its arguments are left out: the outputs do
+    not depend on them, and every GRU and LSTM has some.
     """
     import torch
 
@@ -135,7 +135,7 @@ def baked_in_values() -> Iterator[list[str]]:
 
 
 def _only_raises(file: str, line: int) -> bool:
-    """Whether a line is the condition of an `if` that does nothing but raise, or of an `assert`."""
+    """Whether a line is the condition of an `if` that only raises, or of an `assert`."""
     for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
         if isinstance(node, ast.If | ast.Assert) and node.test.lineno <= line <= (node.test.end_lineno or 0):
             return isinstance(node, ast.Assert) or all(

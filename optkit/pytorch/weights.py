@@ -1,4 +1,4 @@
-"""The weights of a module: read from a file without running pickled code, and hashed."""
+"""The weights of a module: reading them from a file without running pickled code, and their hash."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from optkit.untrusted.paths import path_fault
 if TYPE_CHECKING:
     import torch
 
-# Checkpoints hold the state dict under one of these, beside the optimizer's state.
+# The keys under which checkpoints store the state dict, beside the optimizer's state.
 _WRAPPING_KEYS = ("state_dict", "model_state_dict", "model", "module")
 
 
@@ -20,12 +20,12 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
     """Load a state dict into a module, strictly.
 
     Args:
-        module: takes the weights.
-        path: what `torch.save(model.state_dict(), path)` wrote, also inside a checkpoint; or a .safetensors file.
+        module: gets the weights.
+        path: a file from `torch.save(model.state_dict(), path)`, a checkpoint with a state dict, or a .safetensors file.
 
     Raises:
-        ModelError: it cannot be read, is no state dict, or is that of another model; names the keys in groups.
-        MissingDependency: a .safetensors file and no safetensors.
+        ModelError: it cannot be read, is not a state dict, or belongs to another model; the message lists the keys in groups.
+        MissingDependency: safetensors is not installed, and the file is a .safetensors file.
     """
     fault = weights_fault(path)
     if fault:
@@ -45,14 +45,14 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
         if state[key].shape != expected[key].shape
     ]
     if shapes:
-        faults.append(f"{len(shapes)} of another shape: {_some(shapes)}")
+        faults.append(f"{len(shapes)} with another shape: {_some(shapes)}")
     if faults:
-        raise ModelError(f"{path}: these weights are of another model: {'; '.join(faults)}")
+        raise ModelError(f"{path}: the weights belong to another model: {'; '.join(faults)}")
     module.load_state_dict(state, strict=True)
 
 
 def weights_fault(path: Path) -> str | None:
-    """Return what is wrong with a file of weights as far as can be told without reading it; None when nothing is."""
+    """Return the fault of a file of weights that can be found without reading it, or None."""
     fault = path_fault(path)
     return f"{path}: {fault}; expected the weights of the model" if fault else None
 
@@ -81,7 +81,7 @@ def _read_state(path: Path) -> dict[str, "torch.Tensor"]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(v, torch.Tensor) for v in loaded.values()) or not loaded:
         raise ModelError(
-            f"{path}: holds a {type(loaded).__name__} that is no state dict; expected name -> tensor, as "
+            f"{path}: contains a {type(loaded).__name__}, which is not a state dict; expected name -> tensor, as "
             f"torch.save(model.state_dict()) writes"
         )
     return dict(loaded)

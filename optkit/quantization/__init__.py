@@ -1,4 +1,4 @@
-"""How a model becomes INT8.
+"""Quantization.
 
 calibration/    ranges of activations, from streamed data
 ort_quantizer   how a graph is prepared for ONNX Runtime's quantizer

@@ -1,4 +1,4 @@
-"""What the two quantizing stages share: ONNX Runtime's preparation of the graph, its errors told as ours, and what keeps layers in float."""
+"""ONNX Runtime's quantizer for the two ONNX stages: preparation of the graph, translation of errors, and layers that stay in float."""
 
 import contextlib
 import errno
@@ -14,17 +14,17 @@ from optkit.errors import OptkitError, StageError, first_line
 
 @contextlib.contextmanager
 def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
-    """Give the path of a prepared copy of a model (optimized, shapes inferred) to quantize from.
+    """Yield the path of a prepared copy of a model (optimized, shapes inferred), the input of the quantizer.
 
-    What ONNX Runtime raises inside the block becomes a StageError, and what it logs is kept for `-vv`. The copy lies in a folder
-    in `out_dir` that is gone after the block: the system's own temporary folder may be memory. External data stays external.
+    ONNX Runtime's errors inside the block become StageErrors, and its log is shown with `-vv`. The copy is in a folder in `out_dir` that
+    is deleted after the block, because the system's temporary folder may be in memory. External data stays external.
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory(prefix=".prepared-", dir=out_dir) as folder, _quiet_root_logger():
         prepared = Path(folder) / "prepared.onnx"
         try:
-            # Symbolic shape inference fails on many real graphs, and the quantizer does without it.
+            # Symbolic shape inference fails on many real graphs, and the quantizer does not need it.
             quant_pre_process(
                 source.path,
                 prepared,
@@ -40,7 +40,7 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
         except OSError as e:
             if e.errno == errno.ENOSPC:
                 raise StageError(
-                    "no space is left on the disk of the output; a model is quantized beside it, from a copy. Make room there."
+                    "no space is left on the disk of the output; quantization needs space for a copy of the model. Free space there."
                 ) from e
             raise StageError(f"the model cannot be quantized: {e}") from e
         except Exception as e:  # the quantizer raises plain exceptions of many types
@@ -48,10 +48,10 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
 
 
 def _tidy(path: Path) -> None:
-    """Give every node a name of its own, and drop the shapes that the dynamo exporter states for weights too.
+    """Give every node a unique name, and drop the declared shapes of weights, which the dynamo exporter writes.
 
-    Nodes are selected by name. The quantizer turns Gemm into MatMul by transposing the weight, and shape inference then refuses the
-    stale shape.
+    Nodes are selected by name. The quantizer turns Gemm into MatMul and transposes the weight; shape inference then rejects the old
+    shape.
     """
     model = onnx_file.load(path, weights=False)
     seen: set[str] = set()
@@ -67,10 +67,10 @@ def _tidy(path: Path) -> None:
 
 
 def hold_in_float(path: Path) -> None:
-    """Put a Sum of one input before every convolution and Gemm with float weights that reads a dequantized activation.
+    """Insert a Sum with one input before every convolution and Gemm with float weights that reads a dequantized activation.
 
-    It changes no value. Without it ONNX Runtime quantizes the layer once more when it loads the file, unseen and per tensor: its optimizer
-    WeightBiasQuantization takes the Q/DQ nodes of the neighbours for those of the layer. (It looks through an Identity.)
+    It changes no value. Without it, ONNX Runtime silently quantizes the layer per tensor when it loads the file: its optimizer
+    WeightBiasQuantization mistakes the Q/DQ nodes of the neighbours for those of the layer. (It also skips an Identity.)
     """
     from onnx import helper
 
@@ -92,7 +92,7 @@ def hold_in_float(path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_root_logger() -> Iterator[None]:
-    """Lower what the quantizer logs to the root logger: advice that does not concern optkit's user."""
+    """Show the quantizer's messages to the root logger only at level DEBUG: they are not for optkit's user."""
     root = logging.getLogger()
 
     def only_debugging(_: logging.LogRecord) -> bool:

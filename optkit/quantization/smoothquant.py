@@ -1,7 +1,7 @@
-"""SmoothQuant: the range of activations is moved, channel by channel, into the weights that they are multiplied with.
+"""SmoothQuant: it moves the range of activations, channel by channel, into the weights of the next matrix product.
 
-One scale serves all channels of an activation, so the few channels of a transformer whose values are large leave coarse steps for all
-others, while weights have a scale for each output. `x @ W` is `(x / s) @ (s * W)` for any positive s by channel: G. Xiao et al.,
+All channels of an activation share one scale. In a transformer a few channels have large values, which leaves coarse steps for all
+others, while weights have one scale per output. `x @ W` is `(x / s) @ (s * W)` for any positive s by channel: G. Xiao et al.,
 "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022, https://arxiv.org/abs/2211.10438.
 """
 
@@ -19,37 +19,37 @@ from optkit.quantization.calibration.channels import PRODUCTS, channel_magnitude
 if TYPE_CHECKING:
     import onnx
 
-SMOOTH = ":smooth"  # ends the names of what smoothing adds
-_SMALLEST = 1e-3  # of the largest channel: one that the data never used is not blown up without limit
-_EQUAL = 1e-4  # of the norm of an output, what float rounding may change
+SMOOTH = ":smooth"  # the suffix of added nodes and weights
+_SMALLEST = 1e-3  # of the largest channel; limits the scale of a channel without data
+_EQUAL = 1e-4  # the largest change by float rounding, relative to the norm of an output
 
 
 class _Group(NamedTuple):
-    """The products that read one tensor, and therefore share its scales."""
+    """The matrix products that read one tensor, and therefore share its scales."""
 
     tensor: str
     nodes: "list[onnx.NodeProto]"
 
 
 def smooth(prepared: Path, selected: Collection[str], feeds: Iterable[Feed], strength: float) -> Path:
-    """Write a smoothed copy of a model beside it, prove it equal to it in float, and return its path.
+    """Write a smoothed copy beside the model, check that both are equal in float, and return its path.
 
     Args:
-        prepared: as `quantizing` gives it.
+        prepared: the model from `quantizing`.
         selected: names of the nodes that will be quantized.
-        feeds: calibration data, readable more than once.
-        strength: alpha of the paper, 0 to 1: how much of the range moves into the weights.
+        feeds: calibration data that can be read more than once.
+        strength: the paper's alpha, 0 to 1: the part of the range that moves into the weights.
 
     Raises:
-        StageError: no product with weights is selected, the model cannot be run, or the copy gives other answers.
-        FeedError: the data does not fit, or an activation is not finite.
+        StageError: no matrix product with weights is selected, the model cannot be run, or the copy gives other outputs.
+        FeedError: the data does not fit the inputs, or an activation is not finite.
     """
     model = onnx_file.load(prepared)
     graph = model.graph
     groups = _groups(graph, selected)
     if not groups:
         raise StageError(
-            "smooth: no product of an activation with weights is to be quantized, so there is nothing to smooth"
+            "smooth: no matrix product with weights is to be quantized; SmoothQuant needs one. Leave smooth out"
         )
     others = {node.name for node in graph.node} - {node.name for group in groups for node in group.nodes}
     largest = channel_magnitudes(prepared, [group.tensor for group in groups], feeds, excluded=others)
@@ -85,7 +85,7 @@ def _is_set(node: "onnx.NodeProto", name: str) -> bool:
 def _scales(
     group: _Group, weights: "Mapping[str, onnx.TensorProto]", activations: np.ndarray, strength: float
 ) -> np.ndarray:
-    """Return s of each channel, (channels,): max|x| ** strength / max|W| ** (1 - strength), around 1."""
+    """Return the scale s of each channel, (channels,): max|x| ** strength / max|W| ** (1 - strength), with geometric mean 1."""
     from onnx import numpy_helper
 
     rows = [np.abs(numpy_helper.to_array(weights[node.input[1]])).max(axis=_outputs(node)) for node in group.nodes]
@@ -97,14 +97,14 @@ def _scales(
 
 
 def _outputs(node: "onnx.NodeProto") -> int:
-    """Return the axis of the weight that counts its outputs."""
+    """Return the output axis of the weight."""
     return 0 if _is_set(node, "transB") else 1
 
 
 def _move(
     graph: "onnx.GraphProto", group: _Group, scales: np.ndarray, weights: "Mapping[str, onnx.TensorProto]"
 ) -> None:
-    """Divide the activation by the scales, in the LayerNormalization before it where nothing else reads it, and multiply the weights."""
+    """Divide the activation by the scales, if possible inside the LayerNormalization before it, and multiply the weights."""
     from onnx import numpy_helper
 
     if not _divide_before(graph, group, scales, weights):
@@ -137,7 +137,7 @@ def _divide_before(
 
 
 def _divide(graph: "onnx.GraphProto", group: _Group, scales: np.ndarray) -> None:
-    """Put a Mul before the products."""
+    """Insert a Mul before the matrix products."""
     from onnx import helper, numpy_helper
 
     name = f"{group.tensor}{SMOOTH}"
@@ -154,7 +154,7 @@ def _divide(graph: "onnx.GraphProto", group: _Group, scales: np.ndarray) -> None
 
 
 def _replace_weight(graph: "onnx.GraphProto", node: "onnx.NodeProto", place: int, value: np.ndarray, name: str) -> None:
-    """Give a node a weight of its own: others may share the one that it had."""
+    """Give a node its own weight, because other nodes may share the old one."""
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
@@ -172,7 +172,7 @@ def _prove_equal(reference: Path, candidate: Path, feed: Feed) -> None:
     """Run both in float.
 
     Raises:
-        StageError: an output differs by more than rounding explains.
+        StageError: an output differs by more than rounding.
     """
     right, found = (_outputs_of(path, feed) for path in (reference, candidate))
     for name, expected in right.items():
@@ -180,7 +180,7 @@ def _prove_equal(reference: Path, candidate: Path, feed: Feed) -> None:
         if not difference <= _EQUAL * float(np.linalg.norm(expected.ravel())):
             raise StageError(
                 f"smooth: output {name!r} of the smoothed model differs from the float one by {difference:.3g}; expected equal "
-                f"answers. Leave smoothing out: --smooth 0"
+                f"outputs. Turn SmoothQuant off: --smooth 0"
             )
 
 

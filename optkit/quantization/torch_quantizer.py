@@ -1,4 +1,4 @@
-"""The two ways in which PyTorch makes INT8 layers of a module: dynamic (its layers exchanged) and static (its graph rewritten by FX)."""
+"""PyTorch's two ways to quantize a module: dynamic (layers are replaced) and static (FX rewrites the graph)."""
 
 import copy
 from collections import Counter
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _WHOLE = "model"
 _FLOAT = ("Linear", "NonDynamicallyQuantizableLinear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d",
           "ConvTranspose3d", "LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "Embedding", "EmbeddingBag", "Bilinear",
-          "MultiheadAttention")  # fmt: skip  # layers with weights worth a word where they stay in float
+          "MultiheadAttention")  # fmt: skip  # layers with weights that are reported where they stay in float
 
 
 def quantize_dynamic(module: "torch.nn.Module", *, per_channel: bool, reduce_range: bool) -> "torch.nn.Module":
     """Return a copy whose linear, recurrent and embedding layers have INT8 weights; activations are quantized at each run.
 
-    torch gives activations 7 bits whatever the processor: MiniLM's embeddings then keep a cosine of 0.976, and with all 8 bits 0.993, at
+    torch uses 7 bits for activations on every processor. With 7 bits MiniLM's embeddings have a cosine of 0.976, with 8 bits 0.993, at
     the same speed on a processor with VNNI. Recurrent layers keep torch's 7 bits.
     """
     from torch import nn
@@ -36,14 +36,14 @@ def quantize_dynamic(module: "torch.nn.Module", *, per_channel: bool, reduce_ran
     qconfig = per_channel_dynamic_qconfig if per_channel else default_dynamic_qconfig
     layers = (nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
     spec: dict[type[nn.Module], object] = dict.fromkeys(layers, qconfig)
-    # A scale for each row, whatever `per_channel` says: the kernel knows no other.
+    # One scale per row, independent of `per_channel`: the kernel supports nothing else.
     spec |= dict.fromkeys((nn.Embedding, nn.EmbeddingBag), float_qparams_weight_only_qconfig)
-    box = nn.Module()  # layers are exchanged inside of a module, and the model itself may be one
+    box = nn.Module()  # layers are replaced inside a module, and the model itself may be a layer
     box.model = module
     quantized: nn.Module = quantize_dynamic(box, spec).model
     for layer in quantized.modules():
         if isinstance(layer, Linear) and not reduce_range:
-            layer.version = 3  # the layers of before version 4 ask the kernel for all 8 bits
+            layer.version = 3  # layers before version 4 use all 8 bits in the kernel
     return quantized
 
 
@@ -55,31 +55,31 @@ def quantize_static(
     per_channel: bool,
     reduce_range: bool,
 ) -> "tuple[torch.nn.Module, list[str]]":
-    """Return a copy whose convolutions, linear layers and what lies between them compute in INT8, and notes.
+    """Return a copy whose convolutions, linear layers and operators between them compute in INT8, and notes.
 
-    Where FX cannot trace the whole module, each of its largest parts that FX can trace is quantized on its own.
+    Where FX cannot trace the whole module, each of the largest parts that FX can trace is quantized separately.
 
     Args:
         module: in evaluation mode.
         engine: the quantized engine, whose rules decide which operators can be INT8.
         calibrate: runs a module over the calibration data.
-        per_channel: a scale for each output channel of a weight.
+        per_channel: one scale per output channel of a weight.
         reduce_range: activations of 7 bits.
 
     Raises:
-        StageError: FX can trace no part that has such a layer, or the data never reaches one.
+        StageError: FX can trace no part with such a layer, or the data never reaches one.
     """
     from torch import nn
     from torch.ao.quantization.quantize_fx import convert_fx
 
-    box = nn.Module()  # in which the whole model is a part too
+    box = nn.Module()  # so that the whole model is a part too
     box.model = copy.deepcopy(module)
     observed, refused = _observed(box.model, _WHOLE, _mapping(engine, per_channel, reduce_range))
     why = refused.get(_WHOLE)
     if not observed:
         raise StageError(
             f"nothing became INT8, because FX can trace no part of the model that has a layer to quantize: {why}. "
-            f"Mend that line, or use mode dynamic, which traces nothing."
+            f"Fix that line, or use mode dynamic, which does not trace."
         )
     for name, part in observed.items():
         box.set_submodule(name, part)
@@ -90,11 +90,13 @@ def quantize_static(
     if _WHOLE in observed:
         return box.model, []
     first = next(iter(observed)).removeprefix(f"{_WHOLE}.")
-    return box.model, [f"in {len(observed)} parts, {first!r} the first, because FX cannot trace the whole: {why}"]
+    return box.model, [
+        f"quantized in {len(observed)} parts, {first!r} first, because FX cannot trace the whole model: {why}"
+    ]
 
 
 def _mapping(engine: str, per_channel: bool, reduce_range: bool) -> "QConfigMapping":
-    """Return torch's own mapping for an engine, with all 8 bits for activations where these do not saturate."""
+    """Return torch's mapping for an engine, with 8-bit activations where sums do not saturate."""
     import torch
     from torch.ao.quantization import (
         HistogramObserver,
@@ -113,13 +115,13 @@ def _mapping(engine: str, per_channel: bool, reduce_range: bool) -> "QConfigMapp
 def _observed(
     module: "torch.nn.Module", name: str, mapping: "QConfigMapping"
 ) -> "tuple[dict[str, torch.fx.GraphModule], dict[str, str]]":
-    """Return the largest parts that FX can trace, with observers, by name; and why FX cannot trace the modules around them."""
+    """Return the largest parts that FX can trace, with observers, by name; and the reasons why FX cannot trace their parents."""
     from torch import nn
     from torch.ao.quantization.quantize_fx import prepare_fx
 
     try:
-        traced = nn.Sequential(module) if _is_layer(module) else module  # a layer is no graph by itself
-        # It reads the examples of parts that keep a graph of their own, and there are none.
+        traced = nn.Sequential(module) if _is_layer(module) else module  # FX does not trace into a single layer
+        # The examples are only for submodules with their own graph, and there are none.
         return {name: prepare_fx(copy.deepcopy(traced), mapping, ())}, {}
     except Exception as e:  # FX raises many types, and runs the user's forward
         refused = {name: user_code.describe(e)}
@@ -134,7 +136,7 @@ def _observed(
 
 
 def _is_layer(module: "torch.nn.Module") -> bool:
-    """Whether it is a layer with an INT8 form in FX; a subclass may compute something else, and its parent read its weights."""
+    """Whether it is a layer that FX can quantize. Subclasses are not: they may compute something else."""
     from torch import nn
 
     return type(module) in (
@@ -143,7 +145,7 @@ def _is_layer(module: "torch.nn.Module") -> bool:
 
 
 def _check_reached(name: str, part: "torch.fx.GraphModule") -> None:
-    """Refuse observers that saw nothing: their range would be made up."""
+    """Refuse observers without data: they have no range."""
     from torch.ao.quantization import HistogramObserver
 
     observers = {name: module for name, module in part.named_modules() if isinstance(module, HistogramObserver)}
@@ -151,12 +153,12 @@ def _check_reached(name: str, part: "torch.fx.GraphModule") -> None:
         if node.target in observers and not observers[node.target].min_val.isfinite().all():
             raise StageError(
                 f"the calibration data never reaches {str(node.args[0])!r} in {name}, or gives NaN there, so it has no range. "
-                f"Give data that takes every way through the model."
+                f"Give data that reaches every part of the model."
             )
 
 
 def layers_in_int8(module: "torch.nn.Module") -> Counter[str]:
-    """Return how many layers of each kind have INT8 weights."""
+    """Return the number of layers of each kind with INT8 weights."""
     import torch
     from torch.ao.nn.quantized import dynamic, modules
 
@@ -177,7 +179,7 @@ def _functional(graph: "torch.fx.GraphModule") -> Iterator[str]:
 
 
 def layers_in_float(module: "torch.nn.Module") -> Counter[str]:
-    """Return how many layers of each kind with weights stayed in float."""
+    """Return the number of layers of each kind with float weights."""
     return Counter(type(part).__name__ for part in module.modules() if _stays_float(part))
 
 

@@ -3,13 +3,13 @@
 from rich.table import Table
 from rich.text import Text
 
-from optkit.benchmark.changes import Became, Comparison, Metric, MetricChange
+from optkit.benchmark.changes import Comparison, Metric, MetricChange, Trend
 from optkit.report.markdown import cell, listed
 from optkit.report.markdown import table as markdown_table
 from optkit.report.numbers import change_text, ms_text, size_text
 from optkit.report.table import plain_table
 
-_STYLES = {Became.BETTER: "green", Became.WORSE: "red", Became.SAME: "", Became.TOO_NOISY: "yellow"}
+_STYLES = {Trend.BETTER: "green", Trend.WORSE: "red", Trend.SAME: "", Trend.TOO_NOISY: "yellow"}
 _WIDTHS = (15, 9, 9, 9, 17, 13)  # the tables of all artifacts stand one below the other
 
 
@@ -87,7 +87,7 @@ def _value(metric: Metric, value: float | None) -> str:
             return f"{value:.4f}"
         case Metric.PARITY:
             return "equal" if value else "not equal"
-        case Metric.THERE:
+        case Metric.AVAILABLE:
             return "yes" if value else "no"
 
 

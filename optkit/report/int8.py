@@ -88,7 +88,7 @@ def draw_frontier(search: Search, i: int) -> str:
         i: which search of the page it is.
     """
     found, points = search.found, search.found.frontier
-    judge = found.judged_by or "value"
+    judge = found.metric or "value"
 
     def paint(figure: "Figure") -> None:
         from matplotlib.ticker import MaxNLocator
@@ -156,7 +156,7 @@ def _search(name: str, found: Quantization) -> Search:
 
 def _sentence(found: Quantization) -> str:
     of = f"{len(found.exclude)} of {count(len(found.layers), 'layer')}"
-    judged = f", judged by {found.judged_by}" if found.judged_by else ""
+    judged = f", judged by {found.metric}" if found.metric else ""
     limit = f"; the limit is {found.limit:.6g}" if found.limit is not None else ""
     if found.failure:
         return f"The limit was not reached{judged}: {found.failure}."

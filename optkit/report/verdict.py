@@ -79,12 +79,14 @@ def busy_machine(bench: "BenchRecord") -> list[str]:
     if not bench.busy:
         left_out = f"{count(bench.left_out, 'block')} left out and measured again: the machine was busy in them{load}"
         return [left_out] if bench.left_out else []
-    if not bench.starved_blocks:
+    if not bench.cpu_contended_blocks:
         return [f"measured while the machine was busy{load}; measure again on a quiet one"]
-    worst = max((m for m in bench.measurements if any(m.starved)), key=lambda m: max(s or 0 for s in m.blocks_waited))
+    worst = max(
+        (m for m in bench.measurements if any(m.cpu_contended)), key=lambda m: max(s or 0 for s in m.blocks_waited)
+    )
     waited = max(share or 0 for share in worst.blocks_waited)
     return [
-        f"measured while the machine was busy: in {bench.starved_blocks} of {count(len(bench.order), 'block')} models had to wait for "
+        f"measured while the machine was busy: in {bench.cpu_contended_blocks} of {count(len(bench.order), 'block')} models had to wait for "
         f"processors that others used, {worst.artifact} for up to {waited:.0%} of the time that it wanted to run{load}. Speed-ups marked * may "
         "be far from those of a quiet machine, on several threads above all; measure again on one"
     ]

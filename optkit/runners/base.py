@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Device(StrEnum):
-    """Where an artifact runs."""
+    """The device that an artifact runs on."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -25,7 +25,7 @@ class Device(StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class CallPlan:
-    """How long calls go on: until both their shortest time and their fewest number are reached; the first ones are dropped."""
+    """The duration of a block: calls continue until both the shortest time and the fewest calls are reached."""
 
     drop_s: float
     drop_calls: int
@@ -35,7 +35,7 @@ class CallPlan:
 
 @dataclasses.dataclass(frozen=True)
 class OwnTimes:
-    """What a runtime in another process measured of itself: the time of each counted call, and how many were dropped before."""
+    """The times that a runtime in another process measured: of each counted call, and the number of dropped calls before them."""
 
     times_ms: tuple[float, ...]
     dropped_calls: int
@@ -43,16 +43,16 @@ class OwnTimes:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the nodes of a graph run: operator -> the number of its nodes on the CPU though a GPU was asked for, of `nodes` in all."""
+    """The nodes of a graph on the CPU although the device is a GPU: operator -> number of nodes; `nodes` is the number of all."""
 
     on_cpu: dict[str, int]
     nodes: int
 
 
 class Runner(abc.ABC):
-    """A context manager: constructing costs nothing, `with` loads the artifact, and its end frees it.
+    """A context manager: the constructor loads nothing, `with` loads the artifact, and its end frees it.
 
-    A subclass writes `_load`, `_free`, `_infer` and `_bind`; names, shapes and state are checked here.
+    A subclass implements `_load`, `_free`, `_infer` and `_bind`; names, shapes and state are checked here.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Runner(abc.ABC):
         streams: int = 1,
         cuda_graph: bool = False,
     ) -> None:
-        """Remember what to load.
+        """Store the artifact and the settings.
 
         Args:
-            artifact: what to run.
-            device: where; never another one in its place.
-            threads: of one inference on a CPU; None takes the runtime's default.
-            streams: CUDA streams that calls may lie on side by side.
-            cuda_graph: whether what `bind` gives replays a captured CUDA graph.
+            artifact: the artifact to run.
+            device: the device; a runner never falls back to another one.
+            threads: threads of one inference on a CPU; None uses the runtime's default.
+            streams: the number of CUDA streams for concurrent calls.
+            cuda_graph: whether a bound call replays a captured CUDA graph.
         """
         self.artifact = artifact
         self.device = device
@@ -92,13 +92,13 @@ class Runner(abc.ABC):
 
     @property
     def title(self) -> str:
-        """What messages call the artifact."""
+        """The name of the artifact in messages."""
         return self.artifact.path.name
 
     @property
     @abc.abstractmethod
     def provider(self) -> str:
-        """What really runs the artifact, such as `CPUExecutionProvider`; known once it is loaded."""
+        """The provider that runs the artifact, such as `CPUExecutionProvider`; known after loading."""
 
     def infer(self, feed: Feed) -> "dict[str, np.ndarray]":
         """Run one inference, host to host.
@@ -125,9 +125,9 @@ class Runner(abc.ABC):
         return {name: np.asarray(array, order="C") for name, array in outputs.items()}
 
     def bind(self, feed: Feed) -> Callable[[], object]:
-        """Place the inputs once; each call of what is returned is one inference, awaited to its end, in the runtime's cheapest form.
+        """Place the inputs once; return a function that runs one inference and waits for its end, with the least overhead.
 
-        Call it inside `calling`. The outputs stay where the runtime leaves them. Valid until the runner is closed.
+        Call the function inside `calling`. The outputs stay in the runtime's buffers. It is valid until the runner is closed.
 
         Raises:
             FeedError: a name, dtype or shape does not fit.
@@ -137,23 +137,23 @@ class Runner(abc.ABC):
         return self._bind(feed)
 
     def calling(self) -> contextlib.AbstractContextManager[object]:
-        """Return what a thread must be inside while it calls what `bind` gave; it stands outside the calls, which it would slow down."""
+        """Return a context that a thread enters once before calling the bound function; entering it for each call would be slow."""
         return contextlib.nullcontext()
 
-    def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - for those that can tell
-        """Return where the time of a call goes, as one value; nothing where the runtime cannot tell, as on a CPU."""
+    def parts(self, feed: Feed) -> tuple[CallParts, ...]:  # noqa: ARG002 - used by subclasses
+        """Return the parts of a call's time as one value; empty where the runtime cannot measure them, as on a CPU."""
         return ()
 
     def placement(self) -> Placement | None:
-        """Return which nodes run on the CPU though a GPU was asked for; None where the runtime does not tell, or none was."""
+        """Return the nodes that run on the CPU although the device is a GPU; None on a CPU, and where they are not known."""
         return None
 
-    def several_callers_obstacle(self) -> str | None:
-        """Return why several threads cannot call what `bind` gave at once; None where they can."""
+    def why_not_concurrent(self) -> str | None:
+        """Return the reason why several threads cannot call bound functions at once; None where they can."""
         return None
 
     def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes | None:  # noqa: ARG002 - for runtimes in another process
-        """Time calls on bound inputs where the runtime lives; None where the caller's own loop around `bind` is exact.
+        """Time calls on bound inputs inside the runtime's process; None where the caller can time the bound function itself.
 
         Raises:
             FeedError: a name, dtype or shape does not fit.

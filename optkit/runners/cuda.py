@@ -1,8 +1,8 @@
-"""Where the time of a call on a GPU goes, by CUDA events; PyTorch's events serve ONNX Runtime too, on a stream that both know.
+"""The parts of a call on a GPU, by CUDA events. PyTorch's events also work for ONNX Runtime, on a shared stream.
 
-The parts are the same for every runtime, TensorRT's worker included: pinned memory on the host, buffers on the GPU that stay, events
-on one stream around the copy in, the call and the copy out, and the time that the host takes to enqueue the call. Where no GPU is, the tests
-run it against a stand-in that refuses what CUDA refuses.
+Every runtime is measured in the same way, also in TensorRT's worker: pinned memory on the host, permanent buffers on the GPU, events on
+one stream around the copy in, the call and the copy out, and the time that the host takes to enqueue the call. Without a GPU, the tests
+use a stand-in with the restrictions of CUDA.
 """
 
 import contextlib
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 ROUNDS = 10
-WARM_UP = (
-    3  # calls before a capture: cuBLAS and cuDNN allocate in the first, TorchScript still specialises in the second
-)
+WARM_UP = 3  # calls before a capture: cuBLAS and cuDNN allocate in the first, TorchScript specializes until the second
 
 
 def call_parts(
@@ -33,9 +31,9 @@ def call_parts(
     """Return the medians of ten rounds.
 
     Args:
-        stream: that all three put their work on.
+        stream: the stream of all three.
         copy_in: enqueues the copies from pinned memory to the inputs.
-        call: enqueues the inference on these inputs, and does not wait for it where the runtime can do so.
+        call: enqueues the inference on these inputs, without waiting where the runtime can do so.
         copy_out: enqueues the copies of the outputs into pinned memory.
     """
     import torch
@@ -52,20 +50,19 @@ def call_parts(
         marks[2].record(stream)
         copy_out()
         marks[3].record(stream)
-        marks[3].synchronize()  # the events before it on the stream are then over too
+        marks[3].synchronize()  # the earlier events on the stream are then complete too
         rows.append((enqueue_ms, *(a.elapsed_time(b) for a, b in pairwise(marks))))
     enqueue_ms, copy_in_ms, compute_ms, copy_out_ms = np.median(rows, axis=0).tolist()
     return CallParts(enqueue_ms=enqueue_ms, copy_in_ms=copy_in_ms, compute_ms=compute_ms, copy_out_ms=copy_out_ms)
 
 
 def captured(call: Callable[[], object]) -> tuple[Callable[[], None], object]:
-    """Capture a call of PyTorch as a CUDA graph; return what replays it on the current stream, and the outputs that it writes into.
+    """Capture a call of PyTorch as a CUDA graph; return a function that replays it on the current stream, and its outputs.
 
-    The first calls happen on a side stream, as PyTorch asks of what is captured. What the call reads and what it returned must outlive the
-    replays.
+    The first calls run on a side stream, as PyTorch requires. The inputs of the call and the outputs must outlive the replays.
 
     Raises:
-        RuntimeError: the call does what no graph can hold, such as to wait for a value.
+        RuntimeError: the call cannot be captured, for example because it waits for a value.
     """
     import torch
 
@@ -82,10 +79,11 @@ def captured(call: Callable[[], object]) -> tuple[Callable[[], None], object]:
 
 
 @contextlib.contextmanager
-def fp32_products() -> Iterator[None]:
-    """Keep PyTorch from computing products of FP32 in TF32, which its convolutions do by default and which has 10 bits of 23.
+def disable_tf32() -> Iterator[None]:
+    """Disable TF32 (10-bit mantissa) for FP32 math in PyTorch; its convolutions use TF32 by default.
 
-    PyTorch has two sets of names for this. To set the older ones keeps the newer in step; to read them raises where the user set the newer.
+    PyTorch has two sets of names for this. Setting the older names also updates the newer ones. Reading the older names raises an error
+    where the user has set the newer ones.
     """
     import torch
 
@@ -101,14 +99,14 @@ def fp32_products() -> Iterator[None]:
                     undo.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
             place.allow_tf32 = False
             for operation in operations:
-                if operation.fp32_precision == "tf32":  # from torch.backends.fp32_precision, which is for all
+                if operation.fp32_precision == "tf32":  # inherited from torch.backends.fp32_precision
                     undo.callback(setattr, operation, "fp32_precision", "tf32")
                     operation.fp32_precision = "ieee"
         yield
 
 
 def pinned(tensor: "torch.Tensor") -> "torch.Tensor":
-    """Return an empty tensor like this one in pinned memory of the host."""
+    """Return an empty tensor of the same shape and dtype in pinned memory of the host."""
     import torch
 
     return torch.empty_like(tensor, device="cpu").pin_memory()

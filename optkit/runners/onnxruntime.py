@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or on CUDA; the provider that really runs the model is compared with the one asked for."""
+"""ONNX Runtime, on the CPU or on CUDA; a fallback to another provider is an error."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ _NO_WAIT = "disable_synchronize_execution_providers"
 
 
 class OnnxRuntimeRunner(Runner):
-    """One session on one provider. On CUDA, operators without a CUDA form run on the CPU, as ONNX Runtime assigns them."""
+    """One session on one provider. On CUDA, ONNX Runtime assigns operators without a CUDA kernel to the CPU."""
 
     @property
     def provider(self) -> str:
@@ -38,9 +38,9 @@ class OnnxRuntimeRunner(Runner):
 
         wanted = _PROVIDERS[self.device]
         if self.device is Device.CUDA:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-                onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brought
-            onnxruntime.set_default_logger_severity(4)  # what it logs of missing ones is told by the error below
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
+                onnxruntime.preload_dlls()  # finds the CUDA libraries of torch
+            onnxruntime.set_default_logger_severity(4)  # the error below reports missing libraries
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         if self.threads:
@@ -48,11 +48,11 @@ class OnnxRuntimeRunner(Runner):
         if self.device is Device.CUDA:
             options.add_session_config_entry(RECORD_PLACEMENT, "1")
         int8 = self.artifact.precision is Precision.INT8
-        # TensorRT adds up in 32 bits. x86 processors without VNNI add pairs of 8-bit products in 16 bits, which overflow; this session
-        # computes as TensorRT will. What is made for CPUs has 7-bit weights there, and runs as it will where it is served.
+        # Models for TensorRT are checked with 32-bit accumulation, because TensorRT does not saturate. x86 processors without VNNI add
+        # pairs of 8-bit products in 16 bits, which can overflow. Models for CPUs have 7-bit weights there instead.
         if int8 and onnx_file.has_float_weights_behind_qdq(self.artifact.path):
             options.add_session_config_entry("session.x64quantprecision", "1")
-        # Of FP16 convolutions between Q/DQ nodes this optimizer makes garbage on CPUs: it computes the integers of a bias in FP16.
+        # On CPUs this optimizer breaks FP16 convolutions between Q/DQ nodes: it computes the integers of a bias in FP16.
         mixed = int8 and onnx_file.has_fp16_weights(self.artifact.path)
         try:
             self._session: Any = onnxruntime.InferenceSession(
@@ -66,7 +66,7 @@ class OnnxRuntimeRunner(Runner):
         found = self._session.get_providers()
         if found[0] != wanted:
             raise RunnerError(
-                f"device {str(self.device)!r}: asked ONNX Runtime for {wanted}, and it fell back to {found[0]}. "
+                f"device {str(self.device)!r}: ONNX Runtime fell back to {found[0]}; expected {wanted}. "
                 f"Use --device cpu, or install onnxruntime-gpu with its CUDA libraries on a machine with a GPU."
             )
         names = [spec.name for spec in self.artifact.outputs]
@@ -75,13 +75,12 @@ class OnnxRuntimeRunner(Runner):
             raise RunnerError(f"{self.artifact.path}: has outputs {written}; expected {', '.join(names)}")
         self._names = names
         self._bound: list[Any] = []
-        self._graphs = 0  # ids given so far: each binding has a graph of its own
+        self._graphs = 0  # ids used so far: each binding has its own graph
 
     def _provider_options(self) -> dict[str, str]:
-        """Return the options of the CUDA provider: one stream that torch's events can lie on, and graphs where they are asked for.
+        """Return the options of the CUDA provider: no TF32, a stream shared with torch's events, and CUDA graphs if requested.
 
-        Products of FP32 are computed in FP32, where ONNX Runtime takes TF32 by itself.
-        With several callers it takes a stream of its own for each of them, as it does for those who give it none.
+        With several callers the session gets no stream; ONNX Runtime then creates one for each caller.
         """
         self._stream: Any = None
         if self.device is Device.CPU:
@@ -89,7 +88,9 @@ class OnnxRuntimeRunner(Runner):
         import torch
 
         options = {"use_tf32": "0", **({"enable_cuda_graph": "1"} if self.cuda_graph else {})}
-        if self.streams == 1 and torch.cuda.is_available():  # torch may be one for CPUs, beside onnxruntime-gpu
+        if (
+            self.streams == 1 and torch.cuda.is_available()
+        ):  # a CPU build of torch may be installed beside onnxruntime-gpu
             self._stream = torch.cuda.Stream()
             options["user_compute_stream"] = str(self._stream.cuda_stream)
         return options
@@ -102,17 +103,17 @@ class OnnxRuntimeRunner(Runner):
         return dict(zip(self._names, arrays, strict=True))
 
     def placement(self) -> Placement | None:
-        """Return what ONNX Runtime left to the CPU: shapes that it computes there on purpose, and operators without a CUDA form."""
+        """Return the nodes on the CPU: shape computations, which ONNX Runtime keeps there, and operators without a CUDA kernel."""
         return None if self.device is Device.CPU else placement_of(self._session)
 
-    def several_callers_obstacle(self) -> str | None:
-        """Return that a session replays its graphs from one thread only, as its documentation says."""
+    def why_not_concurrent(self) -> str | None:
+        """Return a reason with CUDA graphs: ONNX Runtime's documentation allows replays from one thread only."""
         return "ONNX Runtime replays CUDA graphs from one thread only" if self.cuda_graph else None
 
     def _bind(self, feed: Feed) -> Callable[[], object]:
         binding = self._session.io_binding()
         placed = {name: np.asarray(array, order="C") for name, array in feed.items()}
-        self._bound.append((binding, placed))  # what the call below reads must outlive it
+        self._bound.append((binding, placed))  # the call below needs these arrays
         if self.device is Device.CUDA:
             return self._bind_cuda(binding, placed)
         for name, array in placed.items():
@@ -122,11 +123,11 @@ class OnnxRuntimeRunner(Runner):
         return self._caller(binding, None)
 
     def _caller(self, binding: Any, options: Any) -> Callable[[], object]:
-        # The public run_with_iobinding wraps this one in a check and a try, 0.8 us a call; a tiny model takes 2 us.
+        # The public run_with_iobinding adds a check and a try, 0.8 us a call; a tiny model takes 2 us.
         return functools.partial(self._session._sess.run_with_iobinding, binding._iobinding, options)
 
     def _bind_cuda(self, binding: Any, feed: Feed) -> Callable[[], None]:
-        """Bind buffers on the GPU that stay: a graph knows them by their addresses."""
+        """Bind permanent buffers on the GPU, because a CUDA graph uses their addresses."""
         import onnxruntime
 
         placed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(a, "cuda", 0) for name, a in feed.items()}
@@ -135,7 +136,7 @@ class OnnxRuntimeRunner(Runner):
             binding.bind_ortvalue_input(name, value)
         for name in self._names:
             binding.bind_output(name, "cuda")
-        self._caller(binding, self._without_graph())()  # so that ONNX Runtime makes outputs of the right size
+        self._caller(binding, self._without_graph())()  # ONNX Runtime allocates outputs of the right size
         outputs = binding.get_outputs()
         for name, value in zip(self._names, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
@@ -150,18 +151,18 @@ class OnnxRuntimeRunner(Runner):
         return run_and_wait
 
     def _capture(self, run: Callable[[], object]) -> None:
-        """Let ONNX Runtime capture the graph of a binding, which it does in the first run with a new id."""
+        """Capture the graph of a binding: ONNX Runtime captures in the first run with a new id."""
         if not self.cuda_graph:
             return
         try:
             run()
         except Exception as e:  # onnxruntime's exceptions share no base but Exception
             raise RunnerError(
-                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without one."
+                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without a CUDA graph."
             ) from e
 
     def _with_graph(self, *, wait: bool = True) -> Any:
-        """Return the options of runs that share a graph of their own, where graphs are asked for."""
+        """Return the run options for one binding, with a new graph id if CUDA graphs are used."""
         import onnxruntime
 
         if wait and not self.cuda_graph:
@@ -175,7 +176,7 @@ class OnnxRuntimeRunner(Runner):
         return options
 
     def _without_graph(self) -> Any:
-        """Return the options of a run that is no replay, though the session has graphs."""
+        """Return the options of a run without a CUDA graph in a session with CUDA graphs."""
         if not self.cuda_graph:
             return None
         import onnxruntime
@@ -185,9 +186,9 @@ class OnnxRuntimeRunner(Runner):
         return options
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
-        """Return the parts of a call by events on the session's stream; nothing on a CPU, and without a torch that knows the GPU.
+        """Return the parts of a call by events on the session's stream; empty on a CPU, and without a CUDA build of torch.
 
-        Before onnxruntime#28686 a replay of a graph waits for its end, and its time to enqueue is that of the call.
+        Before onnxruntime#28686 a replay waits for its end, so its enqueue time is the time of the whole call.
         """
         if self._stream is None:
             return ()
@@ -204,7 +205,7 @@ class OnnxRuntimeRunner(Runner):
             binding.bind_output(spec.name, "cuda", 0, np.dtype(spec.dtype.numpy), list(tensor.shape), tensor.data_ptr())
         torch.cuda.synchronize()  # the session's stream does not wait for the copies
         run = self._caller(binding, self._with_graph(wait=False))
-        run()  # the first one allocates, or captures
+        run()  # the first run allocates or captures
         back = [(tensor, pinned(tensor)) for tensor in outputs]
 
         def copy_in() -> None:
@@ -221,7 +222,7 @@ class OnnxRuntimeRunner(Runner):
 
 
 def placement_of(session: Any) -> Placement:
-    """Return which nodes a session has on the CPU, of all that it has; it was made with `RECORD_PLACEMENT`."""
+    """Return the nodes on the CPU of a session that was created with `RECORD_PLACEMENT`."""
     parts = [(part.ep_name, part.get_nodes()) for part in session.get_provider_graph_assignment_info()]
     on_cpu = Counter(node.op_type for name, nodes in parts if name == _PROVIDERS[Device.CPU] for node in nodes)
     return Placement(dict(on_cpu), sum(len(nodes) for _, nodes in parts))

@@ -1,4 +1,4 @@
-"""Which runner runs which format."""
+"""The runner for each format."""
 
 from optkit.artifact import Artifact, Format
 from optkit.runners.base import Device, Runner
@@ -11,13 +11,13 @@ def open_runner(
     streams: int = 1,
     cuda_graph: bool = False,
 ) -> Runner:
-    """Return the runner of an artifact's format, not yet loaded: use it in `with`.
+    """Return the runner for an artifact's format; `with` loads the artifact.
 
     Args:
-        artifact: what to run.
-        device: where.
-        threads: of one inference on a CPU; None takes the runtime's default.
-        streams: CUDA streams that calls may lie on side by side.
+        artifact: the artifact to run.
+        device: the device.
+        threads: threads of one inference on a CPU; None uses the runtime's default.
+        streams: the number of CUDA streams for concurrent calls.
         cuda_graph: whether bound calls replay a captured CUDA graph.
     """
     match artifact.format:
@@ -43,13 +43,13 @@ def open_runner(
             return OnnxRuntimeRunner(artifact, device, threads, streams, cuda_graph)
 
 
-def obstacle(artifact: Artifact) -> str | None:
-    """Return why an artifact cannot be run on this machine at all; None where nothing is known to be in the way.
+def why_not_runnable(artifact: Artifact) -> str | None:
+    """Return the reason why an artifact cannot run on this machine; None where no reason is known.
 
-    Only engines are tied to a GPU and a release; everything else that cannot be run is an error when it is opened.
+    Only engines depend on a GPU and a release. For other formats, opening the artifact raises the error.
     """
     if artifact.format is not Format.TENSORRT:
         return None
-    from optkit.runners.tensorrt import engine_obstacle
+    from optkit.runners.tensorrt import why_engine_not_runnable
 
-    return engine_obstacle(artifact)
+    return why_engine_not_runnable(artifact)

@@ -17,14 +17,14 @@ from optkit.pytorch.forward import flatten, forward_call, torchscript_notices_of
 from optkit.pytorch.quantized_engine import quantized_engine, supported_engines
 from optkit.pytorch.source import load_module
 from optkit.runners.base import Device, Runner, shapes_text
-from optkit.runners.cuda import call_parts, captured, fp32_products, pinned
+from optkit.runners.cuda import call_parts, captured, disable_tf32, pinned
 
 if TYPE_CHECKING:
     import torch
 
 
 class _TorchRunner(Runner):
-    """A module on a device; a subclass says where the module comes from."""
+    """A module on a device; a subclass loads the module."""
 
     @property
     def provider(self) -> str:
@@ -35,7 +35,7 @@ class _TorchRunner(Runner):
         raise NotImplementedError
 
     def _function(self) -> Callable[..., object]:
-        """Return what a bound call calls."""
+        """Return the function that a bound call uses."""
         return self._loaded_module
 
     def _load(self) -> None:
@@ -51,7 +51,7 @@ class _TorchRunner(Runner):
         self._loaded_module = module.to(self._where)
         self._set = contextlib.ExitStack()
         if self.device is Device.CUDA:
-            self._set.enter_context(fp32_products())
+            self._set.enter_context(disable_tf32())
         self._threads_before = torch.get_num_threads()
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -78,7 +78,7 @@ class _TorchRunner(Runner):
             names = [spec.name for spec in self.artifact.outputs]
             if len(found) != len(names):
                 raise RunnerError(f"{self.title}: returned {len(found)} outputs; expected {', '.join(names)}")
-            # A copy: a module may return a view of its input or of a buffer.
+            # A copy, because a module may return a view of its input or of a buffer.
             return {name: tensor.to("cpu", copy=True).numpy() for name, (_, tensor) in zip(names, found, strict=True)}
 
     def _bind(self, feed: Feed) -> Callable[[], object]:
@@ -99,7 +99,7 @@ class _TorchRunner(Runner):
         return call_and_wait
 
     def _graph(self, call: Callable[[], object]) -> Callable[[], None]:
-        """Return what replays a call; what it reads and writes lives as long as the runner is open."""
+        """Return a function that replays a call; its inputs and outputs stay allocated while the runner is open."""
         import torch
 
         try:
@@ -107,14 +107,14 @@ class _TorchRunner(Runner):
                 replay, outputs = captured(call)
         except RuntimeError as e:
             raise RunnerError(
-                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without one."
+                f"{self.title}: cannot be captured as a CUDA graph ({first_line(e)}). Measure it without a CUDA graph."
             ) from e
         self._held.append((call, outputs))
         return replay
 
     @contextlib.contextmanager
     def calling(self) -> Iterator[None]:
-        """Stand in torch's inference mode, which is one of a thread, and with several streams on one of the thread's own."""
+        """Enter torch's inference mode, which is set for each thread; with several streams also use the thread's own stream."""
         import torch
 
         own = self.device is Device.CUDA and self.streams > 1
@@ -123,7 +123,7 @@ class _TorchRunner(Runner):
             yield
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
-        """Return the parts of a call on a GPU by CUDA events; nothing on a CPU."""
+        """Return the parts of a call on a GPU by CUDA events; empty on a CPU."""
         if self.device is Device.CPU:
             return ()
         import torch
@@ -143,7 +143,7 @@ class _TorchRunner(Runner):
                 tensor.copy_(on_host[name], non_blocking=True)
 
         def copy_out() -> None:
-            # Of the outputs of the first call: those of the later ones are as large.
+            # The outputs of the first call: later outputs have the same size.
             for tensor, host in back:
                 host.copy_(tensor, non_blocking=True)
 
@@ -158,20 +158,20 @@ class _TorchRunner(Runner):
 
 
 class EagerRunner(_TorchRunner):
-    """The source module, run as PyTorch runs it."""
+    """The source module in eager mode."""
 
     @property
     def title(self) -> str:
-        """What messages call it: its file is of optkit's own making."""
+        """The name in messages, because optkit made its file."""
         return "the model"
 
     def _module(self) -> "torch.nn.Module":
-        module = load_module(self.artifact)  # shared by the process: what moves to a GPU is a copy
+        module = load_module(self.artifact)  # shared in this process, so only a copy moves to a GPU
         return copy.deepcopy(module) if self.device is Device.CUDA else module
 
 
 class TorchScriptRunner(_TorchRunner):
-    """A TorchScript file; an INT8 one runs on the quantized engine that it was made for, which only CPUs have."""
+    """A TorchScript file; an INT8 file needs the quantized engine that it was made for, and runs on CPUs only."""
 
     def _load(self) -> None:
         engine = self.artifact.torch_engine
@@ -202,12 +202,12 @@ class TorchScriptRunner(_TorchRunner):
             raise RunnerError(f"{self.artifact.path}: cannot be loaded as TorchScript ({first_line(e)})") from e
 
     def _function(self) -> Callable[..., object]:
-        """Return forward itself: a loaded file has no hooks of Python, and to look for them takes 1 us of each call."""
+        """Return forward itself: a loaded file has no Python hooks, and looking for them takes 1 us a call."""
         return self._loaded_module.forward
 
 
 class ExportedProgramRunner(_TorchRunner):
-    """An ExportedProgram; called by position, as the stage that writes it captures it."""
+    """An ExportedProgram, called with positional inputs, as the stage captures it."""
 
     def _module(self) -> "torch.nn.Module":
         import torch

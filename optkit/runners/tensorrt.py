@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX engines, on the GPU, in the worker process that alone imports TensorRT."""
+"""TensorRT and TensorRT-RTX engines on the GPU, in a worker process; only the worker imports TensorRT."""
 
 import dataclasses
 import shlex
@@ -24,13 +24,13 @@ _COMPUTES = (
     "fp16",
     "bf16",
     "fp32",
-)  # the lowest type that a layer reads or writes is what it computes in
-# Layers that move or reshape data, and compute nothing.
+)  # a layer computes in the lowest type that it reads or writes
+# Layers that only move or reshape data.
 _MOVES = frozenset({"Reformat", "Constant", "NoOp", "Shuffle", "ShapeHostToDevice", "signal", "wait", "shape_call"})
 
 
 class TensorRtRunner(Runner):
-    """One engine in a process of its own; with several `streams`, one execution context for each. Threads are of no meaning to it."""
+    """One engine in its own process; with several `streams`, one execution context for each. It ignores `threads`."""
 
     @property
     def provider(self) -> str:
@@ -40,13 +40,13 @@ class TensorRtRunner(Runner):
     @property
     def _engine(self) -> EngineFacts:
         if self.artifact.engine is None:
-            raise RunnerError(f"{self.artifact.path}: its passport says nothing of the engine. Build it with optkit.")
+            raise RunnerError(f"{self.artifact.path}: its passport has no facts on the engine. Build it with optkit.")
         return self.artifact.engine
 
     def _load(self) -> None:
         if self.device is not Device.CUDA:
-            raise RunnerError(f"device {str(self.device)!r}: an engine runs on a GPU only. Use --device cuda.")
-        why_not = engine_obstacle(self.artifact)
+            raise RunnerError(f"device {str(self.device)!r}: an engine needs a GPU. Use --device cuda.")
+        why_not = why_engine_not_runnable(self.artifact)
         if why_not:
             raise RunnerError(f"{self.artifact.path.name}: {why_not}")
         job = {
@@ -80,7 +80,9 @@ class TensorRtRunner(Runner):
         built = [{name: [list(r.min), list(r.opt), list(r.max)] for name, r in p.items()} for p in engine.profiles]
         there = [
             {name: shapes for name, shapes in there.items() if name in wanted}
-            for there, wanted in zip(self._about["profiles"], built, strict=False)  # a static engine has one of its own
+            for there, wanted in zip(
+                self._about["profiles"], built, strict=False
+            )  # a static engine has one default profile
         ]
         if there != built:
             raise RunnerError(
@@ -93,57 +95,57 @@ class TensorRtRunner(Runner):
     def _infer(self, feed: Feed) -> "dict[str, np.ndarray]":
         import numpy as np
 
-        answer = self._ask("infer", feed)
+        answer = self._request("infer", feed)
         folder = self._worker.folder
         found = [np.load(folder / f"output_{i}.npy", allow_pickle=False) for i in range(len(answer["outputs"]))]
         by_name = dict(zip(answer["outputs"], found, strict=True))
-        # 8.6 gives INT32 where the contract says INT64.
+        # TensorRT 8.6 returns INT32 where the contract has INT64.
         return {spec.name: by_name[spec.name].astype(spec.dtype.numpy, copy=False) for spec in self.artifact.outputs}
 
     def _bind(self, feed: Feed) -> Callable[[], None]:
         def call() -> None:
-            self._ask("infer", feed)
+            self._request("infer", feed)
 
         return call
 
-    def several_callers_obstacle(self) -> str | None:
-        """Return that the process answers one request at a time."""
-        return "an engine's process answers one call after the other. benchmarks/gpu measures it on several streams"
+    def why_not_concurrent(self) -> str | None:
+        """Return a reason: the process answers one request at a time."""
+        return "the process of an engine answers one call at a time. benchmarks/gpu measures several streams"
 
     def own_times(self, feed: Feed, plan: CallPlan) -> OwnTimes:
-        """Time calls inside the worker, so that no message between processes is in a number."""
+        """Time calls inside the worker, so that no time includes messages between processes."""
         self._check(feed)
-        answer = self._ask("time", feed, cuda_graph=self.cuda_graph, **dataclasses.asdict(plan))
+        answer = self._request("time", feed, cuda_graph=self.cuda_graph, **dataclasses.asdict(plan))
         self.per_second: float | None = answer.get("per_second")
         return OwnTimes(tuple(answer["times_ms"]), answer["dropped_calls"])
 
     def parts(self, feed: Feed) -> tuple[CallParts, ...]:
         """Return the medians of enqueue, copy in, compute and copy out, from events on the stream."""
         self._check(feed)
-        return (CallParts.model_validate(self._ask("parts", feed, cuda_graph=self.cuda_graph)),)
+        return (CallParts.model_validate(self._request("parts", feed, cuda_graph=self.cuda_graph)),)
 
     def layer_shares(self, feed: Feed) -> tuple[LayerShare, ...]:
         """Return the share of layers, and of their time, that compute in each precision."""
         self._check(feed)
-        return layer_shares(self._ask("layers", feed)["layers"])
+        return layer_shares(self._request("layers", feed)["layers"])
 
-    def _ask(self, what: str, feed: Feed, **more: Any) -> dict[str, Any]:
+    def _request(self, what: str, feed: Feed, **more: Any) -> dict[str, Any]:
         import numpy as np
 
         for i, array in enumerate(feed.values()):
             np.save(self._worker.folder / f"input_{i}.npy", array)
         try:
-            return self._worker.ask({"do": what, "inputs": list(feed), "folder": str(self._worker.folder), **more})
+            return self._worker.request({"do": what, "inputs": list(feed), "folder": str(self._worker.folder), **more})
         except WorkerFault as e:
-            kind = FeedError if "no profile of the engine takes" in str(e) else RunnerError
+            kind = FeedError if "no profile of the engine fits" in str(e) else RunnerError
             raise kind(f"{self.artifact.path.name}: {e}") from e
 
 
-def engine_obstacle(artifact: Artifact) -> str | None:
-    """Return why an engine would not run here, from its passport alone, before TensorRT is asked; None where it would."""
+def why_engine_not_runnable(artifact: Artifact) -> str | None:
+    """Return the reason why an engine cannot run here, from its passport, without loading it; None where it can."""
     engine = artifact.engine
     if engine is None:
-        return "its passport says nothing of the engine. Build it with optkit."
+        return "its passport has no facts on the engine. Build it with optkit."
     if engine.python and not is_named(Path(engine.python)):
         return (
             f"its passport says that it needs the TensorRT of {engine.python}; a passport may name any program, so it was not started. "
@@ -152,7 +154,7 @@ def engine_obstacle(artifact: Artifact) -> str | None:
     no_gpu = why_no_gpu(_python(engine))  # first, because it does not cost the import of TensorRT
     installed = None if no_gpu else find_installed(_python(engine))
     if installed is None or installed.target is None:
-        return f"an engine runs on a GPU only: {no_gpu}"
+        return f"an engine needs a GPU: {no_gpu}"
     version = installed.versions[engine.runtime]
     if version is None:
         return f"{engine.runtime} is not installed. Run: pip install 'optkit[{engine.runtime}]'"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from optkit.artifact import Artifact, Passport
 from optkit.data import Samples
-from optkit.runners import obstacle
+from optkit.runners import why_not_runnable
 from optkit.serving import (
     ArtifactServing,
     Packaged,
@@ -43,7 +43,7 @@ def package(
             name=name,
             independence=independence,
             sample=sample,
-            golden=None if obstacle(artifact) else make_golden(artifact, samples),
+            golden=None if why_not_runnable(artifact) else make_golden(artifact, samples),
             force=force,
             others=others,
         )
@@ -54,7 +54,9 @@ def package(
         serving,
         name=name,
         independence=independence,
-        golden=None if serving.handler or obstacle(artifact) else archive_golden(artifact, samples, serving.image),
+        golden=None
+        if serving.handler or why_not_runnable(artifact)
+        else archive_golden(artifact, samples, serving.image),
         sample=tried,
         force=force,
     )

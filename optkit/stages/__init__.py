@@ -1,4 +1,4 @@
-"""One file for each stage: an artifact and a folder in, one artifact out. Below is the union that a recipe's steps are read into.
+"""One file for each stage: an artifact and a folder in, one artifact out. Below is their union, the type of a recipe's steps.
 
 base            the contract
 export_torchscript, export_program, export_onnx

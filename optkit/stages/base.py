@@ -1,4 +1,4 @@
-"""Stage: takes one artifact and a folder, and returns one artifact. It never measures and never compares."""
+"""Stage: makes one artifact from one artifact, in a folder. It never measures and never compares."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ class Stage(Record, abc.ABC):
     filename: ClassVar[str]
 
     stage: str
-    name: StepName | None = None  # of the step and its folder; the key of the stage where it is not given
-    after: str | None = None  # the step whose artifact it takes; the one before it where it is not given
+    name: StepName | None = None  # of the step and its folder; None: the key of the stage
+    after: str | None = None  # the step whose artifact it uses; None: the step before it
     optional: bool = False  # skipped with its reason where a package is missing
 
     _known: Feeds | None = PrivateAttr(default=None)
@@ -41,16 +41,16 @@ class Stage(Record, abc.ABC):
         return self.name or self.stage
 
     def requires(self) -> Sequence[str]:
-        """Return the modules that the stage imports, so that a plan can say early which are missing."""
+        """Return the modules that the stage imports, so that a plan can report missing ones early."""
         return ()
 
     def versions(self) -> Mapping[str, str]:
-        """Return library -> version for what only this stage is made with; a change makes the step anew."""
+        """Return library -> version for libraries that only this stage uses; with another version the step is made again."""
         return {}
 
     @property
     def data(self) -> str | None:
-        """The data source that the stage reads; it belongs to what its artifact is made of."""
+        """The data source that the stage reads; its artifact depends on it."""
         return None
 
     def with_feeds(self, known: Feeds | None) -> Self:
@@ -77,11 +77,11 @@ class Stage(Record, abc.ABC):
             yield fault
 
     def with_data(self, base: Path, calibration: str | None) -> Self:  # noqa: ARG002 - for the stages that calibrate
-        """Return the stage with its paths made absolute from `base`, and with a recipe's data where it has none of its own."""
+        """Return the stage with its paths made absolute from `base`, and with the recipe's data where it has no own data."""
         return self
 
     def with_earlier(self, made: Path) -> Self:  # noqa: ARG002 - for the stages that calibrate
-        """Return the stage with what it can use of an artifact that it made before; `made` need not exist."""
+        """Return the stage with reusable parts of the artifact that it made before; `made` need not exist."""
         return self
 
     @abc.abstractmethod
@@ -89,16 +89,16 @@ class Stage(Record, abc.ABC):
         """Write the artifact to `path` and return it; use `self.artifact` to build it.
 
         Raises:
-            StageError: it could not be made.
+            StageError: the artifact could not be made.
         """
 
     def run(self, source: Artifact, out_dir: Path, filename: str | None = None) -> Artifact:
-        """Make the artifact in `out_dir`, which is created, and check that it is what the stage declares.
+        """Make the artifact in `out_dir`, which is created, and check that it has the declared format.
 
         Args:
-            source: of a format that the stage accepts.
+            source: an artifact in a format that the stage accepts.
             out_dir: the stage's own folder.
-            filename: of the artifact; None takes the stage's own.
+            filename: the name of the artifact; None uses the stage's own.
 
         Raises:
             StageError: the source has another format, or the artifact could not be made. Files may be left in `out_dir`.
@@ -128,7 +128,7 @@ class Stage(Record, abc.ABC):
         notes: Sequence[str] = (),
         sha256: str | None = None,
     ) -> Artifact:
-        """Return the artifact at `path`, which has the contract of its source; `sha256` where whoever wrote it has the hash already."""
+        """Return the artifact at `path` with the contract of its source; pass `sha256` where it is already known."""
         return Artifact(
             path=path,
             format=self.produces,

@@ -1,4 +1,4 @@
-"""ONNX -> TensorRT engine, built by TensorRT or ahead of time by TensorRT-RTX, in a process of its own."""
+"""ONNX -> TensorRT engine, built by TensorRT or ahead of time by TensorRT-RTX, in a separate process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ def _targets(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class BuildTensorRt(Stage):
-    """Build an engine whose precision is that of the ONNX file; nothing is converted here.
+    """Build an engine with the precision of the ONNX file; nothing is converted here.
 
-    `runtime: auto` takes TensorRT where it and a GPU are there, else TensorRT-RTX, which needs none.
+    `runtime: auto` uses TensorRT if it is installed and there is a GPU, else TensorRT-RTX, which needs no GPU.
     """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
@@ -37,25 +37,25 @@ class BuildTensorRt(Stage):
 
     stage: Literal["build-tensorrt"] = "build-tensorrt"
     runtime: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
-    python: str | None = None  # the interpreter that has TensorRT; None takes this one
-    precision: EnginePrecision | None = None  # None: as the file is; else what it is not yet is made first
-    calibration: str | None = None  # for int8: file.py:function or a folder of .npz; a recipe's where not given
-    profiles: tuple[Profile, ...] = ()  # none: one, of the declared ranges
+    python: str | None = None  # the interpreter that has TensorRT; None: this one
+    precision: EnginePrecision | None = None  # None: that of the file; else the file is converted first
+    calibration: str | None = None  # for int8: file.py:function or a folder of .npz; None: a recipe's data.calibration
+    profiles: tuple[Profile, ...] = ()  # empty: one profile with the declared ranges
     gpu: Annotated[tuple[str, ...], AfterValidator(_targets)] = ()  # compute capabilities or names: sm86, T4, RTX 4090
     workspace_mib: int | None = Field(default=None, ge=1)
     optimization_level: int | None = Field(default=None, ge=0, le=5)
-    tf32: bool = False  # products of FP32 may be computed in TF32, which keeps 10 bits of the mantissa
-    timing_cache: str = "auto"  # auto: kept for each GPU, release and driver; none; or a file
+    tf32: bool = False  # allow TF32 (10-bit mantissa) for FP32 math on sm80 and newer
+    timing_cache: str = "auto"  # auto: one for each GPU, release and driver; none; or a file
     version_compatible: bool = False
     hardware_compatible: Literal["ampere-plus", "same-compute-capability"] | None = None
     refit: bool = False
     strip: bool = False
     require: dict[Literal["fp32", "fp16", "bf16", "int8", "fp8"], Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict
-    )  # the share of layers that must compute so, by TensorRT's inspector
+    )  # precision -> the smallest share of layers that must compute in it, by TensorRT's inspector
 
     def requires(self) -> Sequence[str]:
-        """Return TensorRT-RTX where no TensorRT is installed at all; another interpreter is asked when it is started."""
+        """Return the missing runtime; for another interpreter nothing, because only its worker can check."""
         wanted = {"auto": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"), "tensorrt": ("tensorrt",)}
         names = wanted.get(self.runtime, ("tensorrt_rtx", "tensorrt_rtx_bindings"))
         if self.python or any(map(deps.installed, names)):
@@ -69,22 +69,22 @@ class BuildTensorRt(Stage):
 
     @property
     def quantizes(self) -> bool:
-        """Whether the engine is to compute in INT8."""
+        """Whether the requested precision includes INT8."""
         return self.precision in ("int8", "int8+fp16")
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
-        """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
+        """Return the stage with absolute paths of its own calibration data, or with the recipe's calibration data."""
         own = absolute_data(self.calibration, base) if self.calibration else calibration
         python = str(base / self.python) if self.python else None
         return self.model_copy(update={"calibration": own, "python": python})
 
     def versions(self) -> dict[str, str]:
-        """Return the releases that could build the engine."""
+        """Return the installed releases that can build the engine."""
         found = {name: deps.version(name, f"{name}-cu13-bindings") for name in ("tensorrt", "tensorrt-rtx")}
         return {name: text for name, text in found.items() if text}
 
     def make(self, source: Artifact, path: Path) -> Artifact:
-        """Check names, profiles and precision, build in a process of its own, and keep what the passport must say."""
+        """Check names, profiles and precision, build in a separate process, and collect the facts for the passport."""
         facts = onnx_file.facts(source.path)
         precision = self._checked_precision(source.path, facts)
         profiles = self._profiles(source)
@@ -95,7 +95,7 @@ class BuildTensorRt(Stage):
             with TensorRtProcess(self._job(source, path, profiles, precision, sorted(facts.nodes)), python) as worker:
                 built = worker.answer()
         except BaseException as e:
-            path.unlink(missing_ok=True)  # the engine of a build that was cancelled in its last moment
+            path.unlink(missing_ok=True)  # a build that was cancelled at its end may have written the engine
             if isinstance(e, WorkerFault):
                 raise StageError(f"{e}{describe_unsupported(source.path, e.nodes) if e.nodes else ''}") from e
             raise
@@ -113,18 +113,18 @@ class BuildTensorRt(Stage):
         """Return the precision of the file, which the engine will have.
 
         Raises:
-            StageError: another one was requested, or TensorRT does not take the file's.
+            StageError: another precision was requested, or TensorRT does not support the file's.
         """
         precision = engine_precision(path, facts.precision)
         if self.precision not in (None, precision):
             raise StageError(
-                f"{path.name} is {precision}, and precision lives in the ONNX file; an engine in {self.precision} cannot be "
-                f"built of it. Use optkit convert fp16, or optkit quantize --target tensorrt, first."
+                f"{path.name} is {precision}; an engine has the precision of its ONNX file, so an engine in {self.precision} cannot be "
+                f"built from it. Use optkit convert fp16, or optkit quantize --target tensorrt, first."
             )
         if onnx_file.DYNAMIC_OPS & set(facts.nodes):
             raise StageError(
                 f"{path.name} is quantized dynamically ({', '.join(sorted(onnx_file.DYNAMIC_OPS & set(facts.nodes)))}), "
-                f"which TensorRT does not have. Quantize it with --target tensorrt and calibration data."
+                f"which TensorRT does not support. Quantize it with --target tensorrt and calibration data."
             )
         return precision
 
@@ -170,7 +170,7 @@ class BuildTensorRt(Stage):
         unproven = (
             ()
             if gpu
-            else (f"no answer of the engine was compared, and no layer's precision was seen: {built['no_gpu']}",)
+            else (f"no output of the engine was compared, and no layer's precision was read: {built['no_gpu']}",)
         )
         settings = {"workspace_mib", "optimization_level", "tf32", "timing_cache", "refit", "strip"}
         return EngineFacts(
@@ -196,7 +196,7 @@ class BuildTensorRt(Stage):
 
 
 def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
-    """Return the precision of an ONNX file in the words of an engine: INT8 may have FP16 or FP32 around it."""
+    """Return the engine's precision for an ONNX file: around INT8 there may be FP16 or FP32."""
     match lowest:
         case Precision.INT8:
             return "int8+fp16" if onnx_file.has_half(path) else "int8"
@@ -211,6 +211,6 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _as_built(specs: Sequence[TensorSpec], built: Sequence[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    """Return the specs with the dtypes that TensorRT gave the tensors."""
+    """Return the specs with TensorRT's dtypes."""
     dtypes = {tensor["name"]: DType(tensor["dtype"]) for tensor in built}
     return tuple(spec.model_copy(update={"dtype": dtypes[spec.name]}) for spec in specs)

@@ -1,4 +1,4 @@
-"""FP32 ONNX -> FP16 ONNX: weights and computation cast in the graph, inputs and outputs kept as they are."""
+"""FP32 ONNX -> FP16 ONNX: weights and computation are cast; inputs and outputs keep their types."""
 
 import functools
 from collections.abc import Iterator
@@ -49,12 +49,12 @@ class ConvertFp16(Stage):
         return self.artifact(source, path, precision, files=onnx_file.facts(path).files, notes=notes)
 
     def _write(self, graph: "onnx.ModelProto", weights: "onnx_ir.Model", path: Path, source_bytes: int) -> list[str]:
-        """Write the graph with its weights in FP16, and return what to note about them."""
+        """Write the graph with its weights in FP16, and return notes on them."""
         import onnx_ir
 
         half = onnx_ir.serde.deserialize_model(self._converted(graph))
         _cast_weights(half, weights)
-        # The converter leaves its Cast nodes out of order, which onnx.checker refuses.
+        # The converter does not keep its Cast nodes in topological order, and onnx.checker rejects this.
         half.graph.sort()
         share = _half_share(half)
         if share == 0:
@@ -63,13 +63,13 @@ class ConvertFp16(Stage):
         return [f"{100 * share:.0f} % of the bytes of the weights are FP16", *_cut(half, weights)]
 
     def _converted(self, model: "onnx.ModelProto") -> "onnx.ModelProto":
-        """Return the graph in FP16; the weights, which were not read, have no dimensions now."""
+        """Return the graph in FP16; the weights, whose values were not read, have no dimensions now."""
         import onnx
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         model = onnx.shape_inference.infer_shapes(model)
         for tensor in model.graph.initializer:
-            if onnx_file.is_weight(tensor):  # the converter would look for the values
+            if onnx_file.is_weight(tensor):  # the converter would read the values
                 tensor.dims[:] = [0]
         half: onnx.ModelProto = convert_float_to_float16(
             model,
@@ -77,7 +77,7 @@ class ConvertFp16(Stage):
             disable_shape_infer=True,
             op_block_list=[*DEFAULT_OP_BLOCK_LIST, *self.keep_ops],
         )
-        # It casts a tensor back once for each FP32 node that reads it, always under the same name.
+        # It adds one Cast to FP32 for each FP32 node that reads a tensor, always with the same name.
         once = {node.output[0]: node for node in reversed(half.graph.node) if node.output}
         kept = [node for node in half.graph.node if not node.output or once[node.output[0]] is node]
         del half.graph.node[:]
@@ -86,12 +86,12 @@ class ConvertFp16(Stage):
 
 
 def _cast_weights(half: "onnx_ir.Model", source: "onnx_ir.Model") -> None:
-    """Give the weights of `half` the values of `source`; a weight in FP16 is cast when it is written, and then let go."""
+    """Give the weights of `half` the values of `source`; a weight in FP16 is cast when it is written, and then freed."""
     import onnx_ir
 
     for name, value in half.graph.initializers.items():
         tensor = _tensor(source, name)
-        # The converter changes what the graph states of every weight, also of those that only FP32 nodes read and that stay.
+        # The converter changes the declared type of every weight, also of weights that stay in FP32.
         value.dtype = _tensor(half, name).dtype
         for seen in (value, *(node.outputs[0] for node in value.consumers() if node.op_type == "Cast")):
             seen.shape = onnx_ir.Shape(tensor.shape.numpy())
@@ -102,7 +102,7 @@ def _cast_weights(half: "onnx_ir.Model", source: "onnx_ir.Model") -> None:
 
 
 def _cast(tensor: "onnx_ir.TensorProtocol") -> "onnx_ir.TensorProtocol":
-    """Return a tensor in FP16, as ONNX Runtime's converter casts: values beyond FP16 are cut, tiny ones do not become zero."""
+    """Return a tensor in FP16, cast as in ONNX Runtime's converter: values beyond FP16 are clipped, tiny values stay above zero."""
     import numpy as np
     import onnx_ir
     from onnxruntime.transformers.float16 import convert_np_to_float16
@@ -113,7 +113,7 @@ def _cast(tensor: "onnx_ir.TensorProtocol") -> "onnx_ir.TensorProtocol":
 
 
 def _cut(half: "onnx_ir.Model", source: "onnx_ir.Model") -> list[str]:
-    """Return a note on weights with finite values beyond the range of FP16, which the converter cuts and tells nobody."""
+    """Return a note on weights with finite values beyond the range of FP16, which the converter silently clips."""
     import numpy as np
     import onnx_ir
 
@@ -124,7 +124,7 @@ def _cut(half: "onnx_ir.Model", source: "onnx_ir.Model") -> list[str]:
         if value.dtype is onnx_ir.DataType.FLOAT16
         and any(np.any(np.isfinite(part) & (np.abs(part) > largest)) for part in _parts(_tensor(source, name)))
     ]
-    return [f"{len(cut)} weights hold values beyond FP16, cut to {largest:g}: {', '.join(cut[:4])}"] if cut else []
+    return [f"{len(cut)} weights have values beyond FP16, clipped to {largest:g}: {', '.join(cut[:4])}"] if cut else []
 
 
 def _tensor(model: "onnx_ir.Model", name: str) -> "onnx_ir.TensorProtocol":
@@ -135,7 +135,7 @@ def _tensor(model: "onnx_ir.Model", name: str) -> "onnx_ir.TensorProtocol":
 
 
 def _parts(tensor: "onnx_ir.TensorProtocol") -> "Iterator[np.ndarray]":
-    """Yield the values of a tensor in parts, since arithmetic on them makes several copies."""
+    """Yield the values of a tensor in parts, because arithmetic on them makes several copies."""
     values = tensor.numpy().reshape(-1)
     for start in range(0, values.size, _PART):
         yield values[start : start + _PART]

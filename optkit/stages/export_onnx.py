@@ -1,4 +1,4 @@
-"""nn.Module -> ONNX, with every declared dynamic dimension, at the opset that was asked for."""
+"""nn.Module -> ONNX, with every declared dynamic dimension, at the requested opset."""
 
 import contextlib
 import io
@@ -17,7 +17,13 @@ from optkit.pytorch import dynamo
 from optkit.pytorch.export_failure import captured_output, lost_dimension, refusal, script_reason
 from optkit.pytorch.forward import dynamic_axes, forward_call
 from optkit.pytorch.source import load_module
-from optkit.pytorch.tracing import baked_in_values, by_position, constants_kept, loops_told, why_not_scripted
+from optkit.pytorch.tracing import (
+    baked_in_values,
+    by_position,
+    quiet_tensor_constants,
+    warn_unrolled_loops,
+    why_not_scripted,
+)
 from optkit.stages.base import Stage
 
 if TYPE_CHECKING:
@@ -32,8 +38,8 @@ _Export = Callable[
 class ExportOnnx(Stage):
     """Write an ONNX file and check it: opset, IR, inputs and outputs, dynamic dimensions, onnx.checker.
 
-    `torchscript` traces the model, `script` compiles it first, which keeps its branches and loops; both are written by the TorchScript
-    exporter. `exporter: auto` and `best` are choices between runs of this stage, made by `choose.exporter`; the stage itself does one.
+    `torchscript` traces the model; `script` compiles it first, which keeps its branches and loops. Both use the TorchScript exporter.
+    `exporter: auto` and `best` compare several runs of this stage: `choose.exporter` does it. The stage itself runs one exporter.
     """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
@@ -43,20 +49,20 @@ class ExportOnnx(Stage):
     stage: Literal["export-onnx"] = "export-onnx"
     exporter: Literal["auto", "best", "dynamo", "torchscript", "script"] = "auto"
     opset: int = 20
-    ir_version: int | None = None  # None takes what the exporter writes
+    ir_version: int | None = None  # None: the exporter's own
     strict: bool = False  # refuse a trace that turned a value of the example into a constant
     dynamo_limit_s: float = Field(
         default=60.0, gt=0
-    )  # of processor time: some models keep the dynamo exporter busy for hours
+    )  # of processor time: for some models the dynamo exporter runs for hours
 
     def make(self, source: Artifact, path: Path) -> Artifact:
-        """Export with the one exporter named, and refuse a file that is not what was asked for."""
+        """Export with the named exporter, and check the file."""
         if self.exporter in ("auto", "best"):
             raise StageError(
                 f"exporter {self.exporter!r} is a choice, not an exporter; expected dynamo, torchscript or script here"
             )
         baked = self._export(source, path)
-        onnx_file.gather(path)  # the TorchScript exporter writes a file for each weight above 2 GB, and one below it
+        onnx_file.gather(path)  # above 2 GB the TorchScript exporter writes one file per weight
         facts = onnx_file.facts(path)
         if {spec.name for spec in source.inputs} - {spec.name for spec in facts.inputs}:
             onnx_file.keep_inputs(path, source.inputs)
@@ -82,40 +88,40 @@ class ExportOnnx(Stage):
                     lines = stack.enter_context(dynamo.number_lines())
                     limit = stack.enter_context(dynamo.limited(self.dynamo_limit_s))
                 else:
-                    stack.enter_context(loops_told())
-                if self.exporter == "torchscript":  # the compiler knows torch.tensor itself only
-                    stack.enter_context(constants_kept())
+                    stack.enter_context(warn_unrolled_loops())
+                if self.exporter == "torchscript":  # the compiler does not accept a replaced torch.tensor
+                    stack.enter_context(quiet_tensor_constants())
                 export(module, feed, path, source.inputs, source.outputs, self.opset)
         except dynamo.TimeUp:
             raise self._stopped() from None
         except StageError:
             raise
-        except Exception as e:  # the exporters raise whatever torch and the user's code raise
+        except Exception as e:  # torch and the user's code raise many types
             if limit.passed:
                 raise self._stopped() from e
             why = refusal(e, source.inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
         if self.strict and baked:
             raise StageError(
-                f"the {self.exporter} exporter baked values into the file, and strict allows none: {'; '.join(baked)}"
+                f"the {self.exporter} exporter baked values into the file, which strict does not allow: {'; '.join(baked)}"
             )
         return baked
 
     def _stopped(self) -> StageError:
         return StageError(
-            f"the dynamo exporter was stopped after {self.dynamo_limit_s:g} s of processor time, which it may need without "
-            f"end where many dimensions vary. Declare as numbers those that need not vary, such as height and width; or use "
-            f"--exporter torchscript; or give it longer with --dynamo-limit-s {10 * self.dynamo_limit_s:g}."
+            f"the dynamo exporter was stopped after {self.dynamo_limit_s:g} s of processor time; with many dynamic dimensions it "
+            f"may never end. Declare dimensions that need not vary, such as height and width, as numbers; or use "
+            f"--exporter torchscript; or raise the limit with --dynamo-limit-s {10 * self.dynamo_limit_s:g}."
         )
 
     def _check_versions(self, facts: onnx_file.OnnxFacts) -> None:
         if facts.opset != self.opset:
             raise StageError(
-                f"the {self.exporter} exporter wrote opset {facts.opset}; asked for {self.opset}. "
-                f"Ask for opset {facts.opset}, or use --exporter {_other(self.exporter)}."
+                f"the {self.exporter} exporter wrote opset {facts.opset}; expected {self.opset}. "
+                f"Use --opset {facts.opset}, or --exporter {_other(self.exporter)}."
             )
         if self.ir_version is not None and facts.ir_version != self.ir_version:
-            raise StageError(f"the file has IR version {facts.ir_version}; asked for {self.ir_version}")
+            raise StageError(f"the file has IR version {facts.ir_version}; expected {self.ir_version}")
 
 
 def _other(exporter: str) -> str:
@@ -162,13 +168,13 @@ def _script(
         raise StageError(f"the model cannot be scripted: {why}")
     try:
         scripted = torch.jit.script(module)
-    except Exception as e:  # the frontend raises many types, user code in it any
+    except Exception as e:  # the frontend and the user's code raise many types
         raise StageError(f"the model cannot be scripted: {script_reason(e)}") from e
     _torchscript(scripted, feed, path, inputs, outputs, opset)
 
 
 def _check_specs(facts: onnx_file.OnnxFacts, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Refuse a file whose inputs or outputs are not the declared ones, or have lost a dynamic dimension."""
+    """Refuse a file whose inputs or outputs differ from the declared ones, or have lost a dynamic dimension."""
     for kind, found, declared in (("input", facts.inputs, inputs), ("output", facts.outputs, outputs)):
         if [spec.name for spec in found] != [spec.name for spec in declared]:
             raise StageError(f"the file has {kind}s {_names(found)}; expected {_names(declared)}")

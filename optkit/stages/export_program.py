@@ -1,4 +1,4 @@
-"""nn.Module -> ExportedProgram (.pt2), the form that PyTorch offers in the place of TorchScript."""
+"""nn.Module -> ExportedProgram (.pt2), PyTorch's successor of TorchScript."""
 
 import warnings
 from pathlib import Path
@@ -16,7 +16,7 @@ from optkit.stages.base import Stage
 
 
 class ExportProgram(Stage):
-    """Write what torch.export captures of the model; a dimension that it takes for a number is refused."""
+    """Capture the model with torch.export and write it; a dynamic dimension that became a constant is an error."""
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
     produces: ClassVar[Format] = Format.EXPORTED_PROGRAM
@@ -43,7 +43,7 @@ class ExportProgram(Stage):
                     strict=False,
                 )
                 torch.export.save(program, path)
-            except Exception as e:  # torch.export raises whatever torch and the user's code raise
+            except Exception as e:  # torch and the user's code raise many types
                 cause = e if e.__cause__ is None else e.__cause__
                 raise StageError(f"torch.export cannot capture the model: {user_code.describe(cause)}") from e
         return self.artifact(source, path, Precision.FP32, notes=["captured by torch.export"])

@@ -11,7 +11,7 @@ from optkit.stages.base import Stage
 
 
 class ExportTorchScript(Stage):
-    """Write a TorchScript file. `auto` scripts, and traces when the model cannot be scripted, and says why."""
+    """Write a TorchScript file. `auto` scripts; when the model cannot be scripted, it traces, and a note has the reason."""
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
     produces: ClassVar[Format] = Format.TORCHSCRIPT
@@ -22,7 +22,7 @@ class ExportTorchScript(Stage):
     strict: bool = False  # refuse a trace that turned a value of the example into a constant
 
     def make(self, source: Artifact, path: Path) -> Artifact:
-        """Script or trace the module; warnings of the tracer that mean a baked-in value become notes."""
+        """Script or trace the module; the tracer's warnings about baked-in values become notes."""
         module = load_module(source)
         with torchscript_notices_off():
             notes = write_torchscript(module, source, path, self.method, strict=self.strict)

@@ -1,4 +1,4 @@
-"""ONNX -> ONNX with the same answers and fewer nodes: constants folded, dead and repeated nodes removed."""
+"""ONNX -> ONNX with equal outputs and fewer nodes: constants are folded, dead and repeated nodes are removed."""
 
 import warnings
 from pathlib import Path
@@ -26,17 +26,17 @@ class OptimizeOnnx(Stage):
     tool: Literal["onnxscript", "onnxslim"] = "onnxscript"
 
     def requires(self) -> tuple[str, ...]:
-        """Return the optimizer that was asked for."""
+        """Return the module of the selected optimizer."""
         return (self.tool,)
 
     def make(self, source: Artifact, path: Path) -> Artifact:
-        """Optimize, and refuse a file whose inputs or outputs changed on the way."""
+        """Optimize, and refuse a file whose inputs or outputs have changed."""
         before = onnx_file.facts(source.path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = self._optimized(source.path)
-                onnx_file.save(model, path, source.size_bytes)  # which reads and decodes tensors
+                onnx_file.save(model, path, source.size_bytes)  # saving reads and decodes tensors
         except (OptkitError, OSError):
             raise
         except Exception as e:  # the optimizers raise plain exceptions of many types

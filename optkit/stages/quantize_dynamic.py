@@ -1,4 +1,4 @@
-"""ONNX -> INT8 ONNX whose weights are quantized now and whose activations are quantized at each run (for CPUs)."""
+"""ONNX -> INT8 ONNX with quantized weights; activations are quantized at each run (for CPUs)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,9 +18,9 @@ _OPS = ("MatMul", "Gemm", "Gather")
 
 
 class QuantizeDynamic(Quantizing):
-    """Quantize the weights of matrix products, and embeddings, to INT8.
+    """Quantize the weights of matrix products and embeddings to INT8.
 
-    Convolutions stay in float: ONNX Runtime's dynamic form of them (ConvInteger) is slower than FP32.
+    Convolutions stay in float: ONNX Runtime's dynamic INT8 convolution (ConvInteger) is slower than FP32.
     """
 
     stage: Literal["quantize-dynamic"] = "quantize-dynamic"
@@ -31,17 +31,17 @@ class QuantizeDynamic(Quantizing):
     def _cpu_only(cls, target: str) -> str:
         if target == "tensorrt":
             raise ValueError(
-                "TensorRT has no dynamic INT8: it refuses DynamicQuantizeLinear and MatMulInteger, because it needs the ranges "
-                "of activations when it builds. Quantize statically, with calibration data"
+                "TensorRT has no dynamic INT8: it does not support DynamicQuantizeLinear and MatMulInteger, because it needs "
+                "the ranges of activations for the build. Quantize statically, with calibration data"
             )
         return target
 
     def check_source(self, source: Artifact) -> None:
-        """Refuse what cannot be quantized so, and smoothing, which is made of calibration data."""
+        """Refuse a model that cannot be quantized, and SmoothQuant, which needs calibration data."""
         super().check_source(source)
         if self.smooth:
             raise StageError(
-                "smooth: needs calibration data, which dynamic quantization does not take. Use quantize-static with or_dynamic: true, "
+                "smooth: needs calibration data, and dynamic quantization uses none. Use quantize-static with or_dynamic: true, "
                 "or optkit quantize --mode auto --calibration DATA"
             )
 
@@ -56,10 +56,10 @@ class QuantizeDynamic(Quantizing):
         return self.select(graph, _OPS)
 
     def write(self, prepared: Path, source: Artifact, path: Path) -> Artifact:
-        """Quantize a model as `quantizing` gives it, inside the block.
+        """Quantize a model from `quantizing`, inside the block.
 
         Raises:
-            StageError: it cannot be quantized.
+            StageError: the model cannot be quantized.
         """
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -68,7 +68,7 @@ class QuantizeDynamic(Quantizing):
             prepared,
             path,
             op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],  # what it makes of a Gemm
+            nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],  # the quantizer turns Gemm into MatMul
             per_channel=self.per_channel,
             reduce_range=bool(self.reduce_range),
             weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,

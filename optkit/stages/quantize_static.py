@@ -1,4 +1,4 @@
-"""ONNX -> INT8 ONNX, its activations' ranges found on calibration data."""
+"""ONNX -> INT8 ONNX, with the ranges of activations from calibration data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from optkit.artifact import Artifact, Precision, read_passport
 from optkit.artifact.calibration import CalibrationResult
 from optkit.data import Feeds, absolute_data
 from optkit.errors import ArtifactError, StageError
-from optkit.quantization.calibration.settings import CalibrationSettings, Method
+from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
 from optkit.quantization.ort_quantizer import hold_in_float, quantizing
 from optkit.stages.base import NO_CALIBRATION
 from optkit.stages.quantizing import Quantizing, has_attention
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# What ONNX Runtime also computes in integers on CPUs, and what passes INT8 through.
+# Other operators that ONNX Runtime computes in integers on CPUs, and operators that keep INT8 values.
 _BETWEEN = ("Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Reshape", "Transpose",
             "Flatten", "Squeeze", "Unsqueeze")  # fmt: skip
 
@@ -28,20 +28,20 @@ _BETWEEN = ("Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAvera
 class QuantizeStatic(Quantizing):
     """Quantize weights (symmetric) and activations (per tensor).
 
-    `target: tensorrt` writes what TensorRT takes: Q/DQ nodes, INT8, symmetric, on weights too, biases in float. For CPUs `auto` types are
-    a choice that `choose` measures; where nothing measures, they are those that are fast on x86 processors: unsigned activations in Q/DQ.
+    `target: tensorrt` writes the form that TensorRT supports: Q/DQ nodes, also on weights, symmetric INT8, biases in float. For CPUs,
+    `choose` measures the `auto` types; without measurements they are unsigned activations in Q/DQ, which are fast on x86 processors.
     """
 
     stage: Literal["quantize-static"] = "quantize-static"
     target: Literal["cpu", "tensorrt"] = "cpu"
     calibration: str | None = None  # file.py:function, .npz or images.yaml; a recipe's data.calibration where not given
-    method: Method = Method.MINMAX
+    method: CalibrationMethod = CalibrationMethod.MINMAX
     percentile: float = Field(default=99.999, gt=50, le=100)
-    sample: int = Field(default=1, ge=1)  # histograms count one element in so many
-    doctor: bool = False  # look at long tails too, whatever the method
+    sample: int = Field(default=1, ge=1)  # histograms count one of this many elements
+    doctor: bool = False  # report long tails too, with every method
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
     format: Literal["auto", "qdq", "qoperator"] = "auto"
-    or_dynamic: bool = False  # keep a dynamically quantized model instead where that is measured to be faster and right
+    or_dynamic: bool = False  # use a dynamically quantized model instead where it is faster and within tolerance
 
     _earlier: CalibrationResult | None = PrivateAttr(default=None)
 
@@ -58,7 +58,7 @@ class QuantizeStatic(Quantizing):
             for key, refused in other.items():
                 if refused:
                     raise ValueError(
-                        f"{key} is {getattr(self, key)}; target tensorrt takes symmetric int8 in Q/DQ format only. Leave {key} out"
+                        f"{key} is {getattr(self, key)}; target tensorrt supports only symmetric int8 in Q/DQ format. Leave {key} out"
                     )
         return self
 
@@ -74,12 +74,12 @@ class QuantizeStatic(Quantizing):
         yield from super().faults(calibration, evaluation)
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
-        """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
+        """Return the stage with absolute paths of its own calibration data, or with the recipe's calibration data."""
         own = absolute_data(self.calibration, base) if self.calibration else calibration
         return self.model_copy(update={"calibration": own})
 
     def resolved(self) -> Self:
-        """Return the stage with the types that `auto` stands for where nothing is measured."""
+        """Return the stage with the types that `auto` means without measurements."""
         symmetric = self.target == "tensorrt"
         auto = {"activation_type": "int8" if symmetric else "uint8", "format": "qdq"}
         return self.model_copy(update={key: value for key, value in auto.items() if getattr(self, key) == "auto"})
@@ -94,25 +94,25 @@ class QuantizeStatic(Quantizing):
             return self.described(self.write(prepared, calibration.ranges, source, path), calibration)
 
     def with_earlier(self, made: Path) -> Self:
-        """Return the stage with the ranges that an artifact made before keeps; they serve where nothing has changed."""
+        """Return the stage with the ranges of an earlier artifact; they are reused where nothing has changed."""
         try:
             passport = read_passport(made) if made.is_file() else None
-        except ArtifactError:  # changed or foreign: nothing is known of it
+        except ArtifactError:  # a changed or foreign file
             return self
         copy = self.model_copy()
         copy._earlier = passport.artifact.calibration if passport else None
         return copy
 
     def smoothed(self, prepared: Path, source: Artifact) -> Path:
-        """Write a copy with the range of activations moved into the weights, as strongly as `smooth` says, and return its path.
+        """Write a copy with SmoothQuant applied, with alpha `smooth`, and return its path.
 
         Args:
-            prepared: the model as `quantizing` gives it.
+            prepared: the model from `quantizing`.
             source: the model that it was prepared from.
 
         Raises:
-            StageError: there is no calibration data, nothing to smooth, or the copy is not equal.
-            FeedError: the data does not fit.
+            StageError: there is no calibration data, no matrix product to smooth, or the copy is not equal.
+            FeedError: the data does not fit the inputs.
         """
         from optkit.quantization.smoothquant import smooth
 
@@ -120,15 +120,15 @@ class QuantizeStatic(Quantizing):
         return smooth(prepared, names, self._feeds(source), self.smooth or 0.0)
 
     def calibrated(self, prepared: Path, source: Artifact) -> CalibrationResult:
-        """Return the range of every activation that is to be quantized; it depends on the target alone, not on the types.
+        """Return the range of every activation to quantize; it depends on the target, but not on the types.
 
         Args:
-            prepared: the model as `quantizing` gives it.
+            prepared: the model from `quantizing`.
             source: the model that it was prepared from.
 
         Raises:
             StageError: there is no calibration data, or the model cannot be run on it.
-            FeedError: the data does not fit, or an activation is not finite.
+            FeedError: the data does not fit the inputs, or an activation is not finite.
         """
         from optkit.quantization.calibration.reuse import calibrated
 
@@ -159,19 +159,19 @@ class QuantizeStatic(Quantizing):
         return feeds
 
     def described(self, made: Artifact, calibration: CalibrationResult) -> Artifact:
-        """Return the artifact with its calibration, and with notes on what the data was like."""
+        """Return the artifact with its calibration, and with notes on the data."""
         notes = calibration.notes(reused=calibration is self._earlier)
         return made.model_copy(update={"calibration": calibration, "notes": (*made.notes, *notes)})
 
     def nodes(self, graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
-        """Return the nodes to quantize: in a transformer the products with weights alone, elsewhere also what lies between them.
+        """Return the nodes to quantize: in a transformer only products with weights, in other models also the operators between them.
 
-        The products of two activations stay in float: the attention's mask holds -infinity, which has no range.
+        Products of two activations stay in float: the attention mask contains -inf, so there is no quantization range.
         """
         from optkit.quantization.smoothquant import SMOOTH
 
         selected = self.select(graph, _PRODUCTS if has_attention(graph) else (*_PRODUCTS, *_BETWEEN))
-        return [node for node in selected if not node.name.endswith(SMOOTH)]  # those divide in float
+        return [node for node in selected if not node.name.endswith(SMOOTH)]  # SmoothQuant's divisions stay in float
 
     def write(
         self, prepared: Path, ranges: Mapping[str, tuple[float, float]], source: Artifact, path: Path
@@ -179,13 +179,13 @@ class QuantizeStatic(Quantizing):
         """Quantize with these ranges, and refuse a file in which nothing became INT8.
 
         Args:
-            prepared: the model as `quantizing` gives it, inside the block.
-            ranges: tensor -> low and high as `calibrated` gives them, perhaps for another choice of types or of more nodes.
+            prepared: the model from `quantizing`, inside the block.
+            ranges: tensor -> low and high from `calibrated`; they may come from other types, or include more nodes.
             source: the model that it was prepared from.
             path: the file to write.
 
         Raises:
-            StageError: it cannot be quantized.
+            StageError: the model cannot be quantized.
         """
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -224,7 +224,7 @@ class QuantizeStatic(Quantizing):
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 
     def _extra_options(self, float_outputs: Sequence[str]) -> dict[str, Any]:
-        """Return the options of ONNX Runtime's quantizer that its own arguments do not have."""
+        """Return the extra options of ONNX Runtime's quantizer."""
         options: dict[str, Any] = {"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": list(float_outputs)}
         if self.target == "tensorrt":
             options |= {
@@ -237,12 +237,12 @@ class QuantizeStatic(Quantizing):
 
 
 def _float_outputs(graph: "onnx.GraphProto") -> Sequence[str]:
-    """Return the operators whose outputs stay in float: in a transformer a bias, GELU or LayerNorm follows, which computes in float."""
+    """Return the operators whose outputs stay in float: in a transformer a bias, GELU or LayerNorm in float follows."""
     return ("MatMul", "Gemm") if has_attention(graph) else ()
 
 
 def _ranges_file(ranges: Mapping[str, tuple[float, float]], path: Path) -> Path:
-    """Write the ranges as ONNX Runtime's own calibration cache, which its quantizer reads in place of calibrating."""
+    """Write the ranges as ONNX Runtime's calibration cache, so that its quantizer does not calibrate."""
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData, save_tensors_data
 

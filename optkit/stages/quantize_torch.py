@@ -1,10 +1,10 @@
 """nn.Module -> INT8 TorchScript, for servers that run PyTorch on CPUs: TorchServe, and Triton's PyTorch backend.
 
-It uses torch's eager and FX quantization, which torch calls deprecated, because what is to come in their place gives no such file.
-Measured with torch 2.13 and torchao 0.18 on a processor with VNNI, one thread: the result of torchao's pt2e traced to TorchScript keeps
-its convolutions in float between Q/DQ operators (recipes/digits: 821 kB and 0.3 times the speed of FP32, which has 657 kB), those operators do
-not exist in a process that has only torch, so that the file cannot be loaded there, and it cannot be scripted. Its integer kernels come from
-torch.compile, in the process that compiles. FX gives integer kernels: ResNet-18 at 224x224 in 11.9 MB and 6 times as fast.
+It uses torch's eager and FX quantization, which torch has deprecated, because their replacement cannot write such a file. Measured with
+torch 2.13 and torchao 0.18 on a processor with VNNI, one thread: the TorchScript trace of torchao's pt2e keeps its convolutions in float
+between Q/DQ operators (recipes/digits: 821 kB and 0.3 times the speed of FP32, which has 657 kB). These operators do not exist in a process
+with torch alone, so the file cannot be loaded there. It cannot be scripted either. Its integer kernels come from torch.compile, in the
+process that compiles. FX gives integer kernels: ResNet-18 at 224x224 in 11.9 MB and 6 times as fast.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 class QuantizeTorch(Stage):
-    """Quantize an nn.Module with PyTorch and write TorchScript, which runs without the model's code."""
+    """Quantize an nn.Module with PyTorch and write TorchScript, which runs without the code of the model."""
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.PYTORCH})
     produces: ClassVar[Format] = Format.TORCHSCRIPT
@@ -43,7 +43,7 @@ class QuantizeTorch(Stage):
 
     stage: Literal["quantize-torch"] = "quantize-torch"
     mode: Literal["dynamic", "static"] = "dynamic"
-    calibration: str | None = None  # file.py:function or a folder of .npz; a recipe's data.calibration where not given
+    calibration: str | None = None  # file.py:function or a folder of .npz; None: a recipe's data.calibration
     backend: Literal["auto", "x86", "fbgemm", "onednn", "qnnpack"] = "auto"  # torch's kernels; qnnpack is for Arm
     per_channel: bool = True
     # 7-bit activations, for processors that add products in 16 bits; None: where the processor is an x86 without VNNI
@@ -61,12 +61,12 @@ class QuantizeTorch(Stage):
         yield from super().faults(calibration, evaluation)
 
     def with_data(self, base: Path, calibration: str | None) -> Self:
-        """Return the stage with its own calibration data made absolute, or a recipe's where it has none."""
+        """Return the stage with absolute paths of its own calibration data, or with the recipe's calibration data."""
         own = absolute_data(self.calibration, base) if self.calibration else calibration
         return self.model_copy(update={"calibration": own})
 
     def make(self, source: Artifact, path: Path) -> Artifact:
-        """Quantize, turn into TorchScript and save; refuse a model in which nothing became INT8."""
+        """Quantize, convert to TorchScript and save; refuse a model in which nothing became INT8."""
         import torch
 
         if self.mode == "static" and not self.calibration:
@@ -76,17 +76,17 @@ class QuantizeTorch(Stage):
         module = load_module(source)
         if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
             raise StageError(
-                "the model is a captured graph (TorchScript or .pt2), whose layers cannot be exchanged; expected Python code, as in "
-                "model.py:build. Or export it to ONNX and quantize that."
+                "the model is a captured graph (TorchScript or .pt2), whose layers cannot be replaced; expected Python code, as in "
+                "model.py:build. Or export the model to ONNX and quantize the ONNX file."
             )
         with quantized_engine(engine), _quiet(), _fast_path_off():
             quantized, notes = self._quantized(module, source, engine, reduced)
-            written = write_torchscript(quantized.eval(), source, path)  # FX gives new modules, in training mode
+            written = write_torchscript(quantized.eval(), source, path)  # FX returns new modules in training mode
         bits = 7 if reduced else 8
         notes += [
             f"{_mb(_weight_bytes(module))} of weights in FP32, {_mb(path.stat().st_size)} in this file",
             f"{self.mode}, {bits}-bit activations, engine {engine}{'' if reduced or engine == 'qnnpack' else ': for x86 with VNNI'}",
-            # Scales are numbers, and the tracer says of each that it is a constant from now on.
+            # Scales are numbers, and the tracer warns about each that it becomes a constant.
             *(note for note in written if "/torch/_ops.py:" not in note),
         ]
         return self.artifact(source, path, Precision.INT8, notes=notes).model_copy(update={"torch_engine": engine})
@@ -94,7 +94,7 @@ class QuantizeTorch(Stage):
     def _quantized(
         self, module: "torch.nn.Module", source: Artifact, engine: str, reduced: bool
     ) -> "tuple[torch.nn.Module, list[str]]":
-        """Return the quantized module, and notes that say which layers became INT8 and which did not."""
+        """Return the quantized module, and notes on the layers in INT8 and in float."""
         options = {"per_channel": self.per_channel, "reduce_range": reduced}
         notes: list[str] = []
         try:
@@ -104,7 +104,7 @@ class QuantizeTorch(Stage):
                 quantized, notes = quantize_static(module, engine, lambda m: self._calibrate(m, source), **options)
         except OptkitError:
             raise
-        except Exception as e:  # torch raises many types here, and copies the user's module
+        except Exception as e:  # torch raises many types here, and also copies the user's module
             raise StageError(f"the model cannot be quantized: {user_code.describe(e)}") from e
         done, left = layers_in_int8(quantized), layers_in_float(quantized)
         if not done:
@@ -112,7 +112,7 @@ class QuantizeTorch(Stage):
                 f"nothing became INT8: {_why_float(self.mode, left) or 'the model has no layer with weights'}"
             )
         if self.mode == "dynamic" and any(kind.startswith(_RECURRENT) for kind in done):
-            notes.append("recurrent layers have 7-bit activations: torch leaves no choice there")
+            notes.append("recurrent layers have 7-bit activations: torch has no other option")
         counts = f"in INT8: {_listed(done)}"
         return quantized, [f"{counts}; {_why_float(self.mode, left)}" if left else counts, *notes]
 
@@ -139,7 +139,7 @@ class QuantizeTorch(Stage):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep away what torch says of its own API to its callers; the module docstring says it once."""
+    """Suppress torch's deprecation warnings; the module docstring has the reason."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -147,7 +147,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fast_path_off() -> Iterator[None]:
-    """Let attention run layer by layer: torch's fused transformer layers read weights that are INT8 now."""
+    """Run attention layer by layer: torch's fused transformer layers cannot read INT8 weights."""
     import torch
 
     before = torch.backends.mha.get_fastpath_enabled()
@@ -168,12 +168,12 @@ def _why_float(mode: str, left: Counter[str]) -> str:
 
 
 def _reason(mode: str, kind: str) -> str:
-    """Return why a kind of layer stayed in float."""
+    """Return the reason why a kind of layer stayed in float."""
     if mode == "dynamic":
-        return "only mode static quantizes convolutions" if kind.startswith("Conv") else "no INT8 form in torch"
+        return "only mode static quantizes convolutions" if kind.startswith("Conv") else "torch has no INT8 version"
     if kind.startswith((*_RECURRENT, "Embedding")):
         return "only mode dynamic quantizes these"
-    return "no INT8 form in torch, or in a module that FX does not enter"
+    return "torch has no INT8 version, or FX does not trace its module"
 
 
 def _listed(counts: Counter[str]) -> str:

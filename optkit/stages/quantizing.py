@@ -1,4 +1,4 @@
-"""What the two quantizing stages have in common: the keys that say which nodes become INT8, and the nodes that they select."""
+"""The common part of the two ONNX quantizing stages: the keys that select the nodes to quantize, and the selection."""
 
 import difflib
 import fnmatch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather")  # operators that have a weight
-_WEIGHT_INPUT = {"Gather": 0}  # of all others it is the second
+_WEIGHT_INPUT = {"Gather": 0}  # for all other operators the second input
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", *_RECURRENT)
 
@@ -26,19 +26,19 @@ _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", *_RECURRENT)
 class Quantizing(Stage):
     """A stage that makes an INT8 model of an FP32 one.
 
-    `max_drop` and `min_cosine` ask for layers to be left in float until the model is accurate enough. Which layers needs measurements,
-    so `choose` answers them, and the stage itself refuses them.
+    `max_drop` and `min_cosine` leave layers in float until the model is accurate enough. The choice of these layers needs measurements,
+    so `choose` makes it; the stage itself refuses these keys.
     """
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.ONNX})
     produces: ClassVar[Format] = Format.ONNX
     filename: ClassVar[str] = "model.onnx"
 
-    op_types: tuple[str, ...] = ()  # operators to quantize; none: those that gain from it
+    op_types: tuple[str, ...] = ()  # operators to quantize; empty: the operators that gain from it
     exclude: tuple[str, ...] = ()  # names of nodes that stay in float, as patterns: /encoder/layer.0/*
     exclude_ops: tuple[str, ...] = ()  # operators that stay in float
     keep_first_last: bool = False  # leave the first and the last layer with weights in float
-    per_channel: bool = True  # a scale for each channel of a weight
+    per_channel: bool = True  # one scale per channel of a weight
     weight_type: Literal["int8", "uint8"] = "int8"
     # 7-bit weights, for processors that add products in 16 bits; None: where the processor is an x86 without VNNI
     reduce_range: bool | None = None
@@ -50,14 +50,12 @@ class Quantizing(Stage):
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if self.max_drop is not None and self.min_cosine is not None:
-            raise ValueError(
-                "max_drop and min_cosine are both given; a model is held against one of them. Leave one out"
-            )
+            raise ValueError("max_drop and min_cosine are mutually exclusive, and both are set. Leave one out")
         return self
 
     @property
     def limited(self) -> bool:
-        """Whether a limit on accuracy was given, so that what is made depends on what judges it."""
+        """Whether an accuracy limit is set; the artifact then also depends on the evaluation function and the samples."""
         return self.max_drop is not None or self.min_cosine is not None
 
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
@@ -69,27 +67,27 @@ class Quantizing(Stage):
             yield "min_cosine: there are no samples to judge on; name some as data.calibration: file.py:function"
 
     def check_source(self, source: Artifact) -> None:
-        """Refuse what cannot be quantized, and keys that ask for measurements.
+        """Refuse a model that is not in FP32, and keys that need measurements.
 
         Raises:
-            StageError: the model is not in FP32, or `max_drop` or `min_cosine` was given.
+            StageError: the model is not in FP32, or `max_drop` or `min_cosine` is set.
         """
         if source.precision is not Precision.FP32:
             raise StageError(
                 f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
             )
         if self.limited:
-            raise StageError("max_drop and min_cosine need measurements, and a stage on its own makes none")
+            raise StageError("max_drop and min_cosine need measurements, and a single stage measures nothing")
 
     def select(self, graph: "onnx.GraphProto", op_types: Sequence[str]) -> "list[onnx.NodeProto]":
         """Return the nodes to quantize, in the order of the graph.
 
         Args:
             graph: prepared, so that every node has a name.
-            op_types: what to quantize where `op_types` is not given.
+            op_types: the operators to quantize where the stage's own `op_types` is empty.
 
         Raises:
-            StageError: an exclusion or an operator matches nothing, or nothing is left.
+            StageError: an exclusion or an operator matches nothing, or no node is left.
         """
         self._check_names(graph)
         weights = {tensor.name for tensor in graph.initializer}
@@ -104,12 +102,12 @@ class Quantizing(Stage):
         selected = [node for node in wanted if not self._excluded(node.name, node.op_type) and node.name not in ends]
         if not selected:
             known = ", ".join((self.op_types or tuple(op_types))[:4])
-            why = "every one is excluded" if wanted else "the model has none that can be"
-            raise StageError(f"nothing would become INT8: of the operators to quantize ({known}), {why}")
+            why = "the model has them, but all are excluded" if wanted else "the model has none that can be quantized"
+            raise StageError(f"nothing would become INT8: the operators to quantize are {known}, and {why}")
         return selected
 
     def float_ops(self, path: Path) -> str:
-        """Return the heavy operators that a file made by this stage leaves in float, and why, as `3 Conv (excluded)`; or nothing."""
+        """Return the heavy operators that stay in float in a file of this stage, with the reason, as `3 Conv (excluded)`; or nothing."""
         graph = onnx_file.load(path, weights=False).graph
         produced_by = {name: node.op_type for node in graph.node for name in node.output}
         weights = {tensor.name for tensor in graph.initializer}
@@ -126,26 +124,26 @@ class Quantizing(Stage):
         if self._excluded(name, op):
             return "excluded"
         if self.op_types and op not in self.op_types:
-            return "not among the operators to quantize"
+            return "not in op_types"
         if two:
-            return "it has no weight, and behind an attention mask no range"
+            return "both inputs are activations; the attention mask contains -inf, so there is no quantization range"
         if op in _RECURRENT:
-            return "recurrent layers become INT8 by quantize-torch alone"
+            return "only quantize-torch quantizes recurrent layers"
         if self.keep_first_last:
             return "the first or the last layer, or without a constant weight"
-        return "its weight is no constant, or ONNX Runtime's quantizer has no INT8 form of it"
+        return "its weight is not a constant, or ONNX Runtime's quantizer does not support it"
 
     def _excluded(self, name: str, op: str) -> bool:
         return op in self.exclude_ops or any(matches(name, pattern) for pattern in self.exclude)
 
     def _check_names(self, graph: "onnx.GraphProto") -> None:
-        """Refuse a pattern or an operator that the graph does not have; it would be misspelt, and change nothing in silence."""
+        """Refuse a pattern or an operator that the graph does not have: a misspelt one would silently have no effect."""
         names, ops = [node.name for node in graph.node], {node.op_type for node in graph.node}
         for pattern in self.exclude:
             if not any(matches(name, pattern) for name in names):
                 near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
                 known = near or [node.name for node in graph.node if node.op_type in WEIGHTED][:3] or names[:3]
-                raise StageError(f"exclude: no node is called {pattern!r}; near it are {', '.join(known)}")
+                raise StageError(f"exclude: no node matches {pattern!r}; similar names are {', '.join(known)}")
         for key, given in (("exclude_ops", self.exclude_ops), ("op_types", self.op_types)):
             for op in given:
                 if op not in ops:
@@ -154,23 +152,23 @@ class Quantizing(Stage):
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a node's name is meant by a pattern; a name itself is a pattern too, also with brackets in it."""
+    """Whether a node's name matches a pattern; an exact name also matches, even with brackets."""
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def weight_of(node: "onnx.NodeProto") -> str | None:
-    """Return the name of the input that is a weight where the operator has one, or None."""
+    """Return the name of the weight input of a node; None where the operator has no weight."""
     place = _WEIGHT_INPUT.get(node.op_type, 1)
     return node.input[place] if node.op_type in WEIGHTED and len(node.input) > place else None
 
 
 def _as_it_was(node: "onnx.NodeProto") -> tuple[str, str]:
-    """Return name and operator of a node before ONNX Runtime's dynamic quantizer made a MatMul of a Gemm."""
+    """Return the original name and operator of a node: ONNX Runtime's dynamic quantizer turns Gemm into MatMul."""
     gemm = node.op_type == "MatMul" and node.name.endswith("_MatMul")
     return (node.name.removesuffix("_MatMul"), "Gemm") if gemm else (node.name, node.op_type)
 
 
 def has_attention(graph: "onnx.GraphProto") -> bool:
-    """Whether two activations are multiplied with each other: the mark of a transformer."""
+    """Whether a MatMul multiplies two activations, as in a transformer."""
     weights = {tensor.name for tensor in graph.initializer}
     return any(node.op_type == "MatMul" and not weights.intersection(node.input) for node in graph.node)

@@ -1,4 +1,4 @@
-"""What one interpreter has to build and run engines: the GPU of this machine, TensorRT, TensorRT-RTX and pycuda."""
+"""The facts for building and running engines with one interpreter: the GPU of this machine, TensorRT, TensorRT-RTX and pycuda."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from optkit.tensorrt.process import TensorRtProcess
 
 @dataclasses.dataclass(frozen=True)
 class Installed:
-    """What would build or run an engine under one interpreter; `no_gpu` says why there is no GPU."""
+    """The GPU and the installed packages of one interpreter; `no_gpu` is the reason why there is no GPU."""
 
     gpu: str | None
     target: str | None  # its compute capability, such as sm86
@@ -22,10 +22,10 @@ class Installed:
 
 @functools.cache
 def find_installed(python: Path | None = None) -> Installed:
-    """Ask an interpreter what it has; once a process, since importing TensorRT takes a part of a second.
+    """Return the facts of an interpreter; cached, because importing TensorRT takes a part of a second.
 
     Raises:
-        RunnerError: it cannot be started, or TensorRT crashed it.
+        RunnerError: the interpreter cannot be started, or TensorRT crashed it.
     """
     found = _facts(python, versions=True)
     gpu = found["gpu"] or {}
@@ -56,11 +56,11 @@ def is_named(python: Path) -> bool:
     return python.absolute() in _named | from_environment
 
 
-_no_gpu: dict[Path | None, str] = {}  # what the driver said, by interpreter
+_no_gpu: dict[Path | None, str] = {}  # the driver's answer, by interpreter
 
 
 def why_no_gpu(python: Path | None = None) -> str:
-    """Return why no GPU can be used here, empty where one can. Only the driver is asked, without the cost of TensorRT.
+    """Return the reason why no GPU can be used here; empty where one can. It queries only the driver and does not import TensorRT.
 
     Raises:
         RunnerError: the interpreter cannot be started.
@@ -71,12 +71,12 @@ def why_no_gpu(python: Path | None = None) -> str:
 
 
 def remember_why_no_gpu(python: Path | None, why: str) -> None:
-    """Keep what a worker said of the GPU while it did something else, so that it is not asked again."""
+    """Store the driver's answer from a worker with another job, so that no further query is needed."""
     _no_gpu[python] = why
 
 
 def forget() -> None:
-    """Ask this machine anew at the next question."""
+    """Clear the caches."""
     find_installed.cache_clear()
     _no_gpu.clear()
 

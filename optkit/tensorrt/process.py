@@ -1,4 +1,4 @@
-"""The process that works with TensorRT, as its parent sees it: it is started, read from and cancelled, and its death becomes an error."""
+"""The parent's side of the TensorRT process: it starts, reads and cancels the worker, and turns its death into an error."""
 
 import contextlib
 import json
@@ -18,15 +18,15 @@ from optkit.progress import Phases
 logger = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("worker")
-_GRACE_S = 10.0  # that a cancelled build has before it is killed
+_GRACE_S = 10.0  # the time before a cancelled build is killed
 _NO_ROOM = (
-    "the folder for temporary files cannot be written ({}); the TensorRT process gets its job there. Free space, "
-    "or name another folder in TMPDIR."
+    "the folder for temporary files cannot be written ({}); the TensorRT process needs it. Free space, or set TMPDIR to "
+    "another folder."
 )
 
 
 class WorkerFault(OptkitError):
-    """What the worker could not do; `nodes` are those that TensorRT refused, if that was the reason."""
+    """A job that the worker could not do; `nodes` are the nodes that TensorRT does not support, if that was the reason."""
 
     def __init__(self, text: str, nodes: list[dict[str, Any]]) -> None:
         super().__init__(text)
@@ -34,14 +34,14 @@ class WorkerFault(OptkitError):
 
 
 class TensorRtProcess:
-    """A worker with one job; a context manager, whose end ends the worker."""
+    """A worker with one job; a context manager that ends the worker."""
 
     def __init__(self, job: Mapping[str, Any], python: Path | None = None) -> None:
-        """Remember the job.
+        """Store the job.
 
         Args:
-            job: as `worker/jobs.py` reads it.
-            python: the interpreter that has TensorRT; None takes this one.
+            job: in the form that `worker/jobs.py` reads.
+            python: the interpreter that has TensorRT; None uses this one.
         """
         self._job = job
         self._python = python or Path(sys.executable)
@@ -50,7 +50,7 @@ class TensorRtProcess:
         """Start the process.
 
         Raises:
-            RunnerError: it cannot be started.
+            RunnerError: the process cannot be started.
         """
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="optkit-tensorrt-")
@@ -68,7 +68,7 @@ class TensorRtProcess:
                 stderr=self._stderr,
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C comes to the parent, which then cancels
+                start_new_session=True,  # only the parent receives Ctrl-C; it then cancels the worker
             )
         except OSError as e:
             self._stderr.close()
@@ -82,22 +82,22 @@ class TensorRtProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._process.communicate(timeout=_GRACE_S)  # closes its input, which tells the worker that nobody waits
+            self._process.communicate(timeout=_GRACE_S)  # closes its input, which cancels the worker
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
             self._process.communicate()
         self._stderr.close()
         self._folder.cleanup()
 
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request to a worker that runs an engine, and return its answer.
 
         Raises:
-            WorkerFault: it could not do it.
-            RunnerError: it died.
+            WorkerFault: the request failed.
+            RunnerError: the worker died.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the worker died, which the missing answer reports
+        with contextlib.suppress(BrokenPipeError):  # the worker died; the missing answer reports it
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         return self.answer()
@@ -106,8 +106,8 @@ class TensorRtProcess:
         """Wait for the worker's answer, and show its progress meanwhile.
 
         Raises:
-            WorkerFault: it could not do its job; says why.
-            RunnerError: it died; says how, and what to do.
+            WorkerFault: the job failed; the message has the reason.
+            RunnerError: the worker died; the message says how, and what to do.
         """
         with Phases() as phases:
             for message in self._messages():
@@ -132,16 +132,16 @@ class TensorRtProcess:
             yield json.loads(line)
 
     def _describe_death(self) -> str:
-        """Return how the worker ended without an answer, and what to do."""
+        """Return a description of how the worker ended without an answer, and what to do."""
         code = self._process.wait()
         self._stderr.seek(0)
         printed = self._stderr.read().decode(errors="replace").strip().splitlines()
-        last = f" Its last words: {printed[-1]}" if printed else ""
+        last = f" Its last line of output: {printed[-1]}" if printed else ""
         if code >= 0:
             return f"the TensorRT process ended with exit code {code} and no answer.{last}"
         name = signal.Signals(-code).name
         advice = {
-            "SIGKILL": "Most often the system killed it because memory ran out: give it more, or a smaller --workspace-mib.",
-            "SIGSEGV": "TensorRT itself crashed: try another --optimization-level or another release, and report it to NVIDIA.",
+            "SIGKILL": "Usually the system killed it because memory ran out: free memory, or lower --workspace-mib.",
+            "SIGSEGV": "TensorRT crashed: try another --optimization-level or another release, and report it to NVIDIA.",
         }.get(name, "Run it again with -vv to see what TensorRT logged.")
-        return f"the TensorRT process was ended by {name}; nothing was written. {advice}{last}"
+        return f"the TensorRT process was killed by {name}; nothing was written. {advice}{last}"

@@ -1,7 +1,7 @@
-"""What TensorRT requires of an ONNX model with Q/DQ nodes, as rules over the graph; each has an id, and names the node that breaks it.
+"""TensorRT's requirements for ONNX models with Q/DQ nodes, as rules over the graph; each rule has an id and finds the broken nodes.
 
-TensorRT reads explicit quantization only: symmetric INT8 in QuantizeLinear and DequantizeLinear pairs. ONNX Runtime's defaults break
-several of these rules, and TensorRT then refuses the file, or builds an engine that is not in INT8.
+TensorRT supports only explicit quantization: symmetric INT8 in QuantizeLinear and DequantizeLinear pairs. ONNX Runtime's defaults break
+several of these rules. TensorRT then rejects the file, or builds an engine that does not compute in INT8.
 Source: NVIDIA TensorRT documentation, "Working with Quantized Types", and builds with TensorRT-RTX 1.7.
 """
 
@@ -17,7 +17,7 @@ from optkit.record import Record
 if TYPE_CHECKING:
     import onnx
 
-# The integer operators of ONNX and of ONNX Runtime, which TensorRT has no parser for.
+# The integer operators of ONNX and of ONNX Runtime; TensorRT's parser does not support them.
 _INTEGER_OPS = frozenset({
     "MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM",
     "QGemm", "QAttention", "QEmbedLayerNormalization",
@@ -27,12 +27,12 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # the second input is t
 
 
 class BrokenRule(Record):
-    """A rule that a graph does not keep."""
+    """A rule that a graph breaks."""
 
     rule: str
     where: str  # the first node or tensor that breaks it
     what: str
-    count: int  # of all that break it
+    count: int  # of all nodes and tensors that break it
 
     def __str__(self) -> str:
         others = f" (and {self.count - 1} more)" if self.count > 1 else ""
@@ -40,7 +40,7 @@ class BrokenRule(Record):
 
 
 class _Graph:
-    """A graph, looked up by names."""
+    """A graph with look-ups by name."""
 
     def __init__(self, path: Path) -> None:
         graph = onnx_file.load(path).graph
@@ -60,21 +60,21 @@ class _Graph:
         return node if node is not None and node.op_type == op else None
 
     def values(self, node: "onnx.NodeProto", place: int) -> np.ndarray | None:
-        """Return the constant at a place among the inputs of a node; None where there is none."""
+        """Return the constant at one input of a node; None where this input is not a constant."""
         from onnx import numpy_helper
 
         tensor = self.tensors.get(node.input[place]) if len(node.input) > place else None
         return None if tensor is None else numpy_helper.to_array(tensor)
 
 
-Found = Iterator[tuple[str, str]]  # the node, and what is wrong with it
+Found = Iterator[tuple[str, str]]  # the node, and the fault
 
 
 def broken_rules(path: Path) -> list[BrokenRule]:
-    """Return the rules of TensorRT that an ONNX model with INT8 breaks, with the first node that breaks each; none for a good model.
+    """Return the rules of TensorRT that an ONNX model with INT8 breaks, each with the first node that breaks it.
 
     Raises:
-        ArtifactError: it is no ONNX model.
+        ArtifactError: the file is not an ONNX model.
     """
     graph = _Graph(path)
     broken = []
@@ -94,7 +94,7 @@ def _no_integer_ops(graph: _Graph) -> Found:
 
 def _has_pairs(graph: _Graph) -> Found:
     if not any(graph.of(*_PAIR)):
-        yield "the graph", "holds no QuantizeLinear and no DequantizeLinear; nothing would be in INT8"
+        yield "the graph", "has no QuantizeLinear and no DequantizeLinear, so nothing would compute in INT8"
 
 
 def _no_int32_bias(graph: _Graph) -> Found:
@@ -110,7 +110,7 @@ def _no_int32_bias(graph: _Graph) -> Found:
 def _int8_only(graph: _Graph) -> Found:
     for node in graph.of(*_PAIR):
         zero = graph.values(node, 2)
-        if zero is not None and zero.dtype not in (np.int8, np.int32):  # int32 is the bias, which has a rule of its own
+        if zero is not None and zero.dtype not in (np.int8, np.int32):  # int32 is the bias, which has its own rule
             yield node.name, f"is in {zero.dtype}; expected int8"
 
 
@@ -126,7 +126,7 @@ def _scales(graph: _Graph) -> Found:
     for node in graph.of(*_PAIR):
         scale = graph.values(node, 1)
         if scale is None:
-            yield node.name, "has a scale that is computed; expected a constant"
+            yield node.name, "has a computed scale; expected a constant"
         elif not (np.isfinite(scale).all() and (scale > 0).all()):
             yield node.name, "has a scale that is zero or not finite; expected positive numbers"
 
@@ -164,8 +164,8 @@ def _weight_pairs(graph: _Graph) -> Found:
 def _both_inputs(graph: _Graph) -> Found:
     for node in graph.of(*_WEIGHTED):
         on_input, on_weight = (graph.made_by(name, "DequantizeLinear") is not None for name in node.input[:2])
-        if on_weight and not on_input:  # the other way round it is a layer that was left in float
-            yield node.name, "is quantized but for its input; expected Q/DQ on both, else it runs in float"
+        if on_weight and not on_input:  # the opposite case is a layer that was left in float
+            yield node.name, "has Q/DQ on its weight but not on its input; expected Q/DQ on both, else it runs in float"
 
 
 RULES: dict[str, Callable[[_Graph], Found]] = {

@@ -1,4 +1,4 @@
-"""The nodes that TensorRT does not support, described so that the user finds them in their model and knows what to use instead."""
+"""The nodes that TensorRT does not support, each with its place in the user's model and a replacement."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     import onnx
 
 _FIXES: Mapping[str, str] = {
-    "NonZero": "its output has a size that depends on values: use a mask and torch.where instead of indexing by it",
-    "Unique": "sort and compare neighbours, or do it before or after the model",
-    "Det": "compute it outside the model, or write it out for small fixed sizes",
-    "StringNormalizer": "TensorRT has no texts: tokenize before the model",
-    "TfIdfVectorizer": "TensorRT has no texts: tokenize before the model",
-    "SequenceConstruct": "return a tensor (torch.stack, torch.cat) in the place of a list",
-    "SequenceInsert": "return a tensor (torch.stack, torch.cat) in the place of a list",
+    "NonZero": "the size of its output depends on values: use a mask and torch.where instead of index lists",
+    "Unique": "sort and compare neighbours, or move it out of the model",
+    "Det": "move it out of the model, or write out the formula for small fixed sizes",
+    "StringNormalizer": "TensorRT does not support strings: tokenize before the model",
+    "TfIdfVectorizer": "TensorRT does not support strings: tokenize before the model",
+    "SequenceConstruct": "return a tensor (torch.stack, torch.cat) instead of a list",
+    "SequenceInsert": "return a tensor (torch.stack, torch.cat) instead of a list",
     "SplitToSequence": "use torch.split with fixed sizes, or torch.chunk",
     "BitShift": "multiply or divide by powers of two",
     "Multinomial": "sample outside the model",
@@ -25,21 +25,21 @@ _FIXES: Mapping[str, str] = {
     "MatMulInteger": "it comes from dynamic quantization, which is for CPUs: quantize with --target tensorrt",
     "ConvInteger": "it comes from dynamic quantization, which is for CPUs: quantize with --target tensorrt",
     "DynamicQuantizeLinear": "it comes from dynamic quantization, which is for CPUs: quantize with --target tensorrt",
-    "QuantizeLinear": "TensorRT takes INT8 with zero points of 0 only: quantize with --target tensorrt",
-    "DequantizeLinear": "TensorRT takes INT8 with zero points of 0 only, and no INT32 biases: quantize with --target tensorrt",
+    "QuantizeLinear": "TensorRT supports only INT8 with zero points of 0: quantize with --target tensorrt",
+    "DequantizeLinear": "TensorRT supports only INT8 with zero points of 0, and no INT32 biases: quantize with --target tensorrt",
 }
-_CUSTOM = "TensorRT needs a plugin for an operator of another domain; write it with standard operators"
-_OTHER = "write it with other operators, export at another --opset, or optimize the model first"
-_SCOPES = "pkg.torch.onnx.name_scopes"  # of torch's dynamo exporter: the modules from outside in, then the node itself
+_CUSTOM = "TensorRT needs a plugin for an operator of another domain: replace it by standard operators"
+_OTHER = "replace it by other operators, export at another --opset, or optimize the model first"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # of torch's dynamo exporter: the modules from outside in, then the node
 _SHOWN = 40
 
 
 def describe_unsupported(path: Path, unsupported: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line for each node: its name, operator, module of the user's model, TensorRT's reason, and how to fix it.
+    """Return one line for each node: its name, operator, module in the user's model, TensorRT's reason, and the fix.
 
     Args:
         path: the ONNX file.
-        unsupported: as the worker reports it: the number or name of a node, or an operator of which no node is supported.
+        unsupported: in the form that the worker reports: the number or name of a node, or an unsupported operator.
     """
     nodes = list(onnx_file.load(path, weights=False).graph.node)
     named = {node.name: node for node in nodes if node.name}
@@ -66,7 +66,7 @@ def _line(node: "onnx.NodeProto", why: str) -> str:
 
 
 def _module(node: "onnx.NodeProto") -> str | None:
-    """Return the module of the user's model that a node came from: from dynamo's metadata, or the TorchScript exporter's path."""
+    """Return the module of the user's model that a node comes from, by dynamo's metadata or the TorchScript exporter's path."""
     metadata = {entry.key: entry.value for entry in node.metadata_props}
     if _SCOPES in metadata:
         try:

@@ -1,4 +1,4 @@
-"""The user's own Python: `file.py:name` and `package.module:name`, and objects in memory.
+"""The user's Python code: `file.py:name` and `package.module:name`, and objects in memory.
 
 targets         what a target names: its files, their hash, the object itself
 in_memory       objects of the caller's, which have a target while a call runs

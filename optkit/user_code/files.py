@@ -1,4 +1,4 @@
-"""The files that the code of a target consists of, told from their text: nothing is run."""
+"""The files that belong to the code of a target, found from their text: nothing is run."""
 
 import ast
 import importlib.util
@@ -12,14 +12,14 @@ from optkit.user_code.neighbours import FromSource, find_in, find_neighbour, is_
 
 
 def module_of(file: Path) -> tuple[Path, str]:
-    """Return the folder that a file's imports start at, and the file's module name there.
+    """Return the root folder of a file's imports, and the file's module name there.
 
-    That is the file's own folder, as for a script. Where the file imports relatively, or its own package by name, it is the folder
-    above the package, as for `python -m package.module`.
+    The root is the file's own folder, as for a script. If the file uses relative imports, or imports its own package by name, the root is
+    the folder above the package, as for `python -m package.module`.
 
     Raises:
-        SyntaxError: it is no Python.
-        OSError: it cannot be read.
+        SyntaxError: the file is not Python.
+        OSError: the file cannot be read.
     """
     packages = len(list(itertools.takewhile(lambda folder: (folder / "__init__.py").is_file(), file.parents)))
     tree = ast.parse(file.read_bytes(), str(file))
@@ -33,10 +33,10 @@ def module_of(file: Path) -> tuple[Path, str]:
 
 
 def file_and_imports(file: Path) -> dict[str, Path]:
-    """Return a file and all that it imports of the user's own, at any depth, by their names relative to where its imports start.
+    """Return a file and all user files that it imports, directly or indirectly, by their names relative to the root of its imports.
 
     Raises:
-        ModelError: a syntax error in one of them, or one cannot be read.
+        ModelError: one of them has a syntax error, or cannot be read.
     """
     try:
         folder, module = module_of(file)
@@ -64,7 +64,7 @@ def _followed(folder: Path, specs: list[ModuleSpec]) -> set[Path]:
         for name, star in _imports(tree, package):
             if name == spec.name and is_installed(
                 name, [str(folder)]
-            ):  # a file that is called as a library, and imports that
+            ):  # a file with the name of a library that imports this library
                 continue
             chain = _chain(folder, name)
             specs += chain
@@ -74,7 +74,7 @@ def _followed(folder: Path, specs: list[ModuleSpec]) -> set[Path]:
 
 
 def _chain(folder: Path, name: str) -> list[ModuleSpec]:
-    """Return the modules `a`, `a.b` and so on of a dotted name, as far as they are files of the user's own."""
+    """Return the modules `a`, `a.b` and so on of a dotted name, as far as they are the user's files."""
     parts = name.split(".")
     chain: list[ModuleSpec] = []
     spec = find_neighbour([str(folder)], [], parts[0]) if parts[0] else None
@@ -88,7 +88,7 @@ def _chain(folder: Path, name: str) -> list[ModuleSpec]:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[tuple[str, bool]]:
-    """Give the full name of each thing imported, be it a module or a name in one; and whether it is all that a module has."""
+    """Yield the full name of each import (a module, or a name in a module), and whether it is a star import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names)
@@ -104,7 +104,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[tuple[str, bool]]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """Return a name that may begin with dots as seen from a package; empty where it leads out of what is known."""
+    """Return the absolute form of a relative name in a package; empty where it leads out of the root."""
     try:
         return importlib.util.resolve_name(name, package)
     except ImportError:
@@ -112,7 +112,7 @@ def _absolute(name: str, package: str) -> str:
 
 
 def _all(spec: ModuleSpec) -> Iterator[str]:
-    """Give the names that `__all__` of a package lists: `from package import *` imports the modules among them."""
+    """Yield the names in `__all__` of a package: `from package import *` imports the modules among them."""
     if not (spec.origin and spec.submodule_search_locations):
         return
     for node in ast.walk(ast.parse(Path(spec.origin).read_bytes(), spec.origin)):

@@ -1,4 +1,4 @@
-"""Which model a Python file defines, told from its text: the file is not run."""
+"""The model that a Python file defines, found from its text: the file is not run."""
 
 import ast
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ _BASES = ("Module", "Sequential", "LightningModule", "PreTrainedModel")
 
 @dataclass(frozen=True)
 class _Found:
-    """A name that gives a model, and the other names that its code mentions."""
+    """The name of a model, and the other names in its code."""
 
     name: str
     mentions: frozenset[str]
 
 
 def the_model(file: Path) -> str:
-    """Return the name of the one model of a file: a class of nn.Module, a function that returns one, or a module itself.
+    """Return the name of the only model of a file: a subclass of nn.Module, a function that returns a module, or a module.
 
-    What another of them is built from is a part, and not the model.
+    A model that another one uses is only a part of it.
 
     Raises:
-        ModelError: there is no such file, none, or several; lists what to write for each.
+        ModelError: there is no such file, no model, or several models; the message has the text to write for each.
     """
     if not file.is_file():
         raise ModelError(f"{file}: no such file; expected a Python file, as in model.py or model.py:build")
@@ -43,10 +43,10 @@ def the_model(file: Path) -> str:
         return names[0]
     if not names:
         raise ModelError(
-            f"{file}: defines no class of nn.Module and no function that returns one; name what gives the model, as in {file}:build"
+            f"{file}: defines no subclass of nn.Module and no function that returns a module; name the function or class, as in {file}:build"
         )
     lines = "".join(f"\n  {file}:{name}" for name in names)
-    raise ModelError(f"{file}: defines several models; write which one in its place:{lines}")
+    raise ModelError(f"{file}: defines several models; expected one. Give one of these instead:{lines}")
 
 
 def _models(body: list[ast.stmt]) -> list[_Found]:
@@ -67,7 +67,7 @@ def _models(body: list[ast.stmt]) -> list[_Found]:
 
 
 def _last(node: ast.expr) -> str:
-    """Return the last part of a dotted name; empty where it is none."""
+    """Return the last part of a dotted name; empty for other expressions."""
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
@@ -82,7 +82,7 @@ def _required(node: ast.FunctionDef) -> bool:
 
 
 def _is_model(node: ast.expr | None, classes: set[str]) -> bool:
-    """Whether an expression builds a module: `Net(...)`, `nn.Sequential(...)`, or either with `.eval()` and the like behind it."""
+    """Whether an expression builds a module: `Net(...)`, `nn.Sequential(...)`, or one of these followed by `.eval()` or similar."""
     if not isinstance(node, ast.Call):
         return False
     called = node.func

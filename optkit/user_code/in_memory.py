@@ -1,7 +1,7 @@
-"""Objects of the caller's in the place of targets: a module, a function, data.
+"""The caller's objects as targets: a module, a function, data.
 
-A target is text, so that recipes, passports and messages can hold it. An object in memory gets a target too, such as `memory:Net`. It
-means that object while the block that named it runs, and nothing afterwards: no other process can load it.
+A target is text, so that recipes, passports and messages can contain it. An object in memory gets a target too, such as `memory:Net`. It
+is valid until the block that named it ends; no other process can load it.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[Callable[[object, str], str]]:
-    """Give a function that names an object: `name(obj, "Net")` returns its target, which holds until the block ends.
+    """Yield a function that names an object: `name(obj, "Net")` returns its target, which is valid until the block ends.
 
-    Two objects that would have the same target get different ones, also where another thread named the first.
+    Two objects never have the same target, even if another thread named the first.
     """
     named: list[str] = []
 
@@ -53,12 +53,12 @@ def is_in_memory(target: str) -> bool:
 
 
 def in_memory_fault(target: str) -> str | None:
-    """Return why an object in memory cannot be loaded; None where it can."""
+    """Return the reason why an object in memory cannot be loaded; None where it can."""
     if target in _objects:
         return None
     return (
-        f"{target}: was in the memory of the process that made this, so nothing can load it again. "
-        "Name a file in its place: file.py:function."
+        f"{target}: was in the memory of another process, so it cannot be loaded again. "
+        "Name a file instead: file.py:function."
     )
 
 
@@ -66,7 +66,7 @@ def object_in_memory(target: str) -> object:
     """Return the object that a target names.
 
     Raises:
-        ModelError: it is not in the memory of this process any more.
+        ModelError: the object is not in the memory of this process.
     """
     if fault := in_memory_fault(target):
         raise ModelError(fault)
@@ -74,9 +74,9 @@ def object_in_memory(target: str) -> object:
 
 
 def function_sha256(function: object) -> str:
-    """Return a hash of what a function or class computes, as far as its own code says: its source, or its bytecode where there is none.
+    """Return the hash of the code of a function or class: its source, or its bytecode where there is no source.
 
-    What it calls and what it closes over are not followed.
+    Called functions and closures are not included.
     """
     wrapped = inspect.unwrap(function) if callable(function) else function
     with contextlib.suppress(OSError, TypeError):
@@ -89,6 +89,6 @@ def function_sha256(function: object) -> str:
 
 
 def _bytecode(code: CodeType) -> bytes:
-    """Return the instructions and constants of a function, without its place in a file."""
+    """Return the instructions and constants of a function, without its position in a file."""
     constants = [_bytecode(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
     return b"\0".join([code.co_code, *constants, *(name.encode() for name in code.co_names)])

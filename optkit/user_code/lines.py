@@ -1,4 +1,4 @@
-"""Which lines are the user's own: in an error, in a traceback written as text, on the stack."""
+"""The user's lines in an error, in a traceback as text, and on the stack."""
 
 import os
 import re
@@ -12,28 +12,30 @@ _PRIVATE = re.compile(r"\boptkit_user_[0-9a-f]+\.")  # before the name of a modu
 
 
 def is_users(filename: str) -> bool:
-    """Whether a file or folder is the user's own: neither installed, nor Python's, nor optkit's."""
+    """Whether a file or folder belongs to the user: it is not installed, and not part of Python or optkit."""
     installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)
     return not (installed or f"{filename}{os.sep}".startswith((*(f"{folder}{os.sep}" for folder in _OTHERS), "<")))
 
 
 def describe(error: BaseException) -> str:
-    """Return an error of the user's code in one line: `file.py:12: ValueError: text`."""
+    """Return a description of an error in the user's code in one line: `file.py:12: ValueError: text`."""
     text = [line.strip() for line in _PRIVATE.sub("", str(error)).splitlines() if line.strip()]
-    told = " ".join(text[:2] if text and text[0].endswith(":") else text[:1])  # "Found these conflicts:" tells nothing
-    what = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    message = " ".join(
+        text[:2] if text and text[0].endswith(":") else text[:1]
+    )  # "Found these conflicts:" alone is useless
+    what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what
 
 
 def last_line_in(text: str) -> str | None:
-    """Return the last line of the user's code that a traceback or a graph written as text names, as `file.py:12`."""
+    """Return the last line of the user's code in a traceback or in the text of a graph, as `file.py:12`."""
     found = [(m[1] or m[3], m[2] or m[4]) for m in _LINE.finditer(text)]
     users = [f"{file}:{line}" for file, line in found if is_users(file)]
     return users[-1] if users else None
 
 
 def current_line() -> str | None:
-    """Return the innermost line of the user's code that is being run, as `file.py:12`."""
+    """Return the innermost running line of the user's code, as `file.py:12`."""
     frames = [f for f in traceback.extract_stack() if is_users(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None

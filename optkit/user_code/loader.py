@@ -1,11 +1,11 @@
-"""How the user's files are imported: their neighbours first, and seen by nobody else.
+"""The import of the user's files: they see their neighbours first, and libraries do not see them.
 
-The files of a folder live in `sys.modules` below a package of that folder's own, as `optkit_user_1a2b3c4d.model`. Each has its own
-`__import__`, which looks among its neighbours first, whenever and in whatever thread the import is made. Nothing is added to `sys.path`,
-so libraries find what is installed and never a file of the user's, and two folders may both hold a `utils.py`.
+The files of a folder are in `sys.modules` below a private package for that folder, as `optkit_user_1a2b3c4d.model`. Each file has its own
+`__import__`, which searches its neighbours first, at any time and in any thread. Nothing is added to `sys.path`, so libraries find
+installed modules and never a file of the user, and two folders may both have a `utils.py`.
 
-What is imported by its plain name through a library (`importlib.import_module("models")`, or a pickle of `models.Net`) is found while
-optkit calls the user's code: see `running`.
+Imports by plain name through a library (`importlib.import_module("models")`, or a pickle of `models.Net`) work while optkit calls the
+user's code: see `running`.
 """
 
 import builtins
@@ -26,7 +26,7 @@ from optkit.user_code.lines import is_users
 from optkit.user_code.neighbours import FromSource, find_in, find_neighbour, is_installed
 
 _PREFIX = "optkit_user_"
-# What imports a module for its caller, by the name that it is given.
+# Modules that import a module by name for their caller.
 _FOR_OTHERS = (
     "_frozen_importlib",
     "importlib",
@@ -41,18 +41,18 @@ _CHANGING = threading.Lock()
 
 
 class UserFolder:
-    """A folder of the user's, whose files import one another before anything else."""
+    """A folder of the user; its files import each other before anything else."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.package = _PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self.files: dict[str, Path] = {}  # module -> its file, where that was given and not found by the name
-        self.before: list[str] = []  # what the user's code itself put on `sys.path`, ahead of what was there
-        self.after: list[str] = []  # and behind it
-        self.known_path: Sequence[str] = tuple(sys.path)  # without what the user's code has put there
+        self.files: dict[str, Path] = {}  # module -> its file, where the file was given
+        self.before: list[str] = []  # folders that the user's code added at the start of `sys.path`
+        self.after: list[str] = []  # folders that it added at the end
+        self.known_path: Sequence[str] = tuple(sys.path)  # without the folders that the user's code added
         self._others: set[str] = (
             set()
-        )  # names that are none of its own: an import in `forward` costs no look into the folder
+        )  # names of other modules; cached, so that an import in `forward` does not search the folder
         self._code: dict[str, str] = {}  # module -> the hash of its code when it was imported
         self.builtins = vars(builtins) | {"__import__": self._import}
 
@@ -60,16 +60,16 @@ class UserFolder:
         """Import a module once for each state of its code.
 
         Args:
-            name: as the folder's files import it.
-            file: where that was given.
-            code: the hash of all that it imports from the folder.
+            name: the module name for the folder's files.
+            file: its file, if given.
+            code: the hash of the module and all its imports from the folder.
         """
         full = f"{self.package}.{name}"
         loaded = [key for key in list(sys.modules) if key.startswith(f"{self.package}.")]
         loaders = [getattr(getattr(sys.modules[key], "__spec__", None), "loader", None) for key in loaded]
         changed = any(isinstance(loader, FromSource) and not loader.is_current() for loader in loaders)
         if changed or (full in sys.modules and self._code.get(full, code) != code):
-            for key in loaded:  # all, for each may hold what it took from another
+            for key in loaded:  # all, because each may have objects of another one
                 sys.modules.pop(key, None)
         if self.package not in sys.modules:
             package = ModuleSpec(self.package, None, is_package=True)
@@ -84,7 +84,7 @@ class UserFolder:
         return module
 
     def find(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
-        """Return the module of a full name; `path` is where its package looks for its parts."""
+        """Return the module of a full name; `path` is the search path of its package."""
         if file := self.files.get(name):
             is_package = [str(file.parent)] if file.name == "__init__.py" else None
             return importlib.util.spec_from_file_location(
@@ -96,11 +96,11 @@ class UserFolder:
         return find_neighbour([*self.before, str(self.folder)], self.after, name, _Private)
 
     def owns(self, top: str, importer: str) -> bool:
-        """Whether a file of the folder means one of its neighbours by a name."""
+        """Whether a name in a file of the folder means one of its neighbours."""
         full = f"{self.package}.{top}"
         if top in self._others:
             return False
-        if full == importer:  # a file that is called as a library imports that
+        if full == importer:  # a file with the name of a library imports this library
             return not is_installed(top, [str(self.folder)])
         if full in sys.modules or self.find(full, ()):
             return True
@@ -108,7 +108,7 @@ class UserFolder:
         return False
 
     def learn_path(self) -> None:
-        """Take over what the user's code has put on `sys.path`."""
+        """Store the folders that the user's code added to `sys.path`."""
         path = list(sys.path)
         start = next((i for i, entry in enumerate(path) if entry in self.known_path), len(path))
         for new, kept in ((path[:start], self.before), (path[start:], self.after)):
@@ -123,9 +123,9 @@ class UserFolder:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Stand in for `__import__` in the folder's files."""
+        """Replace `__import__` in the folder's files."""
         top = name.partition(".")[0]
-        from_c = isinstance(fromlist, list) and not fromlist  # PyImport_Import, which takes the answer from sys.modules
+        from_c = isinstance(fromlist, list) and not fromlist  # PyImport_Import, which reads its result from sys.modules
         importer = (globals or {}).get("__name__", "")
         if not level and (from_c or not self.owns(top, importer)):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
@@ -144,7 +144,7 @@ _FOLDERS: dict[str, UserFolder] = {}  # by the name of its package
 
 
 def user_folder(folder: Path) -> UserFolder:
-    """Return the one object for a folder."""
+    """Return the shared object for a folder."""
     found = UserFolder(folder)
     return _FOLDERS.setdefault(found.package, found)
 
@@ -158,7 +158,7 @@ class _Private(FromSource):
 
 
 class _Same(importlib.abc.Loader):
-    """Gives a module that is there already under a second name."""
+    """Provides a loaded module under a second name."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -171,7 +171,7 @@ class _Same(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the user's modules below their packages; and by their plain names where the user's code itself asks for one."""
+    """Finds the user's modules below their packages, and by their plain names for imports by the user's code."""
 
     def __init__(self) -> None:
         self.second_names: list[str] = []
@@ -183,7 +183,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         if folder:
             if spec := folder.find(fullname, path or ()):
                 return spec
-            # Here and now: Python's own finders would look into the folder too, and remember it.
+            # Raise now: Python's own finders would search the folder too, and cache it.
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         if not (meant := _meant(fullname)):
             return None
@@ -193,7 +193,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def _meant(name: str) -> str | None:
-    """Return the full name of the user's module that is asked for by its plain name; None where it is none of theirs."""
+    """Return the full name of the user's module for a plain name; None where it is not the user's module."""
     parent, _, child = name.rpartition(".")
     if parent:
         full = getattr(sys.modules.get(parent), "__name__", "")
@@ -214,7 +214,7 @@ def _imports_for_others(module: str) -> bool:
 def _finding() -> Iterator[None]:
     """Let the import system find the user's modules inside the block."""
     finder = _Finder()
-    with _CHANGING:  # a new list: a thread that walks the old one must miss nobody
+    with _CHANGING:  # a new list, so that other threads can still iterate over the old one
         sys.meta_path = [finder, *sys.meta_path]
     try:
         yield
@@ -242,12 +242,12 @@ def _running(folder: UserFolder | None) -> Iterator[None]:
 
 
 def running(code: object) -> contextlib.AbstractContextManager[None]:
-    """Return what a call of the user's code stands in, when that code may import modules by their plain names.
+    """Return a context for a call of the user's code, in which imports by plain name through a library work.
 
-    Its imports are found without this; what it imports through a library is not, such as the classes of a pickle. What it puts on
-    `sys.path` is taken off again, and looked through for its later imports.
+    The code's own imports work without it; imports through a library do not, such as the classes of a pickle. Folders that the code adds
+    to `sys.path` are removed afterwards, and searched for its later imports.
 
     Args:
-        code: the function, class or object that `load` gave.
+        code: the function, class or object from `load`.
     """
     return _running(_FOLDERS.get(str(getattr(code, "__module__", "")).partition(".")[0]))

@@ -1,4 +1,4 @@
-"""Which file beside the user's own an `import` means, found without running anything."""
+"""The file that an `import` in a user's file means, found without running anything."""
 
 import hashlib
 import importlib.machinery
@@ -10,21 +10,21 @@ from types import CodeType
 
 
 class FromSource(importlib.machinery.SourceFileLoader):
-    """Compiles the file at each import, whatever bytecode lies beside it, and remembers what it read.
+    """Compiles the file at each import, without cached bytecode, and stores the hash of the source.
 
-    Python takes cached bytecode for a source of the same size and the same second, so a file that was rewritten at once would run as
-    it was before, under the hash of what it is now. No `__pycache__` is left in the folder either.
+    Python uses cached bytecode for a source of the same size and the same second. So a file that was quickly rewritten would run its old
+    code under the hash of its new code. Also no `__pycache__` is left in the folder.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """Return the code of the file as it is now."""
+        """Return the code of the current file."""
         path = self.get_filename(fullname)
         source = self.get_data(path)
         self._read = hashlib.sha256(source).digest()
         return self.source_to_code(source, path)
 
     def is_current(self) -> bool:
-        """Whether the file still holds what was imported."""
+        """Whether the file is unchanged since its import."""
         try:
             return hashlib.sha256(self.get_data(self.path)).digest() == self._read
         except OSError:
@@ -32,12 +32,12 @@ class FromSource(importlib.machinery.SourceFileLoader):
 
 
 def find_in(folders: Iterable[str], name: str, loader: type[FromSource] = FromSource) -> ModuleSpec | None:
-    """Return the module of a name in the first folder that has a file for it, else the folders of that name as one package.
+    """Return the module in the first folder that has a file for the name, else the folders with that name as one namespace package.
 
     Args:
-        folders: where to look, in this order.
-        name: only its last part is looked for.
-        loader: what imports a Python file.
+        folders: the folders to search, in this order.
+        name: only its last part is searched for.
+        loader: the loader for Python files.
     """
     loaders = (
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
@@ -59,16 +59,16 @@ def find_in(folders: Iterable[str], name: str, loader: type[FromSource] = FromSo
 def find_neighbour(
     first: Collection[str], last: Collection[str], name: str, loader: type[FromSource] = FromSource
 ) -> ModuleSpec | None:
-    """Return the user's own module that a file of theirs means by a name; None where it means another.
+    """Return the user's module that a name in the user's file means; None where it means another module.
 
-    A file or a package goes before what is installed; a folder without `__init__.py`, which may hold anything, and what lies in the
-    folders that go last only stand in where nothing is installed under that name: both as on Python's own path.
+    A file or a package has priority over installed modules. A folder without `__init__.py`, and modules in the folders `last`, are used
+    only where nothing with that name is installed. Both rules are those of Python's own path.
 
     Args:
-        first: the folders that go before what is installed.
-        last: the folders that go after it.
-        name: its last part is what the file imports, a name without dots.
-        loader: what imports a Python file.
+        first: the folders with priority over installed modules.
+        last: the folders after installed modules.
+        name: its last part, without dots, is the imported name.
+        loader: the loader for Python files.
     """
     top = name.rpartition(".")[2]
     if top in sys.builtin_module_names:
@@ -80,7 +80,7 @@ def find_neighbour(
 
 
 def is_installed(top: str, besides: Collection[str] = ()) -> bool:
-    """Whether Python itself finds a file for a name, elsewhere than in some folders."""
+    """Whether Python itself finds a file for a name, outside of the folders `besides`."""
     if top in sys.stdlib_module_names:
         return True
     specs = (finder.find_spec(top, None) for finder in sys.meta_path)

@@ -1,4 +1,4 @@
-"""What a target names: `file.py:name` or `package.module:name`, its files, their hash, and the object itself."""
+"""Targets, `file.py:name` or `package.module:name`: their files, their hash, and the object."""
 
 import ast
 import hashlib
@@ -23,7 +23,7 @@ def split_target(target: str) -> tuple[str, str]:
     """Split `file.py:name` or `package.module:name` into its two parts.
 
     Raises:
-        ModelError: there is no name behind a colon.
+        ModelError: there is no name after a colon.
     """
     where, colon, name = target.rpartition(":")
     if not colon or not where or not name.isidentifier():
@@ -35,7 +35,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def _first_definition(file: Path) -> str | None:
-    """Return the name of the first function or class of a file, which is not run; None where there is none."""
+    """Return the name of the first function or class of a file, without running it; None where there is none."""
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):
@@ -52,7 +52,7 @@ def absolute_target(target: str, base: Path) -> str:
 
 
 def target_fault(target: str) -> str | None:
-    """Return what is wrong with a target as far as can be told without running it; None when nothing is."""
+    """Return the fault of a target that can be found without running it, or None."""
     if is_in_memory(target):
         return in_memory_fault(target)
     try:
@@ -64,12 +64,12 @@ def target_fault(target: str) -> str | None:
 
 
 def code_files(where: str) -> dict[str, Path]:
-    """Return the files that a target's code consists of, by their names relative to the folder that its imports start at.
+    """Return the files of a target's code, by their names relative to the root of its imports.
 
-    For `file.py` these are the file and all that it imports of the user's own; for a package all its Python files.
+    For `file.py` these are the file and all user files that it imports; for a package all its Python files.
 
     Raises:
-        ModelError: no such file or module, or a syntax error in it.
+        ModelError: there is no such file or module, or it has a syntax error.
     """
     if not where.endswith(".py"):
         return _package_files(where)
@@ -81,10 +81,10 @@ def code_files(where: str) -> dict[str, Path]:
 
 
 def module_name(where: str) -> str:
-    """Return what a program imports to have a target's code, when the files of `code_files` lie in a folder on its path.
+    """Return the module to import for a target's code, when the files of `code_files` are in a folder on the path.
 
     Raises:
-        ModelError: the file is no Python.
+        ModelError: the file is not Python.
     """
     if not where.endswith(".py"):
         return where
@@ -111,7 +111,7 @@ def _package_files(where: str) -> dict[str, Path]:
 
 
 def _installed(top: str) -> ModuleSpec | None:
-    """Return what Python itself finds under a name without dots."""
+    """Return the module that Python itself finds for a name without dots."""
     try:
         return importlib.util.find_spec(top)
     except (ImportError, ValueError):
@@ -119,7 +119,7 @@ def _installed(top: str) -> ModuleSpec | None:
 
 
 def _below_current_folder(where: str) -> ModuleSpec | None:
-    """Return a module of a package below the current folder, as `python -m` finds it and a console script does not."""
+    """Return a module below the current folder; `python -m` would find it, a console script does not."""
     parts = where.split(".")
     spec = find_in([str(Path.cwd())], parts[0])
     for depth in range(2, len(parts) + 1):
@@ -147,8 +147,8 @@ def load(target: str) -> Any:
     """Import the object that a target names; a file is imported once for each state of its code.
 
     Raises:
-        ModelError: no such file, module or name, or its import raises; names the user's line.
-        KeyboardInterrupt: Ctrl-C, also where Python has wrapped it in an error of another type.
+        ModelError: there is no such file, module or name, or its import raises; the message has the user's line.
+        KeyboardInterrupt: Ctrl-C, also where Python has wrapped it in another error.
     """
     if is_in_memory(target):
         return object_in_memory(target)
@@ -170,7 +170,7 @@ def load(target: str) -> Any:
 
 
 _GUARD = (
-    "The file ends the program when it is imported, as a script does that parses arguments. Put what only the script does "
+    "The file ends the program when it is imported, like a script that parses arguments. Move the code of the script "
     'below `if __name__ == "__main__":`.'
 )
 
@@ -190,8 +190,8 @@ def _imported(where: str) -> ModuleType:
 
 
 def _absolute(path: str, base: Path = Path()) -> Path:
-    """Return the one spelling of a path under which its file is imported; `~` is the home folder."""
-    # Path.absolute() leaves `..` in, and resolve() follows links; Path.expanduser() raises where there is no such user.
+    """Return the canonical spelling of a path for imports; `~` is the home folder."""
+    # Path.absolute() keeps `..`, and resolve() follows links; Path.expanduser() raises for an unknown user.
     return Path(os.path.abspath(base / os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
 

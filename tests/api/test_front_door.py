@@ -144,7 +144,7 @@ class TestAModuleInMemory:
             def __deepcopy__(self, memo):
                 raise RuntimeError("locked")
 
-        with pytest.raises(ModelError, match=r"memory:Broken: cannot be copied, so that yours stays as it is: locked"):
+        with pytest.raises(ModelError, match=r"memory:Broken: cannot be copied: locked"):
             optkit.export_onnx(Broken(), tmp_path / "m.onnx", inputs=INPUTS, dims=DIMS)
 
 
@@ -199,7 +199,7 @@ class TestDataAndEvaluation:
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=3)
         with pytest.raises(FeedError, match=r"to_feed: is for data in memory"):
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=tmp_path, to_feed=lambda x: x)
-        with pytest.raises(ModelError, match=r"evaluate: is a int; expected a function of predict"):
+        with pytest.raises(ModelError, match=r"evaluate: is a int; expected a function that takes predict"):
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=feeds(), evaluate=3)
         assert not (tmp_path / "q.onnx").exists()
 

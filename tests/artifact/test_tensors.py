@@ -43,12 +43,12 @@ def test_the_name_may_stand_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no tensor specification; expected name:dtype[dim,...]"),
-        ("float32[batch,4]", "is no tensor specification; expected name:dtype[dim,...]"),
-        ("x:float32", "is no tensor specification"),
-        ("x:float32[batch,4", "is no tensor specification"),
-        ("x:float32[[4]]", "is no tensor specification"),
-        ("1x:float32[4]", "is no tensor specification"),
+        ("", "is not a tensor specification; expected name:dtype[dim,...]"),
+        ("float32[batch,4]", "is not a tensor specification; expected name:dtype[dim,...]"),
+        ("x:float32", "is not a tensor specification"),
+        ("x:float32[batch,4", "is not a tensor specification"),
+        ("x:float32[[4]]", "is not a tensor specification"),
+        ("1x:float32[4]", "is not a tensor specification"),
         ("x:fp32[4]", "unknown dtype 'fp32'; expected one of float32, float16"),
         ("x:float32[batch,-1]", "dimension '-1' is neither a number nor a name"),
         ("x:float32[batch,]", "dimension '' is neither a number nor a name"),
@@ -82,7 +82,7 @@ def test_a_range_may_have_multiples_only() -> None:
 
 
 def test_sizes_that_are_no_multiples_are_refused() -> None:
-    with pytest.raises(ValueError, match="100 is no multiple of 32, which multiple_of asks of min, opt and max"):
+    with pytest.raises(ValueError, match="100 is not a multiple of 32; multiple_of requires it of min, opt and max"):
         DimRange(min=32, opt=100, max=640, multiple_of=32)
 
 
@@ -98,7 +98,7 @@ def test_example_sizes_differ_and_stay_inside() -> None:
 
 @pytest.mark.parametrize("text", ["1:8", "1:8:64:1:1", "a:b:c", "-1:8:64", "", "1,8,64"])
 def test_what_is_no_range_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{text!r} is no range; expected min:opt:max, as in 1:8:64")):
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a range; expected min:opt:max, as in 1:8:64")):
         DimRange.parse(text)
 
 

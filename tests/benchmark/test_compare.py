@@ -78,7 +78,7 @@ class Actor:
         return ()
 
     def placement(self) -> None:
-        """As most runners: it does not tell."""
+        """Like most runners: not reported."""
 
     def bind(self, feed: Feed) -> Callable[[], None]:
         self.stage.played.append((self.name, len(feed["input"])))
@@ -150,7 +150,7 @@ def test_a_ratio_is_taken_within_blocks_and_each_is_held_against_the_first(play:
     b, c = found.speed_ups
     assert (c.low, c.high, c.verdict) == (pytest.approx(0.5), pytest.approx(0.5), Verdict.SLOWER)
     assert b.low is not None
-    assert b.low < 1  # 2 and 8: two blocks that disagree tell nothing
+    assert b.low < 1  # 2 and 8: two blocks that disagree are not enough
     assert (b.verdict, b.blocks) == (Verdict.TOO_NOISY, 2)
 
 
@@ -189,22 +189,22 @@ def test_one_artifact_alone_takes_the_fewest_blocks(play: Play) -> None:
     assert found.speed_ups == ()
 
 
-STARVED = (100.0, 0.6)  # two threads of PyTorch, where another process uses a core: a hundredfold
+CONTENDED = (100.0, 0.6)  # two threads of PyTorch, where another process uses a core: a hundredfold
 
 
 def test_a_block_of_a_busy_machine_is_left_out_and_another_one_measured(play: Play) -> None:
-    _, found = play({"a": [1.0, STARVED, 1.0, 1.0], "b": repeat(0.5)}, min_blocks=3, max_blocks=9)
+    _, found = play({"a": [1.0, CONTENDED, 1.0, 1.0], "b": repeat(0.5)}, min_blocks=3, max_blocks=9)
     assert (len(found.order), found.left_out) == (3, 1)
     assert found.measurements[0].blocks_p50_ms == (1.0, 1.0, 1.0)
     (s,) = found.speed_ups
-    assert (s.ratio, s.starved_blocks, s.verdict_text) == (pytest.approx(2), 0, "faster")
+    assert (s.ratio, s.cpu_contended_blocks, s.verdict_text) == (pytest.approx(2), 0, "faster")
 
 
 def test_where_every_block_was_busy_the_verdict_says_so(play: Play) -> None:
-    _, found = play({"a": repeat(STARVED), "b": repeat(1.0)}, min_blocks=3, max_blocks=8)
+    _, found = play({"a": repeat(CONTENDED), "b": repeat(1.0)}, min_blocks=3, max_blocks=8)
     assert (len(found.order), found.left_out) == (6, 0)  # twice the fewest, in the hope of quiet ones
     (s,) = found.speed_ups
-    assert (s.verdict, s.starved_blocks, s.busy, s.verdict_text) == (Verdict.FASTER, 6, True, "faster, busy")
+    assert (s.verdict, s.cpu_contended_blocks, s.busy, s.verdict_text) == (Verdict.FASTER, 6, True, "faster, busy")
     assert [m.busy for m in found.measurements] == [True, False]
     assert found.measurements[0].blocks_waited == (0.6,) * 6
 
@@ -215,16 +215,16 @@ def test_a_few_quiet_blocks_do_not_stand_for_many_busy_ones(play: Play) -> None:
         {"a": [1.0, *[(1.0, 0.6)] * 2] * 3, "b": [2.0, *[0.5] * 2] * 3}, min_blocks=3, max_blocks=9, half_width=1e-6
     )
     (s,) = found.speed_ups
-    assert (s.blocks, s.starved_blocks, found.left_out) == (9, 6, 0)
+    assert (s.blocks, s.cpu_contended_blocks, found.left_out) == (9, 6, 0)
     assert s.ratio > 1  # that of the three alone is 0.5
 
 
 def test_one_block_in_ten_may_meet_a_bad_moment(play: Play) -> None:
-    models: dict[str, Iterable[Times]] = {"a": [STARVED, *[1.0] * 9], "b": repeat(0.5)}
+    models: dict[str, Iterable[Times]] = {"a": [CONTENDED, *[1.0] * 9], "b": repeat(0.5)}
     _, found = play(models, min_blocks=10, max_blocks=10)
-    assert (len(found.order), found.speed_ups[0].starved_blocks, found.speed_ups[0].busy) == (10, 1, False)
+    assert (len(found.order), found.speed_ups[0].cpu_contended_blocks, found.speed_ups[0].busy) == (10, 1, False)
     assert found.speed_ups[0].ratio == pytest.approx(2)  # the mean leaves it out
-    models["a"] = [STARVED, STARVED, *[1.0] * 8]
+    models["a"] = [CONTENDED, CONTENDED, *[1.0] * 8]
     assert play(models, min_blocks=10, max_blocks=10)[1].speed_ups[0].busy
 
 
@@ -350,7 +350,10 @@ def test_a_batch_outside_the_range_is_refused(onnx_linear: Artifact) -> None:
 def test_a_model_without_a_batch_is_measured_once(onnx_linear: Artifact) -> None:
     artifact = model(onnx_linear, specs("x:int64[2,length]"), length="1:5:9")
     assert bench_points(artifact, ()) == [{"length": 5}] == bench_points(artifact, (1,))
-    with pytest.raises(FeedError, match=r"^bench: batch sizes 1, 8 for a model whose inputs share no batch dimension$"):
+    with pytest.raises(
+        FeedError,
+        match=r"^bench: batch sizes 1, 8; the model's inputs share no batch dimension\. Leave out the batch sizes\.$",
+    ):
         bench_points(artifact, (1, 8))
 
 

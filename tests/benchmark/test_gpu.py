@@ -21,7 +21,7 @@ class NvmlError(Exception):
 
 
 class Nvml(SimpleNamespace):
-    """A stand-in for pynvml that counts how often it was asked."""
+    """A stand-in for pynvml that counts the queries."""
 
     NVMLError = NvmlError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = "sm", "memory", "gpu"
@@ -96,14 +96,16 @@ def test_an_older_driver_has_the_older_name() -> None:
 
 
 def test_calls_around_a_throttled_sample_are_dropped() -> None:
-    found = watched(sample(5.1), sample(5.505, "hardware slowdown"), sample(9.0, "hardware slowdown")).judged(block())
+    found = watched(
+        sample(5.1), sample(5.505, "hardware slowdown"), sample(9.0, "hardware slowdown")
+    ).without_throttled(block())
     assert found.throttled_calls == 5  # those that touch 5.485 to 5.525 s, of 10 ms each
     assert len(found.times_ms) == 95
     assert len(found.samples) == 2  # the last one was taken after the block
 
 
 def test_where_every_call_was_throttled_they_stay_and_are_marked() -> None:
-    found = watched(sample(5.01, "software power cap")).judged(block(calls=2))
+    found = watched(sample(5.01, "software power cap")).without_throttled(block(calls=2))
     assert (len(found.times_ms), found.throttled_calls, found.all_throttled) == (2, 2, True)
     said = conditions([found])
     assert said is not None
@@ -112,7 +114,9 @@ def test_where_every_call_was_throttled_they_stay_and_are_marked() -> None:
 
 
 def test_conditions_are_of_all_blocks() -> None:
-    found = [watched(sample(5.1, power_w=200.0), sample(5.2, power_w=400.0)).judged(block()) for _ in range(2)]
+    found = [
+        watched(sample(5.1, power_w=200.0), sample(5.2, power_w=400.0)).without_throttled(block()) for _ in range(2)
+    ]
     said = conditions(found)
     assert said is not None
     assert (said.sm_clock_mhz, said.max_temperature_c, said.mean_power_w) == (1980, 61, 300)
@@ -121,7 +125,7 @@ def test_conditions_are_of_all_blocks() -> None:
 
 
 def test_an_unknown_power_gives_no_energy() -> None:
-    said = conditions([watched(sample(5.1, power_w=None)).judged(block())])
+    said = conditions([watched(sample(5.1, power_w=None)).without_throttled(block())])
     assert said is not None
     assert (said.mean_power_w, said.energy_mj_per_inference) == (None, None)
 

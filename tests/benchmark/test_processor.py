@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.artifact.findings import STARVED
+from optkit.artifact.findings import CPU_CONTENDED
 from optkit.benchmark import processor
 from optkit.benchmark.processor import ProcessorTime
 
@@ -21,7 +21,7 @@ if sys.argv[2] == "other":
 from optkit.benchmark import BenchSettings
 from optkit.benchmark.timing import time_block
 block = time_block(lambda: sum(range(1000)), BenchSettings(block_s=0.5))
-print(block.waited, block.starved)
+print(block.waited, block.cpu_contended)
 """
 
 
@@ -33,7 +33,7 @@ def test_the_share_is_of_the_time_that_threads_wanted_to_run(ran: int, waited: i
     assert ProcessorTime(1000 + ran, 500 + waited).waited_since(ProcessorTime(1000, 500)) == share
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduler tells it")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports it")
 def test_the_threads_of_this_process_are_summed() -> None:
     first, second = ProcessorTime.now(), ProcessorTime.now()
     if first is None or second is None:
@@ -52,8 +52,8 @@ def test_a_kernel_without_these_statistics_is_no_fault(monkeypatch: pytest.Monke
     assert ProcessorTime.now() is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduler tells it")
-def test_a_block_that_shares_its_core_is_starved() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports it")
+def test_a_block_that_shares_its_core_is_cpu_contended() -> None:
     if ProcessorTime.now() is None:
         pytest.skip("this kernel keeps no statistics of its scheduler")
     core = str(min(os.sched_getaffinity(0)))
@@ -65,6 +65,6 @@ def test_a_block_that_shares_its_core_is_starved() -> None:
             done = subprocess.run([*command, "me"], capture_output=True, text=True, check=True, timeout=60)
         finally:
             other.kill()
-    waited, starved = done.stdout.split()
-    assert float(waited) >= STARVED
-    assert starved == "True"
+    waited, contended = done.stdout.split()
+    assert float(waited) >= CPU_CONTENDED
+    assert contended == "True"

@@ -14,11 +14,11 @@ def test_the_interval_covers_the_truth_when_runs_differ_as_was_told() -> None:
     covered, blind = 0, 0
     for _ in range(1000):
         old, new = ((random.normal(0, 0.05 / math.sqrt(2)) + random.normal(0, 0.02, 10)) for _ in range(2))
-        told, untold = change(list(old), list(new), 0.05), change(list(old), list(new), 0.0)
-        assert told is not None
-        assert untold is not None
-        covered += told.low <= 1 <= told.high
-        blind += untold.low <= 1 <= untold.high
+        wide, narrow = change(list(old), list(new), 0.05), change(list(old), list(new), 0.0)
+        assert wide is not None
+        assert narrow is not None
+        covered += wide.low <= 1 <= wide.high
+        blind += narrow.low <= 1 <= narrow.high
     assert covered >= 940
     assert blind < 600
 

@@ -12,7 +12,7 @@ from optkit.runners import open_runner
 def accuracy(artifact: Artifact, folder: Path, body: str) -> Accuracy:
     (folder / "accuracy.py").write_text(f"import numpy as np\ndef evaluate(predict):\n    {body}\nvalue = 3\n")
     with open_runner(artifact) as runner:
-        return evaluate(f"{folder}/accuracy.py:evaluate", runner)
+        return evaluate(f"{folder}/accuracy.py:evaluate", runner.infer)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_the_users_number_is_kept(onnx_linear: Artifact, tmp_path: Path, body: s
         ("raise ValueError('no data')", r"accuracy\.py:evaluate: raised .*accuracy\.py:3: ValueError: no data$"),
         (
             "return predict({'input': 1})['y'] / 0",
-            r"accuracy\.py:evaluate: called predict with what is no feed: input 'input': got int; ",
+            r"accuracy\.py:evaluate: called predict with an invalid feed: input 'input': got int; ",
         ),
         (
             "return predict({'y': 1})",
-            r"accuracy\.py:evaluate: called predict with what is no feed: got inputs y; the model takes input",
+            r"accuracy\.py:evaluate: called predict with an invalid feed: got inputs y; the model takes input",
         ),
         ("return float('nan')", r"accuracy\.py:evaluate: returned nan; expected a finite number, larger is better$"),
         ("return float('inf')", r": returned inf; expected a finite number"),
@@ -59,7 +59,7 @@ def test_anything_else_than_a_finite_number_is_refused(
 def test_what_cannot_be_called_is_refused(onnx_linear: Artifact, tmp_path: Path) -> None:
     accuracy(onnx_linear, tmp_path, "return 1")
     with open_runner(onnx_linear) as runner:
-        with pytest.raises(ModelError, match=r"accuracy\.py:value: is a int; expected a function of predict$"):
-            evaluate(f"{tmp_path}/accuracy.py:value", runner)
+        with pytest.raises(ModelError, match=r"accuracy\.py:value: is a int; expected a function that takes predict$"):
+            evaluate(f"{tmp_path}/accuracy.py:value", runner.infer)
         with pytest.raises(ModelError, match=r"accuracy\.py: has no 'other'; it defines np, evaluate, value$"):
-            evaluate(f"{tmp_path}/accuracy.py:other", runner)
+            evaluate(f"{tmp_path}/accuracy.py:other", runner.infer)

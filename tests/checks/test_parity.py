@@ -23,7 +23,7 @@ X = specs("x:float32[batch,2]")
 
 
 class Fake(Runner):
-    """Answers a feed of x by a function; remembers the shapes that it was asked."""
+    """Answers a feed of x by a function; records the sizes of its feeds."""
 
     provider = "fake"
 
@@ -43,14 +43,14 @@ class Fake(Runner):
             )
         )
         self.answer = answer
-        self.asked: list[int] = []
+        self.sizes_run: list[int] = []
         self._loaded = True
 
     def _load(self) -> None: ...
     def _free(self) -> None: ...
 
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
-        self.asked.append(len(feed["x"]))
+        self.sizes_run.append(len(feed["x"]))
         return dict(self.answer(feed["x"]))
 
     def _bind(self, feed: Feed) -> Callable[[], None]:
@@ -81,8 +81,8 @@ def test_equal_answers_pass_with_their_numbers() -> None:
 def test_every_corner_and_an_odd_point_are_visited_and_min_with_other_values_again() -> None:
     candidate = Fake(double)
     found = check_parity(Fake(double), candidate, Samples(X, BATCH), BATCH)
-    assert candidate.asked == [4, 1, 16, 3, 1]
-    assert [o.sizes["batch"] for o in found.outputs] == candidate.asked
+    assert candidate.sizes_run == [4, 1, 16, 3, 1]
+    assert [o.sizes["batch"] for o in found.outputs] == candidate.sizes_run
 
 
 def test_values_differ_everywhere_and_are_the_same_for_both_runners() -> None:
@@ -103,7 +103,7 @@ def test_values_differ_everywhere_and_are_the_same_for_both_runners() -> None:
 def test_a_model_without_dynamic_dimensions_has_one_point() -> None:
     candidate = Fake(double, dims={})
     found = check_parity(Fake(double, dims={}), candidate, Samples(candidate.artifact.inputs, {}), {})
-    assert candidate.asked == [3, 3]
+    assert candidate.sizes_run == [3, 3]
     assert found.passed
 
 
@@ -206,7 +206,7 @@ def test_a_given_tolerance_replaces_that_of_the_precision() -> None:
         ),
         pytest.param(
             lambda x: {"y": x * np.nan}, lambda x: {"y": x * np.nan},
-            "output 'y' at batch=4: the reference itself gives NaN or infinity; nothing can be proven against that (and 4 more)",
+            "output 'y' at batch=4: the reference itself contains NaN or infinity, so no comparison is possible (and 4 more)",
             id="nan-in-both",
         ),
         pytest.param(lambda x: {}, lambda x: {}, "nothing was compared", id="no-output"),
@@ -289,14 +289,14 @@ def test_a_finding_that_a_comparison_is_not_a_number_is_no_pass() -> None:
 def independence(answer: Answer, dims: dict[str, DimRange] = BATCH) -> tuple[bool, str | None, list[int]]:
     runner = Fake(answer, dims=dims)
     found = check_batch_independence(runner, Samples(X, dims), dims)
-    return found.passed, found.failure, runner.asked
+    return found.passed, found.failure, runner.sizes_run
 
 
 def test_an_independent_model_passes() -> None:
-    passed, failure, asked = independence(double)
+    passed, failure, sizes_run = independence(double)
     assert passed
     assert failure is None
-    assert asked == [3, 1, 2]
+    assert sizes_run == [3, 1, 2]
 
 
 def test_a_model_that_folds_its_batch_is_refuted() -> None:
@@ -304,7 +304,7 @@ def test_a_model_that_folds_its_batch_is_refuted() -> None:
     assert not passed
     assert failure == (
         "output 'y' has shape [1, 6] for 3 samples: it folds the batch into another dimension, "
-        "so a server that batches would give wrong answers"
+        "so a server that batches requests would return wrong outputs"
     )
 
 
@@ -318,7 +318,7 @@ def test_a_model_that_normalises_over_the_batch_is_refuted() -> None:
     passed, failure, _ = independence(lambda x: {"y": x - x.mean(axis=0)})
     assert not passed
     assert failure is not None
-    assert failure.startswith("output 'y' of a sample changes with the others in its batch: ")
+    assert failure.startswith("output 'y' of a sample depends on the other samples in its batch: ")
 
 
 def test_a_model_that_depends_on_the_order_is_refuted() -> None:
@@ -331,19 +331,19 @@ def test_a_model_that_is_right_for_the_first_request_only_is_refuted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "usual", "high", "asked"),
+    ("low", "usual", "high", "sizes_run"),
     [(1, 1, 2, [2, 1, 1]), (2, 4, 8, [5, 2, 3]), (3, 3, 6, [6, 3, 3]), (1, 8, 8, [3, 1, 2])],
 )
-def test_the_sizes_stay_inside_the_range(low: int, usual: int, high: int, asked: list[int]) -> None:
-    assert independence(double, {"batch": DimRange(min=low, opt=usual, max=high)}) == (True, None, asked)
+def test_the_sizes_stay_inside_the_range(low: int, usual: int, high: int, sizes_run: list[int]) -> None:
+    assert independence(double, {"batch": DimRange(min=low, opt=usual, max=high)}) == (True, None, sizes_run)
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (3, 5), (4, 7)])
 def test_a_range_that_cannot_be_added_up_is_no_pass(low: int, high: int) -> None:
-    passed, failure, asked = independence(double, {"batch": DimRange(min=low, opt=low, max=high)})
+    passed, failure, sizes_run = independence(double, {"batch": DimRange(min=low, opt=low, max=high)})
     assert not passed
-    assert failure == f"not checked: no two sizes of 'batch' in {low} to {high} add up to a third"
-    assert asked == []
+    assert failure == f"not checked: no two sizes of 'batch' in {low} to {high} have a sum in this range"
+    assert sizes_run == []
 
 
 def test_inputs_without_a_shared_first_dimension_are_no_pass() -> None:

@@ -60,4 +60,4 @@ def test_parity_hides_no_dependence_between_samples(tmp_path: Path) -> None:
     assert passport.parity is not None
     assert passport.parity.passed
     assert passport.batch_independence is not None
-    assert "changes with the others in its batch" in str(passport.batch_independence.failure)
+    assert "depends on the other samples in its batch" in str(passport.batch_independence.failure)

@@ -43,7 +43,7 @@ def test_auto_falls_back_to_the_torchscript_exporter_and_says_why(
     artifact = run(ExportOnnx(opset=17), make("linear"), tmp_path / "out", "mine.onnx")
     assert artifact.notes[0].startswith("exported by the torchscript exporter, opset 17, ")
     assert artifact.notes[-1] == (
-        "not chosen: the dynamo exporter wrote opset 18; asked for 17. Ask for opset 18, or use --exporter torchscript."
+        "not chosen: the dynamo exporter wrote opset 18; expected 17. Use --opset 18, or --exporter torchscript."
     )
     assert onnx_file.facts(artifact.path).opset == 17
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.onnx"]
@@ -55,12 +55,12 @@ def test_what_dynamo_and_a_trace_lose_is_kept_by_scripting(tmp_path: Path) -> No
     first, second = artifact.notes[1:]
     assert "not chosen: the dynamo exporter failed: " in first
     assert "input 'x' lost its dynamic dimension 'batch'" in first
-    assert "not chosen: the file of the torchscript exporter is wrong: output " in second
+    assert "not chosen: the file of the torchscript exporter has no parity: output " in second
     assert "the trace baked in a value: Converting a tensor to a Python integer" in second
 
 
 def wrong_by_one(*args: Any) -> None:
-    """Export another model than the one that was asked for, as a silent bug of an exporter would."""
+    """Export another model than the requested one, as a silent bug of an exporter would."""
 
     class Off(torch.nn.Module):
         def __init__(self) -> None:
@@ -77,7 +77,7 @@ def test_a_wrong_file_is_not_chosen(make: Make, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(export_onnx, "_dynamo", wrong_by_one)
     artifact = run(ExportOnnx(opset=17), make("linear"), tmp_path / "out")
     assert artifact.notes[0].startswith("exported by the torchscript exporter")
-    assert "not chosen: the file of the dynamo exporter is wrong: output 'output' at batch=" in artifact.notes[-1]
+    assert "not chosen: the file of the dynamo exporter has no parity: output 'output' at batch=" in artifact.notes[-1]
 
 
 def test_best_measures_both_and_says_by_how_much(make: Make, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_every_reason_is_told_when_all_are_refused(make: Make, tmp_path: Path, m
 
 def test_a_named_exporter_is_the_only_one(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_onnx, "_dynamo", writes_18)
-    with pytest.raises(StageError, match="the dynamo exporter wrote opset 18; asked for 17"):
+    with pytest.raises(StageError, match="the dynamo exporter wrote opset 18; expected 17"):
         run(ExportOnnx(opset=17, exporter="dynamo"), make("linear"), tmp_path / "out")
 
 

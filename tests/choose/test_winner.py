@@ -41,12 +41,12 @@ def choose(
 
 def test_a_winner_of_a_busy_machine_is_named_as_one() -> None:
     busy = [m.model_copy(update={"blocks_waited": (0.5,) * BLOCKS}) if m.artifact == "onnx" else m for m in MEASURED]
-    said = "; measured while the machine was busy, so another one may be ahead on a quiet machine"
+    said = "; measured while the machine was busy: another artifact may win on a quiet machine"
     assert choose(Candidate("onnx"), Candidate("int8"), among=busy).reason.endswith(said)
     assert said not in choose(Candidate("script"), Candidate("int8"), among=busy).reason  # it was not among them
     assert said not in choose(Candidate("onnx"), Candidate("int8"), among=busy, by="size").reason
-    # The source starved, and so every speed-up over it is too large.
-    ups = [s.model_copy(update={"starved_blocks": 1}) for s in SPEED_UPS]
+    # The source was CPU-contended, so every speed-up over it is too large.
+    ups = [s.model_copy(update={"cpu_contended_blocks": 1}) for s in SPEED_UPS]
     assert choose(Candidate("onnx"), speed_ups=ups).reason.endswith(said)
 
 
@@ -93,7 +93,7 @@ def test_a_tie_is_broken_by_accuracy() -> None:
         Candidate("a", accuracy=0.98), Candidate("b", accuracy=0.99), Candidate("c", accuracy=1.0), among=TIED
     )
     assert winner.artifact == "b"
-    assert reasons(winner)["a"].startswith("no difference in speed that was measured, ")
+    assert reasons(winner)["a"].startswith("no measured difference in speed, ")
     assert reasons(winner)["a"].endswith("; less accurate: 0.9800 against 0.9900")
     assert reasons(winner)["c"].startswith("slower: ")
 
@@ -103,7 +103,7 @@ def test_a_tie_of_equal_accuracy_is_broken_by_size() -> None:
         Candidate("a", size_bytes=2000, accuracy=0.9), Candidate("b", size_bytes=1000, accuracy=0.9), among=TIED
     )
     assert winner.artifact == "b"
-    assert reasons(winner)["a"].endswith("; as accurate, and larger: 2,000 bytes against 1,000")
+    assert reasons(winner)["a"].endswith("; equal accuracy, but larger: 2,000 bytes against 1,000")
 
 
 def test_a_known_accuracy_beats_an_unknown_one() -> None:
@@ -126,7 +126,7 @@ def test_one_block_ties_only_what_is_close() -> None:
         Candidate("a", size_bytes=3), Candidate("b", size_bytes=2), Candidate("c", size_bytes=1), among=once
     )
     assert winner.artifact == "b"
-    assert reasons(winner)["a"].endswith("; as accurate, and larger: 3 bytes against 2")
+    assert reasons(winner)["a"].endswith("; equal accuracy, but larger: 3 bytes against 2")
 
 
 def test_the_largest_throughput_is_that_of_the_best_batch() -> None:

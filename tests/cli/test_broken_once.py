@@ -104,9 +104,9 @@ def test_auto_does_not_take_a_trace_where_dynamo_saw_a_branch_on_values(code: Pa
     _, artifact = auto(source(code, "Threshold"), tmp_path / "out")
     assert artifact.notes[0].startswith("exported by the script exporter")
     assert any("GuardOnDataDependentSymNode" in note for note in artifact.notes)
-    assert any("not chosen: the torchscript exporter kept one branch only: " in note for note in artifact.notes)
+    assert any("not chosen: the torchscript exporter kept only one branch: " in note for note in artifact.notes)
     assert (
-        "forward branches on values: what was proven are the branches that the values of the proof took"
+        "forward branches on values: parity was checked only for the branches that the checked values took"
         in artifact.notes
     )
     with open_runner(artifact) as runner:  # the branch that random values never take
@@ -118,7 +118,7 @@ def test_a_branch_that_can_be_neither_kept_nor_traced_is_refused(code: Path, tmp
     with pytest.raises(StageError) as caught:
         auto(source(code, "Unscriptable"), tmp_path / "out")
     assert "GuardOnDataDependentSymNode" in str(caught.value)
-    assert "To take that, --exporter torchscript" in str(caught.value)
+    assert "To accept this, use --exporter torchscript" in str(caught.value)
     assert "the model cannot be scripted: " in str(caught.value)
 
 
@@ -163,7 +163,7 @@ def test_a_state_with_the_batch_second_is_exported_and_not_batched(code: Path, t
         found = check_batch_independence(runner, Samples(lstm.inputs, lstm.dims), lstm.dims)
     assert not found.passed
     assert found.dim is None
-    assert "output 'output_1' does not have 'batch' first" in str(found.failure)
+    assert "'batch' is not the first dimension of output 'output_1'" in str(found.failure)
 
 
 def test_none_among_the_outputs_is_left_out(code: Path) -> None:
@@ -202,7 +202,7 @@ def export(code: Path, name: str, *more: str) -> list[str]:
 def test_what_the_model_prints_stays_out_of_the_answer(code: Path, optkit: CommandLine) -> None:
     found = optkit(*export(code, "Talks", "--json"))
     assert found.code == 0
-    assert json.loads(found.out)["schema"] == "optkit/passport/2"
+    assert json.loads(found.out)["schema"] == "optkit/passport/3"
     assert "forward!" in found.err
 
 

@@ -137,7 +137,7 @@ def test_convert_and_quantize(optkit: CommandLine, exported: str) -> None:
         "quantize", exported, "-o", "t.onnx", "--calibration", "model.py:calibration", "--target", "tensorrt"
     )
     assert engine.code == 0
-    assert "become INT8 when TensorRT builds the engine" in engine.out
+    assert "TensorRT converts them to INT8 when it builds the engine" in engine.out
     assert "next: optkit inspect t.onnx" in engine.err
     held = ("--evaluate", "model.py:evaluate", "--max-drop", "0")
     assert "accuracy: 1.0000" in optkit("quantize", exported, "-o", "e.onnx", *held).out
@@ -172,7 +172,7 @@ def test_layers_stay_in_float_where_accuracy_asks_for_it(optkit: CommandLine, fo
     found = optkit(*asked, "-o", "q.onnx", "--force", "--min-cosine", "0.999")
     assert found.code == 0, found.err
     assert "layers, most harmful first" in found.out
-    assert "1 of 3 layers stay in float for it: " in found.out
+    assert "1 of 3 layers stay in float to reach it: " in found.out
     recipe = found.out[found.out.index("for a recipe:") :].splitlines()
     pasted = yaml.safe_load("\n".join(recipe[1:]))
     again = optkit("quantize", "m.onnx", "-o", "r.onnx", "--exclude", pasted["exclude"][0])
@@ -270,11 +270,11 @@ def document(found: Result) -> dict[str, Any]:
         (("run", "recipe.yaml"), "optkit/run/3"),
         (("run", "recipe.yaml", "--dry-run"), "optkit/plan/1"),
         (("check", "m.onnx", "m.onnx"), "optkit/check/1"),
-        (("bench", "m.onnx", *QUICK), "optkit/bench/2"),
-        ((*EXPORT, "-o", "n.onnx"), "optkit/passport/2"),
-        (("export", "torchscript", "model.py:build", "-o", "n.pt", *CONTRACT), "optkit/passport/2"),
-        (("convert", "fp16", "m.onnx", "-o", "h.onnx"), "optkit/passport/2"),
-        (("quantize", "m.onnx", "-o", "q.onnx"), "optkit/passport/2"),
+        (("bench", "m.onnx", *QUICK), "optkit/bench/3"),
+        ((*EXPORT, "-o", "n.onnx"), "optkit/passport/3"),
+        (("export", "torchscript", "model.py:build", "-o", "n.pt", *CONTRACT), "optkit/passport/3"),
+        (("convert", "fp16", "m.onnx", "-o", "h.onnx"), "optkit/passport/3"),
+        (("quantize", "m.onnx", "-o", "q.onnx"), "optkit/passport/3"),
         (("package", "triton", "m.onnx", "-o", "repository"), "optkit/package/1"),
         (("package", "torchserve", "m.onnx", "-o", "store"), "optkit/package/1"),
         (("inspect", "m.onnx"), "optkit/inspection/1"),

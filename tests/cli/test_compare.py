@@ -128,7 +128,7 @@ def test_compare_tells_every_metric_and_fails_by_its_gates(optkit: CommandLine, 
         ["latency", "@1"], ["latency", "@8"],
     ]  # fmt: skip
     document = json.loads(optkit("compare", "old.json", "slow.json", "--json").out)
-    assert document["schema"] == "optkit/comparison/1"
+    assert document["schema"] == "optkit/comparison/2"
     assert optkit("compare", "old.json", "slow.json", "--markdown").out.startswith("### ✅ tiny against the baseline")
 
 

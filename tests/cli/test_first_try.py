@@ -50,7 +50,7 @@ def test_each_error_prints_the_command_that_goes_on(optkit: CommandLine, here: P
     assert len(errors) == (2 if shape == "arguments" else 1)
     assert "forward takes features" in errors[-1]
     assert (
-        f"took {({'factory': 'create_model', 'instance': 'model'}).get(shape, 'Net')}, the model that model.py defines"
+        f"used {({'factory': 'create_model', 'instance': 'model'}).get(shape, 'Net')}, the model that model.py defines"
         in found.err
     )
     assert [value.name for value in onnx.load("m.onnx").graph.input] == ["features"]

@@ -15,7 +15,7 @@ from optkit.artifact import Artifact, Passport
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import NotRun
 from optkit.artifact.tensors import DimRange
-from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.cli.output import _bars
 from optkit.pipeline.records import RunRecord
 from optkit.report.calibration import calibration_tables
@@ -71,7 +71,7 @@ def everything(text: str) -> list[RenderableType]:
         old=1.0,
         new=2.0,
         worse_by=1.0,
-        verdict=Became.WORSE,
+        verdict=Trend.WORSE,
         failure=text,
         warning=text,
     )

@@ -88,7 +88,7 @@ def test_what_is_changed_at_random_is_refused_or_read(external: bool, optkit: Co
         path.write_bytes(content)
         if number % 6 == 0:  # a whole command takes ten times what the readers take
             assert optkit("inspect", path).code in (0, 2)
-    assert all(text.startswith("check: onnx.checker refuses the model: ") for text in by_checker)
+    assert all(text.startswith("check: onnx.checker rejects the model: ") for text in by_checker)
     assert MUTATIONS / 10 < refused < MUTATIONS  # else the changes say nothing
 
 

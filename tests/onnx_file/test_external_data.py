@@ -262,7 +262,7 @@ def test_fp16_of_a_large_model_notes_what_is_cut(large: Artifact, copy: Path, tm
     onnx.save_model(model, copy, save_as_external_data=True, location="new.data")
     made = ConvertFp16().run(onnx_file.describe(copy, zoo.BATCH), tmp_path / "out")
     assert made.precision is Precision.FP16
-    assert made.notes[1] == f"1 weights hold values beyond FP16, cut to 65504: {weight.name}"
+    assert made.notes[1] == f"1 weights have values beyond FP16, clipped to 65504: {weight.name}"
     half = next(numpy_helper.to_array(t) for t in onnx.load(made.path).graph.initializer if t.name == weight.name)
     assert half.dtype == np.float16
     assert half[-1, -1] == 65504

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from optkit.artifact.findings import Accuracy, NotRun
-from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.benchmark.record import BenchRecord
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot, of_run, read_snapshot
@@ -35,13 +35,13 @@ def find(found: Comparison, name: str, metric: Metric, batch: int | None = None)
 @pytest.mark.parametrize(
     ("factor", "verdict", "fails"),
     [
-        (1.0, Became.TOO_NOISY, False),
-        (1.03, Became.TOO_NOISY, False),
-        (1.2, Became.WORSE, True),
-        (0.8, Became.BETTER, False),
+        (1.0, Trend.TOO_NOISY, False),
+        (1.03, Trend.TOO_NOISY, False),
+        (1.2, Trend.WORSE, True),
+        (0.8, Trend.BETTER, False),
     ],
 )
-def test_a_file_that_changed_is_judged_beside_those_that_did_not(factor: float, verdict: Became, fails: bool) -> None:
+def test_a_file_that_changed_is_judged_beside_those_that_did_not(factor: float, verdict: Trend, fails: bool) -> None:
     slower = BEFORE | {"quantize-static": 0.25 * factor}
     now = snapshot(slower, steps=changed("quantize-static"))
     found = compare(snapshot(), now, Limits(max_regression=0.05))
@@ -107,7 +107,7 @@ def test_throughput_is_worse_when_it_falls() -> None:
     now = snapshot(BEFORE | {"quantize-static": 0.5}, steps=changed("quantize-static"))
     change = find(compare(snapshot(), now, Limits()), "quantize-static", Metric.THROUGHPUT, 8)
     assert change.worse_by == pytest.approx(1.0, abs=0.05)
-    assert change.verdict is Became.WORSE
+    assert change.verdict is Trend.WORSE
     assert change.failure is None  # no gate was asked for
 
 
@@ -206,7 +206,7 @@ def damaged(record: RunRecord, edit: Any) -> str:
         (damaged(run_record(), lambda c: c["bench"].update(measurements=[])), "nothing was measured in this run"),
         (
             damaged(run_record(), lambda c: c["bench"]["measurements"][0].update(p50_ms=float("nan"))),
-            "NaN, which is no number",
+            "NaN is not a JSON number",
         ),
         (damaged(run_record(), lambda c: c.pop("source")), "source: Field required"),
         (damaged(run_record(), lambda c: [m.pop("p50_ms") for m in c["bench"]["measurements"]]), "(and 5 more faults)"),
@@ -247,7 +247,7 @@ def test_blocks_that_waited_tell_a_busy_machine_better_than_its_load() -> None:
 
     assert (waiting(0.5).busy, waiting(0.0).busy) == (True, False)
     assert slow.bench.model_copy(update={"load_before": 40.0}).busy
-    starved = slow.model_copy(update={"bench": waiting(0.5)})
-    assert compare(snapshot(), of_run(starved, Path("run.json")), Limits(max_regression=0.05)).failures == ()
+    contended = slow.model_copy(update={"bench": waiting(0.5)})
+    assert compare(snapshot(), of_run(contended, Path("run.json")), Limits(max_regression=0.05)).failures == ()
     fed = slow.model_copy(update={"bench": waiting(0.0)})
     assert compare(snapshot(), of_run(fed, Path("run.json")), Limits(max_regression=0.05)).failures

@@ -216,7 +216,7 @@ def test_a_model_that_is_built_otherwise_each_time_is_refused(tmp_path: Path) ->
     record = carry_out(recipe)
     assert record.exit_code == 2
     assert [step.status for step in record.steps] == ["failed"]
-    assert "built other weights than the last time, so results cannot be compared" in str(record.steps[0].reason)
+    assert "built different weights than last time, so results cannot be compared" in str(record.steps[0].reason)
 
 
 def test_a_model_that_is_gone_ends_the_run(recipe: Path) -> None:

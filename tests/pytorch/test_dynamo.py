@@ -39,8 +39,8 @@ CODE = """
             return x * 2
 """
 STOPPED = (
-    "the dynamo exporter was stopped after 0.3 s of processor time, which it may need without end where many dimensions vary. "
-    "Declare as numbers those that need not vary, such as height and width; or use --exporter torchscript; or give it longer "
+    "the dynamo exporter was stopped after 0.3 s of processor time; with many dynamic dimensions it may never end. "
+    "Declare dimensions that need not vary, such as height and width, as numbers; or use --exporter torchscript; or raise the limit "
     "with --dynamo-limit-s 3."
 )
 

@@ -1,4 +1,4 @@
-"""What a failed export says: the cause, the line of the user's model, and what usually mends it."""
+"""The message of a failed export: the cause, the line of the user's model, and the usual fix."""
 
 import re
 import textwrap
@@ -79,7 +79,7 @@ def test_a_branch_on_data(code: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
         ExportOnnx(exporter="dynamo").run(source(code, "Branch"), tmp_path / "out")
     assert re.search(r"the dynamo exporter failed: .*m\.py:6: GuardOnDataDependentSymNode", str(caught.value))
-    assert "The model decides by the values of a tensor: use torch.where or torch.cond there" in str(caught.value)
+    assert "The model branches on the values of a tensor: use torch.where or torch.cond there" in str(caught.value)
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
@@ -91,7 +91,7 @@ def test_an_operator_that_onnx_lacks(
         stage.run(source(code, "Bessel"), tmp_path / "out")
     assert re.search(rf"the {exporter} exporter failed: .*m\.py:11: .*bessel_j0", str(caught.value))
     assert re.search(
-        r"ONNX has no form of \S*bessel_j0 at this opset: write it with other operators", str(caught.value)
+        r"ONNX has no operator for \S*bessel_j0 at this opset: replace it by other operators", str(caught.value)
     )
     assert capfd.readouterr() == ("", "")  # the graph that the exporter prints goes into the message, not on the screen
 
@@ -106,7 +106,7 @@ def test_strict_refuses_a_baked_in_value(stage: ExportOnnx | ExportTorchScript, 
         re.search(r"m\.py:6: the trace baked in a value: Converting a tensor to a Python boolean", n)
         for n in lenient.notes
     )
-    with pytest.raises(StageError, match=r"strict allows none: .*m\.py:6: the trace baked in a value"):
+    with pytest.raises(StageError, match=r"which strict does not allow: .*m\.py:6: the trace baked in a value"):
         stage.model_copy(update={"strict": True}).run(branch, tmp_path / "strict")
 
 

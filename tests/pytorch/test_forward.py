@@ -73,7 +73,7 @@ def test_inputs_come_in_the_order_of_forward(declared: tuple[str, ...], order: l
 def test_inputs_that_would_be_swapped_are_refused() -> None:
     message = (
         "input 'image': declared as number 2, but forward takes image, mask. "
-        "Declare the inputs in the order of forward, or name them all as it does."
+        "Declare the inputs in the order of forward, or use the names of its parameters for all of them."
     )
     with pytest.raises(ModelError, match=re.escape(message)):
         forward_call(TakesTwo(), zoo.specs("other:float32[2]", "image:float32[2]"))
@@ -104,7 +104,7 @@ def test_optional_and_keyword_only_inputs(declared: tuple[str, ...], positional:
 
 
 def test_a_required_input_that_is_not_declared_is_named() -> None:
-    with pytest.raises(ModelError, match="forward also takes 'mask', which has no default; declare an input for it"):
+    with pytest.raises(ModelError, match="forward also takes 'mask' without a default; expected an input for each"):
         forward_call(TakesOptions(), zoo.specs("ids:float32[2]"))
 
 
@@ -216,10 +216,10 @@ def _recur(model: Keeps, x: torch.Tensor) -> torch.Tensor:
         (
             _count,
             "calls",
-            "forward gives other answers for the same input each time, so nothing can be proven against it. ",
+            "forward gives different outputs for the same input, so parity cannot be checked. ",
         ),
-        (_collect, "seen", "forward gives other answers"),
-        (_average, "mean", "forward gives other answers"),
+        (_collect, "seen", "forward gives different outputs"),
+        (_average, "mean", "forward gives different outputs"),
         (_recur, "hidden", "the second forward raised "),
     ],
 )
@@ -229,7 +229,7 @@ def test_a_forward_that_keeps_state_is_told_what_it_keeps(keep: Any, name: str, 
         find_outputs(Keeps(keep), sample.inputs, {"batch": zoo.DimRange.parse("2:4:16")})
     assert str(caught.value).startswith(begin)
     assert str(caught.value).endswith(
-        f"It keeps state from one call to the next in self.{name}: make it an input and an output of forward, or set it anew in "
+        f"It keeps state between calls in self.{name}: make it an input and an output of forward, or reset it in "
         f"each call."
     )
     assert "dropout" not in str(caught.value)
@@ -262,7 +262,8 @@ def test_an_output_is_not_called_as_an_input_is() -> None:
     assert [spec.name for spec in find_outputs(gives, sample.inputs, sample.dims).specs] == ["x_output", "y"]
     for names in (("a", "x"), ("a", "a")):
         with pytest.raises(
-            ModelError, match=rf"^outputs: the name '{names[1]}' stands for two tensors, inputs counted too; give"
+            ModelError,
+            match=rf"^outputs: the name '{names[1]}' is used for two tensors \(inputs included\); expected unique names\. Give",
         ):
             find_outputs(gives, sample.inputs, sample.dims, names)
 

@@ -47,14 +47,16 @@ def test_an_exported_program_starts_a_chain_and_brings_its_inputs(make, tmp_path
 def test_a_state_dict_is_no_torchscript_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(torch.nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(ModelError, match=r"weights\.pt: is no TorchScript file .* name the code that builds the model"):
+    with pytest.raises(
+        ModelError, match=r"weights\.pt: is not a TorchScript file .* name the code that builds the model"
+    ):
         make_source(str(path), tmp_path, SPECS, zoo.BATCH)
 
 
 def test_garbage_is_no_exported_program(tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(b"not a program")
-    with pytest.raises(ModelError, match=r"model\.pt2: is no ExportedProgram"):
+    with pytest.raises(ModelError, match=r"model\.pt2: is not an ExportedProgram"):
         make_source(str(path), tmp_path, SPECS, zoo.BATCH)
 
 

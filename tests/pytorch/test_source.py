@@ -112,7 +112,7 @@ def test_wrong_arguments_of_a_factory_are_told(tmp_path: Path) -> None:
 def test_a_factory_that_builds_other_weights_each_time_is_told(tmp_path: Path) -> None:
     artifact = zoo.bad("unseeded").source(tmp_path / "a")
     zoo.SAMPLES["linear"].source(tmp_path / "b")  # turns it out of the cache, as a new process would
-    with pytest.raises(ModelError, match=r"built other weights than the last time, .* Fix its random seed, or save"):
+    with pytest.raises(ModelError, match=r"built different weights than last time, .* Set its random seed, or save"):
         load_module(artifact)
 
 
@@ -154,9 +154,7 @@ def test_an_onnx_file_needs_no_passport(onnx_copy: Path) -> None:
 
 def test_a_file_that_says_nothing_of_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"")
-    with pytest.raises(
-        ArtifactError, match=r"has no passport beside it, and only an \.onnx file states its own inputs"
-    ):
+    with pytest.raises(ArtifactError, match=r"has no passport beside it; only an \.onnx file declares its own inputs"):
         open_artifact(tmp_path / "model.pt")
 
 

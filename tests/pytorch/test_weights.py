@@ -40,8 +40,8 @@ def test_weights_of_another_model_are_refused_with_their_names(
     with pytest.raises(ModelError) as caught:
         load_weights(module, path)
     assert str(caught.value) == (
-        f"{path}: these weights are of another model: 1 missing in the file: 1.weight; "
-        "1 not in the model: head.weight; 1 of another shape: 0.weight [5, 4] for [3, 4]"
+        f"{path}: the weights belong to another model: 1 missing in the file: 1.weight; "
+        "1 not in the model: head.weight; 1 with another shape: 0.weight [5, 4] for [3, 4]"
     )
     assert state_sha256(module) == before
 
@@ -70,7 +70,9 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
 def test_a_pickle_that_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "w.pt"
     torch.save(content, path)
-    with pytest.raises(ModelError, match=rf"holds a {type(content).__name__} that is no state dict; expected name ->"):
+    with pytest.raises(
+        ModelError, match=rf"contains a {type(content).__name__}, which is not a state dict; expected name ->"
+    ):
         load_weights(model(), path)
 
 

@@ -121,16 +121,16 @@ def test_only_what_is_selected_is_smoothed(tmp_path: Path) -> None:
 
 def test_what_cannot_be_smoothed_is_refused(tmp_path: Path) -> None:
     path = shared(tmp_path)
-    with pytest.raises(StageError, match="smooth: no product of an activation with weights"):
+    with pytest.raises(StageError, match="smooth: no matrix product with weights"):
         smoothquant.smooth(path, {"relu"}, [], 0.5)
-    with pytest.raises(FeedError, match="no sample; smoothing needs some"):
+    with pytest.raises(FeedError, match="no sample; SmoothQuant needs at least one"):
         smoothquant.smooth(path, {"first"}, [], 0.5)
     with pytest.raises(FeedError, match="tensor 'x' is not finite"):
         smoothquant.smooth(path, {"first"}, [{"x": np.full((2, 2), np.nan, np.float32)}], 0.5)
 
 
 def test_dynamic_int8_alone_has_nothing_to_smooth_with(source: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="smooth: needs calibration data, which dynamic quantization does not take"):
+    with pytest.raises(StageError, match="smooth: needs calibration data, and dynamic quantization uses none"):
         QuantizeDynamic(smooth=0.5).run(source, tmp_path / "out")
     with pytest.raises(StageError, match="no calibration data"):
         QuantizeStatic(smooth=0.5).run(source, tmp_path / "out")

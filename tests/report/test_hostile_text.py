@@ -15,12 +15,12 @@ from rich.console import Console
 
 from optkit.artifact.findings import Knee, NotRun
 from optkit.artifact.tensors import DimRange, DType, TensorSpec, dim_option, dimension_faults
-from optkit.benchmark.changes import Became, Comparison, Limits, Metric, MetricChange
+from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.choose.winner import Winner
 from optkit.pipeline.history import HistoryEntry
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord
-from optkit.pytorch.infer_inputs import Contract
+from optkit.pytorch.infer_inputs import InputContract
 from optkit.report import html
 from optkit.report.cases import Case, Outcome, cases_of_run
 from optkit.report.comparison import comparison_markdown
@@ -47,7 +47,7 @@ named = pytest.mark.parametrize("text", [text for text in EVERY if text], ids=sh
 def full_run(text: str) -> RunRecord:
     """Return a run in which every text that comes from elsewhere is this one."""
     odd = step(
-        text, notes=(text,), parity=parity(), quantization=quantization(text, judged_by=text), calibration=calibrated(diagnosis(text)),
+        text, notes=(text,), parity=parity(), quantization=quantization(text, metric=text), calibration=calibrated(diagnosis(text)),
         shifts=(shift(text),), over_budget=(text,),
     )  # fmt: skip
     numbers = bench({"source": 1.0, text: 0.5}, not_run=(NotRun(artifact=text, reason=text),))
@@ -141,7 +141,7 @@ def test_markdown_has_the_same_elements_whatever_its_texts_are(text: str) -> Non
     assert markdown_tokens(odd) == markdown_tokens(plain)
     assert odd.count("\n") == plain.count("\n")
     change = MetricChange(
-        artifact=text, metric=Metric.SIZE, batch=None, old=1.0, new=2.0, worse_by=1.0, low=None, high=None, verdict=Became.WORSE,
+        artifact=text, metric=Metric.SIZE, batch=None, old=1.0, new=2.0, worse_by=1.0, low=None, high=None, verdict=Trend.WORSE,
         failure=text, warning=None,
     )  # fmt: skip
     comparisons = [
@@ -221,7 +221,7 @@ def test_a_line_of_yaml_is_read_back(text: str) -> None:
     lines = recipe_lines(quantization(text))
     assert yaml.safe_load("\n".join(lines)) == {"exclude": [text]}
     spec = TensorSpec.model_construct(name=text, dtype=DType.FLOAT32, shape=("batch", 4))
-    contract = Contract.model_construct(inputs=(spec,), dims={text: DimRange(min=1, opt=2, max=3)})
+    contract = InputContract.model_construct(inputs=(spec,), dims={text: DimRange(min=1, opt=2, max=3)})
     found = yaml.safe_load(contract.as_recipe())
     assert found == {"inputs": {text: "float32[batch, 4]"}, "dims": {text: {"min": 1, "opt": 2, "max": 3}}}
 

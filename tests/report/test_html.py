@@ -192,7 +192,7 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
     changed = record.bench.model_copy(update={"measurements": measured, "concurrency": (load,)})
     text, _ = outline(run_record(bench=changed))
     for words in (
-        "5 dropped, 2 in the numbers: software power cap", "<td class=\"n\">150</td>", "<td class=\"n\">1980</td>",
+        "5 dropped, 2 kept: software power cap", "<td class=\"n\">150</td>", "<td class=\"n\">1980</td>",
         "2 of its 9 nodes ran on the CPU: 2 Shape.",
         "copies between host and device, replayed from a CUDA graph, one caller on one stream",
         "Several callers at once, each on a CUDA stream of its own, each replaying a CUDA graph",
@@ -311,7 +311,7 @@ def busy_run(share: float = 0.5) -> RunRecord:
         m.model_copy(update={"blocks_waited": (share,) * 10}) if m.artifact == "source" else m
         for m in record.bench.measurements
     )
-    ups = tuple(s.model_copy(update={"starved_blocks": 10 if share else 0}) for s in record.bench.speed_ups)
+    ups = tuple(s.model_copy(update={"cpu_contended_blocks": 10 if share else 0}) for s in record.bench.speed_ups)
     rows = (("source", "export-onnx", "quantize-static"),) * 10
     return record.model_copy(
         update={"bench": record.bench.model_copy(update={"measurements": told, "speed_ups": ups, "order": rows})}

@@ -101,7 +101,8 @@ def test_what_cannot_be_captured_is_refused_and_not_run_without_a_graph(
     with (
         on_cuda(module, cuda_graph=True) as runner,
         pytest.raises(
-            RunnerError, match=r"cannot be captured as a CUDA graph \(CUDA error: operation not permitted.*without one"
+            RunnerError,
+            match=r"cannot be captured as a CUDA graph \(CUDA error: operation not permitted.*without a CUDA graph",
         ),
     ):
         runner.bind(FEED)
@@ -175,10 +176,10 @@ def test_with_several_callers_onnxruntime_takes_streams_of_its_own(
 ) -> None:
     with on_cuda(onnx_linear, streams=4) as runner:
         assert runner.parts(FEED) == ()  # on whose stream?
-        assert runner.several_callers_obstacle() is None
+        assert runner.why_not_concurrent() is None
     assert cuda_sessions[0].options == {"use_tf32": "0"}
     with on_cuda(onnx_linear, cuda_graph=True) as runner:
-        assert runner.several_callers_obstacle() == "ONNX Runtime replays CUDA graphs from one thread only"
+        assert runner.why_not_concurrent() == "ONNX Runtime replays CUDA graphs from one thread only"
 
 
 def test_a_benchmark_says_what_its_numbers_include(
@@ -215,13 +216,13 @@ def test_no_product_is_of_tf32_while_a_module_is_open_and_all_is_as_before_after
     """Whichever of PyTorch's two sets of names the user's module has set; the older ones cannot be read then."""
     code = f"""
 import torch
-from optkit.runners.cuda import fp32_products
+from optkit.runners.cuda import disable_tf32
 {TF32_SET_BY[who]}
 b = torch.backends
 def state():
     return [b.cuda.matmul.fp32_precision == 'tf32', b.cudnn.conv.fp32_precision == 'tf32', b.cudnn.rnn.fp32_precision == 'tf32']
 before = state()
-with fp32_products():
+with disable_tf32():
     assert state() == [False] * 3, state()
 assert state() == before, (before, state())
 """
@@ -241,7 +242,7 @@ def test_where_nodes_run_is_read_off_a_real_session(onnx_linear: Artifact) -> No
 
 
 def test_a_graph_on_a_cpu_is_refused() -> None:
-    with pytest.raises(ValueError, match="cuda_graph: is for device cuda; the device is cpu"):
+    with pytest.raises(ValueError, match="cuda_graph: needs device cuda; the device is cpu"):
         BenchSettings(cuda_graph=True)
 
 

@@ -11,7 +11,7 @@ from optkit import deps, onnx_file
 from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
 from optkit.artifact.tensors import corners
 from optkit.errors import StageError
-from optkit.runners import Device, obstacle, open_runner
+from optkit.runners import Device, open_runner, why_not_runnable
 from optkit.stages import (
     BuildTensorRt,
     ConvertFp16,
@@ -171,7 +171,7 @@ def device_of(artifact: Artifact) -> Device:
 
 def test_the_answers_are_right_at_every_corner(case: Case, artifact: Artifact) -> None:
     sample = zoo.SAMPLES[case.sample]
-    if why_not := obstacle(artifact):
+    if why_not := why_not_runnable(artifact):
         pytest.skip(why_not)
     with open_runner(artifact, device_of(artifact)) as runner:
         for sizes in corners(sample.dims):

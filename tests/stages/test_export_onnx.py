@@ -40,8 +40,8 @@ def test_what_cannot_be_scripted_is_told_with_its_line(tmp_path: Path) -> None:
 def test_an_opset_that_dynamo_cannot_write_is_refused_and_not_replaced(make: Make, tmp_path: Path) -> None:
     """Dynamo writes 18 and converts down where onnx can; where it cannot, it leaves 18 and says nothing."""
     message = (
-        r"^export-onnx: the dynamo exporter wrote opset 18; asked for 13\. "
-        r"Ask for opset 18, or use --exporter torchscript\.$"
+        r"^export-onnx: the dynamo exporter wrote opset 18; expected 13\. "
+        r"Use --opset 18, or --exporter torchscript\.$"
     )
     with pytest.raises(StageError, match=message):
         ExportOnnx(exporter="dynamo", opset=13).run(make("conv"), tmp_path)
@@ -54,7 +54,7 @@ def test_the_opset_is_the_one_asked_for(make: Make) -> None:
 
 
 def test_another_ir_version_is_refused(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"the file has IR version 8; asked for 10"):
+    with pytest.raises(StageError, match=r"the file has IR version 8; expected 10"):
         ExportOnnx(exporter="torchscript", opset=17, ir_version=10).run(make("linear"), tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_a_dimension_that_dynamo_fixes_is_named(tmp_path: Path) -> None:
     line = next(n for n, text in enumerate(zoo.HERE.read_text().splitlines(), 1) if "in range(int(x.shape[0]))" in text)
     assert str(caught.value) == (
         f"export-onnx: the dynamo exporter failed: {zoo.HERE}:{line}: input 'x' lost its dynamic dimension 'batch': axis 0 is fixed "
-        "to 2. The Python loop there was unrolled for that size: compute without it, or use --exporter script, which keeps loops."
+        "to 2. The Python loop there was unrolled for that size: compute without a loop, or use --exporter script, which keeps loops."
     )
 
 
@@ -92,7 +92,7 @@ def test_a_size_that_becomes_a_number_is_named_with_its_line(tmp_path: Path) -> 
     assert f"{tmp_path / 'm.py'}:5: input 'x' lost its dynamic dimension 'length': axis 1 is fixed to 3." in str(
         caught.value
     )
-    assert "The model takes that size for a number" in str(caught.value)
+    assert "The model uses that size as a constant" in str(caught.value)
 
 
 def test_a_loop_that_a_trace_unrolls_is_noted_with_its_line(tmp_path: Path) -> None:

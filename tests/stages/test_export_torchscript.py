@@ -51,7 +51,7 @@ def test_scripting_keeps_control_flow(tmp_path: Path) -> None:
 
 def test_tracing_loses_it_and_notes_the_line(tmp_path: Path) -> None:
     artifact = ExportTorchScript(method="trace").run(zoo.bad("branches").source(tmp_path), tmp_path)
-    assert artifact.notes[0] == "traced, as asked: records one run"
+    assert artifact.notes[0] == "traced (--method trace): records one run"
     assert artifact.notes[1].startswith(f"{zoo.HERE}:")
     above, below = positive(artifact)
     assert (above[0] / below[0] == -1).all()  # one branch for both

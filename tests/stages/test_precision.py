@@ -51,7 +51,7 @@ def test_weights_beyond_fp16_are_noted(onnx_linear: Artifact, tmp_path: Path) ->
     weight.CopyFrom(numpy_helper.from_array(np.full((3, 4), 1e6, np.float32), weight.name))
     onnx.save(model, tmp_path / "big.onnx")
     half = ConvertFp16().run(onnx_file.describe(tmp_path / "big.onnx", zoo.BATCH), tmp_path / "out")
-    assert half.notes[1] == f"1 weights hold values beyond FP16, cut to 65504: {weight.name}"
+    assert half.notes[1] == f"1 weights have values beyond FP16, clipped to 65504: {weight.name}"
 
 
 def with_fp32_nodes(path: Path) -> Artifact:
@@ -111,14 +111,14 @@ def test_fp16_on_top_of_int8_stays_int8(make: Make) -> None:
 def test_dynamic_quantization_with_nothing_to_quantize_is_refused(make: Make, tmp_path: Path) -> None:
     with pytest.raises(
         StageError,
-        match=r"nothing would become INT8: of the operators to quantize \(MatMul, Gemm, Gather\), the model has none that can be",
+        match=r"nothing would become INT8: the operators to quantize are MatMul, Gemm, Gather, and the model has none that can be quantized",
     ):
         QuantizeDynamic().run(make("conv", ONNX), tmp_path)
 
 
 def test_static_quantization_with_nothing_to_quantize_is_refused(make: Make, tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("import numpy as np\n\nfeeds = [{'x': np.zeros((2, 5), np.float32)}]\n")
-    with pytest.raises(StageError, match=r"^quantize-static: nothing would become INT8: of the operators to quantize "):
+    with pytest.raises(StageError, match=r"^quantize-static: nothing would become INT8: the operators to quantize "):
         QuantizeStatic(calibration=f"{tmp_path}/data.py:feeds").run(make("softmax", ONNX), tmp_path / "out")
 
 
@@ -136,7 +136,7 @@ def test_what_stays_in_float_is_noted(make: Make, tmp_path: Path) -> None:
     made = QuantizeDynamic().run(onnx_file.describe(path, {}), tmp_path / "out")
     assert made.notes == (
         "1 matrix products in INT8, activations quantized at each run",
-        "stays in float: 1 MatMul of two activations (it has no weight, and behind an attention mask no range)",
+        "stays in float: 1 MatMul of two activations (both inputs are activations; the attention mask contains -inf, so there is no quantization range)",
     )
 
 
@@ -154,7 +154,7 @@ def test_wrong_calibration_data_is_refused(name: str, make: Make, tmp_path: Path
 
 def test_an_activation_that_overflows_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text("import numpy as np\n\nfeeds = [{'input': np.full((2, 4), 3e38, np.float32)}]\n")
-    with pytest.raises(FeedError, match=r"sample 0: tensor '\w+' is not finite there; a range needs finite numbers"):
+    with pytest.raises(FeedError, match=r"sample 0: tensor '\w+' is not finite; a range needs finite numbers"):
         QuantizeStatic(calibration=f"{tmp_path}/data.py:feeds").run(make("linear", ONNX), tmp_path / "out")
 
 

@@ -197,7 +197,7 @@ def test_a_recurrent_network_becomes_int8_with_its_embedding(
     proven(source, made)
     assert operator in int8_operators(made.path)
     assert made.notes[0] == f"in INT8: 1 Embedding, 1 {factory.upper()}, 1 Linear"
-    assert made.notes[1] == "recurrent layers have 7-bit activations: torch leaves no choice there"
+    assert made.notes[1] == "recurrent layers have 7-bit activations: torch has no other option"
     assert made.size_bytes < 0.35 * float_file.size_bytes
 
 
@@ -225,7 +225,7 @@ def test_what_fx_cannot_trace_is_quantized_in_parts_and_keeps_its_branch(code: P
     source = source_of(code, "branches", ROWS, tmp_path / "s")
     made = QuantizeTorch(mode="static", calibration=f"{code}:both_ways").run(source, tmp_path / "q")
     assert made.notes[0] == "in INT8: 3 Linear, 1 LinearReLU"
-    assert made.notes[1].startswith("in 3 parts, 'body' the first, because FX cannot trace the whole: ")
+    assert made.notes[1].startswith("quantized in 3 parts, 'body' first, because FX cannot trace the whole model: ")
     assert (
         f"{code}:27: TraceError: symbolically traced variables cannot be used as inputs to control flow"
         in made.notes[1]
@@ -238,7 +238,7 @@ def test_a_layer_that_calibration_never_reaches_is_refused(code: Path, tmp_path:
     source = source_of(code, "branches", ROWS, tmp_path / "s")
     with pytest.raises(
         StageError,
-        match=r"never reaches '.*' in model\.other, or gives NaN there, so it has no range\. Give data that takes every",
+        match=r"never reaches '.*' in model\.other, or gives NaN there, so it has no range\. Give data that reaches every",
     ):
         QuantizeTorch(mode="static", calibration=f"{code}:feeds").run(source, tmp_path / "q")
 
@@ -247,7 +247,7 @@ def test_a_model_of_which_fx_can_trace_nothing_names_the_line_and_the_way_out(co
     source = source_of(code, "knot", ROWS, tmp_path / "s")
     with pytest.raises(
         StageError,
-        match=r"FX can trace no part of .*int8_models.py:38: TraceError: .* Mend that line, or use mode dynamic",
+        match=r"FX can trace no part of .*int8_models.py:38: TraceError: .* Fix that line, or use mode dynamic",
     ):
         QuantizeTorch(mode="static", calibration=f"{code}:feeds").run(source, tmp_path / "q")
     with pytest.raises(StageError, match=r"nothing became INT8: the model has no layer with weights$"):
@@ -267,7 +267,7 @@ def test_fused_transformer_layers_are_run_layer_by_layer(code: Path, tmp_path: P
     made = QuantizeTorch().run(source, tmp_path / "q")
     assert (
         made.notes[0]
-        == "in INT8: 5 Linear; in float: 2 MultiheadAttention, 2 NonDynamicallyQuantizableLinear (no INT8 form in torch)"
+        == "in INT8: 5 Linear; in float: 2 MultiheadAttention, 2 NonDynamicallyQuantizableLinear (torch has no INT8 version)"
     )
     assert torch.backends.mha.get_fastpath_enabled()
     proven(source, made)
@@ -290,7 +290,7 @@ def test_static_needs_data_that_fits(make: Make, tmp_path: Path) -> None:
     shape = zoo.conv_feeds()[0]["input"].shape[1:]
     for body, says in (
         (f"np.ones((1, *{shape}), np.float32)", r"calibration data: one sample; ranges need at least two"),
-        (f"np.full((4, *{shape}), np.nan, np.float32)", r"feed 0: input 'input': holds NaN or infinity"),
+        (f"np.full((4, *{shape}), np.nan, np.float32)", r"feed 0: input 'input': contains NaN or infinity"),
     ):
         (tmp_path / "data.py").write_text(f"import numpy as np\nfeeds = [{{'input': {body}}}]\n")
         with pytest.raises(FeedError, match=says):
@@ -348,7 +348,7 @@ def test_static_says_which_layers_lie_where_fx_does_not_enter(code: Path, tmp_pa
     made = QuantizeTorch(mode="static", calibration=str(tmp_path / "data")).run(source, tmp_path / "q")
     assert made.notes[0] == (
         "in INT8: 1 Linear; in float: 4 Linear, 2 MultiheadAttention, 2 NonDynamicallyQuantizableLinear "
-        "(no INT8 form in torch, or in a module that FX does not enter)"
+        "(torch has no INT8 version, or FX does not trace its module)"
     )
 
 

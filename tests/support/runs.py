@@ -27,7 +27,7 @@ from optkit.artifact.findings import (
 )
 from optkit.artifact.tensors import DimRange
 from optkit.benchmark import BenchSettings, Machine
-from optkit.benchmark.record import BenchRecord, Contract, MeasuredFile
+from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord, StepResult
@@ -46,7 +46,7 @@ MACHINE = Machine(
     system="Linux 6.1 x86_64",
     python="3.11.7",
 )
-CONTRACT = Contract(
+CONTRACT = ModelContract(
     inputs=("x:float32[batch,4]",), outputs=("y:float32[batch,3]",), dims={"batch": DimRange(min=1, opt=4, max=8)}
 )
 VERSIONS = {"torch": "2.13.0", "onnxruntime": "1.31.1"}
@@ -73,7 +73,7 @@ def parity(*, passed: bool = True, corners: Sequence[int] = (4, 1, 8)) -> Parity
 def quantization(worst: str = "/conv1/Conv", **changes: object) -> Quantization:
     """Return a search in which the worst of three layers had to stay in float."""
     found = Quantization(
-        chosen="u8s8 qdq", judged_by="m.py:evaluate", limit=0.94, value=0.95, size_before_bytes=4_000_000,
+        chosen="u8s8 qdq", metric="m.py:evaluate", limit=0.94, value=0.95, size_before_bytes=4_000_000,
         size_after_bytes=1_500_000,
         layers=(
             LayerEffect(layer=worst, op="Conv", sqnr_db=9.5, size_bytes=300_000, kept=True),

@@ -90,17 +90,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "input left out": ({"profiles": ({},)}, "profile 0: input 'input': has dynamic dimensions"),
     "rank": ({"profiles": ({"input": "1x1x4"},)}, r"input 'input': .* has rank 3; the model takes float32\[batch,4\]"),
     "fixed dimension": ({"profiles": ({"input": "1x5"},)}, r"has \(5, 5, 5\) for axis 1; the model fixes it at 4"),
-    "precision": ({"precision": "fp16"}, r"linear.onnx is fp32, and precision lives in the ONNX file"),
+    "precision": ({"precision": "fp16"}, r"linear.onnx is fp32; an engine has the precision of its ONNX file"),
     "hopper": ({"gpu": ("H100",)}, r"--gpu sm90: TensorRT-RTX .* builds for sm75, sm80, sm86, sm89, sm120, sm121"),
     "turing": (
         {"gpu": ("T4",)},
         r"TensorRT-RTX 1\..* could not build the engine: .*FP32 GEMM is not supported.*use --precision fp16",
     ),
-    "refit": ({"refit": True}, r"tensorrt-rtx .* cannot do what is asked: --refit: it needs a GPU for that: no NVIDIA"),
-    "strip": ({"strip": True}, "--strip: it needs a GPU"),
+    "refit": ({"refit": True}, r"tensorrt-rtx .* does not support these options: --refit: needs a GPU: no NVIDIA"),
+    "strip": ({"strip": True}, "--strip: needs a GPU"),
     "hardware": ({"hardware_compatible": "ampere-plus"}, "--hardware-compatible: its engines run on every target"),
-    "version": ({"version_compatible": True}, "--version-compatible: its wheels come without the lean runtime"),
-    "timing cache": ({"timing_cache": "t.cache"}, "--timing-cache: it measures nothing when it builds"),
+    "version": ({"version_compatible": True}, "--version-compatible: such an engine needs the lean runtime"),
+    "timing cache": ({"timing_cache": "t.cache"}, "--timing-cache: its builds measure nothing"),
 }
 
 
@@ -127,11 +127,11 @@ def test_every_operator_that_tensorrt_lacks_is_told_at_once(tmp_path: Path) -> N
         BuildTensorRt(**RTX).run(source, tmp_path / "out")
 
     first, *lines = str(raised.value).splitlines()
-    assert first.endswith("does not take 3 of its nodes")
+    assert first.endswith("does not support 3 of its nodes")
     assert "node /encoder/layer.0/Mystery, operator Mystery in module 'encoder.layer.0'" in lines[0]
     assert "needs a plugin" in lines[0]
     assert lines[1] == (
-        "  - node node_det, operator Det in module 'head.volume': compute it outside the model, or write it out for small fixed sizes"
+        "  - node node_det, operator Det in module 'head.volume': move it out of the model, or write out the formula for small fixed sizes"
     )
     assert "node (without a name), operator Riddle" in lines[2]
     assert len(lines) == 3

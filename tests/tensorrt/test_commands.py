@@ -34,15 +34,14 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
     assert found.code == 0, found.err
     assert "built by TensorRT-RTX" in found.out
     assert (
-        "not proven: parity, accuracy and the precision of layers: an engine runs on a GPU only: no NVIDIA driver"
-        in found.out
+        "not proven: parity, accuracy and the precision of layers: an engine needs a GPU: no NVIDIA driver" in found.out
     )
     passport = read_passport(plan)
     assert passport
     assert passport.stage == "build-tensorrt"
     assert passport.unproven
     assert passport.artifact.engine
-    assert "no answer of the engine was compared" in passport.artifact.engine.unproven[0]
+    assert "no output of the engine was compared" in passport.artifact.engine.unproven[0]
     assert passport.seconds
 
     again = optkit("build-engine", linear.path, *DIM, *RTX, "-o", plan)
@@ -53,7 +52,7 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
     for text in (
         "engine  fp32, strongly typed, built by TensorRT-RTX",
         "profile 0: input 1x4,4x4,16x4",
-        "here    an engine runs on a GPU",
+        "here    an engine needs a GPU",
     ):
         assert text in shown.out
 
@@ -62,12 +61,12 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
     assert "this is TensorRT 10.13.3.9 on sm_86: rebuild with --runtime tensorrt on that GPU" in checked.out
     assert "https://github.com/triton-inference-server" in checked.out
     document = json.loads(optkit("doctor", plan, "--json").out)
-    assert document["engines"][0]["here"].startswith("an engine runs on a GPU only")
+    assert document["engines"][0]["here"].startswith("an engine needs a GPU")
 
     for command in (("bench", plan), ("bench", plan, "--device", "cuda"), ("check", linear.path, plan)):
         refused = optkit(*command, *(DIM if command[0] == "check" else ()))
         assert refused.code == 2
-        assert "an engine runs on a GPU only" in refused.err
+        assert "an engine needs a GPU" in refused.err
 
     packaged = optkit("package", "triton", plan, "-o", tmp_path / "repository")
     assert packaged.code == 2
@@ -118,10 +117,10 @@ WRONG = {
     "unknown input": (("--profile", "image=1x4,2x4,4x4"), "profile 0: no input is named 'image'; the model takes input"),
     "rank": (("--profile", "input=1x1x4,2x1x4,4x1x4"), "has rank 3; the model takes float32[batch,4]"),
     "no range": ((), "no range is known for batch. Add --dim batch=1:8:64"),
-    "gpu": ((*DIM, "--gpu", "Voodoo"), "--gpu: 'Voodoo' is no GPU that optkit knows"),
+    "gpu": ((*DIM, "--gpu", "Voodoo"), "--gpu: 'Voodoo' is not a known GPU"),
     "runtime": ((*DIM, "--runtime", "trt"), "'trt' is not one of 'auto', 'tensorrt', 'tensorrt-rtx'"),
     "precision": ((*DIM, "--precision", "fp8"), "'fp8' is not one of 'fp32', 'fp16', 'int8', 'int8+fp16'"),
-    "no data": ((*DIM, "--precision", "int8"), "linear.onnx is fp32, and ranges are never guessed. Give --calibration DATA."),
+    "no data": ((*DIM, "--precision", "int8"), "linear.onnx is fp32; expected calibration data, because ranges are never guessed. Give --calibration DATA."),
     "opset": ((*DIM, "--precision", "int8+fp16", "--calibration", f"{zoo.HERE}:linear_feeds"), "has opset 17, whose Q/DQ nodes take FP32 only"),
     "input": ((*DIM, "--input", "x:float32[4]"), "--input: is for a model source, and"),
     "workspace": ((*DIM, "--workspace-mib", "0"), "--workspace-mib: Input should be greater than or equal to 1"),
@@ -155,7 +154,7 @@ def test_a_share_of_layers_that_cannot_be_seen_is_refused_before_the_build(
 ) -> None:
     found = optkit("build-engine", linear.path, *DIM, *RTX, "-o", tmp_path / "x.plan", "--require", "fp16=0.9")
     assert found.code == 2
-    assert "require: the inspector sees layers on a GPU only: no NVIDIA driver" in found.err
+    assert "require: the engine inspector needs a GPU: no NVIDIA driver" in found.err
 
 
 def test_a_release_of_triton_that_nobody_knows_is_told(optkit: CommandLine) -> None:

@@ -30,9 +30,9 @@ def facts(**changed: object) -> EngineFacts:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no range of shapes; expected min,opt,max, as in 1x3x224x224"),
-        ("1x4,2x4", "is no range of shapes"),
-        ("1x-1,2x4,3x4", "is no range of shapes"),
+        ("", "is not a range of shapes; expected min,opt,max, as in 1x3x224x224"),
+        ("1x4,2x4", "is not a range of shapes"),
+        ("1x-1,2x4,3x4", "is not a range of shapes"),
         ("1x4,2x4x4,3x4", "min, opt and max have different ranks"),
         ("4x4,2x4,8x4", re.escape("axis 0 has 4, 2, 8; expected 1 <= min <= opt <= max")),
         ("0x4,2x4,8x4", "axis 0 has 0, 2, 8"),
@@ -107,9 +107,9 @@ def test_tensorrt_rtx_is_not_advised_where_it_does_not_run() -> None:
         "built by TensorRT-RTX 1.7.1.116, and TensorRT-RTX does not run on sm_90, only on sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and "
         "later: rebuild with --runtime tensorrt on that GPU"
     )
-    told = load_refusal(rtx, "tensorrt-rtx", "1.7.1.116", "sm89")
-    assert told
-    assert told.endswith("rebuild with --runtime tensorrt-rtx --gpu sm89")
+    refusal = load_refusal(rtx, "tensorrt-rtx", "1.7.1.116", "sm89")
+    assert refusal
+    assert refusal.endswith("rebuild with --runtime tensorrt-rtx --gpu sm89")
 
 
 def test_what_tensorrt_rtx_runs_on_is_what_its_bindings_name() -> None:
@@ -129,7 +129,7 @@ def test_a_gpu_by_its_name(name: str, target: str) -> None:
 
 
 def test_an_unknown_gpu_is_told_with_those_known() -> None:
-    with pytest.raises(ValueError, match=r"'Voodoo 2' is no GPU that optkit knows; .* T4, .* A100"):
+    with pytest.raises(ValueError, match=r"'Voodoo 2' is not a known GPU; .* T4, .* A100"):
         compute_capability("Voodoo 2")
 
 

@@ -121,6 +121,6 @@ def test_a_batch_beyond_the_profile_is_refused(runtime: str, make: Make, tmp_pat
     engine, _ = engine_of(make("linear", ExportOnnx(exporter="torchscript", opset=17)), tmp_path, runtime=runtime)
     with (
         TensorRtRunner(engine, Device.CUDA) as runner,
-        pytest.raises(FeedError, match="no profile of the engine takes"),
+        pytest.raises(FeedError, match="no profile of the engine fits"),
     ):
         runner.infer(zoo.SAMPLES["linear"].feed({"batch": 17}))

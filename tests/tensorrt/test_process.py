@@ -48,12 +48,12 @@ def at_each(kind: str, monkeypatch: pytest.MonkeyPatch, act: Any) -> list[Tensor
 
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize(
-    ("number", "told"),
-    [(signal.SIGKILL, "memory ran out"), (signal.SIGSEGV, "TensorRT itself crashed"), (signal.SIGABRT, "-vv")],
+    ("number", "advice"),
+    [(signal.SIGKILL, "memory ran out"), (signal.SIGSEGV, "TensorRT crashed"), (signal.SIGABRT, "-vv")],
 )
 def test_a_death_by_signal_is_an_error_that_says_what_to_do(
     number: signal.Signals,
-    told: str,
+    advice: str,
     linear: Artifact,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -67,8 +67,8 @@ def test_a_death_by_signal_is_an_error_that_says_what_to_do(
     )
 
     assert found.code == 2
-    assert f"ended by {number.name}; nothing was written" in found.err
-    assert told in found.err
+    assert f"killed by {number.name}; nothing was written" in found.err
+    assert advice in found.err
     assert files_below(tmp_path) == before
     assert not started[0].folder.exists()
 
@@ -177,7 +177,9 @@ def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
     worker = tmp_path / "worker.py"
     worker.write_text("import sys\nprint('out of luck', file=sys.stderr)\nsys.exit(7)\n")
     monkeypatch.setattr(worker_process, "WORKER", worker)
-    with pytest.raises(RunnerError, match=r"ended with exit code 7 and no answer\. Its last words: out of luck"):
+    with pytest.raises(
+        RunnerError, match=r"ended with exit code 7 and no answer\. Its last line of output: out of luck"
+    ):
         RTX.run(linear, tmp_path / "out")
 
 
@@ -195,7 +197,7 @@ def test_a_command_that_is_refused_starts_no_process(
 def test_a_build_starts_one_process(
     linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
 ) -> None:
-    """Whether a GPU is here is not asked once more of what has just said it."""
+    """The build's worker reports whether there is a GPU, so no second process starts."""
     started = []
 
     class Counted(subprocess.Popen[str]):
@@ -231,16 +233,14 @@ finally:
 def test_a_fault_of_the_worker_itself_ends_with_its_reason_and_no_crash() -> None:
     with (
         TensorRtProcess({}) as worker,
-        pytest.raises(RunnerError, match=r"exit code 1 .* Its last words: KeyError: 'task'"),
+        pytest.raises(RunnerError, match=r"exit code 1 .* Its last line of output: KeyError: 'task'"),
     ):
         worker.answer()
 
 
 def test_no_room_for_temporary_files_is_told(linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(
-        RunnerError, match=r"temporary files cannot be written \(No such file or directory\).* in TMPDIR"
-    ):
+    with pytest.raises(RunnerError, match=r"temporary files cannot be written \(No such file or directory\).* TMPDIR"):
         RTX.run(linear, tmp_path / "out")
 
 

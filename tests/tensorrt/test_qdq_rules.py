@@ -158,15 +158,15 @@ def weight_alone(model: onnx.ModelProto) -> None:
 
 
 BREAKS: list[tuple[str, Callable[[onnx.ModelProto], None], str]] = [
-    ("trt-no-qdq", no_pairs, "the graph: holds no QuantizeLinear"),
+    ("trt-no-qdq", no_pairs, "the graph: has no QuantizeLinear"),
     ("trt-zero-point", zero_point, "has a zero point that is 3; expected 0"),
     ("trt-scale", zero_scale, "has a scale that is zero or not finite"),
-    ("trt-scale", computed_scale, "has a scale that is computed; expected a constant"),
+    ("trt-scale", computed_scale, "has a computed scale; expected a constant"),
     ("trt-per-tensor-activation", per_channel_activation, "quantizes an activation with 4 scales; expected one"),
     ("trt-pair", lone_quantize, "is read by Cast 'cast'; expected DequantizeLinear"),
     ("trt-weight-pair", stored_weight, "has a weight stored in INT8 behind DequantizeLinear"),
     ("trt-int32-bias", int32_bias, "bias: dequantizes the int32 bias 'bias32'"),
-    ("trt-both-inputs", weight_alone, "is quantized but for its input"),
+    ("trt-both-inputs", weight_alone, "has Q/DQ on its weight but not on its input"),
 ]
 
 

@@ -67,7 +67,7 @@ STAGE = BuildTensorRt(runtime="tensorrt", timing_cache="none")
 
 
 def built(stage: BuildTensorRt, source: Artifact, folder: Path) -> tuple[Artifact, dict[str, Any]]:
-    """Return an engine, and what the stand-in's builder was told."""
+    """Return an engine, and the settings of the stand-in's builder."""
     engine = stage.run(source, folder)
     return engine, json.loads(engine.path.read_bytes())
 
@@ -107,27 +107,27 @@ def test_what_a_release_does_not_have_is_not_on_its_classes(release: str) -> Non
 def test_int8_is_a_flag_in_8_6_and_no_calibrator_is_used(release: str, make: Make, tmp_path: Path) -> None:
     quantized = QuantizeStatic(calibration=f"{zoo.HERE}:conv_feeds", target="tensorrt")
     source = make("conv", ExportOnnx(exporter="torchscript", opset=20), quantized, ConvertFp16())
-    engine, told = built(STAGE, source, tmp_path)
+    engine, settings = built(STAGE, source, tmp_path)
     assert engine.engine
     assert engine.engine.precision == "int8+fp16"
-    assert told["flags"] == (["FP16", "INT8"] if release == "8.6" else [])
+    assert settings["flags"] == (["FP16", "INT8"] if release == "8.6" else [])
     text = "".join(path.read_text() for path in WORKER.glob("*.py"))
     assert not [word for word in ("calibrator", "IInt8", "dynamic_range") if word in text]
 
 
 def test_types_are_flags_in_8_6_and_the_network_s_own_later(release: str, make: Make, tmp_path: Path) -> None:
     source = make("linear", ExportOnnx(exporter="torchscript", opset=17), ConvertFp16())
-    engine, told = built(STAGE, source, tmp_path)
+    engine, settings = built(STAGE, source, tmp_path)
     facts = engine.engine
     assert facts is not None
     assert facts.precision == "fp16"
     assert facts.typed == (release != "8.6")
-    assert told["flags"] == (["FP16"] if release == "8.6" else [])
-    assert told["previews"] == (["PROFILE_SHARING_0806"] if release == "8.6" else [])
-    assert told["verbosity"] == "DETAILED"
+    assert settings["flags"] == (["FP16"] if release == "8.6" else [])
+    assert settings["previews"] == (["PROFILE_SHARING_0806"] if release == "8.6" else [])
+    assert settings["verbosity"] == "DETAILED"
     bits = MEMBERS[release]["NetworkDefinitionCreationFlag"]
     expected = [name for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED") if name in bits]
-    assert told["network_flags"] == sum(1 << bits.index(name) for name in expected)
+    assert settings["network_flags"] == sum(1 << bits.index(name) for name in expected)
     assert (facts.gpu, facts.driver, facts.targets) == ("Stand-in GPU", "12.4", ("sm86",))
     assert facts.warnings == ("a warning of the stand-in",)
 
@@ -142,22 +142,22 @@ def test_settings_reach_the_builder(release: str, linear: Artifact, tmp_path: Pa
             "refit": True,
         }
     )
-    _, told = built(stage, linear, tmp_path)
-    assert told["pools"] == {"WORKSPACE": 64 << 20}
-    assert told["level"] == 5
-    assert told["hardware"] == "AMPERE_PLUS"
-    assert told["flags"] == ["REFIT", "VERSION_COMPATIBLE"]
-    assert told["profiles"] == [{"input": [[1, 4], [4, 4], [16, 4]]}]
+    _, settings = built(stage, linear, tmp_path)
+    assert settings["pools"] == {"WORKSPACE": 64 << 20}
+    assert settings["level"] == 5
+    assert settings["hardware"] == "AMPERE_PLUS"
+    assert settings["flags"] == ["REFIT", "VERSION_COMPATIBLE"]
+    assert settings["profiles"] == [{"input": [[1, 4], [4, 4], [16, 4]]}]
 
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_fp32_is_computed_in_tf32_only_where_that_is_asked_for(
     release: str, tf32: bool, linear: Artifact, tmp_path: Path
 ) -> None:
-    engine, told = built(STAGE.model_copy(update={"tf32": tf32}), linear, tmp_path)
-    assert told["flags"] == (["TF32"] if tf32 else [])  # it is set before anybody asks
+    engine, settings = built(STAGE.model_copy(update={"tf32": tf32}), linear, tmp_path)
+    assert settings["flags"] == (["TF32"] if tf32 else [])  # it is set by default
     assert engine.precision is Precision.FP32
-    assert engine.products is (Precision.FP16 if tf32 else Precision.FP32)
+    assert engine.compute_precision is (Precision.FP16 if tf32 else Precision.FP32)
 
 
 def test_what_a_release_does_not_have_is_refused_before_the_build(
@@ -175,7 +175,7 @@ def test_what_a_release_does_not_have_is_refused_before_the_build(
 
 
 def test_another_gpu_than_the_one_here_is_refused(release: str, linear: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="--gpu sm89: it builds for the GPU that it runs on, which is sm86"):
+    with pytest.raises(StageError, match="--gpu sm89: it builds only for the GPU of this machine, sm86"):
         STAGE.model_copy(update={"gpu": ("sm89",)}).run(linear, tmp_path / "out")
     built(STAGE.model_copy(update={"gpu": ("sm86",)}), linear, tmp_path / "here")
 
@@ -192,7 +192,7 @@ def test_timings_are_kept_and_a_foreign_cache_is_ignored_with_one_line(
     cache.write_bytes(b"timings of another release")
     again, _ = built(stage, linear, tmp_path / "again")
     assert [note for note in again.notes if "timing" in note] == [
-        f"timing cache {cache}: made by another TensorRT, GPU or driver; ignored, and written anew"
+        f"timing cache {cache}: made by another TensorRT, GPU or driver; it is ignored and overwritten"
     ]
     assert cache.read_bytes() == kept
 
@@ -253,7 +253,7 @@ def test_the_profile_is_picked_by_shape_and_a_size_between_two_is_refused(
         for batch in (6, 17):
             with pytest.raises(
                 FeedError,
-                match=rf"no profile of the engine takes input \[{batch}, 4\]; it was built for input from \[1, 4\]",
+                match=rf"no profile of the engine fits input \[{batch}, 4\]; it was built for input from \[1, 4\]",
             ):
                 runner.infer(sample.feed({"batch": batch}))
         runner.infer(sample.feed({"batch": 1}))  # and it lives on
@@ -282,7 +282,7 @@ def test_an_output_whose_size_depends_on_values(release: str, tmp_path: Path) ->
     with TensorRtRunner(engine, Device.CUDA, cuda_graph=True) as runner:
         for rows in (np.eye(4, dtype=np.float32)[:3], np.zeros((2, 4), np.float32), np.ones((9, 4), np.float32)):
             np.testing.assert_array_equal(runner.infer({"x": rows})["y"], np.array(np.nonzero(rows)))
-        with pytest.raises(RunnerError, match="a CUDA graph cannot hold an output whose size depends on values: y"):
+        with pytest.raises(RunnerError, match="a CUDA graph cannot have an output whose size depends on values: y"):
             runner.own_times({"x": rows}, RULE)
 
 
@@ -368,7 +368,7 @@ def test_an_engine_of_another_release_or_gpu_is_refused_from_its_passport(
 def test_an_engine_never_runs_on_the_cpu(release: str, linear: Artifact, tmp_path: Path) -> None:
     engine, _ = built(STAGE, linear, tmp_path)
     with (
-        pytest.raises(RunnerError, match=r"device 'cpu': an engine runs on a GPU only\. Use --device cuda"),
+        pytest.raises(RunnerError, match=r"device 'cpu': an engine needs a GPU\. Use --device cuda"),
         open_runner(engine),
     ):
         pass
@@ -408,13 +408,15 @@ def test_an_engine_is_not_lost_for_want_of_a_look_into_it(
     monkeypatch.setenv("STANDIN_INSPECTOR", "broken")
     prover = Prover(linear, Samples(linear.inputs, linear.dims, None), Requirements())
     engine = run_stage(STAGE, linear, tmp_path / "out", prover)
-    assert engine.notes[-1].startswith("no layer's precision was seen: model.plan: the inspector's JSON cannot be read")
+    assert engine.notes[-1].startswith(
+        "the precisions of the layers could not be read: model.plan: the inspector's JSON cannot be read"
+    )
     assert prover.parity(engine).passed
-    asked = STAGE.model_copy(update={"require": {"fp32": 0.5}})
+    required = STAGE.model_copy(update={"require": {"fp32": 0.5}})
     with pytest.raises(
-        StageError, match=r"require: no layer's precision can be seen: model.plan: the inspector's JSON"
+        StageError, match=r"require: the precisions of the layers cannot be read: model.plan: the inspector's JSON"
     ):
-        run_stage(asked, linear, tmp_path / "asked", prover)
+        run_stage(required, linear, tmp_path / "asked", prover)
     assert not (tmp_path / "asked" / "model.plan").exists()
 
 
@@ -422,27 +424,27 @@ FACTS = {
     "runtime": "tensorrt", "version": "8.6.0", "targets": ("sm90",), "gpu": "NVIDIA H200", "driver": "13.0", "typed": False,
     "profiles": (), "inputs": (), "outputs": (), "onnx_sha256": "0", "settings": {},
 }  # fmt: skip
-UNSEEN = "no layer computes in fp16, though it was asked for: TensorRT 8.6.0 chooses among the types that are allowed, and found others"
+UNSEEN = "no layer computes in fp16, although the precision includes it: TensorRT 8.6.0 chooses among the allowed types, and found others"
 
 
 @pytest.mark.parametrize(
-    ("precision", "typed", "seen", "told"),
+    ("precision", "typed", "seen", "notes"),
     [
         ("fp32", False, {"fp32": 1.0}, []),
         ("fp16", False, {"fp16": 0.9, "fp32": 0.1}, []),
-        ("fp16", False, {"fp32": 1.0}, [f"{UNSEEN} faster. --require fp16=0.5 refuses that"]),
-        ("fp16", True, {"fp32": 1.0}, ["no layer computes in fp16, though it was asked for. --require fp16=0.5 refuses that"]),
-        ("int8+fp16", True, {"fp16": 1.0}, ["no layer computes in int8, though it was asked for. --require int8=0.5 refuses that"]),
+        ("fp16", False, {"fp32": 1.0}, [f"{UNSEEN} faster. --require fp16=0.5 refuses such an engine"]),
+        ("fp16", True, {"fp32": 1.0}, ["no layer computes in fp16, although the precision includes it. --require fp16=0.5 refuses such an engine"]),
+        ("int8+fp16", True, {"fp16": 1.0}, ["no layer computes in int8, although the precision includes it. --require int8=0.5 refuses such an engine"]),
     ],
 )  # fmt: skip
 def test_a_precision_that_no_layer_computes_in_is_told(
-    precision: str, typed: bool, seen: dict[str, float], told: list[str]
+    precision: str, typed: bool, seen: dict[str, float], notes: list[str]
 ) -> None:
     layers = tuple(LayerShare(precision=kind, layers=share, time=share) for kind, share in seen.items())
     facts = EngineFacts.model_validate(FACTS | {"precision": precision, "typed": typed, "layers": layers})
-    assert layer_notes(facts)[1:] == told
+    assert layer_notes(facts)[1:] == notes
     assert layer_notes(facts.model_copy(update={"layers": ()})) == [
-        "the inspector tells no layer's type, so that no precision was seen"
+        "the engine inspector reports no layer types, so the precisions of the layers are not known"
     ]
 
 

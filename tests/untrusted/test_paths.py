@@ -107,7 +107,10 @@ def test_a_path_of_the_user_may_be_a_link_to_a_file(tmp_path: Path) -> None:
 def test_what_has_no_end_is_not_hashed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/zero")):
-        with within(5), pytest.raises(ArtifactError, match="is no regular file; expected one, to compute its SHA-256"):
+        with (
+            within(5),
+            pytest.raises(ArtifactError, match="is not a regular file; expected one, to compute its SHA-256"),
+        ):
             sha256_of(path)
 
 

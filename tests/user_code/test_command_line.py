@@ -147,7 +147,7 @@ def test_a_script_that_parses_arguments_is_refused_with_what_to_do(optkit: Comma
     found = optkit("export", "onnx", f"{tmp_path / 'm.py'}:Net", *INPUTS, "-o", tmp_path / "m.onnx")
     assert found.code == 2
     assert f"m.py: import failed: {tmp_path / 'm.py'}:3: SystemExit: 2. " in found.err
-    assert 'Put what only the script does below `if __name__ == "__main__":`.' in found.err
+    assert 'Move the code of the script below `if __name__ == "__main__":`.' in found.err
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -51,7 +51,7 @@ def test_the_one_model_of_a_file_is_found_and_of_several_none_is_taken(file: Pat
         assert the_model(file) == name
     else:
         with pytest.raises(
-            ModelError, match=rf"model\.py: defines several models; write which one.*\n  {re.escape(str(file))}:"
+            ModelError, match=rf"model\.py: defines several models; expected one.*\n  {re.escape(str(file))}:"
         ):
             the_model(file)
 
@@ -60,7 +60,7 @@ def test_what_defines_no_model_says_what_is_looked_for(file: Path) -> None:
     file.write_text("def train():\n    return 1\n")
     with pytest.raises(
         ModelError,
-        match=r"defines no class of nn\.Module and no function that returns one; name what .*model\.py:build",
+        match=r"defines no subclass of nn\.Module and no function that returns a module; name the .*model\.py:build",
     ):
         the_model(file)
     file.write_text("def train(:\n")

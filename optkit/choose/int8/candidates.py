@@ -1,4 +1,4 @@
-"""Where candidates of one quantization are made: the model is prepared and calibrated once for all of them."""
+"""The candidates of one quantization: the model is prepared and calibrated once for all of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ AnyQuantize = QuantizeStatic | QuantizeDynamic
 
 
 class Base(NamedTuple):
-    """What is quantized: the prepared model, and the ranges of its activations where one candidate is quantized statically."""
+    """The prepared model, and the ranges of its activations for static quantization."""
 
     model: Path
     calibration: CalibrationResult | None
@@ -25,20 +25,20 @@ class Base(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """The prepared model, as it is and smoothed."""
+class CandidateBuilder:
+    """Makes candidates from the prepared model, and from the model after SmoothQuant."""
 
     source: Artifact
     prepared: Path
     folder: Path
     filename: str
-    bases: dict[float, Base] = field(default_factory=dict)  # by how strongly they are smoothed
+    bases: dict[float, Base] = field(default_factory=dict)  # by SmoothQuant's alpha; 0 without SmoothQuant
 
     def prepare(self, stage: AnyQuantize) -> None:
-        """Smooth and calibrate as the stage asks, for all that are like it in that.
+        """Apply SmoothQuant and calibrate with the settings of the stage, for all candidates with the same settings.
 
         Raises:
-            StageError: it cannot be done so.
+            StageError: the model cannot be calibrated with these settings.
             FeedError: the calibration data does not fit.
         """
         if not isinstance(stage, QuantizeStatic):
@@ -48,14 +48,14 @@ class Workshop:
         self.bases[stage.smooth or 0.0] = Base(model, stage.calibrated(model, self.source))
 
     def base(self, stage: AnyQuantize) -> Base:
-        """Return what a candidate is made of."""
+        """Return the model and the ranges for a candidate."""
         return self.bases[stage.smooth or 0.0]
 
     def make(self, stage: AnyQuantize, name: str) -> Artifact:
-        """Make one candidate in a folder of its own, beside the others.
+        """Make one candidate in its own folder.
 
         Raises:
-            StageError: it cannot be quantized so.
+            StageError: the model cannot be quantized with these settings.
         """
         folder = self.folder / name.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The graph behind the switchboard: switches at the activations of a float model, weights that can be overridden, and their rounding."""
+"""The graph of the mixed-precision model: switches at the activations of a float model, overridable weights, and their rounding."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def make_overridable(graph: "onnx.GraphProto", weights: "Sequence[onnx.TensorProto]") -> None:
-    """Name weights among the inputs of the graph: fed, they are overridden, and left out, they are what they were."""
+    """Declare weights as inputs of the graph: a feed overrides a weight; without a feed it keeps its value."""
     import onnx
 
     known = {value.name for value in graph.input}
@@ -21,7 +21,7 @@ def make_overridable(graph: "onnx.GraphProto", weights: "Sequence[onnx.TensorPro
 
 
 def scales_of(quantized: "onnx.ModelProto") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return tensor name -> scale and zero point, by the names that ONNX Runtime's quantizer gives them."""
+    """Return tensor name -> scale and zero point, found by the names that ONNX Runtime's quantizer uses."""
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
@@ -33,7 +33,7 @@ def scales_of(quantized: "onnx.ModelProto") -> dict[str, tuple[np.ndarray, np.nd
 
 
 def rounded(node: "onnx.NodeProto", weight: "onnx.TensorProto", scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
-    """Return a weight as its integers stand for it, in float32."""
+    """Return a weight after quantization and dequantization, in float32."""
     from onnx import numpy_helper
 
     values: np.ndarray = numpy_helper.to_array(weight)
@@ -62,7 +62,7 @@ def _channel_axis(node: "onnx.NodeProto", rank: int) -> int:
 
 
 def add_static_switches(model: "onnx.ModelProto", quantized: "onnx.ModelProto") -> list[str]:
-    """Put a switch behind every activation that has a Q/DQ pair in the quantized model; return the names of these activations."""
+    """Add a switch after every activation that has a Q/DQ pair in the quantized model; return the names of these activations."""
     import onnx
 
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
@@ -107,7 +107,7 @@ def _switched(tensor: str, output: str, switch: str, parameters: Sequence[str]) 
 
 
 def add_dynamic_switches(model: "onnx.ModelProto", selected: "Sequence[onnx.NodeProto]") -> list[str]:
-    """Put a switch before the activation of every selected product; return the names of the layers."""
+    """Add a switch before the activation of every selected matrix product; return the names of the layers."""
     from onnx import helper
 
     names = {node.name for node in selected if node.op_type in WEIGHTED and node.op_type != "Gather"}
@@ -130,13 +130,13 @@ def add_dynamic_switches(model: "onnx.ModelProto", selected: "Sequence[onnx.Node
 
 
 def _replace_nodes(graph: "onnx.GraphProto", nodes: "Sequence[onnx.NodeProto]") -> None:
-    copies = [copy_of(node) for node in nodes]  # they belong to the list that is emptied
+    copies = [copy_of(node) for node in nodes]  # because the list that owns the nodes is emptied
     del graph.node[:]
     graph.node.extend(copies)
 
 
 def copy_of(node: "onnx.NodeProto") -> "onnx.NodeProto":
-    """Return a node that no list of a graph owns."""
+    """Return a copy that no graph owns."""
     copy = type(node)()
     copy.CopyFrom(node)
     return copy

@@ -1,7 +1,7 @@
-"""Which layers stay in float: the fewest that bring an INT8 model back under a limit on its accuracy.
+"""The layers that stay in float: the fewest that bring an INT8 model within its accuracy limit.
 
-The layers are ranked by what each does to the outputs when it alone is quantized, on calibration data; how many of them must stay is
-judged on other data. Both run on one model with switches; what is found is then made and judged as a file.
+Calibration data ranks the layers: each is quantized alone, and its noise in the outputs is measured. Holdout data decides how many
+of them stay in float. Both use one mixed-precision model; the result is then written as a file and measured again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,31 +11,31 @@ import numpy as np
 
 from optkit.artifact.findings import FrontierPoint, LayerEffect
 from optkit.artifact.tensors import Feed
+from optkit.checks.accuracy import Infer
 from optkit.checks.parity import sqnr_db
-from optkit.choose.int8.mixed_precision import Layer, Switchboard
+from optkit.choose.int8.mixed_precision import Layer, MixedPrecisionModel
 from optkit.progress import track
-from optkit.runners import Runner
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What says how accurate a model is, and how accurate it must be."""
+class AccuracyMetric:
+    """A metric of accuracy, and its limit."""
 
     name: str
-    value: Callable[[Runner], float]  # larger is better
+    value: Callable[[Infer], float]  # larger is better
     limit: float
 
     def accepts(self, value: float) -> bool:
-        """Whether a value is good enough; NaN is not."""
+        """Whether a value reaches the limit; NaN does not."""
         return value >= self.limit
 
 
 @dataclass
-class Search:
-    """The layers, and what was found with some of them in float."""
+class SensitivitySearch:
+    """The search for the layers to leave in float, and the values that it found."""
 
-    board: Switchboard
-    judge: Judge
+    model: MixedPrecisionModel
+    metric: AccuracyMetric
     effects: Mapping[str, float | None]  # layer -> SQNR in dB of the outputs when it alone is in INT8
     time_shares: Mapping[str, float]  # layer -> its share of the time of all layers in float
     values: dict[frozenset[str], float] = field(default_factory=dict)
@@ -43,26 +43,26 @@ class Search:
     @property
     def ranked(self) -> list[Layer]:
         """The layers, most harmful first."""
-        return sorted(self.board.layers, key=lambda layer: _or_infinite(self.effects[layer.name]))
+        return sorted(self.model.layers, key=lambda layer: _or_infinite(self.effects[layer.name]))
 
     def value(self, kept: Sequence[str]) -> float:
-        """Return how accurate the model is with these layers in float; it is judged once for each choice."""
+        """Return the accuracy of the model with these layers in float, measured once for each choice."""
         key = frozenset(kept)
         if key not in self.values:
-            self.board.kept = key
-            self.values[key] = self.judge.value(self.board)
+            self.model.kept = key
+            self.values[key] = self.metric.value(self.model.infer)
         return self.values[key]
 
     def fewest(self) -> list[str]:
-        """Return the fewest layers, most harmful first, that must stay in float; all of them where not even these are enough.
+        """Return the fewest layers, most harmful first, that must stay in float; all layers where even these miss the limit.
 
-        A bisection finds how many of the most harmful are enough; then each of these that turns out not to be needed is put back.
+        A bisection finds how many of the most harmful layers are enough. Then each of these that is not needed returns to INT8.
         """
         names = [layer.name for layer in self.ranked]
         too_few, enough = -1, len(names)
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
-            if self.judge.accepts(self.value(names[:middle])):
+            if self.metric.accepts(self.value(names[:middle])):
                 enough = middle
             else:
                 too_few = middle
@@ -70,21 +70,21 @@ class Search:
         if len(kept) == len(names):
             self.value(names)
             return kept
-        for name in track(reversed(kept.copy()), "leave out fewer layers", len(kept)):
+        for name in track(reversed(kept.copy()), "return layers to INT8", len(kept)):
             fewer = [other for other in kept if other != name]
-            if self.judge.accepts(self.value(fewer)):
+            if self.metric.accepts(self.value(fewer)):
                 kept = fewer
         return kept
 
     def failure(self, kept: Sequence[str]) -> str | None:
-        """Return why a choice of layers is no INT8 model within the limit; None where it is one."""
-        if len(kept) < len(self.board.layers):
+        """Return the reason why these layers give no INT8 model within the limit; None where they give one."""
+        if len(kept) < len(self.model.layers):
             return None
-        value, limit = self.value(kept), f"at least {self.judge.limit:.6g} was asked for"
-        if self.judge.accepts(value):
-            return f"{self.judge.name}: {limit}, which only the model with every layer in float reaches. Ask for less, or keep FP32."
+        value, limit = self.value(kept), f"the limit is {self.metric.limit:.6g}"
+        if self.metric.accepts(value):
+            return f"{self.metric.name}: {limit}; only the model with every layer in float reaches it. Lower the limit, or keep FP32."
         return (
-            f"{self.judge.name}: {value:.6g} even with every layer in float; {limit}. No choice of layers reaches it."
+            f"{self.metric.name}: {value:.6g} even with every layer in float; {limit}. No choice of layers reaches it."
         )
 
     def table(self, kept: Sequence[str]) -> tuple[LayerEffect, ...]:
@@ -110,39 +110,42 @@ class Search:
         return tuple(best[count] for count in sorted(best))
 
 
-def rank(board: Switchboard, feeds: Sequence[Feed]) -> dict[str, float | None]:
+def rank(model: MixedPrecisionModel, feeds: Sequence[Feed]) -> dict[str, float | None]:
     """Return layer -> SQNR in dB of the worst output when that layer alone is in INT8; None where nothing changes.
 
     Args:
-        board: open.
-        feeds: real ones, on which nothing is judged.
+        model: open.
+        feeds: real data, without the holdout.
     """
-    every = frozenset(layer.name for layer in board.layers)
-    board.kept = every
-    expected = _outputs(board, feeds)
+    every = frozenset(layer.name for layer in model.layers)
+    model.kept = every
+    expected = _outputs(model.infer, feeds)
     effects: dict[str, float | None] = {}
-    for layer in track(board.layers, "rank layers", len(board.layers)):
-        board.kept = every - {layer.name}
-        found = _outputs(board, feeds)
+    for layer in track(model.layers, "rank layers", len(model.layers)):
+        model.kept = every - {layer.name}
+        found = _outputs(model.infer, feeds)
         ratios = [sqnr_db(expected[name], found[name]) for name in expected]
         effects[layer.name] = min((ratio for ratio in ratios if ratio is not None), default=None)
     return effects
 
 
-def cosine_judge(reference: Runner, feeds: Sequence[Feed], limit: float) -> Judge:
-    """Return a judge by the smallest cosine of any output to that of the float model, both without the mean of the float one."""
+def cosine_metric(reference: Infer, feeds: Sequence[Feed], limit: float) -> AccuracyMetric:
+    """Return the metric that is the smallest cosine of any output to the output of the float model.
+
+    The mean of each is subtracted first, because a large constant would hide any error.
+    """
     expected = _outputs(reference, feeds)
 
-    def value(runner: Runner) -> float:
-        found = _outputs(runner, feeds)
+    def value(infer: Infer) -> float:
+        found = _outputs(infer, feeds)
         return min(_cosine(expected[name], found[name]) for name in expected)
 
-    return Judge("cosine to the float outputs", value, limit)
+    return AccuracyMetric("cosine to the float outputs", value, limit)
 
 
-def _outputs(runner: Runner, feeds: Sequence[Feed]) -> dict[str, np.ndarray]:
-    """Return output name -> the values of all feeds, one after the other."""
-    found = [runner.infer(feed) for feed in feeds]
+def _outputs(infer: Infer, feeds: Sequence[Feed]) -> dict[str, np.ndarray]:
+    """Return output name -> the values of all feeds, concatenated."""
+    found = [infer(feed) for feed in feeds]
     return {name: np.concatenate([outputs[name].ravel() for outputs in found]) for name in found[0]}
 
 

@@ -1,4 +1,4 @@
-"""A session that gives the activations of a feed: the tensors for which the quantizer asks a range."""
+"""A session that returns the activations of a feed: the tensors whose ranges the quantizer needs."""
 
 import shutil
 from collections.abc import Collection, Sequence
@@ -21,10 +21,10 @@ class Activations:
     """A session over a model whose wanted activations are outputs; open it with `with`.
 
     Attributes:
-        names: the tensors that a call gives, in the order of the graph, so that the first one in which something is wrong is where
-            it begins.
-        same_as: tensor -> the tensor whose range it takes. ONNX Runtime's quantizer gives what only a Relu or Clip reads the range
-            of what that one writes when ranges are asymmetric; to leave it inside keeps the two fused and the forward pass fast.
+        names: the tensors that a call returns, in the order of the graph, so that the first faulty one is the origin of a fault.
+        same_as: tensor -> the tensor whose range it shares. With asymmetric ranges, ONNX Runtime's quantizer gives the input of a Relu
+            or Clip the range of its output, if nothing else reads the input. Such an input is no output of the session, so that the
+            operators stay fused and the forward pass stays fast.
         has_batch: whether all inputs share a dynamic first dimension.
     """
 
@@ -33,10 +33,10 @@ class Activations:
     has_batch: bool
 
     def __init__(self, model: Path, ops: Sequence[str], *, excluded: Collection[str] = (), symmetric: bool) -> None:
-        """Say what is wanted.
+        """Store the model and the selection.
 
         Args:
-            model: an ONNX file with its shapes inferred; a copy with more outputs lies beside it while it is opened.
+            model: an ONNX file with inferred shapes; a copy with more outputs is beside it while it is opened.
             ops: operators whose inputs and outputs are wanted.
             excluded: names of nodes that stay in float.
             symmetric: whether the ranges will be symmetric.
@@ -95,7 +95,7 @@ class Activations:
         self._computed = [name for name in self.names if name not in fed]
         self.has_batch = _share_first_dim(inputs)
         already = {v.name for v in graph.output}
-        # Protobuf reads messages that follow one another as one, so the weights need not be written anew.
+        # Protobuf merges concatenated messages, so the weights need not be written again.
         addition = onnx.ModelProto()
         addition.graph.output.extend(known[name] for name in self._computed if name not in already)
         shutil.copyfile(self._model, path)
@@ -111,7 +111,7 @@ class Activations:
         return list(dict.fromkeys(name for name in names if name in known and types[name] in floats))
 
     def _before_clipping(self, graph: "onnx.GraphProto", wanted: Collection[str]) -> dict[str, str]:
-        """Return what a Relu or Clip alone reads -> what that one writes."""
+        """Return the input -> the output of each Relu or Clip whose input nothing else reads."""
         readers: dict[str, list[onnx.NodeProto]] = {}
         for node in onnx_file.nodes(graph):
             for name in node.input:

@@ -1,4 +1,4 @@
-"""Feeds cut and put together again into batches of one size, so that no result depends on how the data came."""
+"""Regrouping of feeds into batches of one size, so that no result depends on the sizes of the feeds."""
 
 import itertools
 import math
@@ -9,26 +9,26 @@ import numpy as np
 
 from optkit.artifact.tensors import Feed
 
-_BATCH_BYTES = 8 * 2**20  # of activations: large enough to hide the cost of a call, small enough for a cache
+_BATCH_BYTES = 8 * 2**20  # of activations: large enough to hide the overhead of a call, small enough for a cache
 _MAX_ROWS = 256
-_CLOSE = 1e-3  # of a tensor's largest magnitude, which kernels for other batch sizes stay far below
+_CLOSE = 1e-3  # of a tensor's largest magnitude; kernels for other batch sizes differ by far less
 
 Run = Callable[[Feed], Mapping[str, np.ndarray]]
 
 
 def in_batches(feeds: Iterable[Feed], run: Run) -> tuple[Iterator[Feed], int | None]:
-    """Return the samples of the feeds in their order, in batches that depend on the model and the first samples alone.
+    """Return the samples of the feeds in their order, in batches whose size depends only on the model and the first samples.
 
-    A batch has one sample where the activations of a sample are large, and never more than 8 MiB of them. Batches end where the
-    shape of the samples changes. A model that lets the samples of a batch change each other is seen by its first two samples, and
-    gets its feeds as they are: for such a model the way the data is cut is part of the data.
+    A batch has at most 8 MiB of activations, or one sample where these are larger. A batch ends where the shape of the samples changes.
+    The first two samples show whether the samples of a batch affect each other. Such a model gets its feeds unchanged, because there the
+    grouping is part of the data.
 
     Args:
-        feeds: every input of the model has the batch first.
-        run: gives the activations of a feed.
+        feeds: the batch is the first dimension of every input.
+        run: returns the activations of a feed.
 
     Returns:
-        The batches, and about how many they are where the number of feeds is known.
+        The batches, and their approximate number where the number of feeds is known.
     """
     stream = iter(feeds)
     read: list[Feed] = []
@@ -70,7 +70,7 @@ def regrouped(feeds: Iterable[Feed], rows: int) -> Iterator[Feed]:
 
 
 def rows_of(feed: Feed) -> int:
-    """Return how many samples a feed holds: the common first size of its arrays, 1 where they share none."""
+    """Return the number of samples in a feed: the common first size of its arrays, or 1 where these differ."""
     sizes = {array.shape[0] if array.ndim else 1 for array in feed.values()}
     return sizes.pop() if len(sizes) == 1 else 1
 
@@ -81,7 +81,7 @@ def _rows_for(activations: Mapping[str, np.ndarray]) -> int:
 
 
 def _independent(run: Run, pair: Feed) -> bool:
-    """Whether two samples have the same extremes in every tensor together and one by one."""
+    """Whether two samples have the same extremes in every tensor together and separately."""
     together = run(pair)
     alone = [run(feed) for feed in regrouped([pair], 1)]
     for name, array in together.items():

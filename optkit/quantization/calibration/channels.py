@@ -1,4 +1,4 @@
-"""The largest magnitude of each channel of the activations that products with weights read."""
+"""The largest magnitude of each channel of the activations that are inputs of matrix products with weights."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -19,11 +19,11 @@ def channel_magnitudes(
 ) -> dict[str, np.ndarray]:
     """Run the model over the feeds, a batch at a time, and return tensor -> the largest magnitude of each channel, (channels,).
 
-    Channels lie on the last axis. The result does not depend on how the data is cut.
+    Channels are on the last axis. The result does not depend on the sizes of the feeds.
 
     Args:
-        model: an ONNX file with its shapes inferred; a temporary file lies beside it while it is opened.
-        tensors: what a MatMul or Gemm reads.
+        model: an ONNX file with inferred shapes; a temporary file is beside it while it is opened.
+        tensors: the inputs of a MatMul or Gemm.
         feeds: read once.
         excluded: names of nodes whose activations are not wanted.
 
@@ -41,9 +41,9 @@ def channel_magnitudes(
                 largest = values.reshape(-1, values.shape[-1]).max(axis=0)  # (channels,)
                 if not np.isfinite(largest).all():
                     raise FeedError(
-                        f"tensor {name!r} is not finite on the calibration data; smoothing needs finite numbers"
+                        f"tensor {name!r}: is not finite on the calibration data; expected finite numbers, for SmoothQuant"
                     )
                 found[name] = np.maximum(found.get(name, largest), largest)
     if not found:
-        raise FeedError("calibration data: no sample; smoothing needs some")
+        raise FeedError("calibration data: no sample; SmoothQuant needs at least one")
     return found

@@ -1,7 +1,7 @@
-"""Streaming collection: the model runs on a batch at a time, and of its activations only extremes and histograms are kept.
+"""Streaming collection: the model runs on one batch at a time, and only extremes and histograms of its activations are stored.
 
-The data is read once. Memory is bounded by the activations of one batch whatever the number of samples, and the result does not depend
-on how the data is cut into feeds: the samples are put together anew, and both extremes and histograms are exact sums over them.
+The data is read once. Memory is bounded by the activations of one batch, for any number of samples. The result does not depend on the
+sizes of the feeds: the samples are regrouped into batches, and extremes and histograms are exact sums over them.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,19 +20,19 @@ from optkit.quantization.calibration.histogram import Histogram
 from optkit.quantization.calibration.inputs import InputStatistics
 from optkit.quantization.calibration.ranges import Range, moving_average, observed, percentile
 from optkit.quantization.calibration.search import entropy, mse
-from optkit.quantization.calibration.settings import CalibrationSettings, Method
+from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is kept of the data and of the activations.
+    """The statistics of the data and of the activations.
 
     Attributes:
-        lows: tensor -> the smallest value of each sample, (samples,); infinity where it had none.
+        lows: tensor -> the smallest value of each sample, (samples,); infinity where the tensor was empty.
         highs: tensor -> the largest value of each sample, (samples,).
-        histograms: tensor -> its histogram; empty where none was asked for.
+        histograms: tensor -> its histogram; empty where histograms are not collected.
         inputs: mean and deviation of the inputs.
-        digests: a number for each sample that only equal samples share.
+        digests: a hash of each sample; equal samples have equal hashes.
     """
 
     lows: Mapping[str, np.ndarray]
@@ -43,7 +43,7 @@ class Statistics:
 
 
 class Calibration(NamedTuple):
-    """The ranges, and what they were made of."""
+    """The ranges, and the statistics behind them."""
 
     ranges: dict[str, Range]
     statistics: Statistics
@@ -61,7 +61,7 @@ def calibrate(
     """Run the model over the feeds and choose the range of every float tensor that a node of `ops` reads or writes.
 
     Args:
-        model: an ONNX file with its shapes inferred; a temporary file lies beside it while it is opened.
+        model: an ONNX file with inferred shapes; a temporary file is beside it while it is opened.
         ops: operators whose activations are wanted.
         feeds: read once.
         settings: how ranges are chosen.
@@ -84,16 +84,16 @@ def calibrate(
 def _range(name: str, statistics: Statistics, settings: CalibrationSettings) -> Range:
     lows, highs = statistics.lows[name], statistics.highs[name]
     match settings.method:
-        case Method.MINMAX:
+        case CalibrationMethod.MINMAX:
             return observed(float(lows.min()), float(highs.max()), settings.symmetric)
-        case Method.MOVING_AVERAGE:
+        case CalibrationMethod.MOVING_AVERAGE:
             seen = np.isfinite(lows)
             return moving_average(lows[seen], highs[seen], settings.symmetric)
-        case Method.PERCENTILE:
+        case CalibrationMethod.PERCENTILE:
             return percentile(statistics.histograms[name], settings.percentile, settings.symmetric)
-        case Method.ENTROPY:
+        case CalibrationMethod.ENTROPY:
             return entropy(statistics.histograms[name], settings.symmetric)
-        case Method.MSE:
+        case CalibrationMethod.MSE:
             return mse(statistics.histograms[name], settings.symmetric)
 
 
@@ -108,7 +108,7 @@ def _collect(run: Activations, feeds: Iterable[Feed], every: int | None) -> Stat
 
 
 def check_enough(samples: int) -> None:
-    """Refuse so few samples that no range can be made of them.
+    """Refuse too few samples for a range.
 
     Raises:
         FeedError: there are fewer than two.
@@ -119,7 +119,7 @@ def check_enough(samples: int) -> None:
 
 
 class _Collector:
-    """Takes batches one by one."""
+    """Collects statistics batch by batch."""
 
     def __init__(self, names: Sequence[str], every: int | None) -> None:
         self.samples = 0
@@ -132,7 +132,7 @@ class _Collector:
         self._digests: list[int] = []
 
     def add(self, feed: Feed, activations: Mapping[str, np.ndarray]) -> None:
-        """Keep what matters of one batch.
+        """Add the statistics of one batch.
 
         Raises:
             FeedError: a tensor is not finite.
@@ -160,10 +160,10 @@ class _Collector:
     def _check_finite(self, name: str, finite: np.ndarray) -> None:
         if not finite.all():
             number = self.samples + int(np.argmin(finite))
-            raise FeedError(f"sample {number}: tensor {name!r} is not finite there; a range needs finite numbers")
+            raise FeedError(f"sample {number}: tensor {name!r} is not finite; a range needs finite numbers")
 
     def statistics(self) -> Statistics:
-        """Return all that was kept; tensors that never had a value are left out."""
+        """Return the statistics; tensors that never had a value are left out."""
         lows, highs = np.concatenate(self._lows), np.concatenate(self._highs)
         seen = {name: column for column, name in enumerate(self._names) if np.isfinite(lows[:, column]).any()}
         return Statistics(

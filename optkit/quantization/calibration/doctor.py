@@ -1,4 +1,4 @@
-"""The calibration doctor: what the data was like and whether there was enough of it, told from what collection keeps anyway."""
+"""The calibration doctor: a diagnosis of the data and its size, from the statistics of the collection."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from optkit.quantization.calibration.collect import Statistics
 from optkit.quantization.calibration.histogram import Histogram
 from optkit.quantization.calibration.ranges import Range
 
-_STRETCH = 1.5  # a sample that makes a range so many times as wide as all others need is an outlier
-_SETTLED = 0.99  # of its final width; a range that has it has stopped growing
-_MOST = 0.95  # of the tensors; the extremes of the last few are a matter of luck
+_STRETCH = 1.5  # an outlier makes a range at least this many times as wide as all other samples need
+_SETTLED = 0.99  # of its final width; from here on a range has stopped growing
+_MOST = 0.95  # of the tensors; the extremes of the last few are random
 _INNER = 0.999  # of the values
-_LONG_TAIL = 0.25  # of the range, when _INNER of the values lie in less
-_STEP = 32  # suggestions are multiples of it
-_FEWEST = 8  # samples from which on one can stand out
+_LONG_TAIL = 0.25  # of the range; a tensor with _INNER of its values in a smaller part has a long tail
+_STEP = 32  # suggestions are multiples of this
+_FEWEST = 8  # samples; with fewer, no outlier is reported
 
 
 def diagnose(statistics: Statistics, ranges: Mapping[str, Range]) -> Diagnosis:
-    """Return what is to be said of the data on which these ranges were found."""
+    """Return the diagnosis of the data that gave these ranges."""
     widths = _running_widths(statistics)
     samples = len(statistics.digests)
     settled = _settled_after(widths)
@@ -38,7 +38,7 @@ def diagnose(statistics: Statistics, ranges: Mapping[str, Range]) -> Diagnosis:
 
 
 def _running_widths(statistics: Statistics) -> np.ndarray:
-    """Return how wide each range was after each sample, as a share of its final width, (samples, tensors)."""
+    """Return the width of each range after each sample, as a share of its final width, (samples, tensors)."""
     shares = []
     for name, lows in statistics.lows.items():
         low = np.minimum.accumulate(np.minimum(lows, 0).astype(np.float64))
@@ -54,13 +54,13 @@ def _growth(widths: np.ndarray) -> tuple[Growth, ...]:
 
 
 def _settled_after(widths: np.ndarray) -> int:
-    """Return after how many samples most of the ranges had stopped growing."""
+    """Return the number of samples after which most ranges had stopped growing."""
     share = (widths >= _SETTLED).mean(axis=1)  # (samples,) never falls
     return int(np.argmax(share >= _MOST)) + 1
 
 
 def _suggested(samples: int, settled: int) -> int:
-    """Return how many samples suffice: twice what was given where the ranges grew in the last quarter."""
+    """Return the suggested number of samples: twice the given number where ranges grew in the last quarter."""
     if settled > 0.75 * samples:
         return 2 * samples
     return min(samples, math.ceil(settled / _STEP) * _STEP)
@@ -104,7 +104,7 @@ def _long_tails(histograms: Mapping[str, Histogram], ranges: Mapping[str, Range]
 
 
 def _inner_width(histogram: Histogram) -> float:
-    """Return the width of the range around zero that holds most of the values, the same share left out at either end."""
+    """Return the width of the range around zero that contains most of the values; the same share is outside at either end."""
     cumulated = np.cumsum(histogram.counts)
     tail = cumulated[-1] * (1 - _INNER) / 2
     first = np.searchsorted(cumulated, tail, side="right")

@@ -1,24 +1,24 @@
-"""A histogram whose range grows with what it is given: one pass, and the same counts in whatever portions the values come."""
+"""A histogram whose range grows with its values: one pass, with the same counts for any grouping of the values."""
 
 import math
 
 import numpy as np
 
-# Bins on either side of zero; the larger extreme lies in the outer half, so its side fills at least 8192. A value that many elements
-# share is told from its neighbours to a 30th of an INT8 level, else the error of such a tensor could not be estimated to 0.5 dB.
+# Bins on either side of zero. The larger extreme is in the outer half, so its side uses at least 8192 bins. A bin is then at most a 30th
+# of an INT8 level wide; with wider bins the error of a tensor with many equal values could not be estimated to 0.5 dB.
 SIDE = 16_384
-_CHUNK = 131_072  # elements counted at a time, so that the temporary indices stay in a cache
-_SMALLEST_EXPONENT = -100  # below 1e-30 every value counts as zero; float32 could not hold the scale
+_CHUNK = 131_072  # elements counted at once, so that the temporary indices fit in a cache
+_SMALLEST_EXPONENT = -100  # values below 1e-30 count as zero, because float32 could not represent the scale
 _FEW = 4096  # a tensor with fewer elements is never sampled
 
 _INDEX = np.arange(1 - SIDE, SIDE)  # (2 * SIDE - 1,) of the bins; bin 0 is around zero and twice as wide as the others
 
 
 class Histogram:
-    """Counts of values in bins of width 2**k, cut towards zero.
+    """Counts of values in bins of width 2**k; indices are truncated towards zero.
 
-    When a value falls outside, k grows and bins are added up in pairs. Products with powers of two are exact in floating point and
-    cutting them twice is cutting them once, so the counts are those of the final width, whenever it became that wide.
+    When a value is outside, k grows, and pairs of bins are merged. Products with powers of two are exact in floating point, and two
+    truncations equal one, so the counts are those of the final width, independent of the moment when it was reached.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """The width of each bin but the one around zero."""
+        """The width of each bin except the one around zero."""
         return math.ldexp(1 / SIDE, self._exponent or 0)
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """The number of counted values."""
         return int(self.counts.sum())
 
     def add(self, values: np.ndarray, low: float, high: float, every: int = 1) -> None:
@@ -49,7 +49,7 @@ class Histogram:
             values: finite floats of any shape.
             low: their smallest.
             high: their largest.
-            every: count one in so many; see `thinned`.
+            every: count one of this many elements; see `thinned`.
         """
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
@@ -78,10 +78,10 @@ class Histogram:
 
 
 def thinned(flat: np.ndarray, every: int) -> np.ndarray:
-    """Return one element of each `every`, always at the same places; all where there are few.
+    """Return one of `every` elements, always at the same positions; all elements of a small array.
 
-    The step is one more than `every` and starts anew after `every` squared elements, so that rows of an image whose length is a
-    multiple of `every` do not give the same column again and again.
+    The step is `every` + 1, and the pattern restarts after `every` squared elements. So an image whose row length is a multiple of
+    `every` does not always contribute the same column.
     """
     if every == 1 or flat.size < _FEW:
         return flat

@@ -1,4 +1,4 @@
-"""What the samples of a data set are like, as they pass by: mean and deviation of each."""
+"""Statistics of the samples of a data set: mean and standard deviation of each, collected while the data is read."""
 
 import math
 
@@ -10,14 +10,14 @@ from optkit.quantization.calibration.batches import rows_of
 
 
 class InputStatistics:
-    """Mean and deviation of every sample of the float inputs, which is what a model normalises by."""
+    """Mean and standard deviation of every sample of the float inputs, the usual parameters of normalization."""
 
     def __init__(self) -> None:
         self._means: dict[str, list[np.ndarray]] = {}
         self._deviations: dict[str, list[np.ndarray]] = {}
 
     def add(self, feed: Feed) -> None:
-        """Take the samples of one feed; those of an input that is not finite are left out."""
+        """Add the samples of one feed; an input that is not finite is left out."""
         rows = rows_of(feed)
         for name, array in feed.items():
             if array.dtype.kind != "f":
@@ -28,13 +28,13 @@ class InputStatistics:
                 continue
             mean = flat.mean(axis=1, dtype=np.float64)
             square = np.einsum("ij,ij->i", flat, flat, dtype=np.float64) / flat.shape[1]
-            # The difference is not exactly 0 for a constant.
+            # For a constant the difference may not be exactly 0.
             deviation = np.where(low < high, np.sqrt(np.maximum(square - mean**2, 0)), 0)
             self._means.setdefault(name, []).append(mean)
             self._deviations.setdefault(name, []).append(deviation)
 
     def constants(self) -> dict[str, tuple[int, ...]]:
-        """Return input -> the samples in which it has one value throughout; inputs without such a sample are left out."""
+        """Return input -> the samples in which it is constant; inputs without such a sample are left out."""
         found = {name: np.flatnonzero(np.concatenate(parts) == 0) for name, parts in self._deviations.items()}
         return {name: tuple(int(sample) for sample in samples) for name, samples in found.items() if len(samples)}
 

@@ -1,4 +1,4 @@
-"""The range of a tensor, and the methods that need no search. Every range holds zero, which must be exact (padding, ReLU)."""
+"""The range of a tensor, and the methods without a search. Every range contains zero, which must be exact (padding, ReLU)."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Range(NamedTuple):
 
 
 def observed(low: float, high: float, symmetric: bool = False) -> Range:
-    """Return the min-max range: all that was observed, and zero; of equal ends where it shall be symmetric."""
+    """Return the min-max range: all observed values, and zero; with `symmetric` both ends have the same magnitude."""
     if symmetric:
         largest = max(-low, high)
         return Range(0.0 - largest, largest)
@@ -29,13 +29,13 @@ def observed(low: float, high: float, symmetric: bool = False) -> Range:
 def moving_average(lows: np.ndarray, highs: np.ndarray, symmetric: bool = False) -> Range:
     """Return the exponential moving average of the samples' extremes, in their order.
 
-    Each sample moves the average by 0.01 of the way to its own extremes; the first one sets it. As PyTorch's
-    MovingAverageMinMaxObserver does with batches.
+    The first sample sets the average; each later sample moves it by 0.01 of the distance to its own extremes. PyTorch's
+    MovingAverageMinMaxObserver does the same with batches.
 
     Args:
         lows: the smallest value of each sample, (samples,).
         highs: the largest value of each sample, (samples,).
-        symmetric: whether the ends shall be equal.
+        symmetric: whether both ends have the same magnitude.
     """
     constant = MOVING_AVERAGE_CONSTANT
     weights = constant * (1 - constant) ** np.arange(len(lows), dtype=np.float64)[::-1]  # (samples,) newest last
@@ -44,16 +44,16 @@ def moving_average(lows: np.ndarray, highs: np.ndarray, symmetric: bool = False)
 
 
 def percentile(histogram: Histogram, percent: float, symmetric: bool = False) -> Range:
-    """Return the range that leaves (100 - percent) / 2 % of the values out at either end, to the edge of a bin.
+    """Return the range that excludes (100 - percent) / 2 % of the values at either end, up to the edge of a bin.
 
-    A symmetric one leaves out (100 - percent) % of the magnitudes. As ONNX Runtime's PercentileCalibrater.
+    A symmetric range excludes (100 - percent) % of the magnitudes, as in ONNX Runtime's PercentileCalibrater.
     """
     counts = histogram.counts + histogram.counts[::-1] if symmetric else histogram.counts
     cumulated = np.cumsum(counts)
     tail = cumulated[-1] * (1 - percent / 100) / 2
     first = int(np.searchsorted(cumulated, tail, side="right"))
     last = int(np.searchsorted(cumulated, cumulated[-1] - tail, side="left"))
-    # The outer edges of these bins; the one around zero holds only what is nearly zero.
+    # The outer edges of these bins; the bin around zero contains only values near zero.
     low, high = histogram.centres[[first, last]] + np.array([-0.5, 0.5]) * histogram.width
     if symmetric:
         low = -high

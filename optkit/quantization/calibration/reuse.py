@@ -1,4 +1,4 @@
-"""Calibration that is not done twice: ranges that an earlier artifact keeps serve again while model, data and settings are unchanged."""
+"""Reuse of calibration: the ranges of an earlier artifact are used again while model, data and settings are unchanged."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -27,22 +27,22 @@ def calibrated(
     earlier: CalibrationResult | None = None,
     doctor: bool = False,
 ) -> CalibrationResult:
-    """Return the ranges of a model, with what the data was like; those of `earlier` where nothing has changed.
+    """Return the ranges of a model and the diagnosis of the data; those of `earlier` where nothing has changed.
 
     Args:
-        prepared: the model as it will be quantized.
+        prepared: the model to quantize.
         source: the artifact that it was prepared from.
         ops: operators whose activations are wanted.
         feeds: the calibration data.
         settings: how ranges are chosen.
         excluded: names of nodes that stay in float.
-        smooth: how strongly `prepared` was smoothed.
-        earlier: what an artifact made before keeps.
-        doctor: whether long tails are wanted with a method that needs no histograms too.
+        smooth: SmoothQuant's alpha for `prepared`.
+        earlier: the calibration of an earlier artifact.
+        doctor: whether long tails are reported also with a method that needs no histograms.
 
     Raises:
         StageError: the model cannot be run on a feed, or has no such node.
-        FeedError: the data does not fit.
+        FeedError: the data does not fit the inputs.
     """
     of = {"model": source.identity, "ops": sorted(ops), "excluded": sorted(excluded), "versions": built_with()}
     key = CalibrationKey(

@@ -1,8 +1,7 @@
-"""The best range for a histogram: candidates are weighed by their true quantization error or by their divergence.
+"""The best range for a histogram, by the true quantization error of candidates or by their divergence.
 
-A candidate is weighed as it will be used: scale and zero point are made of it as ONNX Runtime makes them, 256 levels for an asymmetric
-range, 255 around zero for a symmetric one. Prefix sums over the bins make the cost of a candidate that of its levels, whatever the number
-of bins and values.
+A candidate gets scale and zero point as in ONNX Runtime: 256 levels for an asymmetric range, 255 levels around zero for a symmetric one.
+With prefix sums over the bins, the time for a candidate depends on its levels, not on the number of bins and values.
 """
 
 from collections.abc import Callable
@@ -12,10 +11,12 @@ import numpy as np
 from optkit.quantization.calibration.histogram import SIDE, Histogram
 from optkit.quantization.calibration.ranges import Range, observed
 
-# Candidates are fractions of what was observed: first 56 down to 1/118, then 15 around the best of these.
+# Candidates are fractions of the observed range: first 56 down to 1/118, then 15 around the best of these.
 _COARSE = 2.0 ** (-np.arange(56) / 8)
 _FINE = 2.0 ** (np.arange(-7, 8) / 64)
-_MAX_LOSS = 10**0.01  # of the error of min-max: 0.1 dB, so that with what bins hide it stays below the 0.5 dB promised
+_MAX_LOSS = (
+    10**0.01
+)  # 0.1 dB above the error of min-max; with the error of the bins the total stays below the promised 0.5 dB
 
 Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]  # lows (n,), highs (n,) -> costs (n,), smaller is better
 
@@ -23,8 +24,8 @@ Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]  # lows (n,), highs (n,) -
 def mse(histogram: Histogram, symmetric: bool) -> Range:
     """Return the range with the least mean squared quantization error.
 
-    Clipping and rounding are weighed against each other, as in R. Banner et al., "Post training 4-bit quantization of convolutional
-    networks for rapid-deployment", 2019, but with the counts in the place of a fitted density.
+    It balances clipping and rounding, as in R. Banner et al., "Post training 4-bit quantization of convolutional networks for
+    rapid-deployment", 2019, but with the counts instead of a fitted density.
     """
     whole = _whole(histogram, symmetric)
     if whole.low == whole.high:
@@ -35,10 +36,10 @@ def mse(histogram: Histogram, symmetric: bool) -> Range:
 def entropy(histogram: Histogram, symmetric: bool) -> Range:
     """Return the range whose quantized distribution is nearest to the observed one by Kullback-Leibler divergence.
 
-    After S. Migacz, "8-bit Inference with TensorRT", GTC 2017. The spike that ReLU leaves at zero, spread over its level, would
-    outweigh all else, while every range represents it exactly: its bin is filled as its neighbours are (NVIDIA's
-    pytorch-quantization overwrites the first bin for that reason). On peaked densities the divergence can prefer ranges that are
-    far worse than min-max; candidates that lose more than 0.1 dB to it are not considered.
+    After S. Migacz, "8-bit Inference with TensorRT", GTC 2017. ReLU makes a spike at zero, which would dominate the divergence although
+    every range represents zero exactly. Therefore its bin gets the sum of its neighbours (NVIDIA's pytorch-quantization overwrites the
+    first bin for this reason). For peaked densities the divergence can prefer ranges that are far worse than min-max; candidates that
+    are more than 0.1 dB worse than min-max are left out.
     """
     whole = _whole(histogram, symmetric)
     if whole.low == whole.high:
@@ -89,7 +90,7 @@ def _search(whole: Range, symmetric: bool, cost: Cost) -> Range:
 
 
 class _Levels:
-    """The filled bins of a histogram as prefix sums, and what candidates for the range make of them."""
+    """The filled bins of a histogram as prefix sums, and the costs of candidate ranges."""
 
     def __init__(self, histogram: Histogram, counts: np.ndarray, symmetric: bool) -> None:
         filled = np.flatnonzero(counts)
@@ -110,11 +111,11 @@ class _Levels:
         return errors
 
     def divergence(self, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
-        """Return KL(observed, clipped to the range || the same spread evenly over the filled bins of each level), (n,).
+        """Return KL(observed, clipped to the range || the same, spread evenly over the filled bins of each level), (n,).
 
-        What lies outside counts in the outermost filled bins that stay. The divergence of n samples is too large by
-        (filled bins - filled levels) / 2n, the bias of the two entropies in it (G. Miller, "Note on the bias of information
-        estimates", 1955); with few samples that alone would shrink the range.
+        Values outside count in the outermost filled bins inside. The divergence of n samples is too large by
+        (filled bins - filled levels) / 2n, the bias of its two entropies (G. Miller, "Note on the bias of information estimates",
+        1955); with few samples this bias alone would shrink the range.
         """
         start = np.searchsorted(self._centres, lows, side="left")  # (n,) bins start:end are inside
         end = np.searchsorted(self._centres, highs, side="right")
@@ -136,14 +137,14 @@ class _Levels:
         return np.where(possible, found, np.inf)
 
     def _values(self, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
-        """Return what the integers of each candidate stand for, (n, levels), ascending."""
+        """Return the real values of the integers of each candidate, (n, levels), ascending."""
         scale = (highs - lows) / (self._levels - 1)
         zero_point = np.rint(-lows / scale)
         values: np.ndarray = (np.arange(self._levels) - zero_point[:, None]) * scale[:, None]
         return values
 
     def _cuts(self, values: np.ndarray) -> np.ndarray:
-        """Return where the bins of each level begin, and the end of the last, (n, levels + 1)."""
+        """Return the first bin of each level, and the end of the last level, (n, levels + 1)."""
         cuts = np.searchsorted(self._centres, (values[:, 1:] + values[:, :-1]) / 2)
         return np.pad(cuts, ((0, 0), (1, 1)), constant_values=((0, 0), (0, len(self._counts))))
 

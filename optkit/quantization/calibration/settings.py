@@ -1,4 +1,4 @@
-"""How the range of a tensor is chosen: what a stage is told, without what computes it."""
+"""The settings of calibration, without the code that calibrates."""
 
 from enum import StrEnum
 
@@ -7,8 +7,8 @@ from pydantic import Field
 from optkit.record import Record
 
 
-class Method(StrEnum):
-    """How a range is chosen."""
+class CalibrationMethod(StrEnum):
+    """The method that chooses a range."""
 
     MINMAX = "minmax"
     MOVING_AVERAGE = "moving-average"
@@ -18,14 +18,14 @@ class Method(StrEnum):
 
     @property
     def needs_histogram(self) -> bool:
-        """Whether the extremes of the samples do not suffice."""
-        return self not in (Method.MINMAX, Method.MOVING_AVERAGE)
+        """Whether the method needs more than the extremes of the samples."""
+        return self not in (CalibrationMethod.MINMAX, CalibrationMethod.MOVING_AVERAGE)
 
 
 class CalibrationSettings(Record):
-    """How ranges are chosen."""
+    """The settings that choose ranges."""
 
-    method: Method = Method.MINMAX
-    percentile: float = Field(default=99.999, gt=50, le=100)  # what the percentile method keeps, of 100
-    sample: int = Field(default=1, ge=1)  # histograms count one element in so many; extremes are always exact
-    symmetric: bool = False  # ranges of equal ends and 255 levels, as TensorRT takes them
+    method: CalibrationMethod = CalibrationMethod.MINMAX
+    percentile: float = Field(default=99.999, gt=50, le=100)  # percent of the values that the percentile method keeps
+    sample: int = Field(default=1, ge=1)  # histograms count one of this many elements; extremes are always exact
+    symmetric: bool = False  # symmetric ranges with 255 levels, as for TensorRT

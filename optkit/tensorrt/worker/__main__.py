@@ -1,7 +1,7 @@
 """Start the worker: `python optkit/tensorrt/worker JOB.json`.
 
-Python puts a folder that it runs on the path of imports, where a module such as `build` could be taken for a package of that name. So the
-folder is taken off the path, and the worker is imported as a package, which finds its own modules. They are also read from their compiled files.
+Python adds a folder that it runs to the path of imports, where a module such as `build` could hide a package of that name. So the folder is
+removed from the path, and the worker is imported as a package that finds its own modules. This also uses their compiled files.
 """
 
 import importlib

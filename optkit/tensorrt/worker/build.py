@@ -69,7 +69,7 @@ def build(job: Json, channel: Channel, cancelled: threading.Event) -> Json:
 
 
 def _write(plan: Any, path: str) -> str:
-    """Write an engine, and return the SHA-256 of its bytes, which a thread computes meanwhile.
+    """Write an engine, and return the SHA-256 of its bytes, which another thread computes at the same time.
 
     Raises:
         FaultError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The settings of a build as TensorRT's builder takes them, and what the chosen runtime cannot do."""
+"""The settings of a build for TensorRT's builder, and the options that a runtime does not support."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, Sequence
 from .protocol import Channel, FaultError, Json
 from .runtimes import title
 
-# What TensorRT-RTX builds for when no target is named: https://docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT Engines"
+# The default targets of TensorRT-RTX: https://docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-Only AOT Engines"
 PORTABLE = ("sm80", "sm86", "sm89", "sm120", "sm121")
 _OPTION_FLAGS = (("refit", "REFIT"), ("strip", "STRIP_PLAN"), ("version_compatible", "VERSION_COMPATIBLE"))
 
 
 def is_strongly_typed(trt: Any) -> bool:
-    """Return whether a release takes the precisions of the ONNX file as they are; 8.6 takes them from builder flags."""
+    """Return whether a release uses the precisions of the ONNX file; 8.6 uses builder flags instead."""
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def refuse_impossible(job: Json, runtime: str, trt: Any, gpu: Json | None, no_gpu: str) -> None:
-    """Refuse what the chosen runtime cannot do here, before any work.
+    """Refuse options that the chosen runtime does not support here, before any work.
 
     Raises:
-        FaultError: names the option and the reason.
+        FaultError: the message has the option and the reason.
     """
     refusals = _impossible_in_rtx(job, gpu, no_gpu) if runtime == "tensorrt-rtx" else _impossible(job, trt, gpu)
     refusals += [
@@ -32,19 +32,23 @@ def refuse_impossible(job: Json, runtime: str, trt: Any, gpu: Json | None, no_gp
         if not is_strongly_typed(trt) and not hasattr(trt.BuilderFlag, kind.upper())
     ]
     if refusals:
-        raise FaultError("{} {} cannot do what is asked: {}".format(runtime, trt.__version__, "; ".join(refusals)))
+        raise FaultError(
+            "{} {} does not support these options: {}".format(runtime, trt.__version__, "; ".join(refusals))
+        )
 
 
 def _impossible_in_rtx(job: Json, gpu: Json | None, no_gpu: str) -> list[str]:
     refusals = []
     if job["hardware_compatible"]:
-        refusals.append("--hardware-compatible: its engines run on every target of one build; name them with --gpu")
+        refusals.append(
+            "--hardware-compatible: its engines run on every target of one build; set the targets with --gpu"
+        )
     if job["timing_cache"] and not job["timing_cache_default"]:
-        refusals.append("--timing-cache: it measures nothing when it builds, so it keeps no timing cache")
+        refusals.append("--timing-cache: its builds measure nothing, so there is no timing cache")
     if job["version_compatible"]:
-        refusals.append("--version-compatible: its wheels come without the lean runtime that such an engine needs")
+        refusals.append("--version-compatible: such an engine needs the lean runtime, which its wheels do not include")
     if gpu is None:
-        refusals += [f"--{option}: it needs a GPU for that: {no_gpu}" for option in ("refit", "strip") if job[option]]
+        refusals += [f"--{option}: needs a GPU: {no_gpu}" for option in ("refit", "strip") if job[option]]
     return refusals
 
 
@@ -52,7 +56,7 @@ def _impossible(job: Json, trt: Any, gpu: Json | None) -> list[str]:
     refusals = []
     if job["targets"] and list(job["targets"]) != [gpu["sm"] if gpu else ""]:
         refusals.append(
-            "--gpu {}: it builds for the GPU that it runs on, which is {}; build there, or use --runtime tensorrt-rtx".format(
+            "--gpu {}: it builds only for the GPU of this machine, {}; build on that GPU, or use --runtime tensorrt-rtx".format(
                 ",".join(job["targets"]), gpu["sm"] if gpu else "none"
             )
         )
@@ -68,7 +72,7 @@ def _impossible(job: Json, trt: Any, gpu: Json | None) -> list[str]:
 
 
 def _constant(option: str) -> str:
-    """Return the value of an option, such as ampere-plus, as TensorRT's constants are named."""
+    """Return the name of TensorRT's constant for the value of an option, such as ampere-plus."""
     return option.upper().replace("-", "_")
 
 
@@ -76,7 +80,7 @@ def configure(trt: Any, config: Any, job: Json) -> list[str]:
     """Set limits and flags, and return the names of the flags.
 
     Raises:
-        FaultError: TensorRT refuses one.
+        FaultError: TensorRT rejects a flag.
     """
     typed = is_strongly_typed(trt)
     flags = [flag for option, flag in _OPTION_FLAGS if job[option]]
@@ -84,7 +88,7 @@ def configure(trt: Any, config: Any, job: Json) -> list[str]:
         flags += [kind.upper() for kind in job["types"]]
     if job["tf32"]:
         flags.append("TF32")
-    else:  # TensorRT sets it by default, and then computes FP32 products in TF32, with a 10-bit mantissa
+    else:  # TensorRT's default allows TF32 (10-bit mantissa) for FP32 math
         config.clear_flag(trt.BuilderFlag.TF32)
     for flag in flags:
         config.set_flag(getattr(trt.BuilderFlag, flag))
@@ -97,7 +101,9 @@ def configure(trt: Any, config: Any, job: Json) -> list[str]:
     if job["hardware_compatible"]:
         level = getattr(trt.HardwareCompatibilityLevel, _constant(job["hardware_compatible"]))
         config.hardware_compatibility_level = level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector names the types of every layer
+    config.profiling_verbosity = (
+        trt.ProfilingVerbosity.DETAILED
+    )  # so that the inspector reports the types of every layer
     sharing = getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)
     if sharing is not None and not typed:  # 8.6: several contexts may use one profile; later releases always allow it
         config.set_preview_feature(sharing, True)
@@ -105,10 +111,10 @@ def configure(trt: Any, config: Any, job: Json) -> list[str]:
 
 
 def set_targets(trt: Any, config: Any, targets: Sequence[str], runtime: str, gpu: Json | None) -> list[str]:
-    """Set the GPUs to build for, and return them all.
+    """Set the target GPUs, and return all of them.
 
     Raises:
-        FaultError: the runtime does not build for one.
+        FaultError: the runtime does not support a target.
     """
     if runtime == "tensorrt":
         return [gpu["sm"]] if gpu else []
@@ -130,12 +136,12 @@ def add_profiles(builder: Any, config: Any, network: Any, profiles: Sequence[Jso
     """Add the optimization profiles.
 
     Raises:
-        FaultError: TensorRT refuses one, which it says by an index of -1.
+        FaultError: TensorRT rejects a profile (it returns the index -1).
     """
     names = {network.get_input(i).name for i in range(network.num_inputs)}
     for number, ranges in enumerate(profiles):
         unknown = sorted(set(ranges) - names)
-        if unknown:  # TensorRT would take it, and the engine would fail later
+        if unknown:  # TensorRT would accept it, and the engine would fail later
             raise FaultError(f"profile {number}: no input is named {unknown[0]!r}")
         profile = builder.create_optimization_profile()
         for name, (low, opt, high) in ranges.items():

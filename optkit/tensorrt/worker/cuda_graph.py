@@ -1,4 +1,4 @@
-"""One inference captured as a CUDA graph. pycuda has no graphs, so the functions of the driver are called by their own names."""
+"""One inference captured as a CUDA graph. pycuda has no graphs, so the functions of the driver are called directly."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .runtimes import load_libcuda
 
 
 class CudaGraph:
-    """What a call puts on a stream, recorded once to be replayed."""
+    """The work of one call on a stream, captured once and then replayed."""
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
         """Record the call.
 
         Raises:
-            FaultError: the driver refuses.
+            FaultError: the driver reports an error.
         """
         self._driver = load_libcuda()
         self._stream = ctypes.c_void_p(stream)
@@ -35,7 +35,7 @@ class CudaGraph:
             raise FaultError(f"CUDA graph: {name} gives error {code}")
 
     def launch(self) -> None:
-        """Put one replay on the stream."""
+        """Enqueue one replay on the stream."""
         self._call("cuGraphLaunch", self._executable, self._stream)
 
     def free(self) -> None:

@@ -1,4 +1,4 @@
-"""One execution context of an engine with its stream and buffers: inputs are placed, an inference is put on the stream, outputs are copied."""
+"""One execution context of an engine with its stream and buffers: it copies inputs, enqueues an inference and copies outputs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ExecutionSlot:
             raise FaultError(f"tensor {name!r}: TensorRT refused its address")
 
     def _allocate_output(self, name: str) -> None:
-        """Allocate an output for the largest of the profiles, or let TensorRT ask for memory where its size depends on values."""
+        """Allocate an output for the largest profile, or let TensorRT allocate it where its size depends on values."""
         largest = 0
         for index in range(self._engine.num_optimization_profiles):
             self._use_profile(index)
@@ -75,15 +75,15 @@ class ExecutionSlot:
             self._profile = index
 
     def _set_shape(self, name: str, shape: Sequence[int]) -> None:
-        """Set the shape of an input within the profile that is in use."""
+        """Set the shape of an input in the current profile."""
         if not self.context.set_input_shape(name, tuple(shape)):
             raise FaultError(f"input {name!r}: the engine refuses the shape {list(shape)}")
 
     def place(self, feed: Json) -> None:
-        """Choose the profile that takes the shapes, and put the inputs into pinned memory, from which they are copied.
+        """Choose a profile for the shapes, and copy the inputs into pinned memory.
 
         Raises:
-            FaultError: no profile takes them.
+            FaultError: no profile fits the shapes.
         """
         import numpy as np
 
@@ -102,7 +102,7 @@ class ExecutionSlot:
                 self._pinned[name] = self._cuda.pagelocked_empty(shape, self._dtype(name))
 
     def _fitting_profile(self, shapes: Json) -> int:
-        """Return the first profile that takes the shapes, the one in use before all others."""
+        """Return the first profile that fits the shapes; the current profile is tried first."""
         count = self._engine.num_optimization_profiles
         for index in [self._profile, *range(count)]:
             ranges = {name: self._ranges(name)[index] for name in self.inputs}
@@ -114,7 +114,7 @@ class ExecutionSlot:
             for name in self.inputs
         )
         given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        raise FaultError(f"no profile of the engine takes {given}; it was built for {built_for}")
+        raise FaultError(f"no profile of the engine fits {given}; it was built for {built_for}")
 
     def copy_in(self) -> None:
         """Copy the inputs to the GPU, on the stream."""
@@ -122,7 +122,7 @@ class ExecutionSlot:
             self._cuda.memcpy_htod_async(self._memory[name], self._pinned[name], self.stream)
 
     def enqueue(self) -> None:
-        """Put one inference on the stream."""
+        """Enqueue one inference on the stream."""
         if not self.context.execute_async_v3(self.stream.handle):
             raise FaultError("TensorRT failed to run the engine")
 
@@ -133,7 +133,7 @@ class ExecutionSlot:
                 self._cuda.memcpy_dtoh_async(self._pinned[name], self._memory[name], self.stream)
 
     def results(self) -> Json:
-        """Return the outputs once the stream has finished; those whose size depends on values are copied only now."""
+        """Return the outputs after the stream has finished; outputs whose size depends on values are copied now."""
         import numpy as np
 
         found = {}
@@ -151,15 +151,15 @@ class ExecutionSlot:
         """Record one inference as a CUDA graph.
 
         Raises:
-            FaultError: the engine or the driver cannot.
+            FaultError: the engine or the driver does not support it.
         """
         if self._allocators:
             raise FaultError(
-                "a CUDA graph cannot hold an output whose size depends on values: {}".format(
+                "a CUDA graph cannot have an output whose size depends on values: {}".format(
                     ", ".join(self._allocators)
                 )
             )
-        self.enqueue()  # the first call after a change of shape may do what must not be captured
+        self.enqueue()  # the first call after a change of shape may do work that must not be captured
         self.stream.synchronize()
         return CudaGraph(self.stream.handle, self.enqueue)
 
@@ -172,7 +172,7 @@ class ExecutionSlot:
 
 
 def _make_output_allocator(trt: Any, cuda: Any) -> Any:
-    """Return what gives TensorRT memory for an output whose size depends on values; the memory only grows."""
+    """Return an allocator for an output whose size depends on values; its memory only grows."""
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the worker can do: build an engine, run one, or say what is installed; then it ends."""
+"""The jobs of the worker: build an engine, run one, or report the installed packages; then it ends."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .runtimes import facts
 from .session import Session
 from .timing import time_calls, time_parts
 
-GRACE_S = 5.0  # between the end of the input and the end of this process, when TensorRT does not come back
+GRACE_S = 5.0  # between the end of the input and the end of this process, when TensorRT does not return
 
 
 def run(path: str) -> None:
-    """Do one job, and end the process at once: TensorRT's objects may crash when the interpreter tears them down in its own order."""
+    """Do one job, and end the process at once: TensorRT's objects may crash in the interpreter's normal shutdown."""
     try:
         _do(path)
         code = 0
-    except BaseException:  # the parent reads its last line, which a crash of the tear-down would hide
+    except BaseException:  # the parent reads the last line; a crash during shutdown would hide it
         traceback.print_exc()
         code = 1
     sys.stderr.flush()
@@ -54,7 +54,7 @@ def _do(path: str) -> None:
 
 
 def watch_input(cancelled: threading.Event) -> None:
-    """Set `cancelled` at the end of the input, and end the process when TensorRT does not come back in time."""
+    """Set `cancelled` at the end of the input, and end the process when TensorRT does not return in time."""
     sys.stdin.buffer.read()
     cancelled.set()
     time.sleep(GRACE_S)
@@ -62,7 +62,7 @@ def watch_input(cancelled: threading.Event) -> None:
 
 
 def _serve(session: Session, channel: Channel) -> None:
-    """Answer one request a line until the input ends; after a request that fails, the next one is answered all the same."""
+    """Answer one request a line until the input ends; a failed request does not end the session."""
     for line in sys.stdin:
         try:
             channel.send(result=_answer(session, json.loads(line)))

@@ -11,7 +11,7 @@ from .tensors import read_feed
 if TYPE_CHECKING:
     from .session import Session
 
-# How 8.6 and later releases write a type -> how optkit writes it; the first one that is found in the text counts.
+# The type in the text of 8.6 and later releases -> optkit's name; the first match counts.
 _TYPES = (("int8", "int8"), ("bf16", "bf16"), ("bfloat16", "bf16"), ("fp8", "fp8"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32"))  # fmt: skip
 _ROUNDS = 10  # inferences whose layers are timed
 
@@ -42,13 +42,13 @@ def list_layers(session: Session, request: Json) -> Json:
 
 
 def _inspect(session: Session) -> list[Any]:
-    """Return what the inspector says of each layer."""
+    """Return the inspector's description of each layer."""
     inspector = session.engine.create_engine_inspector()
     # The inspector needs the shapes of a context; without them, types are "N/A due to dynamic shapes".
     inspector.execution_context = session.slots[0].context
     text = inspector.get_engine_information(session.trt.LayerInformationFormat.JSON)
     try:
-        # 8.6 writes the control characters between the parts of its metadata as they are, which strict JSON does not allow.
+        # 8.6 writes raw control characters in its metadata, which strict JSON does not allow.
         return list(json.loads(text, strict=False)["Layers"])
     except ValueError as e:
         raise FaultError(f"the inspector's JSON cannot be read ({e})") from e
@@ -74,7 +74,7 @@ def _profile(session: Session) -> dict[str, list[float]]:
 
 
 def types_of(layer: Json) -> list[str]:
-    """Return the types of what a layer reads and writes; where the inspector does not name them, the type of its weights."""
+    """Return the types of a layer's inputs and outputs; where the inspector does not report them, the type of its weights."""
     tensors = [
         tensor.get("Datatype") or tensor.get("Format/Datatype")
         for name in ("Inputs", "Outputs")
@@ -88,6 +88,6 @@ def types_of(layer: Json) -> list[str]:
 
 
 def _type_in(text: Any) -> str:
-    """Return fp32, fp16, int8 and so on from what the inspector says of a type; empty where it names none."""
+    """Return fp32, fp16, int8 and so on from the inspector's text; empty where it has no type."""
     lower = str(text or "").lower()
     return next((kind for word, kind in _TYPES if word in lower), "")

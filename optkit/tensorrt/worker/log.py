@@ -1,4 +1,4 @@
-"""TensorRT's log, which is the only place where it says why something failed."""
+"""TensorRT's log, the only source of its reasons for a failure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any, Sequence
 
 from .protocol import Channel
 
-# A part of an error's text, and what usually fixes it.
+# A part of an error's text, and the usual fix.
 _ADVICE = (
     ("for Turing (SM75): FP32", "TensorRT-RTX computes matrix products in FP16 only on sm_75: use --precision fp16."),
-    ("workspace limit", "Give it more with --workspace-mib."),
+    ("workspace limit", "Raise it with --workspace-mib."),
     ("out of memory", "Free memory on the GPU, or lower --workspace-mib and the max of the profile."),
-    ("invalid weights", "A weight holds NaN or infinity: fix the model."),
+    ("invalid weights", "A weight contains NaN or infinity: fix the model."),
 )
 
 
 def make_logger(trt: Any, channel: Channel, kept: list[str]) -> Any:
-    """Return a logger that adds each warning and error to `kept` once, and sends every line to the parent, which shows it with `-vv`."""
+    """Return a logger that adds each warning and error to `kept` once, and sends every line to the parent; `-vv` shows them."""
     verbose = trt.ILogger.Severity.VERBOSE
 
     class Log(trt.ILogger):  # type: ignore[misc]
@@ -36,12 +36,12 @@ def make_logger(trt: Any, channel: Channel, kept: list[str]) -> Any:
 
 
 def first_error(kept: Sequence[str]) -> str:
-    """Return the first error of the log, since those after it are its consequences."""
+    """Return the first error of the log, because later ones are its consequences."""
     errors = [line.partition(": ")[2] for line in kept if line.startswith("error: ") and "cudaError 35" not in line]
     return errors[0] if errors else "TensorRT gives no reason"
 
 
 def advice(kept: Sequence[str]) -> str:
-    """Return what usually fixes a build that failed with these errors; empty where nothing is known."""
+    """Return the usual fix for a build that failed with these errors; empty where no fix is known."""
     text = "\n".join(kept)
     return next((f". {fix}" for sign, fix in _ADVICE if sign in text), "")

@@ -1,4 +1,4 @@
-"""The ONNX file as TensorRT's parser reads it, compared with what the parent declared."""
+"""The ONNX file parsed by TensorRT, and compared with the declared inputs and outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def parse(trt: Any, builder: Any, logger: Any, job: Json, log: list[str]) -> tup
     """Read the ONNX file; return the network and the parser, which must live as long as the network.
 
     Raises:
-        FaultError: TensorRT does not support some operators, all of which are named; or the file holds nothing.
+        FaultError: TensorRT does not support some operators (the message has all of them), or the file is empty.
     """
     creation = trt.NetworkDefinitionCreationFlag
     flags = 0
@@ -23,11 +23,11 @@ def parse(trt: Any, builder: Any, logger: Any, job: Json, log: list[str]) -> tup
             flags |= 1 << int(getattr(creation, name))
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
-    # By its path, so that external data is found beside it.
+    # By its path, so that TensorRT finds external data beside it.
     read = parser.parse_from_file(job["onnx"])
     nodes = _unsupported_nodes(trt, parser, job["ops"]) if not read or parser.num_errors else []
     if nodes:
-        raise FaultError(f"{title(trt)} does not take {len(nodes)} of its nodes", nodes)
+        raise FaultError(f"{title(trt)} does not support {len(nodes)} of its nodes", nodes)
     if not read:
         raise FaultError(f"TensorRT cannot read the model: {first_error(log)}")
     if not network.num_outputs:  # the parser returns True for a file of zeros
@@ -51,12 +51,12 @@ def _describe(tensor: Any) -> Json:
 
 
 def _unsupported_nodes(trt: Any, parser: Any, ops: Sequence[str]) -> list[Json]:
-    """Return what the parser says of each node that it refuses.
+    """Return the parser's report on each unsupported node.
 
-    An older parser stops at the first one and does not name its operator, so it is asked about every operator of the model.
+    An older parser stops at the first node and does not report its operator, so every operator of the model is tested.
     """
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    # Read to text at once: they belong to the parser. 8.6 knows the number of the node only; -1 is no node, but the file.
+    # Convert to text at once, because the parser owns the errors. 8.6 has only the number of the node; -1 means the file.
     found = [
         {
             "node": error.node(),
@@ -74,7 +74,7 @@ def _unsupported_nodes(trt: Any, parser: Any, ops: Sequence[str]) -> list[Json]:
 
 
 def _check_tensors(network: Any, job: Json) -> None:
-    """Compare the inputs and outputs that TensorRT sees with those declared.
+    """Compare TensorRT's inputs and outputs with the declared ones.
 
     Raises:
         FaultError: names differ, a rank or a dtype differs, or the values of an input are a shape.
@@ -90,12 +90,12 @@ def _check_tensors(network: Any, job: Json) -> None:
         )
     for name, spec in declared.items():
         found = _describe(inputs[name])
-        # 8.6 has no INT64 and takes INT32 in its place.
+        # 8.6 has no INT64 and uses INT32 instead.
         same = found["dtype"] == spec["dtype"] or (found["dtype"], spec["dtype"]) == ("int32", "int64")
         if not same or len(found["shape"]) != len(spec["shape"]):
             raise FaultError("input {!r}: TensorRT sees {}{}; declared is {}{}".format(
                 name, found["dtype"], found["shape"], spec["dtype"], spec["shape"]))  # fmt: skip
         if inputs[name].is_shape_tensor:
             raise FaultError(
-                f"input {name!r}: its values give a shape; an engine of optkit takes shapes from its inputs' shapes"
+                f"input {name!r}: its values are a shape; expected shapes to depend only on the shapes of inputs"
             )

@@ -1,4 +1,4 @@
-"""What the worker and the process that started it say to each other, and the errors that become such messages.
+"""The messages between the worker and its parent process, and the errors that become messages.
 
 The worker reads one JSON file, its job. It writes one JSON object a line to the standard output that it was given: `progress` and `log` while it
 works, and at the end `result`, `fault` or `cancelled`. A worker that runs an engine then reads one request a line from its standard input, and
@@ -16,7 +16,7 @@ Json = Dict[str, Any]
 
 
 class FaultError(Exception):
-    """Something that the user can fix; `nodes` are the nodes that TensorRT does not support."""
+    """An error that the user can fix; `nodes` are the nodes that TensorRT does not support."""
 
     def __init__(self, text: str, nodes: Sequence[Json] = ()) -> None:
         super().__init__(text)
@@ -28,7 +28,7 @@ class CancelledError(Exception):
 
 
 class Channel:
-    """The messages to the process that waits; what C++ prints to the standard output goes to the standard error instead."""
+    """The messages to the parent process; C++ output to the standard output goes to the standard error instead."""
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What this machine and this interpreter have: the GPU, as its driver describes it, TensorRT and TensorRT-RTX."""
+"""The facts of this machine and this interpreter: the GPU by its driver, TensorRT and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_libcuda() -> ctypes.CDLL:
 
 
 def find_gpu() -> tuple[Json | None, str]:
-    """Return the first GPU as its driver describes it, or None and the reason why there is none."""
+    """Return the driver's facts of the first GPU, or None and the reason why there is none."""
     try:
         cuda = load_libcuda()
     except OSError:
@@ -48,7 +48,7 @@ def find_gpu() -> tuple[Json | None, str]:
 
 
 def load_runtime(requested: str, gpu: Json | None, no_gpu: str) -> tuple[str, Any]:
-    """Import the requested runtime and return its name and module; `auto` takes TensorRT if it and a GPU are here, else TensorRT-RTX.
+    """Import the requested runtime and return its name and module; `auto` means TensorRT with a GPU, else TensorRT-RTX.
 
     Raises:
         FaultError: it is not installed, or cannot work here.
@@ -70,7 +70,7 @@ def load_runtime(requested: str, gpu: Json | None, no_gpu: str) -> tuple[str, An
         )
     if requested == "tensorrt" and gpu is None:
         raise FaultError(
-            f"tensorrt {module.__version__} builds and runs on a GPU only: {no_gpu}. Use --runtime tensorrt-rtx, which builds without one."
+            f"tensorrt {module.__version__} needs a GPU to build and to run: {no_gpu}. Use --runtime tensorrt-rtx, which builds without one."
         )
     return requested, module
 
@@ -79,7 +79,7 @@ def _import(runtime: str) -> Any:
     """Return the module of a runtime, or None where it is not installed.
 
     Raises:
-        FaultError: it is installed, and something that it needs is not.
+        FaultError: it is installed, but one of its own dependencies is not.
     """
     for name in MODULES[runtime]:
         try:
@@ -91,12 +91,12 @@ def _import(runtime: str) -> Any:
 
 
 def title(trt: Any) -> str:
-    """Return the name and release of a runtime, as NVIDIA writes them."""
+    """Return the name and release of a runtime in NVIDIA's spelling."""
     return "{} {}".format("TensorRT" if trt.__name__ == "tensorrt" else "TensorRT-RTX", trt.__version__)
 
 
 def facts(job: Json) -> Json:
-    """Return what could build or run an engine here; without `versions`, only the GPU, for which TensorRT need not be imported."""
+    """Return the GPU, the runtimes and pycuda; without `versions` only the GPU, which does not import TensorRT."""
     gpu, no_gpu = find_gpu()
     if not job["versions"]:
         return {"gpu": gpu, "no_gpu": no_gpu}

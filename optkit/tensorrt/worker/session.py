@@ -22,7 +22,7 @@ class Session:
         """
         gpu, no_gpu = find_gpu()
         if gpu is None:
-            raise FaultError(f"an engine runs on a GPU only: {no_gpu}")
+            raise FaultError(f"an engine needs a GPU: {no_gpu}")
         _, trt = load_runtime(job["runtime"], gpu, no_gpu)
         try:
             import pycuda.driver as cuda
@@ -44,7 +44,7 @@ class Session:
         self._gpu = gpu
 
     def describe(self) -> Json:
-        """Return what the engine says of itself."""
+        """Return the facts of the engine."""
         engine, slot = self.engine, self.slots[0]
         memory = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
         return {
@@ -64,7 +64,7 @@ class Session:
         return describe(name, self.engine.get_tensor_dtype(name), self.engine.get_tensor_shape(name))
 
     def infer(self, request: Json) -> Json:
-        """Run one inference; the arrays travel as .npy files in the folder of the request."""
+        """Run one inference; the arrays are .npy files in the folder of the request."""
         slot = self.slots[0]
         slot.place(read_feed(request))
         slot.copy_in()
@@ -75,7 +75,7 @@ class Session:
         return {"outputs": list(slot.outputs)}
 
     def close(self) -> None:
-        """Free the engine and leave the GPU context as it was."""
+        """Free the engine and restore the GPU context."""
         for slot in self.slots:
             slot.free()
         self.slots.clear()

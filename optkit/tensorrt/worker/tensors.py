@@ -11,7 +11,7 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int3
 
 
 def describe(name: str, dtype: Any, shape: Any) -> Json:
-    """Return the name, dtype and shape of a tensor of TensorRT as the parent writes them; -1 is a dynamic dimension."""
+    """Return the name, dtype and shape of a TensorRT tensor in the parent's format; -1 is a dynamic dimension."""
     return {"name": name, "dtype": _DTYPES.get(dtype.name, dtype.name.lower()), "shape": [int(d) for d in shape]}
 
 
@@ -24,12 +24,12 @@ def volume(shape: Sequence[int]) -> int:
 
 
 def fits(shape: Sequence[int], low: Sequence[int], high: Sequence[int]) -> bool:
-    """Return whether a shape lies between two others."""
+    """Return whether a shape is between two others."""
     return len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high))
 
 
 def cast_exactly(name: str, array: Any, dtype: Any) -> Any:
-    """Return an input in the dtype of the engine, which is INT32 for INT64 in 8.6.
+    """Return an input in the dtype of the engine: 8.6 has INT32 instead of INT64.
 
     Raises:
         FaultError: a value does not fit.

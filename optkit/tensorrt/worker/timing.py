@@ -1,4 +1,4 @@
-"""The time of calls, taken inside this process so that no message between processes is in a number."""
+"""The time of calls, measured inside this process, so that no time includes messages between processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDS = 50  # calls whose parts are timed
 def time_calls(session: Session, request: Json) -> Json:
     """Time calls on inputs that are placed once.
 
-    `times_ms` holds one inference each, awaited, without copies. With several slots, `per_second` counts the inferences of all of them.
+    Each of `times_ms` is one complete inference without copies. With several slots, `per_second` counts the inferences of all of them.
     """
     graphs = _prepare(session, request)
     calls = [graph.launch for graph in graphs] or [slot.enqueue for slot in session.slots]
@@ -67,7 +67,7 @@ def time_parts(session: Session, request: Json) -> Json:
 
 
 def _prepare(session: Session, request: Json) -> list[CudaGraph]:
-    """Put the inputs of a request on the GPU for every slot, and capture the graphs if the request wants them."""
+    """Copy the inputs of a request to the GPU for every slot, and capture CUDA graphs if requested."""
     for slot in session.slots:
         slot.place(read_feed(request))
         slot.copy_in()
@@ -91,7 +91,7 @@ def _timed(call: Callable[[], None], shortest_s: float, fewest: int) -> list[flo
 
 
 def _throughput(slots: Sequence[ExecutionSlot], calls: Sequence[Callable[[], None]], duration_s: float) -> float:
-    """Return the inferences per second of all slots together, each round awaited."""
+    """Return the inferences per second of all slots together; each round ends before the next one starts."""
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < max(duration_s, 0.01):
         for call in calls:

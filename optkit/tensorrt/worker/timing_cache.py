@@ -1,4 +1,4 @@
-"""The timings of TensorRT's kernels that one build keeps for the next one on the same GPU."""
+"""The timing cache: one build stores the timings of TensorRT's kernels for the next build on the same GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .protocol import Json
 
 
 def open_timing_cache(config: Any, job: Json, runtime: str, trt: Any, gpu: Json | None, notes: list[str]) -> str | None:
-    """Give the builder the timings of earlier builds, and return the file to keep the new ones in; None where none are kept."""
+    """Load the timings of earlier builds, and return the file for the new ones; None without a timing cache."""
     if not job["timing_cache"] or runtime == "tensorrt-rtx" or not hasattr(config, "set_timing_cache"):
         return None
     path = str(job["timing_cache"])
@@ -23,13 +23,13 @@ def open_timing_cache(config: Any, job: Json, runtime: str, trt: Any, gpu: Json 
         blob = b""
     cache = config.create_timing_cache(blob)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        notes.append(f"timing cache {path}: made by another TensorRT, GPU or driver; ignored, and written anew")
+        notes.append(f"timing cache {path}: made by another TensorRT, GPU or driver; it is ignored and overwritten")
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return path
 
 
 def keep_timing_cache(config: Any, path: str, notes: list[str]) -> None:
-    """Write the timings for the next build, whole or not at all; a failure is a note, since the engine is there all the same."""
+    """Write the timings for the next build completely or not at all; a failure is only a note, because the engine exists."""
     cache = config.get_timing_cache()
     if cache is None:
         return

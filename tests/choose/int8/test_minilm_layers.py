@@ -37,8 +37,8 @@ def test_minilm_reaches_a_limit_with_a_few_layers_in_float(tmp_path: Path) -> No
     source = ExportOnnx(exporter="torchscript", opset=17).run(module, tmp_path / "onnx")
     (tmp_path / "judge.py").write_text(JUDGE)
     samples = Samples(source.inputs, source.dims, Feeds(f"{RECIPE}:calibration", source.inputs))
-    asked = Prover(source, samples, Requirements(evaluation=f"{tmp_path}/judge.py:evaluate"))
-    made = run_stage(QuantizeDynamic(max_drop=0.004), source, tmp_path / "out", asked)
+    checker = Prover(source, samples, Requirements(evaluation=f"{tmp_path}/judge.py:evaluate"))
+    made = run_stage(QuantizeDynamic(max_drop=0.004), source, tmp_path / "out", checker)
     found = made.quantization
     assert found is not None
     assert found.failure is None

@@ -13,9 +13,9 @@ from optkit.artifact import Artifact
 from optkit.artifact.findings import Quantization
 from optkit.checks import Prover, Requirements
 from optkit.checks.parity import sqnr_db
-from optkit.choose.int8.holdout import JUDGING, RANKING, split
-from optkit.choose.int8.mixed_precision import Switchboard
-from optkit.choose.int8.sensitivity import cosine_judge, rank
+from optkit.choose.int8.holdout import HOLDOUT, RANKING, split
+from optkit.choose.int8.mixed_precision import MixedPrecisionModel
+from optkit.choose.int8.sensitivity import cosine_metric, rank
 from optkit.choose.stage import run_stage
 from optkit.data import Feeds, Samples
 from optkit.errors import ModelError, StageError
@@ -76,7 +76,7 @@ def test_the_switches_give_what_the_quantized_file_gives(source: Artifact, tmp_p
         third = convolutions(source)[2]
         but_one = STATIC.model_copy(update={"exclude": (third,)}).write(prepared, ranges, source, tmp_path / "one.onnx")
         with (
-            Switchboard(source, prepared, full.path, [node.name for node in nodes]) as board,
+            MixedPrecisionModel(source, prepared, full.path, [node.name for node in nodes]) as model,
             open_runner(source) as right,
             open_runner(full) as int8,
             open_runner(but_one) as mixed,
@@ -84,11 +84,11 @@ def test_the_switches_give_what_the_quantized_file_gives(source: Artifact, tmp_p
             expected = right.infer(feed)["output"]
 
             for kept, runner in ((frozenset[str](), int8), (frozenset({third}), mixed)):
-                board.kept = kept
-                file, switched = runner.infer(feed)["output"], board.infer(feed)["output"]
+                model.kept = kept
+                file, switched = runner.infer(feed)["output"], model.infer(feed)["output"]
                 found[bool(kept)] = (db(expected, file), db(expected, switched), db(file, switched))
-            board.kept = frozenset(layer.name for layer in board.layers)
-            assert db(expected, board.infer(feed)["output"]) > 100
+            model.kept = frozenset(layer.name for layer in model.layers)
+            assert db(expected, model.infer(feed)["output"]) > 100
     for file_db, switched_db, between_db in found.values():
         assert file_db == pytest.approx(switched_db, abs=1)
         assert between_db > file_db + 6  # far nearer to each other than to the float outputs
@@ -121,9 +121,9 @@ def test_the_sensitive_layer_is_ranked_first(source: Artifact, tmp_path: Path) -
     with quantizing(source, tmp_path) as prepared:
         nodes = STATIC.nodes(onnx_file.load(prepared, weights=False).graph)
         full = STATIC.write(prepared, STATIC.calibrated(prepared, source).ranges, source, tmp_path / "full.onnx")
-        with Switchboard(source, prepared, full.path, [node.name for node in nodes]) as board:
-            shares = board.time_shares(zoo.conv_feeds()[0])
-            effects = rank(board, zoo.conv_feeds()[:2])
+        with MixedPrecisionModel(source, prepared, full.path, [node.name for node in nodes]) as model:
+            shares = model.time_shares(zoo.conv_feeds()[0])
+            effects = rank(model, zoo.conv_feeds()[:2])
     assert sum(shares.values()) == pytest.approx(1)
     third = convolutions(source)[2]
     assert min(effects, key=lambda name: effects[name] or np.inf) == third
@@ -138,7 +138,7 @@ def test_no_smaller_choice_of_layers_reaches_the_limit(limit: float, source: Art
     assert found.exclude
     names = convolutions(source)
     with open_runner(source) as right:
-        judge = cosine_judge(right, split(Feeds(FEEDS, source.inputs), judging=True)[1], limit)
+        metric = cosine_metric(right.infer, split(Feeds(FEEDS, source.inputs), holdout=True)[1], limit)
     with quantizing(source, tmp_path) as prepared:
         ranges = STATIC.calibrated(prepared, source).ranges
         for count in range(len(found.exclude)):
@@ -148,7 +148,7 @@ def test_no_smaller_choice_of_layers_reaches_the_limit(limit: float, source: Art
                     prepared, ranges, source, tmp_path / f"{'-'.join(map(str, map(names.index, kept)))}.onnx"
                 )
                 with open_runner(smaller) as runner:
-                    assert not judge.accepts(judge.value(runner)), kept
+                    assert not metric.accepts(metric.value(runner.infer)), kept
 
 
 def test_the_culprit_alone_stays_in_float_and_the_record_tells_all(source: Artifact, tmp_path: Path) -> None:
@@ -162,22 +162,22 @@ def test_the_culprit_alone_stays_in_float_and_the_record_tells_all(source: Artif
     assert found.layers[0].size_bytes == 4 * 8 * 8 * 3 * 3
     assert [point.kept for point in found.frontier] == sorted(point.kept for point in found.frontier)
     assert all(point.predicted_ms is not None for point in found.frontier)
-    assert any(f"1 of 4 layers stay in float for it: {third}" in note for note in made.notes)
+    assert any(f"1 of 4 layers stay in float to reach it: {third}" in note for note in made.notes)
     integers = onnx_file.facts(made.path).nodes["DequantizeLinear"]
     assert integers < onnx_file.facts(STATIC.run(source, tmp_path / "full").path).nodes["DequantizeLinear"]
 
 
 def test_max_drop_is_held_by_the_users_function(source: Artifact, tmp_path: Path) -> None:
     (tmp_path / "e.py").write_text(CODE)
-    asked = prover(source, f"{tmp_path}/e.py:evaluate")
-    made = run_stage(STATIC.model_copy(update={"max_drop": 0.0005}), source, tmp_path / "out", asked)
+    checker = prover(source, f"{tmp_path}/e.py:evaluate")
+    made = run_stage(STATIC.model_copy(update={"max_drop": 0.0005}), source, tmp_path / "out", checker)
     assert made.quantization is not None
     assert made.quantization.exclude == (convolutions(source)[2],)
-    assert made.quantization.judged_by == "e.py:evaluate"
-    loose = run_stage(STATIC.model_copy(update={"max_drop": 0.9}), source, tmp_path / "loose", asked)
+    assert made.quantization.metric == "e.py:evaluate"
+    loose = run_stage(STATIC.model_copy(update={"max_drop": 0.9}), source, tmp_path / "loose", checker)
     assert loose.quantization is not None
     assert loose.quantization.layers == ()
-    assert any("no layer had to stay in float" in note for note in loose.notes)
+    assert any("no layer stays in float" in note for note in loose.notes)
 
 
 def test_dynamic_quantization_leaves_layers_out_too(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_dynamic_quantization_leaves_layers_out_too(tmp_path: Path) -> None:
     module = make_source(f"{tmp_path}/m.py:build", tmp_path, zoo.specs("x:float32[batch,8]"), zoo.BATCH)
     source = ExportOnnx(exporter="torchscript", opset=17).run(module, tmp_path / "onnx")
     samples = Samples(source.inputs, source.dims, Feeds(f"{tmp_path}/m.py:feeds", source.inputs))
-    asked = Prover(source, samples, Requirements())
-    made = run_stage(QuantizeDynamic(min_cosine=0.999), source, tmp_path / "out", asked)
+    checker = Prover(source, samples, Requirements())
+    made = run_stage(QuantizeDynamic(min_cosine=0.999), source, tmp_path / "out", checker)
     assert made.quantization is not None
     (kept,) = made.quantization.exclude
     layers = [node.name for node in onnx_file.load(source.path).graph.node if node.op_type == "Gemm"]
@@ -206,18 +206,18 @@ def test_dynamic_quantization_leaves_layers_out_too(tmp_path: Path) -> None:
 def test_a_limit_that_only_float_reaches_is_a_negative_verdict(source: Artifact, tmp_path: Path) -> None:
     found = kept_of(source, STATIC.model_copy(update={"min_cosine": 0.99999999}), tmp_path)
     assert found.failure is not None
-    assert "which only the model with every layer in float reaches" in found.failure
+    assert "only the model with every layer in float reaches it" in found.failure
 
 
 def test_a_limit_that_nothing_reaches_is_a_negative_verdict(source: Artifact, tmp_path: Path) -> None:
     (tmp_path / "e.py").write_text(
         "n = 0\ndef evaluate(predict):\n    global n\n    n += 1\n    return 1.0 if n == 1 else 0.5\n"
     )
-    asked = prover(source, f"{tmp_path}/e.py:evaluate")
-    made = run_stage(STATIC.model_copy(update={"max_drop": 0.1}), source, tmp_path / "out", asked)
+    checker = prover(source, f"{tmp_path}/e.py:evaluate")
+    made = run_stage(STATIC.model_copy(update={"max_drop": 0.1}), source, tmp_path / "out", checker)
     assert made.quantization is not None
     assert made.quantization.failure == (
-        "e.py:evaluate: 0.5 even with every layer in float; at least 0.9 was asked for. No choice of layers reaches it."
+        "e.py:evaluate: 0.5 even with every layer in float; the limit is 0.9. No choice of layers reaches it."
     )
 
 
@@ -249,37 +249,35 @@ def test_ranking_needs_real_samples_and_more_than_one(source: Artifact, tmp_path
     with pytest.raises(StageError, match=r"max_drop 0\.1: nothing measures accuracy"):
         run_stage(STATIC.model_copy(update={"max_drop": 0.1}), source, tmp_path / "out", prover(source))
     (tmp_path / "one.py").write_text("import numpy as np\nfeeds = [{'input': np.ones((1, 1, 6, 6), np.float32)}]\n")
-    with pytest.raises(
-        StageError, match=r"gave one sample; layers are ranked on other samples than they are judged on"
-    ):
-        split(Feeds(f"{tmp_path}/one.py:feeds", source.inputs), judging=True)
+    with pytest.raises(StageError, match=r"gave one sample; expected at least two"):
+        split(Feeds(f"{tmp_path}/one.py:feeds", source.inputs), holdout=True)
 
 
-def test_samples_to_rank_on_are_not_those_to_judge_on(source: Artifact, tmp_path: Path) -> None:
-    ranking, judging = split(Feeds(FEEDS, source.inputs), judging=True)
+def test_samples_that_rank_layers_are_not_in_the_holdout(source: Artifact, tmp_path: Path) -> None:
+    ranking, holdout = split(Feeds(FEEDS, source.inputs), holdout=True)
     seen = {feed["input"].tobytes() for feed in ranking}
     assert ranking
-    assert judging
-    assert not seen & {feed["input"].tobytes() for feed in judging}
+    assert holdout
+    assert not seen & {feed["input"].tobytes() for feed in holdout}
     (tmp_path / "one.py").write_text(
         "import numpy as np\nfeeds = [{'input': np.arange(5 * 36, dtype=np.float32).reshape(5, 1, 6, 6)}]\n"
     )
-    ranking, judging = split(Feeds(f"{tmp_path}/one.py:feeds", source.inputs), judging=True)
-    assert [len(feed["input"]) for feed in (*ranking, *judging)] == [2, 3]
+    ranking, holdout = split(Feeds(f"{tmp_path}/one.py:feeds", source.inputs), holdout=True)
+    assert [len(feed["input"]) for feed in (*ranking, *holdout)] == [2, 3]
 
 
 def test_a_huge_batch_is_cut_to_the_samples_that_are_enough(source: Artifact, tmp_path: Path) -> None:
     (tmp_path / "huge.py").write_text(
         "import numpy as np\nfeeds = [{'input': np.arange(36 * 4096, dtype=np.float32).reshape(4096, 1, 6, 6)}]\n"
     )
-    ranking, judging = split(Feeds(f"{tmp_path}/huge.py:feeds", source.inputs), judging=True)
-    assert [len(feed["input"]) for feed in (*ranking, *judging)] == [32, 256]
-    assert ranking[0]["input"].max() < judging[0]["input"].min()
+    ranking, holdout = split(Feeds(f"{tmp_path}/huge.py:feeds", source.inputs), holdout=True)
+    assert [len(feed["input"]) for feed in (*ranking, *holdout)] == [32, 256]
+    assert ranking[0]["input"].max() < holdout[0]["input"].min()
 
 
 @pytest.mark.parametrize(
-    ("shape", "ranked", "judged"), [((1, 8, 8), 32, 256), ((3, 96, 96), 32, 151), ((3, 224, 224), 8, 32)]
+    ("shape", "ranked", "measured"), [((1, 8, 8), 32, 256), ((3, 96, 96), 32, 151), ((3, 224, 224), 8, 32)]
 )
-def test_fewer_samples_are_enough_where_they_are_large(shape: tuple[int, ...], ranked: int, judged: int) -> None:
+def test_fewer_samples_are_enough_where_they_are_large(shape: tuple[int, ...], ranked: int, measured: int) -> None:
     feed = {"image": np.zeros((2, *shape), np.float32)}
-    assert (RANKING.of(feed), JUDGING.of(feed)) == (ranked, judged)
+    assert (RANKING.of(feed), HOLDOUT.of(feed)) == (ranked, measured)

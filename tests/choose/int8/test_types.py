@@ -1,4 +1,4 @@
-"""Types are chosen by measurement among those that are right, and what was measured is told."""
+"""Types are chosen by measurement among those that are right, and the record has what was measured."""
 
 from pathlib import Path
 
@@ -26,9 +26,9 @@ LINEAR = f"{zoo.HERE}:linear_feeds"
 CONV = f"{zoo.HERE}:conv_feeds"
 
 
-def prover(source: Artifact, data: str | None, **asked: object) -> Prover:
+def prover(source: Artifact, data: str | None, **wanted: object) -> Prover:
     real = Feeds(data, source.inputs) if data else None
-    return Prover(source, Samples(source.inputs, source.dims, real), Requirements.model_validate(asked))
+    return Prover(source, Samples(source.inputs, source.dims, real), Requirements.model_validate(wanted))
 
 
 def chosen(stage: Stage, source: Artifact, folder: Path, data: str | None = CONV) -> tuple[Artifact, Quantization]:
@@ -56,7 +56,7 @@ def test_the_fastest_is_kept_and_the_others_are_told_why(
     made, found = chosen(QuantizeStatic(calibration=CONV), make("conv", ONNX), tmp_path)
     assert found.chosen == "u8s8 qdq"
     assert {one.name: one.verdict for one in found.tried} == {
-        "u8s8 qdq": "the fastest that is right",
+        "u8s8 qdq": "the fastest within tolerance",
         "s8s8 qdq": "slower: 2.00 times the latency of u8s8 qdq",
         "u8s8 qoperator": "slower: 1.20 times the latency of u8s8 qdq",
         "s8s8 qoperator": "slower: 8.00 times the latency of u8s8 qdq",
@@ -100,13 +100,13 @@ def test_a_fast_candidate_that_is_wrong_is_not_kept(
     _, found = chosen(QuantizeStatic(calibration=CONV), make("conv", ONNX), tmp_path)
     assert found.chosen == "u8s8 qoperator"
     verdicts = {one.name: one.verdict for one in found.tried}
-    assert verdicts["u8s8 qdq"] == "wrong: output 'output': SQNR 3.0 dB is below 10"
+    assert verdicts["u8s8 qdq"] == "outside tolerance: output 'output': SQNR 3.0 dB is below 10"
 
 
 def test_what_is_wrong_is_found_by_running_it(make: Make) -> None:
     source = make("conv", ONNX)
-    asked = prover(source, CONV, tolerances={Precision.INT8: Tolerance(min_sqnr_db=200)})
-    sqnr, wrong = int8_types._noise(make("conv", ONNX, QuantizeStatic(calibration=CONV)), source, asked)
+    wanted = prover(source, CONV, tolerances={Precision.INT8: Tolerance(min_sqnr_db=200)})
+    sqnr, wrong = int8_types._noise(make("conv", ONNX, QuantizeStatic(calibration=CONV)), source, wanted)
     assert sqnr is not None
     assert wrong == f"output 'output': SQNR {sqnr:.1f} dB is below 200"
 
@@ -178,17 +178,17 @@ def test_sizes_and_latencies_before_and_after_are_told_and_kept(make: Make, tmp_
 
 @pytest.mark.measures
 def test_int8_that_is_not_faster_is_said_plainly(make: Make, tmp_path: Path) -> None:
-    # ONNX Runtime has no integer kernel of a convolution with signed activations that is worth its name on x86, and the model is tiny.
+    # ONNX Runtime has no integer kernel of a convolution with signed activations that is fast on x86, and the model is tiny.
     stage = QuantizeStatic(calibration=CONV, activation_type="int8", format="qoperator")
     made, found = chosen(stage, make("conv", ONNX), tmp_path)
     assert found.speed_up is not None
     assert found.speed_up.verdict is not Verdict.FASTER
     busy = found.speed_up.verdict is Verdict.TOO_NOISY
-    plain = "Whether INT8 is faster here is too noisy to say; " if busy else "INT8 is not faster here; "
+    plain = "The measurement is too noisy to say whether INT8 is faster here; " if busy else "INT8 is not faster here; "
     assert plain in made.notes[-1]
 
 
-def told(stage: QuantizeStatic | QuantizeDynamic, made: Artifact, ratio: float, verdict: Verdict) -> str:
+def gain_note(stage: QuantizeStatic | QuantizeDynamic, made: Artifact, ratio: float, verdict: Verdict) -> str:
     """Return the note on a model that was measured so."""
     speed = SpeedUp(
         reference="fp32", candidate="int8", batch=4, ratio=ratio, low=ratio - 0.1, high=ratio + 0.1,
@@ -197,21 +197,21 @@ def told(stage: QuantizeStatic | QuantizeDynamic, made: Artifact, ratio: float, 
     found = Quantization(
         chosen="dynamic", size_before_bytes=10, size_after_bytes=5, p50_before_ms=1, p50_after_ms=2, speed_up=speed
     )
-    (note,) = gain._worth_notes(found, made, stage, True)
+    (note,) = gain._gain_notes(found, made, stage, True)
     return note
 
 
 def test_whether_it_pays_is_told_with_the_operators_that_stayed_in_float_and_why(make: Make) -> None:
     dynamic, conv = QuantizeDynamic(), make("conv", ONNX)
     linear = make("linear", ONNX, dynamic)
-    fast = told(dynamic, linear, 3.0, Verdict.FASTER)
+    fast = gain_note(dynamic, linear, 3.0, Verdict.FASTER)
     assert fast.endswith("p50 at batch 4 1 -> 2 ms: 3.00x (2.90 to 3.10) as fast as FP32")
-    assert told(dynamic, conv, 1.0, Verdict.NO_DIFFERENCE).endswith(
+    assert gain_note(dynamic, conv, 1.0, Verdict.NO_DIFFERENCE).endswith(
         "INT8 is not faster here; stayed in float: 1 Conv (dynamic INT8 of a convolution is slower than FP32; static INT8 is not)"
     )
     excluded = QuantizeStatic(exclude_ops=("Conv",))
-    assert told(excluded, conv, 1.1, Verdict.TOO_NOISY).endswith(
-        "Whether INT8 is faster here is too noisy to say; stayed in float: 1 Conv (excluded)"
+    assert gain_note(excluded, conv, 1.1, Verdict.TOO_NOISY).endswith(
+        "The measurement is too noisy to say whether INT8 is faster here; stayed in float: 1 Conv (excluded)"
     )
 
 
@@ -221,10 +221,10 @@ SIGNED = QuantizeStatic(activation_type="int8", format="qoperator")
 @pytest.mark.parametrize(
     ("stage", "vnni", "why"),
     [
-        (QuantizeDynamic(), False, "but this processor has no VNNI"),
-        (QuantizeDynamic(), True, "so that the layers are too small"),
-        (QuantizeDynamic(), None, "so that the layers are too small"),
-        (SIGNED, False, "but ONNX Runtime has no fast kernel of QOperator convolutions with signed activations"),
+        (QuantizeDynamic(), False, ", but this processor has no VNNI"),
+        (QuantizeDynamic(), True, "; the layers may be too small"),
+        (QuantizeDynamic(), None, "; the layers may be too small"),
+        (SIGNED, False, ", but ONNX Runtime has no fast kernel for QOperator convolutions with signed activations"),
     ],
 )
 def test_where_nothing_stayed_in_float_the_types_the_processor_or_the_size_is_named(
@@ -232,8 +232,8 @@ def test_where_nothing_stayed_in_float_the_types_the_processor_or_the_size_is_na
 ) -> None:
     machine = this_machine().model_copy(update={"vnni": vnni})
     monkeypatch.setattr(gain, "this_machine", lambda: machine)
-    note = told(stage, make("linear", ONNX, QuantizeDynamic()), 0.5, Verdict.SLOWER)
-    assert f"0.50x (0.40 to 0.60). INT8 is not faster here; no heavy operator stayed in float, {why}" in note
+    note = gain_note(stage, make("linear", ONNX, QuantizeDynamic()), 0.5, Verdict.SLOWER)
+    assert f"0.50x (0.40 to 0.60). INT8 is not faster here; every heavy operator is in INT8{why}" in note
 
 
 def test_the_preset_for_tensorrt_passes_its_lint_and_says_what_its_size_means(make: Make, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_preset_for_tensorrt_passes_its_lint_and_says_what_its_size_means(ma
     assert broken_rules(made.path) == []
     assert found.speed_up is None  # the latency of the file on this processor says nothing
     assert made.notes[-1].endswith(
-        "the weights stay in FP32 in the file, and become INT8 when TensorRT builds the engine"
+        "the file keeps FP32 weights; TensorRT converts them to INT8 when it builds the engine"
     )
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_tensorrt_would_refuse_is_an_error(
     source = make("conv", ONNX)
     stage = QuantizeStatic(calibration=CONV, target="tensorrt")
     with pytest.raises(
-        StageError, match=r"(?s)^quantize-static: TensorRT would refuse the file:.*  - trt-weight-pair: "
+        StageError, match=r"(?s)^quantize-static: TensorRT would reject the file:.*  - trt-weight-pair: "
     ):
         run_stage(stage, source, tmp_path / "out", prover(source, CONV))
     assert list((tmp_path / "out").iterdir()) == []
@@ -289,9 +289,9 @@ def test_a_transformer_is_smoothed_where_it_gains_and_hardly_costs(
     assert smooth.sqnr_db is not None
     assert plain.sqnr_db is not None
     assert smooth.sqnr_db > plain.sqnr_db + 1
-    assert smooth.verdict.startswith("more accurate: +" if kept else "not worth it: +")
+    assert smooth.verdict.startswith("more accurate: +" if kept else "gain too small: +")
     assert smooth.verdict.endswith(f"{slower:.2f} times the latency of u8s8 qdq")
-    assert plain.verdict == ("less accurate" if kept else "the fastest that is right")
+    assert plain.verdict == ("less accurate" if kept else "the fastest within tolerance")
     assert any(note.startswith("smoothed by SmoothQuant") for note in made.notes) is kept
     assert any(":smooth" in name for name in made.calibration.ranges if made.calibration) is kept
 
@@ -313,8 +313,8 @@ def test_smoothing_can_be_left_out_or_asked_for(
     times(monkeypatch, TRANSFORMER)
     _, plain = chosen(QuantizeStatic(calibration=BLOCK, smooth=0), transformer, tmp_path, BLOCK)
     assert all("smooth" not in one.name for one in plain.tried)
-    made, asked = chosen(QuantizeStatic(calibration=BLOCK, smooth=0.6), transformer, tmp_path, BLOCK)
-    assert asked.chosen == "u8s8 qdq"
+    made, wanted = chosen(QuantizeStatic(calibration=BLOCK, smooth=0.6), transformer, tmp_path, BLOCK)
+    assert wanted.chosen == "u8s8 qdq"
     assert "smoothed by SmoothQuant, alpha 0.6" in made.notes
 
 

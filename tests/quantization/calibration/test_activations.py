@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from optkit.quantization.calibration.activations import Activations
 from optkit.quantization.calibration.collect import calibrate
-from optkit.quantization.calibration.settings import CalibrationSettings, Method
+from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
 
 OPS = ("Conv", "Relu", "Clip", "Add", "Gemm")
 
@@ -66,8 +66,8 @@ def test_ranges_are_those_that_onnxruntime_gives_the_quantized_model(model: Path
     assert symmetric["d"] == (-6, 6)
 
 
-@pytest.mark.parametrize("method", Method)
-def test_an_excluded_node_wants_nothing(model: Path, method: Method) -> None:
+@pytest.mark.parametrize("method", CalibrationMethod)
+def test_an_excluded_node_wants_nothing(model: Path, method: CalibrationMethod) -> None:
     feeds = [{"x": np.ones((2, 3), np.float32)}]
     settings = CalibrationSettings(method=method)
     found = calibrate(model, ("Clip", "Relu"), feeds, settings, excluded={"relu"}).ranges

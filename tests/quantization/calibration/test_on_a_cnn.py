@@ -10,13 +10,14 @@ import onnxruntime
 import pytest
 import torch
 from onnxruntime.quantization import CalibrationDataReader
-from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+from onnxruntime.quantization.calibrate import CalibrationMethod as OrtMethod
+from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from optkit.artifact.tensors import Feed
 from optkit.quantization.calibration.batches import rows_of
 from optkit.quantization.calibration.collect import calibrate
-from optkit.quantization.calibration.settings import CalibrationSettings, Method
+from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
 from tests.support import RECIPES
 
 OPS = ("Conv", "Gemm", "Add", "Relu", "MaxPool", "GlobalAveragePool", "Flatten")
@@ -48,8 +49,8 @@ def cut(size: int) -> list[Feed]:
 
 
 @pytest.mark.parametrize("sample", [1, 8])
-@pytest.mark.parametrize("method", Method)
-def test_batches_of_one_and_of_all_give_the_same_ranges(model: Path, method: Method, sample: int) -> None:
+@pytest.mark.parametrize("method", CalibrationMethod)
+def test_batches_of_one_and_of_all_give_the_same_ranges(model: Path, method: CalibrationMethod, sample: int) -> None:
     """Equal to the last bit: the samples are put together anew, so the very same batches are run."""
     settings = CalibrationSettings(method=method, sample=sample)
     whole = calibrate(model, OPS, cut(24), settings).ranges
@@ -80,12 +81,14 @@ class Reader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [(Method.MINMAX, 1e-4), (Method.PERCENTILE, 2e-3)])
+@pytest.mark.parametrize(
+    ("method", "tolerance"), [(CalibrationMethod.MINMAX, 1e-4), (CalibrationMethod.PERCENTILE, 2e-3)]
+)
 def test_ranges_are_those_of_onnxruntime(
-    model: Path, method: Method, tolerance: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, method: CalibrationMethod, tolerance: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To a share of the width: its graph is optimized otherwise, and its percentiles are cut to 2048 bins."""
-    kind = {Method.MINMAX: CalibrationMethod.MinMax, Method.PERCENTILE: CalibrationMethod.Percentile}[method]
+    kind = {CalibrationMethod.MINMAX: OrtMethod.MinMax, CalibrationMethod.PERCENTILE: OrtMethod.Percentile}[method]
     options = {"symmetric": False, "percentile": 99}
     calibrator = create_calibrator(model, list(OPS), str(tmp_path / "augmented.onnx"), kind, extra_options=options)
     calibrator.collect_data(Reader())

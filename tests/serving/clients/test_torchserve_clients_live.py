@@ -64,7 +64,7 @@ def test_an_image_archive_takes_the_bytes_of_a_file(served, key_file, load):
     with package.Pictures(served[0].inference_url, token=token) as client:
         answer = client.infer((served[1] / "pictures" / "sample.png").read_bytes())
         assert {entry["class"] for entry in answer["classes"]} == {"zero", "one", "two"}
-        with pytest.raises(package.ServerError, match=r"refused with status 400: (?s:.*)no image that can be read"):
+        with pytest.raises(package.ServerError, match=r"refused with status 400: (?s:.*)cannot be read as an image"):
             client.infer(b"no image")
 
 

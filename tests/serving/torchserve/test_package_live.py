@@ -165,7 +165,7 @@ def test_an_image_in_every_form(server, picture, form):
 @pytest.mark.parametrize(
     ("body", "kind", "reason"),
     [
-        (b"no image", "image/png", "no image that can be read"),
+        (b"no image", "image/png", "cannot be read as an image"),
         (b"%%%", "text/plain", "not base64"),
         (b'{"photo": ""}', "application/json", "got inputs photo; expected image"),
         (b"[1, 2]", "application/json", "got a list; expected an image as base64 or as bytes"),
