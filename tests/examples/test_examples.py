@@ -17,7 +17,7 @@ SAYS = {
     "int8_from_a_dataloader.py": ["digits.int8.onnx (onnx, int8, ", "calibration data: 1347 samples"],
     "bench_table.py": ["how many times faster than digits.onnx", "Sequential at batch 1: "],
     "triton_repository.py": [
-        "1 model: nothing found",
+        "1 model: no findings",
         "error T305: output 'logits': dims [12]",
         "1 model: 1 error, 0 warnings",
     ],

@@ -272,5 +272,5 @@ def test_without_the_front_door_a_record_is_what_pydantic_prints() -> None:
         "replays=() notes=('[bold]x',) None",
         "SmokeRecord(replays=(), notes=('[bold]x',))",
         "[bold]x",
-        "0 asked, 0 wrong",
+        "0 tested, 0 failed",
     ]

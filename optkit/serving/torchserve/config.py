@@ -42,8 +42,7 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
     """Return the content of the file `path` with this model added. Other models, other keys and comments stay.
 
     Raises:
-        OutputError: the file has other settings for the server or for this model, and `force` is not set; or it has a model whose
-            name or settings cannot be written.
+        OutputError: the file has other settings for the server or for this model, and `force` is not set.
         ArtifactError: the file or its value of `models` cannot be read.
     """
     found = read_properties(path) if path.exists() else {}
@@ -51,7 +50,6 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     if found and not force:
         _refuse_differing(path, found, models, name, entry)
-    _check_kept(path, models)
     models[name] = entry
     installs = settings.requirements is not None or found.get("install_py_dep_per_model") == "true"
     values = _SERVER | {
@@ -60,19 +58,6 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
         "models": json.dumps(models, sort_keys=True),
     }
     return with_properties(path.read_bytes() if path.exists() else _HEADER, values)
-
-
-def _check_kept(path: Path, models: dict[str, Any]) -> None:
-    """Refuse to write the entries of other models again where they hold more than names and numbers.
-
-    A line end in a name would begin a property of its own, and a backslash in a value is an escape.
-    """
-    odd = [name for name, kept in models.items() if name_fault(name) or "\\" in json.dumps(kept)]
-    if odd:
-        raise OutputError(
-            f"{path}: its model {odd[0]!a} has a name or a setting that a file of properties cannot hold; expected names of letters, "
-            f"digits, '_', '.' and '-'. Mend the file, or choose another folder."
-        )
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:
@@ -108,12 +93,13 @@ def _load_entries(found: Mapping[str, str]) -> list[str]:
 
 
 def _load_models(found: Mapping[str, str], models: Models) -> str:
-    """Return `load_models` with every model of the file; entries that are there stay."""
+    """Return `load_models` with every model of the file. Existing entries stay; a name that cannot name an archive is not added."""
     entries = _load_entries(found)
     if [entry.lower() for entry in entries] == ["all"]:
         return entries[0]
     renamed = {entry.partition("=")[0] for entry in entries if "=" in entry}
-    return ",".join(sorted({*entries, *(f"{model}.mar" for model in models if model not in renamed)}))
+    added = {f"{model}.mar" for model in models if model not in renamed and name_fault(model) is None}
+    return ",".join(sorted({*entries, *added}))
 
 
 def _refuse_differing(path: Path, found: Mapping[str, str], models: Models, name: str, entry: object) -> None:
