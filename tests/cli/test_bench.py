@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optkit.benchmark import BenchSettings, compare
-from optkit.benchmark.record import BenchRecord
+from optkit.benchmark.bench_record import BenchRecord
 from optkit.benchmark.timing import Block, time_block
 from tests.support.project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
