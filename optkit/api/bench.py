@@ -1,7 +1,6 @@
 """`optkit bench`: models measured in alternating blocks, and one model against a copy of itself."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +33,7 @@ from optkit.pipeline.baseline import Snapshot, check_comparable, of_bench, read_
 from optkit.pipeline.bench import bench_record
 from optkit.pipeline.remeasure import compare_with
 from optkit.pytorch.source import ModelSource
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +100,8 @@ def bench(
     if baseline is None and max_regression is not None:
         raise RecipeError("--max-regression: is held against an earlier run. Give --baseline run.json.")
     before = read_snapshot(Path(baseline)) if baseline is not None else None
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        opened = _open_all(given, models, Path(folder), dims)
+    with call(progress) as given, temporary_folder() as folder:
+        opened = _open_all(given, models, folder, dims)
         samples = samples_of(opened[0], given.data(data, to_feed))
         return bench_files(opened, samples, measured, before, limits, across_machines=across_machines)
 

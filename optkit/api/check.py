@@ -1,6 +1,5 @@
 """`optkit check`: one model against another, at every corner of their dimensions."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -27,6 +26,7 @@ from optkit.errors import FeedError
 from optkit.pytorch.source import make_source
 from optkit.record import Document
 from optkit.runners import Device, open_runner
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -73,9 +73,9 @@ def check(
     Raises:
         OptkitError: they do not take the same inputs, or one of them cannot be run.
     """
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+    with call(progress) as given, temporary_folder() as folder:
         proven = open_model_file(candidate, dims)
-        right = open_any(given, reference, proven, Path(folder), dims)
+        right = open_any(given, reference, proven, folder, dims)
         samples = samples_of(proven, given.data(data, to_feed))
         return check_pair(right, proven, samples, as_tolerance(atol, rtol), as_device(device))
 

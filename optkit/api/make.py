@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,8 @@ from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
+from optkit.system.lock import locked_file
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.paths import file_fault
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ def making_source(model: SourceModel) -> Iterator[Artifact]:
     Raises:
         ModelError: it cannot be built or run, or the contract does not fit it.
     """
-    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        source = model.make(Path(folder))
+    with temporary_folder() as folder:
+        source = model.make(folder)
         for note in source.notes:
             logger.info("%s", note)
         yield source
@@ -88,19 +89,14 @@ def make_file(
         OptkitError: the stage or its proof could not be carried out.
     """
     output = output.absolute()
-    check_output(output, force)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        workshop = tempfile.TemporaryDirectory(prefix=".optkit-", dir=output.parent)
-    except OSError as e:
-        raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
-    with workshop as folder:
+    with locked_file(output), temporary_folder(output.parent, output.name) as folder:
+        check_output(output, force)
         started = time.perf_counter()
         prover = Prover(source, samples, requirements)
         stage = stage.with_feeds(samples.real)
         feeds = stage.feeds(source)
         with doing(stage.step):
-            artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
+            artifact = run_stage(stage, source, folder / "made", prover, output.name)
         artifact = artifact.model_copy(update={"notes": (*artifact.notes, *in_memory_notes(source))})
         passport = Passport(
             artifact=artifact,

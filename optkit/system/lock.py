@@ -21,7 +21,7 @@ _NAME_BYTES = 240
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Create a folder if it does not exist, and hold its lock; what killed processes left in it is deleted.
+    """Create a folder if it does not exist, and hold its lock.
 
     A folder that was created for the lock and is still empty after the block is removed again.
 
@@ -31,7 +31,6 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file; expected a folder to write to")
     with _held(folder / LOCK_FILE, folder):
-        sweep(folder, exclusive=True)
         yield
 
 

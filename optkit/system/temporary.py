@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from optkit.errors import OutputError
+
 # Process, its start in clock ticks since the system's start, and the system with its process numbers.
 _NAME = re.compile(r"(?:^|\.)optkit-(?P<pid>\d+)-(?P<start>\d+)-(?P<place>[0-9a-f]{8})-[0-9a-f]{8}$")
 _PREFIX_BYTES = 180  # of the file's own name; with the owner it stays below the 255 bytes of a file system
@@ -25,15 +27,9 @@ def temporary_folder(parent: Path | None = None, name: str = "") -> Iterator[Pat
         name: what it is for; begins its name.
 
     Raises:
-        OSError: it cannot be made.
+        OutputError: it cannot be made.
     """
-    if parent is None:
-        parent, mode = temporary_root(), 0o700
-        sweep(parent)
-    else:
-        mode = 0o777  # it may become a folder of the user's
-    folder = parent / _name(name)
-    folder.mkdir(mode=mode)
+    folder = _made_in_root(name) if parent is None else _made(parent, name)
     try:
         yield folder
     finally:
@@ -53,6 +49,41 @@ def temporary_file(path: Path) -> Iterator[Path]:
         yield file
     finally:
         file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def libraries_write_to(folder: Path) -> Iterator[None]:
+    """Let libraries make their temporary files in a folder of this process inside the block: theirs do not hold who made them."""
+    import tempfile
+
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def _made(parent: Path, name: str) -> Path:
+    folder = parent / _name(name)
+    try:
+        folder.mkdir()
+    except OSError as e:
+        raise OutputError(f"{parent}: cannot be written ({e.strerror or e})") from e
+    return folder
+
+
+def _made_in_root(name: str) -> Path:
+    try:
+        root = temporary_root()
+        sweep(root)
+        folder = root / _name(name)
+        folder.mkdir(mode=0o700)
+    except OSError as e:
+        raise OutputError(
+            f"the folder for temporary files cannot be written ({e.strerror or e}). "
+            f"Free some space, or set TMPDIR to another folder."
+        ) from e
+    return folder
 
 
 def temporary_root() -> Path:
@@ -82,16 +113,22 @@ def sweep(folder: Path, *, deep: bool = False, exclusive: bool = False) -> None:
         return
     for entry in found:
         path, is_folder = Path(entry.path), entry.is_dir(follow_symlinks=False)
-        owner = _NAME.search(entry.name)
-        if owner is None:
-            if deep and is_folder:
-                sweep(path, deep=True, exclusive=exclusive)
-        elif _gone(owner) or (owner["place"] != _place() and (exclusive or _abandoned(path))):
+        if is_left(path, exclusive=exclusive):
             if is_folder:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        elif deep and is_folder:
+            sweep(path, deep=True, exclusive=exclusive)
+
+
+def is_left(path: Path, *, exclusive: bool) -> bool:
+    """Whether this is a temporary file or folder whose process is gone; `exclusive` as in `sweep`."""
+    owner = _NAME.search(path.name)
+    if owner is None:
+        return False
+    return _gone(owner) or (owner["place"] != _place() and (exclusive or _abandoned(path)))
 
 
 def owner_of(name: str) -> int | None:

@@ -63,7 +63,7 @@ def write_models(
             written.append((files_below(staged), config.notes))
             # Without force, the configuration and thus the size of the warm-up data are the same.
             moves += list(_moves(staged, folder, keep=set() if force else {"warmup"}))
-        move_in(moves, temporary / ".replaced")
+        move_in(moves, temporary)
     return written
 
 
