@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_run_keeps_them_in_the_record_and_measures_again_the_next_ti
     play(*[2.0] * 7, KeyboardInterrupt)
     found = optkit("run", "recipe.yaml", "-o", "out")
     assert found.code == 130
-    assert f"interrupted: 2 blocks that were whole are kept in {folder}/out/bench.json" in found.err
+    assert f"interrupted: 2 complete blocks are stored in {folder}/out/bench.json" in found.err
     kept = BenchRecord.read(folder / "out" / "bench.json")
     assert kept.interrupted
     assert {len(m.blocks_p50_ms) for m in kept.measurements} == {2}
@@ -205,8 +205,8 @@ def test_explain_tells_of_every_artifact_why_it_won_or_lost(
     budget = ("run", "recipe.yaml", "--explain", "--set")
     over = optkit(*budget, "gates.min_samples_per_s={2: 1500}")  # 2 samples in 1 or 2 ms
     assert over.code == 0, over.err
-    assert "  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 1500 is asked" in over.out
+    assert "  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 1500 is required" in over.out
     neither = optkit(*budget, "gates.min_samples_per_s=3000")
     assert neither.code == 1
     assert "nobody won\n  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 3000" in neither.out
-    assert "  export-onnx: throughput at batch 2: 2,000.0 samples/s; at least 3000 is asked" in neither.out
+    assert "  export-onnx: throughput at batch 2: 2,000.0 samples/s; at least 3000 is required" in neither.out

@@ -62,7 +62,7 @@ def test_a_second_run_says_that_nothing_was_rebuilt(optkit: CommandLine, folder:
     assert found.code == 0
     assert "reused: 4 of 4 artifacts; nothing was rebuilt" in found.out
     assert "reused: the measurements, made of these same artifacts on this machine" in found.out
-    assert "export-onnx: reused, nothing that went into it has changed" in found.err
+    assert "export-onnx: reused, its inputs and settings have not changed" in found.err
 
 
 def test_a_dry_run_shows_the_plan_and_does_nothing(optkit: CommandLine, folder: Path) -> None:
