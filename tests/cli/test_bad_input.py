@@ -134,7 +134,7 @@ def test_a_duplicate_step_name(refused: Refused, folder: Path) -> None:
     write_recipe(folder / "recipe.yaml", steps=[TORCHSCRIPT, TORCHSCRIPT])
     refused(
         "run", "recipe.yaml",
-        says=r"^error: steps\.1 \(export-torchscript\): there is a step of that name before it\. Give it a name of its own",
+        says=r"^error: steps\.1 \(export-torchscript\): an earlier step has the same name\. Set another one",
     )  # fmt: skip
 
 
@@ -425,7 +425,7 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("export", "onnx", "model.py:build", "-o", "m.onnx", "--input", "x:float32[batch,4]"), r"dimension 'batch': used by an input but has no range; declare it"),
         (("export", "torchscript", "model.py:build", "-o", "m.pt", *CONTRACT, "--method", "other"), r"Invalid value for '--method': .*'other' is not one of 'auto', 'script', 'trace'"),
         (("run", "recipe.yaml", "--set", "bench.seed"), r"^error: --set bench\.seed: expected name=value$"),
-        (("run", "recipe.yaml", "--step", "export-onx"), r"^error: --step export-onx: no such step\. Did you mean 'export-onnx'\?$"),
+        (("run", "recipe.yaml", "--step", "export-onx"), r"^error: --step export-onx: is not a step of the recipe\. Did you mean 'export-onnx'\?$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "static8"), r"Invalid value for '--mode': .*'static8' is not one of 'auto', 'static', 'dynamic'"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0.1"), r"^error: --max-drop 0\.1: nothing measures accuracy\. Give --evaluate file\.py:evaluate\.$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--min-cosine", "2"), r"^error: --min-cosine: Input should be less than or equal to 1$"),

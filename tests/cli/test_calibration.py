@@ -140,10 +140,10 @@ def test_the_doctor_shows_what_the_data_is_like(optkit: CommandLine, folder: Pat
     assert "calibration data: 1 outlier: sample 30 stretches" in plain.out
     assert "calibration data: 1 duplicate: samples 3, 10 are equal" in plain.out
     assert "calibrate on data that resembles the evaluation data" in plain.out
-    assert "ranges have of their final width" not in plain.out
+    assert "share of the final width" not in plain.out
     shown = optkit(*command, "--doctor")
     assert shown.code == 0, shown.err
-    for text in ("after samples", "conspicuous samples", "equal to sample 3", "one value throughout", "differs"):
+    for text in ("growth of the ranges", "unusual samples", "equal to sample 3", "is constant", "differs"):
         assert text in shown.out, shown.out
     document = json.loads(optkit(*command, "--doctor", "--json").out)
     diagnosis = document["artifact"]["calibration"]["diagnosis"]

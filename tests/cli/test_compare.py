@@ -57,14 +57,14 @@ def test_a_slower_model_fails_the_gate_of_its_recipe_by_name(optkit: CommandLine
     slow_down(folder)
     found = optkit("run", "recipe.yaml", "-o", "out", *gates, "--junit", "junit.xml", "--github")
     assert found.code == 1
-    assert "measure 1 files of the baseline again beside the new ones" in found.err
+    assert "measure 1 files of the baseline again, together with the new ones" in found.err
     assert "failed: export-onnx: latency at batch 2: worse by +" in found.err
     assert "::error file=recipe.yaml,title=export-onnx%3A latency against the baseline%2C batch 2::" in found.err
     assert '<failure message="latency at batch 2: worse by' in (folder / "junit.xml").read_text()
     assert "❌ tiny" in (folder / "summary.md").read_text()
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["winner"] is None
-    assert record["comparison"]["method"].startswith("the baseline's files were measured again, block by block")
+    assert record["comparison"]["method"].startswith("the baseline's files were measured again, in the same blocks")
     assert len((folder / "out" / "history.jsonl").read_text().splitlines()) == 2
     assert "export-onnx: latency at batch 2: worse by" in (folder / "out" / "report.html").read_text()
 
@@ -93,7 +93,7 @@ def test_a_slower_file_fails_against_a_stored_benchmark(optkit: CommandLine, fol
 
     shutil.rmtree(folder / "before")  # only the numbers are left
     stored_only = optkit("bench", "now/m.onnx", *QUICK, *gate)
-    assert "compared: two stored runs without a file in common" in stored_only.out
+    assert "compared: two stored runs that share no file" in stored_only.out
     assert "worse by +" in stored_only.err  # failed, or a warning where the machine is busy
 
 
@@ -167,7 +167,10 @@ def test_a_baseline_of_another_model_is_refused_before_the_work(optkit: CommandL
         "run", "recipe.yaml", "-o", "out", "--set", "gates.baseline=other.json", "--set", "gates.max_regression=5%"
     )
     assert found.code == 2
-    assert "is of another model: outputs y:float32[batch,3]; the new one has output:float32[batch,3]" in found.err
+    assert (
+        "was made from another model: its outputs are y:float32[batch,3]; those of the new run are output:float32[batch,3]"
+        in found.err
+    )
     assert not (folder / "out" / "export-onnx").exists()
 
 
@@ -189,7 +192,7 @@ def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folde
     assert json.loads(optkit("report", ".", "--json").out)["recipe"] == "tiny"
     nothing = optkit("report", "nowhere")
     assert nothing.code == 2
-    assert "nowhere: holds no run.json; expected the folder of a run" in nothing.err
+    assert "nowhere: contains no run.json; expected the folder of a run" in nothing.err
 
 
 STACK = """
@@ -229,7 +232,7 @@ def test_a_fifth_more_work_is_found_and_other_weights_are_not(
 
     other = optkit("run", "recipe.yaml", "-o", "other", *gates, "--set", "model.args.seed=1")
     assert other.code == 0, other.err
-    assert "measure 1 files of the baseline again beside the new ones" in other.err
+    assert "measure 1 files of the baseline again, together with the new ones" in other.err
     assert "<failure" not in (tmp_path / "junit.xml").read_text()
 
     longer = optkit("run", "recipe.yaml", "-o", "longer", *gates, "--set", "model.args.layers=24")

@@ -34,7 +34,7 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
     assert found.code == 0, found.err
     assert "built by TensorRT-RTX" in found.out
     assert (
-        "not proven: parity, accuracy and the precision of layers: an engine needs a GPU: no NVIDIA driver" in found.out
+        "not tested: parity, accuracy and the precision of layers: an engine needs a GPU: no NVIDIA driver" in found.out
     )
     passport = read_passport(plan)
     assert passport
