@@ -165,7 +165,7 @@ def test_a_server_that_dies_meanwhile_ends_it(compare):
 def test_servers_of_two_kinds_take_different_requests():
     variants = parse_endpoint("http://h:1/models/m"), parse_endpoint("http://h:1/predictions/m")
     with pytest.raises(
-        RecipeError, match=r"is on triton and .* on torchserve; expected two that take the same requests"
+        RecipeError, match=r"is on triton and .* on torchserve; expected two endpoints on the same kind of server"
     ):
         compare_variants(*variants, BenchSettings(), data=None, tolerance=NEAR, gates=Gates(), limit_s=1)
 

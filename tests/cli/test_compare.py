@@ -101,7 +101,7 @@ def test_options_of_a_comparison_need_a_baseline(optkit: CommandLine, folder: Pa
     for option in (("--max-regression", "5%"), ("--junit", "j.xml"), ("--github",)):
         found = optkit("bench", "m.onnx", *option)
         assert found.code == 2
-        assert "tell of a comparison. Give --baseline run.json." in found.err
+        assert "need an earlier run to compare with. Give --baseline run.json." in found.err
 
 
 def write(path: Path, p50_ms: dict[str, float], **changes: object) -> None:
@@ -136,7 +136,7 @@ def test_compare_tells_every_metric_and_fails_by_its_gates(optkit: CommandLine, 
 def test_a_share_that_is_none_is_refused(share: str, optkit: CommandLine, folder: Path) -> None:
     found = optkit("compare", "a.json", "b.json", "--max-regression", share)
     assert found.code == 2
-    assert f"--max-regression {share}: expected a share, as in 5% or 0.05" in found.err
+    assert f"--max-regression {share}: expected a fraction, as in 5% or 0.05" in found.err
 
 
 @pytest.mark.parametrize("share", ["-5%", "nan", "inf"])
