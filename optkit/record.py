@@ -122,7 +122,7 @@ def faults(error: ValidationError) -> list[str]:
 
 
 @contextlib.contextmanager
-def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
+def validation_error_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
     """Convert a validation error in the block to an OptkitError with the message `where: faults. what_to_do`.
 
     Args:

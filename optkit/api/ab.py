@@ -146,12 +146,12 @@ def compare_variants(
     load, both = load_average(), dict(zip(NAMES, (a, b), strict=True))
     with doing("compare outputs"):
         requests, values = a.requests(data, settings.seed, limit_s)
-        answers = [_responses(variant, requests, limit_s) for variant in (a, b)]
+        responses = [_responses(variant, requests, limit_s) for variant in (a, b)]
     turns = {name: functools.partial(_turn, v, requests[0], settings, limit_s) for name, v in both.items()}
     series = Series(turns, NAMES[0], settings, may_drop=False)
     stopped = series.run()
     times = [_times(variant, [row[name] for row in series.used]) for name, variant in both.items()]
-    found = tuple(o for x, y in zip(*answers, strict=True) for o in compare_answers(x, y, tolerance))
+    found = tuple(o for x, y in zip(*responses, strict=True) for o in compare_responses(x, y, tolerance))
     speed = compared(NAMES, _rows(requests[0]), (times[0].latencies, times[1].latencies), settings, stopped)
     failures, warnings = _gate_results(b.url, speed, found, gates)
     return AbRecord(
@@ -173,12 +173,14 @@ def compare_variants(
     )
 
 
-def compare_answers(a: Answer, b: Answer, tolerance: Tolerance) -> list[OutputParity]:
+def compare_responses(a: Answer, b: Answer, tolerance: Tolerance) -> list[OutputParity]:
     """Compare two responses to one request: numbers within the tolerance, all other content exactly."""
     found = compare_outputs(a.numbers, b.numbers, {}, tolerance)
     if a.rest != b.rest:
         failure = f"differs in more than numbers: {b.rest[:200]}; the reference has {a.rest[:200]}"
-        found.append(OutputParity(output="answer", sizes={}, max_abs=None, max_rel=None, cosine=None, failure=failure))
+        found.append(
+            OutputParity(output="response", sizes={}, max_abs=None, max_rel=None, cosine=None, failure=failure)
+        )
     return found
 
 
@@ -215,19 +217,19 @@ def _rows(request: Request) -> int:
 
 
 def _gate_results(
-    url: str, s: SpeedUp, answers: Sequence[OutputParity], gates: Gates
+    url: str, s: SpeedUp, outputs: Sequence[OutputParity], gates: Gates
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the gates that failed, and warnings for gates that noise left undecided."""
     low, high = (1 / s.high - 1 if s.high else None), (1 / s.low - 1 if s.low else None)
     failure, warning = regression(f"latency of {url}", 1 / s.ratio - 1, low, high, gates.max_regression)
     failures = [failure] if failure else []
-    different = difference(answers)
+    different = difference(outputs)
     if gates.same_answers and different:
-        failures.append(f"answers of {url}: {different}")
+        failures.append(f"outputs of {url}: {different}")
     return tuple(failures), (warning,) if warning else ()
 
 
-def difference(answers: Sequence[OutputParity]) -> str | None:
+def difference(outputs: Sequence[OutputParity]) -> str | None:
     """Return the first difference between outputs and the number of further ones; None if all are equal within the tolerance."""
-    found = [f"output {o.output!r}: {o.failure}" for o in answers if o.failure]
+    found = [f"output {o.output!r}: {o.failure}" for o in outputs if o.failure]
     return (found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")) if found else None

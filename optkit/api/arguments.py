@@ -199,13 +199,13 @@ def as_dims(dims: Dims | None) -> dict[str, DimRange]:
         RecipeError: a range has invalid syntax, or its numbers are not in ascending order.
     """
     found: dict[str, DimRange] = {}
-    for name, given in (dims or {}).items():
+    for name, value in (dims or {}).items():
         if fault := name_text_fault(name):
             raise RecipeError(f"--dim: {fault}")
-        if isinstance(given, DimRange):
-            found[name] = given
+        if isinstance(value, DimRange):
+            found[name] = value
             continue
-        text = given if isinstance(given, str) else ":".join(map(str, given))
+        text = value if isinstance(value, str) else ":".join(map(str, value))
         try:
             found[name] = DimRange.parse(text)
         except ValidationError as e:
@@ -361,7 +361,7 @@ class SourceModel:
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """The options for the verification of an artifact: data, evaluation function and limits."""
 
     data: str | None = None

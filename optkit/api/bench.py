@@ -100,9 +100,9 @@ def bench(
     if baseline is None and max_regression is not None:
         raise RecipeError("--max-regression: needs an earlier run to compare with. Give --baseline run.json.")
     before = read_snapshot(Path(baseline)) if baseline is not None else None
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        opened = _open_all(given, models, Path(folder), dims)
-        samples = samples_of(opened[0], given.data(data, to_feed))
+    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+        opened = _open_all(api_call, models, Path(folder), dims)
+        samples = samples_of(opened[0], api_call.data(data, to_feed))
         return bench_files(opened, samples, measured, before, limits, across_machines=across_machines)
 
 
@@ -127,7 +127,7 @@ def self_test(
         model: model file.
         trials: number of comparisons.
         batches: batch sizes; empty uses min, opt and max of the declared range.
-        device: where it runs.
+        device: device to run on, without fallback to another device.
         threads: threads of the runtime; None uses all cores.
         half_width: target half-width of the 95 % confidence interval, relative.
         time_limit_s: time in seconds after which no new block of a comparison starts.
@@ -152,13 +152,13 @@ def self_test(
         time_limit_s=time_limit_s,
         seed=seed,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         artifact = open_model_file(model, dims)
-        return self_test_file(artifact, samples_of(artifact, given.data(data, to_feed)), measured, trials)
+        return self_test_file(artifact, samples_of(artifact, api_call.data(data, to_feed)), measured, trials)
 
 
 def _open_all(
-    given: Call, models: "Sequence[ModelFile | torch.nn.Module]", folder: Path, dims: Dims | None
+    api_call: Call, models: "Sequence[ModelFile | torch.nn.Module]", folder: Path, dims: Dims | None
 ) -> list[Artifact]:
     """Open all models; modules get the contract of the first file.
 
@@ -175,7 +175,7 @@ def _open_all(
     for i, model in enumerate(models):
         own = folder / str(i)
         own.mkdir()
-        found.append(open_any(given, model, like, own, dims))
+        found.append(open_any(api_call, model, like, own, dims))
     return found
 
 

@@ -14,11 +14,11 @@ from optkit.api.arguments import (
     Inputs,
     ModelFile,
     Progress,
-    Proof,
     Scalar,
     SourceModel,
     StrPath,
     ToFeed,
+    Verification,
     as_dims,
     call,
     model_path,
@@ -121,8 +121,8 @@ def build_engine(
         OptkitError: the engine cannot be built or the file cannot be written; nothing was changed.
     """
     check_output(Path(output), force)
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         stage = settings(
             BuildTensorRt,
             runtime=runtime,
@@ -141,9 +141,9 @@ def build_engine(
             strip=strip,
             require=dict(require or {}),
         )
-        proof = Proof(
-            given.data(data, to_feed) if data is not None else samples,
-            given.function(evaluate),
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples,
+            api_call.function(evaluate),
             max_drop,
             atol,
             rtol,
@@ -162,10 +162,10 @@ def build_engine(
                 raise RecipeError(
                     f"{given_option}: applies only to a model source, but {model} is an ONNX file. Omit it."
                 )
-            return make(stage, _open_onnx(model, dims, stage.profiles), Path(output), proof, force=force)
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
+            return make(stage, _open_onnx(model, dims, stage.profiles), Path(output), verification, force=force)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
         with temporary_source(source) as made:
-            return make(stage, _export_onnx(source, made), Path(output), proof, force=force)
+            return make(stage, _export_onnx(source, made), Path(output), verification, force=force)
 
 
 def as_profile(profile: str | Mapping[str, str]) -> Profile:

@@ -73,20 +73,20 @@ def check(
     Raises:
         OptkitError: the models do not take the same inputs, or one of them cannot be run.
     """
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         candidate_file = open_model_file(candidate, dims)
-        reference_artifact = open_any(given, reference, candidate_file, Path(folder), dims)
-        samples = samples_of(candidate_file, given.data(data, to_feed))
+        reference_artifact = open_any(api_call, reference, candidate_file, Path(folder), dims)
+        samples = samples_of(candidate_file, api_call.data(data, to_feed))
         return check_pair(reference_artifact, candidate_file, samples, as_tolerance(atol, rtol), as_device(device))
 
 
 def open_any(
-    given: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
+    api_call: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
 ) -> Artifact:
     """Open a model file, or build a module with the contract of a model file.
 
     Args:
-        given: current API call.
+        api_call: current API call.
         model: model file, module in memory, or source such as `file.py:build`.
         like: model file that provides inputs, ranges and output names for a module.
         folder: folder for the source artifact of a module.
@@ -97,7 +97,7 @@ def open_any(
     """
     if is_model_file(model):
         return open_model_file(model, dims)
-    return open_reference(given.model(model), like, folder)
+    return open_reference(api_call.model(model), like, folder)
 
 
 def check_pair(

@@ -11,11 +11,11 @@ from optkit.api.arguments import (
     Dims,
     Inputs,
     Progress,
-    Proof,
     Scalar,
     SourceModel,
     StrPath,
     ToFeed,
+    Verification,
     as_dims,
     as_inputs,
     call,
@@ -81,10 +81,12 @@ def export_torchscript(
         OptkitError: the model cannot be exported or the file cannot be written; nothing was changed.
     """
     stage = settings(ExportTorchScript, method=method, strict=strict)
-    with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
-        return _export(stage, source, Path(output), proof, repro, force)
+    with call(progress) as api_call:
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        verification = Verification(
+            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
+        )
+        return _export(stage, source, Path(output), verification, repro, force)
 
 
 def export_onnx(
@@ -142,14 +144,16 @@ def export_onnx(
         OptkitError: the model cannot be exported or the file cannot be written; nothing was changed.
     """
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
-    with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
-        return _export(stage, source, Path(output), proof, repro, force)
+    with call(progress) as api_call:
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        verification = Verification(
+            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
+        )
+        return _export(stage, source, Path(output), verification, repro, force)
 
 
 def source_model(
-    given: Call,
+    api_call: Call,
     model: object,
     inputs: Inputs | None,
     dims: Dims | None,
@@ -160,10 +164,10 @@ def source_model(
 ) -> SourceModel:
     """Return the source model and contract that the arguments describe."""
     return SourceModel(
-        target=given.model(model),
+        target=api_call.model(model),
         inputs=as_inputs(inputs),
         dims=as_dims(dims),
-        example=given.example(example),
+        example=api_call.example(example),
         outputs=tuple(outputs) if outputs else None,
         weights=Path(weights).expanduser() if weights else None,
         args=dict(args or {}),
@@ -174,7 +178,7 @@ def _export(
     stage: ExportOnnx | ExportTorchScript,
     model: SourceModel,
     output: Path,
-    proof: Proof,
+    verification: Verification,
     repro: StrPath | None,
     force: bool,
 ) -> Passport:
@@ -185,4 +189,4 @@ def _export(
 
             script = write_repro(source, stage, Path(repro))
             logger.info("to repeat this export without optkit: cd %s && python %s", repro, script.name)
-        return make(stage, source, output, proof, force=force)
+        return make(stage, source, output, verification, force=force)

@@ -88,9 +88,9 @@ def load_test(
         seed=seed,
     )
     earlier = against if against is None or isinstance(against, LoadRecord) else LoadRecord.read(Path(against))
-    with call(progress) as given:
+    with call(progress) as api_call:
         source = Source(
-            data=given.data(data, to_feed),
+            data=api_call.data(data, to_feed),
             repository=Path(repository) if repository else None,
             inputs=as_inputs(inputs),
             body=body if body is None or isinstance(body, bytes) else _bytes(Path(body)),

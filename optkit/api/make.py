@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from optkit.api.arguments import Proof, SourceModel, samples_of, settings
+from optkit.api.arguments import SourceModel, Verification, samples_of, settings
 from optkit.artifact import Artifact, Passport, passport_path
 from optkit.artifact.gates import Gates
 from optkit.checks import Prover, Requirements
@@ -23,24 +23,26 @@ from optkit.untrusted.paths import file_fault
 logger = logging.getLogger(__name__)
 
 
-def make(stage: Stage, source: Artifact, output: Path, proof: Proof, *, force: bool) -> Passport:
+def make(stage: Stage, source: Artifact, output: Path, verification: Verification, *, force: bool) -> Passport:
     """Run one stage and verify its artifact, with the options of a command.
 
     Raises:
         RecipeError: a limit for accuracy is set without an evaluation function.
         OptkitError: see `make_file`.
     """
-    if proof.max_drop is not None and proof.evaluate is None:
+    if verification.max_drop is not None and verification.evaluate is None:
         raise RecipeError(
-            f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
+            f"--max-drop {verification.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
         )
     return make_file(
         stage,
         source,
         output,
-        requirements=proof.requirements(),
-        gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.allow_batch_dependence),
-        samples=samples_of(source, proof.data),
+        requirements=verification.requirements(),
+        gates=settings(
+            Gates, max_accuracy_drop=verification.max_drop, batch_independence=not verification.allow_batch_dependence
+        ),
+        samples=samples_of(source, verification.data),
         force=force,
     )
 

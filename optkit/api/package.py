@@ -129,9 +129,9 @@ def package_triton(
         warmup=warmup,
         client=client,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         opened = [open_model_passport(file, dims) for file in files]
-        return package_files(opened, Path(repository), serving, given.data(data, to_feed), force)
+        return package_files(opened, Path(repository), serving, api_call.data(data, to_feed), force)
 
 
 def package_torchserve(
@@ -197,9 +197,9 @@ def package_torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
         client=client,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         opened = open_model_passport(model, dims)
-        return package_files([opened], Path(model_store), serving, given.data(data, to_feed), force)
+        return package_files([opened], Path(model_store), serving, api_call.data(data, to_feed), force)
 
 
 def package_triton_python(

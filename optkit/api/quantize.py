@@ -11,10 +11,10 @@ from optkit.api.arguments import (
     Inputs,
     ModelFile,
     Progress,
-    Proof,
     Scalar,
     StrPath,
     ToFeed,
+    Verification,
     call,
     open_model_file,
     settings,
@@ -67,9 +67,9 @@ def convert_fp16(
         OptkitError: the model cannot be converted or the file cannot be written; nothing was changed.
     """
     stage = settings(ConvertFp16, keep_ops=tuple(keep_ops))
-    with call(progress) as given:
-        proof = Proof(given.data(data, to_feed), given.function(evaluate), max_drop, atol, rtol)
-        return make(stage, open_model_file(model, dims), Path(output), proof, force=force)
+    with call(progress) as api_call:
+        verification = Verification(api_call.data(data, to_feed), api_call.function(evaluate), max_drop, atol, rtol)
+        return make(stage, open_model_file(model, dims), Path(output), verification, force=force)
 
 
 def quantize(
@@ -155,8 +155,8 @@ def quantize(
         "max_drop": max_drop,
         "min_cosine": min_cosine,
     }
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         static = {
             "calibration": samples,
             "method": method,
@@ -170,8 +170,10 @@ def quantize(
         stage = _stage(mode, common, static)
         if not fresh:
             stage = stage.with_earlier(Path(output))
-        proof = Proof(given.data(data, to_feed) if data is not None else samples, given.function(evaluate), max_drop)
-        return make(stage, open_model_file(model, dims), Path(output), proof, force=force)
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples, api_call.function(evaluate), max_drop
+        )
+        return make(stage, open_model_file(model, dims), Path(output), verification, force=force)
 
 
 def _stage(mode: str, common: Mapping[str, object], static: Mapping[str, object]) -> QuantizeStatic | QuantizeDynamic:
@@ -256,15 +258,15 @@ def quantize_torch(
             "--calibration: applies only to --mode static; dynamic quantization computes ranges at each inference. Omit it."
         )
     check_output(Path(output), force)
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         common = {"backend": backend, "per_channel": per_channel, "reduce_range": reduce_range}
         stage = settings(QuantizeTorch, mode=chosen, calibration=samples, **common)
-        proof = Proof(
-            given.data(data, to_feed) if data is not None else samples,
-            given.function(evaluate),
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples,
+            api_call.function(evaluate),
             max_drop,
             allow_batch_dependence=allow_batch_dependence,
         )
-        with temporary_source(source_model(given, model, inputs, dims, example, outputs, weights, args)) as source:
-            return make(stage, source, Path(output), proof, force=force)
+        with temporary_source(source_model(api_call, model, inputs, dims, example, outputs, weights, args)) as source:
+            return make(stage, source, Path(output), verification, force=force)

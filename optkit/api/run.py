@@ -97,8 +97,8 @@ def run(
     Raises:
         OptkitError: the recipe cannot be run. A failed step does not raise: it is recorded, and the other steps continue.
     """
-    with call(progress) as given:
-        plan = _plan(given, recipe, output, step, overrides)
+    with call(progress) as api_call:
+        plan = _plan(api_call, recipe, output, step, overrides)
         record = run_plan(plan, fresh=fresh, finish=step is None)
         publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
@@ -125,12 +125,12 @@ def plan(
     Raises:
         RecipeError: the recipe cannot be run; the message lists every fault.
     """
-    with call() as given:
-        return _plan(given, recipe, output, step, overrides)
+    with call() as api_call:
+        return _plan(api_call, recipe, output, step, overrides)
 
 
 def _plan(
-    given: Call,
+    api_call: Call,
     recipe: StrPath | Recipe,
     output: StrPath | None,
     step: str | None,
@@ -141,26 +141,26 @@ def _plan(
             raise RecipeError(
                 "overrides: apply only to a recipe in a file. Change the Recipe with dataclasses.replace."
             )
-        keys, origin = _keys(given, recipe), None
+        keys, origin = _keys(api_call, recipe), None
     else:
         keys = load_recipe(Path(recipe), overrides)
         origin = Origin(recipe=os.fspath(recipe), overrides=dict(overrides or {}))
     return make_plan(keys, Path(output) if output else Path("build") / keys.name, step, origin)
 
 
-def _keys(given: Call, recipe: Recipe) -> RecipeKeys:
+def _keys(api_call: Call, recipe: Recipe) -> RecipeKeys:
     """Return the keys of a recipe, with targets instead of objects in memory."""
     content = {
         "name": recipe.name,
         "model": {
-            "source": given.model(recipe.model),
+            "source": api_call.model(recipe.model),
             "weights": os.fspath(recipe.weights) if recipe.weights else None,
             "args": dict(recipe.args),
-            "example": given.example(recipe.example),
+            "example": api_call.example(recipe.example),
         },
         "outputs": tuple(recipe.outputs) if recipe.outputs else None,
         "dims": as_dims(recipe.dims),
-        "data": {"calibration": given.data(recipe.calibration), "evaluation": given.function(recipe.evaluation)},
+        "data": {"calibration": api_call.data(recipe.calibration), "evaluation": api_call.function(recipe.evaluation)},
         "steps": [_plain(step) for step in recipe.steps],
         **{key: _plain(value) for key in _AS_IN_YAML if (value := getattr(recipe, key))},
     }

@@ -49,7 +49,7 @@ def ab(
     """
     from optkit.api.ab import ab as run
 
-    with out.working():
+    with out.show_progress():
         record = run(
             a,
             b,

@@ -70,7 +70,7 @@ def bench(
     check_baseline(baseline, max_regression, needs_comparison=bool(junit or github))
     from optkit.api.bench import bench as run
 
-    with out.working():
+    with out.show_progress():
         record = run(
             models,
             batches=sizes,
@@ -119,7 +119,7 @@ def _self_test(
     """Compare a model with a copy of itself, print the number of correct comparisons, and exit with the verdict."""
     from optkit.api.bench import self_test
 
-    with out.working():
+    with out.show_progress():
         tested = self_test(
             model,
             trials=trials,

@@ -111,7 +111,7 @@ def build_engine(
     """
     from optkit.api.build_engine import build_engine as run
 
-    with out.working():
+    with out.show_progress():
         made = run(
             model,
             output,

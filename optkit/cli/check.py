@@ -29,7 +29,7 @@ def check(
     """
     from optkit.api.check import check as run
 
-    with out.working():
+    with out.show_progress():
         found = run(reference, candidate, dims=parse_dims(dims), data=data, atol=atol, rtol=rtol, device=device)
     out.result(found)
     out.verdict(found.failures)

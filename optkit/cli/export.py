@@ -42,7 +42,7 @@ def torchscript(
     """
     from optkit.api.export import export_torchscript
 
-    with out.working():
+    with out.show_progress():
         made = export_torchscript(
             source,
             output,
@@ -101,7 +101,7 @@ def onnx(
     """
     from optkit.api.export import export_onnx
 
-    with out.working():
+    with out.show_progress():
         made = export_onnx(
             source,
             output,

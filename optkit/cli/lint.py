@@ -49,7 +49,7 @@ def lint(
         raise RecipeError(
             "REPOSITORY: is missing; expected a Triton model repository. Give its folder, or use --rules."
         )
-    with out.working():
+    with out.show_progress():
         record = run(repository, fix=fix, server_gpus=server_gpus)
     if layout is LintFormat.GITHUB:
         out.commands(record, github_annotations(record))

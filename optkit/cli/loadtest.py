@@ -104,7 +104,7 @@ def loadtest(
     """
     from optkit.api.load_test import load_test
 
-    with out.working():
+    with out.show_progress():
         record = load_test(
             url,
             model=model,

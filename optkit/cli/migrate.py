@@ -42,7 +42,7 @@ def migrate(
     """
     from optkit.api.migrate import migrate as run
 
-    with out.working():
+    with out.show_progress():
         record = run(
             archive,
             output,

@@ -50,7 +50,7 @@ class Output:
         return PlainConsole()
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
+    def show_progress(self) -> Iterator[None]:
         """Show progress on stderr while the block runs, if stderr is a terminal; redirect the output of user code to stderr."""
         with contextlib.redirect_stdout(sys.stderr), self._progress():
             yield

@@ -74,7 +74,7 @@ def triton(
     """
     from optkit.api.package import package_triton
 
-    with out.working():
+    with out.show_progress():
         record = package_triton(
             models,
             output,
@@ -157,7 +157,7 @@ def triton_python(
 
     if not inputs or not returns:
         raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
-    with out.working():
+    with out.show_progress():
         record = package_triton_python(
             function,
             output,
@@ -222,7 +222,7 @@ def torchserve(
     """
     from optkit.api.package import package_torchserve
 
-    with out.working():
+    with out.show_progress():
         record = package_torchserve(
             model,
             output,

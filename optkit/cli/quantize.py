@@ -42,7 +42,7 @@ def fp16(
     """
     from optkit.api.quantize import convert_fp16
 
-    with out.working():
+    with out.show_progress():
         made = convert_fp16(
             model,
             output,
@@ -148,7 +148,7 @@ def quantize(
     """
     from optkit.api.quantize import quantize as run
 
-    with out.working():
+    with out.show_progress():
         made = run(
             model,
             output,

@@ -49,7 +49,7 @@ def quantize_torch(
     """
     from optkit.api.quantize import quantize_torch as run
 
-    with out.working():
+    with out.show_progress():
         made = run(
             source,
             output,

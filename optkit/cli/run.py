@@ -54,7 +54,7 @@ def run(
         plan = api.plan(recipe, output, step=step, overrides=given)
         out.result(plan)
         return
-    with out.working():
+    with out.show_progress():
         record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)
     folder = (output or Path("build") / record.recipe).absolute()
     shown = [choice_text(record)] if explain else []

@@ -45,7 +45,7 @@ def smoke(
     """
     from optkit.api.smoke import smoke as run
 
-    with out.working():
+    with out.show_progress():
         record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
     out.result(record)
     raise typer.Exit(0 if record.passed else 1)

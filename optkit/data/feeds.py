@@ -116,7 +116,7 @@ class Feeds:
 
     @functools.cached_property
     def _code(self) -> Any:
-        """The object that the target names; None where the target is not code."""
+        """The object that the target names; None if the target is not code."""
         return user_code.load(self.target) if _is_code(self.target) else None
 
     @functools.cached_property
@@ -205,7 +205,7 @@ def absolute_data(target: str, base: Path) -> str:
     """Return a data source with its path made absolute; a relative one starts at `base`."""
     if user_code.is_in_memory(target):
         return target
-    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises if there is no such user
     if path.exists() or ":" not in target:
         return str(path.absolute())
     return user_code.absolute_target(target, base)

@@ -304,7 +304,7 @@ def test_calibration_data_that_is_not_there(refused: Refused, folder: Path, expo
     (folder / "empty").mkdir()
     for data, says in (
         ("none", r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"),
-        ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed each"),
+        ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed per file"),
         ("none.py:feeds", r"none\.py: no such file; expected a Python file"),
         ("model.py:feeds", r"model\.py: has no 'feeds'; it defines"),
     ):
@@ -438,7 +438,7 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude", "/encoder/*"), r"^error: quantize-dynamic: exclude: no node matches '/encoder/\*'; similar names are \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--op", "Conv"), r"^error: quantize-dynamic: op_types: the model has no Conv node; it has \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude-op", "Gemm"), r"^error: quantize-dynamic: nothing would become INT8: .*, and the model has them, but all are excluded$"),
-        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"--max-drop and --min-cosine are both given"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"--max-drop and --min-cosine are mutually exclusive"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--evaluate", "none.py:f"), r"none\.py: no such file; expected a Python file"),
         (("convert", "fp16", "m.onnx", "-o", "q.onnx", "--dim", "length=1:2:3"), r"^error: --dim length: no input of m\.onnx uses it; they use batch$"),
         (("bench", "m.onnx", "--batch", "1,x"), r"^error: --batch 1,x: expected numbers separated by commas, for example 1,8,64$"),
@@ -513,7 +513,7 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(refused: Refused, 
         (("resize=0",), "--image resize: "),
         (("size=3",), "--image size: "),
         (("mean=[1,2]",), "mean: 2 numbers for mode RGB; expected 3"),
-        (("mean=[1",), "a value cannot be read"),
+        (("mean=[1",), "a value is not valid YAML"),
         (("resize",), "--image resize: expected name=value"),
     ],
 )

@@ -177,7 +177,7 @@ def test_the_schema_of_each_document_is_printed(optkit: CommandLine, folder: Pat
         assert schema["properties"]["schema"]["const"].startswith(f"optkit/{name}/")
     found = optkit("schema", "rum")
     assert found.code == 2
-    assert "rum: no such document; expected run, bench, comparison, ab, history, loadtest, passport" in found.err
+    assert "rum: unknown document; expected one of run, bench, comparison, ab, history, loadtest, passport" in found.err
 
 
 def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folder: Path) -> None:
