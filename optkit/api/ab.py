@@ -217,11 +217,11 @@ def _rows(request: Request) -> int:
 
 
 def _gate_results(
-    url: str, s: SpeedUp, outputs: Sequence[OutputParity], gates: Gates
+    url: str, speed_up: SpeedUp, outputs: Sequence[OutputParity], gates: Gates
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the gates that failed, and warnings for gates that noise left undecided."""
-    low, high = (1 / s.high - 1 if s.high else None), (1 / s.low - 1 if s.low else None)
-    failure, warning = regression(f"latency of {url}", 1 / s.ratio - 1, low, high, gates.max_regression)
+    low, high = (1 / speed_up.high - 1 if speed_up.high else None), (1 / speed_up.low - 1 if speed_up.low else None)
+    failure, warning = regression(f"latency of {url}", 1 / speed_up.ratio - 1, low, high, gates.max_regression)
     failures = [failure] if failure else []
     different = difference(outputs)
     if gates.same_answers and different:

@@ -1,4 +1,4 @@
-"""Every bad input: what was found, what was expected and what to do is told, the exit code is 2, no file is left behind."""
+"""Every bad input: the message says what was found, what was expected and what to do; the exit code is 2 and no file is left."""
 
 import os
 import re

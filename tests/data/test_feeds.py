@@ -68,8 +68,8 @@ def test_data_that_is_less_when_read_again_is_refused(tmp_path: Path) -> None:
 
 
 def test_data_that_is_less_than_its_length_is_refused(tmp_path: Path) -> None:
-    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\ntold = Short(feeds())\n"
-    target = code(tmp_path, body).replace(":feeds", ":told")
+    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\nshort = Short(feeds())\n"
+    target = code(tmp_path, body).replace(":feeds", ":short")
     with pytest.raises(FeedError, match=r"yielded 4 feeds; expected 9"):
         list(Feeds(target, INPUTS))
 
