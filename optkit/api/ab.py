@@ -92,7 +92,7 @@ def ab(
         atol: absolute tolerance for differences of outputs; None uses the default of FP32.
         rtol: relative tolerance for differences of outputs; None uses the default of FP32.
         token: inference key of TorchServe.
-        half_width: target half-width of the 95 % confidence interval, relative; measurement stops when it is reached.
+        half_width: target half-width of the 95 % confidence interval of a speed-up, relative; measurement stops when it is reached.
         time_limit_s: time in seconds after which no new block starts.
         limit_s: time limit for a response, in seconds.
         seed: seed of the random order of blocks and of random values.

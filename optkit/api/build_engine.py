@@ -82,7 +82,7 @@ def build_engine(
     Args:
         model: ONNX model, or a model as `export_onnx` takes it, which is exported and verified first.
         output: file to write; its passport is written beside it.
-        precision: precision to convert the ONNX model to before the build; None keeps the precision of the model.
+        precision: precision to convert the ONNX model to before the build: fp32, fp16, int8 or int8+fp16; None keeps the precision of the model.
         calibration: real samples for the calibration of INT8 ranges.
         profiles: optimization profiles, each with the min, opt and max shape of every input, for example
             `{"image": "1x3x224x224,8x3x224x224,64x3x224x224"}`; empty uses the declared ranges.
@@ -104,7 +104,7 @@ def build_engine(
         outputs: names of the outputs of a PyTorch model, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into a PyTorch model.
         args: arguments of the factory function of a PyTorch model.
-        data: real samples for verification; None uses the samples of `calibration`, or seeded random values without them.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
         to_feed: function that converts one item of `calibration` or `data` to a feed.
         evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
         max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.

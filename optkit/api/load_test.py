@@ -46,7 +46,7 @@ def load_test(
         model: name of the model on Triton; None uses the only model.
         version: version of the model on Triton; None lets the server choose.
         concurrency: closed loop: numbers of concurrent callers; empty uses 1, 2, 4, 8 and 16 if no rate is given.
-        rate: open loop: requests per second.
+        rate: open loop: requests per second, for example [50, 100].
         arrivals: distribution of arrivals for `rate`: poisson or constant.
         tool: load generator: auto (perf-analyzer if it is installed), perf-analyzer or asyncio (the client of optkit).
         batch: samples per request.
@@ -56,7 +56,7 @@ def load_test(
         max_requests: maximum number of requests of each load.
         seed: seed of random inputs and Poisson arrivals.
         repository: Triton model repository with golden samples.
-        data: real samples; None uses the golden samples of `repository`, or seeded random values without it.
+        data: real samples; None uses the golden samples of `repository`; without `repository`, seeded random values.
         to_feed: function that converts one item of `data` to a feed.
         inputs: inputs of a model on TorchServe, for example `{"image": "float32[batch,3,224,224]"}`.
         body: body of the requests to TorchServe, as bytes or as a file.

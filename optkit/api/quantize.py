@@ -113,7 +113,7 @@ def quantize(
         mode: static, dynamic, or auto (the faster of the two with calibration data, else dynamic).
         target: cpu (measures the INT8 types and uses the fastest) or tensorrt (a Q/DQ model for TensorRT).
         calibration: real samples for the calibration of activation ranges.
-        method: calibration method.
+        method: calibration method: minmax, moving-average, percentile, entropy or mse.
         percentile: percentage of values inside the range, for the percentile method.
         sample: sampling interval for histograms: N counts every N-th element.
         doctor: add statistics of the calibration data to the notes of the passport.
@@ -129,7 +129,7 @@ def quantize(
         exclude_ops: operators to keep in float.
         keep_first_last: keep the first and the last layer in float.
         dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
-        data: real samples for verification; None uses the samples of `calibration`, or seeded random values without them.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
         to_feed: function that converts one item of `calibration` or `data` to a feed.
         evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
         max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.
@@ -238,7 +238,7 @@ def quantize_torch(
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
         args: arguments of the factory function.
-        data: real samples for verification; None uses the samples of `calibration`, or seeded random values without them.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
         to_feed: function that converts one item of `calibration` or `data` to a feed.
         evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
         max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.

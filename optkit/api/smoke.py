@@ -13,12 +13,12 @@ from optkit.serving.triton.smoke import smoke_triton, start_and_smoke
 def smoke(
     package: StrPath, *, urls: Sequence[str] = (), token: str | None = None, start: bool = False, limit_s: float = 60.0
 ) -> SmokeRecord:
-    """Send golden samples to running servers, or to a local server that is started for it, and compare the outputs.
+    """Send golden samples to running servers, or to a local server that is started and stopped, and compare the outputs.
 
     Args:
         package: Triton model repository, TorchServe archive (.mar), or folder of archives.
         urls: URLs of running servers: http://host:port, or grpc://host:port for Triton.
-        token: inference key of a running TorchServe.
+        token: inference key of TorchServe.
         start: start a local server, test it, and stop it.
         limit_s: time limit in seconds for the start of the server and for each response.
 

@@ -55,7 +55,7 @@ def bench(
     across_machines: options.AcrossMachines = False,
     junit: options.Junit = None,
     github: options.Github = False,
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.Data = None,
 ) -> None:
     """Measure models in alternating blocks: latency percentiles, throughput, and the speed-up over the first model with confidence intervals.

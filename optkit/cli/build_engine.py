@@ -25,7 +25,7 @@ def build_engine(
             show_default=False,
         ),
     ],
-    output: options.Output,
+    output: options.OutputFile,
     precision: Annotated[
         Precision | None,
         typer.Option(

@@ -15,7 +15,7 @@ def check(
     out: Output,
     reference: Annotated[str, typer.Argument(help="Reference: model file or file.py:build.", show_default=False)],
     candidate: Annotated[Path, typer.Argument(help="Model file to check.", show_default=False)],
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.Data = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,

@@ -17,7 +17,7 @@ Exporter = Literal["auto", "best", "dynamo", "torchscript", "script"]
 def torchscript(
     out: Output,
     source: options.Source,
-    output: options.Output,
+    output: options.OutputFile,
     method: Annotated[
         Method, typer.Option(help="Method: auto (script, then trace if scripting fails), script or trace.")
     ] = "auto",
@@ -68,7 +68,7 @@ def torchscript(
 def onnx(
     out: Output,
     source: options.Source,
-    output: options.Output,
+    output: options.OutputFile,
     opset: Annotated[int, typer.Option(help="Opset version of the file.")] = 20,
     exporter: Annotated[
         Exporter,

@@ -64,7 +64,7 @@ def loadtest(
         typer.Option(
             "--data",
             help="Real samples: file.py:function, a .npz file or a folder of them, or images.yaml.",
-            show_default="golden samples of --repository, or seeded random values",
+            show_default="golden samples of --repository, else seeded random values",
         ),
     ] = None,
     inputs: Annotated[

@@ -19,7 +19,7 @@ def migrate(
             help="TorchServe archive (.mar); a config.properties in the same folder is read too.", show_default=False
         ),
     ],
-    output: options.Output,
+    output: options.OutputFolder,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the model on the server.", show_default="name in the archive")
     ] = None,

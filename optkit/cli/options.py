@@ -13,7 +13,19 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.", show_default=False)]
+OutputFile = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="File to write; its passport is written beside it.", show_default=False),
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Model repository or model store to write to; it is created if it does not exist.",
+        show_default=False,
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
@@ -35,6 +47,15 @@ Dims = Annotated[
     typer.Option(
         "--dim",
         help="Range of a named dimension as name=min:opt:max, for example batch=1:8:64; repeat for each dimension.",
+        show_default=False,
+    ),
+]
+ModelFileDims = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim",
+        help="Range of a named dimension as name=min:opt:max, for example batch=1:8:64; needed only if the passport has none; "
+        "repeat for each dimension.",
         show_default=False,
     ),
 ]
@@ -74,7 +95,7 @@ DataOrCalibration = Annotated[
     typer.Option(
         "--data",
         help=f"Real samples for verification: {_DATA}",
-        show_default="samples of --calibration, or seeded random values",
+        show_default="samples of --calibration, else seeded random values",
     ),
 ]
 Calibration = Annotated[
@@ -109,7 +130,7 @@ HalfWidth = Annotated[
     float,
     typer.Option(
         "--half-width",
-        help="Target half-width of the 95 % confidence interval, relative; measurement stops when it is reached.",
+        help="Target half-width of the 95 % confidence interval of a speed-up, relative; measurement stops when it is reached.",
     ),
 ]
 TimeLimitS = Annotated[float, typer.Option("--time-limit-s", help="Time in seconds after which no new block starts.")]

@@ -40,7 +40,7 @@ def triton(
             show_default=False,
         ),
     ],
-    output: options.Output,
+    output: options.OutputFolder,
     name: Name = None,
     version: Version = 1,
     batching: Batching = True,
@@ -64,7 +64,7 @@ def triton(
     response_cache: Annotated[bool, typer.Option(help="Let the server cache responses.")] = False,
     warmup: Warmup = True,
     client: Client = True,
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.PackageData = None,
     force: options.Force = False,
 ) -> None:
@@ -108,7 +108,7 @@ def triton_python(
             help="Function that takes and returns a mapping of name to array, as file.py:function.", show_default=False
         ),
     ],
-    output: options.Output,
+    output: options.OutputFolder,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,7 +184,7 @@ def triton_python(
 def torchserve(
     out: Output,
     model: Annotated[Path, typer.Argument(help="TorchScript or ONNX model.", show_default=False)],
-    output: options.Output,
+    output: options.OutputFolder,
     name: Name = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
     handler: Annotated[Path | None, typer.Option(help="Your own handler file.", show_default="generated")] = None,
@@ -212,7 +212,7 @@ def torchserve(
         int, typer.Option(help="Maximum time that a request waits for a batch, in milliseconds.")
     ] = 100,
     client: Client = True,
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.PackageData = None,
     force: options.Force = False,
 ) -> None:

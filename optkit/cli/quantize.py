@@ -23,12 +23,12 @@ Model = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
 def fp16(
     out: Output,
     model: Model,
-    output: options.Output,
+    output: options.OutputFile,
     keep_ops: Annotated[
         list[str] | None,
         typer.Option("--keep-op", help="Operator to keep in FP32; repeat for each operator.", show_default=False),
     ] = None,
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.VerificationData = None,
     evaluate: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
@@ -62,7 +62,7 @@ def fp16(
 def quantize(
     out: Output,
     model: Model,
-    output: options.Output,
+    output: options.OutputFile,
     mode: Annotated[
         Mode,
         typer.Option(
@@ -127,7 +127,7 @@ def quantize(
         typer.Option("--exclude-op", help="Operator to keep in float; repeat for each operator.", show_default=False),
     ] = None,
     keep_first_last: Annotated[bool, typer.Option(help="Keep the first and the last layer in float.")] = False,
-    dims: options.Dims = None,
+    dims: options.ModelFileDims = None,
     data: options.DataOrCalibration = None,
     evaluate: options.Evaluate = None,
     max_drop: options.MaxDrop = None,

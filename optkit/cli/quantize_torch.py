@@ -17,7 +17,7 @@ Backend = Literal["auto", "x86", "fbgemm", "onednn", "qnnpack"]
 def quantize_torch(
     out: Output,
     source: options.Source,
-    output: options.Output,
+    output: options.OutputFile,
     mode: Annotated[
         Mode, typer.Option(help="Mode: static, dynamic, or auto (static with calibration data, else dynamic).")
     ] = "auto",
