@@ -62,8 +62,8 @@ feeds = Dying()"""
     ("body", "says"),
     [
         pytest.param("feeds = [{'x': rows(1)}]", r"calibration data: one sample; ranges need at least two", id="one-sample"),
-        pytest.param(SHARED, r"data\.py:feeds: gave (no feed|0 feeds; expected 2)", id="empty-when-read-again"),
-        pytest.param(SHORT, r"data\.py:feeds: gave 5 feeds; expected 8, .* Give a list of feeds", id="shorter-than-it-says"),
+        pytest.param(SHARED, r"data\.py:feeds: yielded (no feeds|0 feeds; expected 2)", id="empty-when-read-again"),
+        pytest.param(SHORT, r"data\.py:feeds: yielded 5 feeds; expected 8, .* Give a list of feeds", id="shorter-than-it-says"),
         pytest.param(DYING, r"data\.py:feeds: feed 1: raised .*OSError: connection lost", id="ends-early"),
         pytest.param("feeds = [{'x': rows(4) * np.nan}]", r"feed 0: input 'x': contains NaN or infinity", id="nan"),
         pytest.param("feeds = [{'x': rows(4).astype('float64')}]", r"Cast the feed to float32", id="dtype"),

@@ -101,7 +101,7 @@ def test_options_of_a_comparison_need_a_baseline(optkit: CommandLine, folder: Pa
     for option in (("--max-regression", "5%"), ("--junit", "j.xml"), ("--github",)):
         found = optkit("bench", "m.onnx", *option)
         assert found.code == 2
-        assert "tell of a comparison. Give --baseline run.json." in found.err
+        assert "need an earlier run to compare with. Give --baseline run.json." in found.err
 
 
 def write(path: Path, p50_ms: dict[str, float], **changes: object) -> None:
@@ -136,7 +136,7 @@ def test_compare_tells_every_metric_and_fails_by_its_gates(optkit: CommandLine, 
 def test_a_share_that_is_none_is_refused(share: str, optkit: CommandLine, folder: Path) -> None:
     found = optkit("compare", "a.json", "b.json", "--max-regression", share)
     assert found.code == 2
-    assert f"--max-regression {share}: expected a share, as in 5% or 0.05" in found.err
+    assert f"--max-regression {share}: expected a fraction, as in 5% or 0.05" in found.err
 
 
 @pytest.mark.parametrize("share", ["-5%", "nan", "inf"])
@@ -156,9 +156,9 @@ def test_another_machine_is_refused_unless_told_otherwise(optkit: CommandLine, f
     refused = optkit("compare", "there.json", "here.json")
     assert refused.code == 2
     assert "was measured on another machine (cpu 'CPU 1' before, 'CPU 9000' now; cores 64 before, 4 now)" in refused.err
-    told = optkit("compare", "there.json", "here.json", "--across-machines")
-    assert told.code == 0
-    assert "differs: cores 64 before, 4 now" in told.out
+    compared = optkit("compare", "there.json", "here.json", "--across-machines")
+    assert compared.code == 0
+    assert "differs: cores 64 before, 4 now" in compared.out
 
 
 def test_a_baseline_of_another_model_is_refused_before_the_work(optkit: CommandLine, folder: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_schema_of_each_document_is_printed(optkit: CommandLine, folder: Pat
         assert schema["properties"]["schema"]["const"].startswith(f"optkit/{name}/")
     found = optkit("schema", "rum")
     assert found.code == 2
-    assert "rum: no such document; expected run, bench, comparison, ab, history, loadtest, passport" in found.err
+    assert "rum: unknown document; expected one of run, bench, comparison, ab, history, loadtest, passport" in found.err
 
 
 def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folder: Path) -> None:

@@ -81,7 +81,7 @@ def test_versions_that_answer_differently(server, optkit):
     assert "different: output 'output': " in found.out
     gated = optkit("ab", *pair, "--time-limit-s", "1", "--same-answers")
     assert gated.code == 1
-    assert f"failed: answers of {pair[1]}: output 'output': " in gated.err
+    assert f"failed: outputs of {pair[1]}: output 'output': " in gated.err
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
