@@ -12,6 +12,7 @@ from pathlib import Path
 
 from optkit.errors import RunnerError
 from optkit.system.supervisor import patience_s
+from optkit.system.temporary import temporary_root
 
 _STOP_LIMIT_S = 10.0
 _POLL_S = 0.05
@@ -43,7 +44,7 @@ class ChildProcess:
             RunnerError: there is no such program, it cannot be executed, or there is no room for its output.
         """
         try:
-            self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open until stop
+            self._output = tempfile.TemporaryFile(dir=temporary_root())  # noqa: SIM115 - open until stop
         except OSError as e:
             raise RunnerError(
                 f"{command[0]}: its output cannot be kept in the folder for temporary files ({e.strerror or e}). "

@@ -94,7 +94,13 @@ def temporary_root() -> Path:
     """
     import tempfile
 
-    return Path(tempfile.gettempdir())
+    if tempfile.tempdir is None:
+        # As tempfile chooses, but without the file that it writes for a try, which a kill would leave.
+        known = [*(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp"]
+        folders = [os.path.abspath(folder) for folder in known if folder]  # noqa: PTH100
+        usable = [folder for folder in folders if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)]  # noqa: PTH112
+        tempfile.tempdir = usable[0] if usable else tempfile.gettempdir()
+    return Path(tempfile.tempdir)
 
 
 def sweep(folder: Path, *, deep: bool = False, exclusive: bool = False) -> None:

@@ -95,7 +95,7 @@ def test_what_could_not_be_proven_here_is_skipped_not_passed() -> None:
     """The independence in the passport of such an engine is that of the model that it was built from."""
     engine = step("engine", unproven="no NVIDIA driver here", parity=None, accuracy=None)
     found = [case for case in cases_of_run(run_record(steps=(engine,))) if case.artifact == "engine"]
-    assert [(case.question, case.outcome, case.message) for case in found] == [
+    assert [(case.check, case.outcome, case.message) for case in found] == [
         ("make", Outcome.PASSED, ""),
         ("parity", Outcome.SKIPPED, "no NVIDIA driver here"),
     ]

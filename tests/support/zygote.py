@@ -98,7 +98,7 @@ class _Injector:
 
     def install(self) -> None:
         sys.addaudithook(self._audit)
-        builtins.open = io.open = self._open  # type: ignore[assignment]
+        builtins.open = io.open = self._open
         os.sendfile = self._sendfile
 
     def point(self, operation: str, path: object, torn: Callable[[], object] | None = None) -> None:
@@ -116,9 +116,9 @@ class _Injector:
                     torn()
                 os.kill(os.getpid(), signal.SIGKILL)
             case "full" if operation in _GROWING:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))  # type: ignore[arg-type]
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
             case "read-only":
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))  # type: ignore[arg-type]
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
             case "gone" if number == self._fault.at:
                 self._on = False
                 for root in self._roots:
@@ -149,12 +149,12 @@ class _Injector:
         buffered = io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, **options)
 
-    def _sendfile(self, out: int, source: int, offset: int, count: int) -> int:
-        path = str(Path(f"/proc/self/fd/{out}").readlink())
+    def _sendfile(self, out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
+        path = str(Path(f"/proc/self/fd/{out_fd}").readlink())
         real = sys.modules["posix"].sendfile
-        size = max(os.fstat(source).st_size - offset, 0)
-        self.point("write", path, lambda: real(out, source, offset, size // 2))
-        return int(real(out, source, offset, count))
+        size = max(os.fstat(in_fd).st_size - (offset or 0), 0)
+        self.point("write", path, lambda: real(out_fd, in_fd, offset, size // 2))
+        return int(real(out_fd, in_fd, offset, count))
 
 
 class _CountedFile(io.FileIO):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def hold(kind: str, path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def take(kind: str) -> Callable[..., object]:
+def take(kind: str) -> Callable[[Path], AbstractContextManager[None]]:
     return {"locked_folder": locked_folder, "locked_file": locked_file}[kind]
 
 

@@ -118,3 +118,18 @@ def test_without_proc_a_process_is_there_when_a_signal_reaches_it() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     assert temporary._runs(process.pid) is None
+
+
+def test_the_folder_for_temporary_files_is_the_one_that_python_chooses(tmp_path: Path) -> None:
+    code = "from optkit.system.temporary import temporary_root as r; import tempfile; print(r()); tempfile.tempdir = None; print(tempfile.gettempdir())"
+    for folder in (tmp_path, tmp_path / "none", Path("relative")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        ours, python = done.stdout.splitlines()
+        assert ours == python
+    assert list(tmp_path.iterdir()) == []

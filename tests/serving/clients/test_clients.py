@@ -82,7 +82,6 @@ def every_kind(folder):
     image = handler(
         image=ImagePreprocessing(resize=8, crop=8, mode="L").model_dump(mode="json"), classes={"output": "logits"}
     )
-    odd = (("input-ids:int64[batch]",), *TEXT[1:])
     odd = (
         (
             TensorSpec(name='a "b" \\ c', dtype="int64", shape=("batch",)),
