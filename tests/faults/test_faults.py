@@ -99,7 +99,7 @@ def test_a_disk_that_takes_no_more_gives_an_error_and_the_next_run_completes(
     attack: Attack, kind: str, says: str
 ) -> None:
     wrong = {}
-    for at in attack.points(10):
+    for at in attack.points(6):
         attack.small.clean()
         answer = attack.run(kind, at)
         plain = answer.code == 2 and says in answer.err and "Traceback" not in answer.err
