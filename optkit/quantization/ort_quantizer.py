@@ -9,6 +9,7 @@ from pathlib import Path
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.errors import OptkitError, StageError, first_line
+from optkit.system.space import check_space
 from optkit.system.temporary import libraries_write_to, temporary_folder
 
 
@@ -21,6 +22,7 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    check_space(out_dir, source.size_bytes, "the prepared copy of the model")
     with temporary_folder(out_dir, "prepared") as folder, libraries_write_to(folder), _quiet_root_logger():
         prepared = folder / "prepared.onnx"
         try:

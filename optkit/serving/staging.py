@@ -94,6 +94,11 @@ def _move_back(folder: Path, temporary: Path) -> None:
     (temporary / _MOVES).unlink()
 
 
+def content_bytes(files: Iterable[Path | bytes]) -> int:
+    """Return the size of the files of a package."""
+    return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files)
+
+
 def files_below(folder: Path) -> tuple[str, ...]:
     """Return every file below a folder, relative to it, sorted."""
     return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()))

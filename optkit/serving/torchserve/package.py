@@ -15,12 +15,13 @@ from optkit.serving.golden import Golden
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
-from optkit.serving.staging import as_json, move_in, staging, writing
+from optkit.serving.staging import as_json, content_bytes, move_in, staging, writing
 from optkit.serving.torchserve.config import config_content, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
 from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
+from optkit.system.space import check_space
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -72,6 +73,7 @@ def package_torchserve(
         if settings.client:
             check_writable(model_store, name)
         content = config_content(config, name, settings, force=force)
+        check_space(model_store, content_bytes(members.values()), "the archive")
         with staging(model_store) as temporary:
             staged = temporary / archive.name
             write_mar(staged, members)
