@@ -102,7 +102,7 @@ class ExportOnnx(Stage):
         except Exception as e:  # torch and the user's code raise many types
             if limit.passed:
                 raise self._stopped() from e
-            why = refusal(e, source.inputs, log.getvalue(), lines)
+            why = refusal(e, forward_call(module, source.inputs).inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
         if self.strict and baked:
             raise StageError(
