@@ -34,8 +34,10 @@ def faults(line: Line) -> list[str]:
 
 def one_line(line: Line) -> str:
     """Return an attempt as a line of the progress."""
-    told = "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
-    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {told[:200]}"
+    verdict = (
+        "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
+    )
+    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {verdict[:200]}"
 
 
 def markdown(lines: Sequence[Line]) -> str:

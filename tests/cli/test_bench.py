@@ -71,7 +71,7 @@ def test_the_tables_hold_percentiles_comparison_and_what_is_included(
     assert compared == ["h.onnx", "2", "1.000x", "too", "noisy", "to", "say"]
     assert included[:6] == ["h.onnx", "2", "CPU", "fp16", "60", "3"]
     assert "1 thread, without copies between host and device, after warmup (processors " in found.out
-    assert "1 blocks in random order (seed 7), every model loaded anew for each" in found.out
+    assert "1 blocks in random order (seed 7), each model loaded again for every block" in found.out
     assert "the time limit was reached: every comparison" in found.out
     assert max(map(len, found.out.partition("measured: ")[0].splitlines())) <= 80
 
