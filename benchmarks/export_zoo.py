@@ -171,8 +171,8 @@ def _message(text: str, code: int) -> str:
         return "killed at the time limit"
     home = str(HERE.parent)
     lines = [line.strip().replace(home, "").replace(sys.prefix, "") for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]
-    return " | ".join(dict.fromkeys((errors or lines)[-4:]))[:900]
+    found = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]
+    return " | ".join(dict.fromkeys((found or lines)[-4:]))[:900]
 
 
 def _between(text: str, left: str, right: str) -> str | None:

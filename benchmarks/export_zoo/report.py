@@ -34,10 +34,8 @@ def faults(line: Line) -> list[str]:
 
 def one_line(line: Line) -> str:
     """Return an attempt as a line of the progress."""
-    verdict = (
-        "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
-    )
-    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {verdict[:200]}"
+    found = "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
+    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {found[:200]}"
 
 
 def markdown(lines: Sequence[Line]) -> str:

@@ -76,8 +76,8 @@ def attempt(line: Sequence[str], file: Path, folder: Path) -> Result:
     made: Result = {"exit": done.code or int(not file.exists()), "seconds": done.seconds, "peak_mib": done.peak_mib}
     if made["exit"]:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
-        errors = [line for line in lines if "rror" in line or line.startswith(("not ", "parity"))] or lines[-1:]
-        return made | {"message": " ".join(errors[-2:])[:400].replace("|", "/")}
+        found = [line for line in lines if "rror" in line or line.startswith(("not ", "parity"))] or lines[-1:]
+        return made | {"message": " ".join(found[-2:])[:400].replace("|", "/")}
     return made | {"size_bytes": file.stat().st_size, "message": "", "said": _said(done.text)}
 
 

@@ -242,8 +242,8 @@ def test_blocks_that_waited_tell_a_busy_machine_better_than_its_load() -> None:
 
     def waiting(share: float) -> BenchRecord:
         assert slow.bench is not None
-        waited = tuple(m.model_copy(update={"blocks_waited": (share,) * 10}) for m in slow.bench.measurements)
-        return slow.bench.model_copy(update={"measurements": waited, "load_before": 40.0})
+        changed = tuple(m.model_copy(update={"blocks_waited": (share,) * 10}) for m in slow.bench.measurements)
+        return slow.bench.model_copy(update={"measurements": changed, "load_before": 40.0})
 
     assert (waiting(0.5).busy, waiting(0.0).busy) == (True, False)
     assert slow.bench.model_copy(update={"load_before": 40.0}).busy

@@ -186,8 +186,8 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
         sm_clock_mhz=1980.0, memory_clock_mhz=None, max_temperature_c=61.0, mean_power_w=300.0, energy_mj_per_inference=150.0,
         throttle_reasons=("software power cap",), throttled_calls=7, throttled_calls_kept=2,
     )  # fmt: skip
-    on_gpu = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu, "on_cpu": {"Shape": 2}, "nodes": 9}
-    measured = tuple(m.model_copy(update=on_gpu) for m in record.bench.measurements)
+    facts = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu, "on_cpu": {"Shape": 2}, "nodes": 9}
+    measured = tuple(m.model_copy(update=facts) for m in record.bench.measurements)
     load = ConcurrentLoad(
         artifact="export-onnx", batch=8, callers=2, streams=2, cuda_graph=True, calls=50, samples_per_s=99.0, p50_ms=1.0,
         p90_ms=None, p95_ms=None, p99_ms=None,
@@ -314,14 +314,14 @@ def busy_run(share: float = 0.5) -> RunRecord:
     """Return a run in which the source had to wait for processors in every block."""
     record = run_record()
     assert record.bench is not None
-    waited = tuple(
+    changed = tuple(
         m.model_copy(update={"blocks_waited": (share,) * 10}) if m.artifact == "source" else m
         for m in record.bench.measurements
     )
     ups = tuple(s.model_copy(update={"cpu_contended_blocks": 10 if share else 0}) for s in record.bench.speed_ups)
     rows = (("source", "export-onnx", "quantize-static"),) * 10
     return record.model_copy(
-        update={"bench": record.bench.model_copy(update={"measurements": waited, "speed_ups": ups, "order": rows})}
+        update={"bench": record.bench.model_copy(update={"measurements": changed, "speed_ups": ups, "order": rows})}
     )
 
 
