@@ -24,7 +24,9 @@ from optkit.pytorch.tracing import (
     warn_unrolled_loops,
     why_not_scripted,
 )
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,7 @@ class ExportOnnx(Stage):
     def _export(self, source: Artifact, path: Path) -> list[str]:
         """Write the file, and return notes of the values that a trace baked in."""
         module = load_module(source)
+        check_space(path.parent, weights_bytes(module), "the model")
         feed = random_feed(source.inputs, example_sizes(source.dims))
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
         log, lines, baked, limit = io.StringIO(), dict[str, str](), list[str](), dynamo.TimeLimit()
