@@ -17,6 +17,7 @@ from optkit.pytorch import dynamo
 from optkit.pytorch.export_failure import captured_output, lost_dimension, refusal, script_reason
 from optkit.pytorch.forward import dynamic_axes, forward_call
 from optkit.pytorch.source import load_module
+from optkit.pytorch.stable_forms import use_stable_forms
 from optkit.pytorch.tracing import (
     baked_in_values,
     by_position,
@@ -64,6 +65,7 @@ class ExportOnnx(Stage):
         baked = self._export(source, path)
         onnx_file.gather(path)  # above 2 GB the TorchScript exporter writes one file per weight
         facts = onnx_file.facts(path)
+        stable = use_stable_forms(path, facts.nodes)
         if {spec.name for spec in source.inputs} - {spec.name for spec in facts.inputs}:
             onnx_file.keep_inputs(path, source.inputs)
             facts = onnx_file.facts(path)
@@ -71,7 +73,7 @@ class ExportOnnx(Stage):
         self._check_versions(facts)
         _check_specs(facts, source.inputs, source.outputs)
         notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
-        notes += [f"no output depends on input {name!r}" for name in facts.unused_inputs] + baked
+        notes += [f"no output depends on input {name!r}" for name in facts.unused_inputs] + stable + baked
         return self.artifact(source, path, Precision.FP32, files=facts.files, notes=notes)
 
     def _export(self, source: Artifact, path: Path) -> list[str]:
