@@ -11,7 +11,7 @@ from optkit.artifact.limits import at_least, at_most, fell_at_most
 from optkit.artifact.tensors import batch_dim
 
 if TYPE_CHECKING:  # of a run, which a single step needs nothing of
-    from optkit.benchmark.record import BenchRecord
+    from optkit.benchmark.bench_record import BenchRecord
 
 
 def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:
