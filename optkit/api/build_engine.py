@@ -66,6 +66,7 @@ def build_engine(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -102,6 +103,7 @@ def build_engine(
         example: example inputs of a PyTorch model, or `"file.py:function"` that gives some.
         outputs: names for the outputs of a PyTorch model, in order.
         weights: a state dict to load into a PyTorch model.
+        weights_key: the key of the state dict, where the file has several; None takes the one that fits.
         args: arguments of the factory of a PyTorch model.
         data: real samples for the proof; without any those of `calibration`, else seeded random values.
         to_feed: makes a feed of one item of `calibration` and of `data`.
@@ -152,6 +154,7 @@ def build_engine(
             "--input": inputs,
             "--example": example,
             "--weights": weights,
+            "--weights-key": weights_key,
             "--set": args,
             "--output-name": outputs,
         }
@@ -160,7 +163,7 @@ def build_engine(
             if wrong:
                 raise RecipeError(f"{wrong}: is for a model source, and {model} is an ONNX file. Leave it out.")
             return make(stage, _opened(model, dims, stage.profiles), Path(output), proof, force=force)
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
+        source = source_model(given, model, inputs, dims, example, outputs, weights, weights_key, args)
         with making_source(source) as made:
             return make(stage, _exported(source, made), Path(output), proof, force=force)
 

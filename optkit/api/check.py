@@ -16,7 +16,6 @@ from optkit.api.arguments import (
     call,
     is_model_file,
     open_model_file,
-    samples_of,
 )
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence, Parity, Tolerance
@@ -75,13 +74,19 @@ def check(
     """
     with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         proven = open_model_file(candidate, dims)
-        right = open_any(given, reference, proven, Path(folder), dims)
-        samples = samples_of(proven, given.data(data, to_feed))
+        target = given.data(data, to_feed)
+        right = open_any(given, reference, proven, Path(folder), dims, target)
+        samples = Samples.of(target, proven.inputs, proven.dims, proven.random or right.random)
         return check_pair(right, proven, samples, as_tolerance(atol, rtol), as_device(device))
 
 
 def open_any(
-    given: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
+    given: Call,
+    model: "ModelFile | torch.nn.Module",
+    like: Artifact,
+    folder: Path,
+    dims: Dims | None = None,
+    data: str | None = None,
 ) -> Artifact:
     """Open a model file, or build a module with the contract of a file.
 
@@ -91,13 +96,14 @@ def open_any(
         like: the file whose inputs, ranges and names of outputs a module gets.
         folder: where the source artifact of a module is written.
         dims: ranges, where no passport has them.
+        data: real samples, which a module is run on to find its outputs.
 
     Raises:
         OptkitError: it cannot be opened or built.
     """
     if is_model_file(model):
         return open_model_file(model, dims)
-    return open_reference(given.model(model), like, folder)
+    return open_reference(given.model(model), like, folder, data)
 
 
 def check_pair(
@@ -120,19 +126,20 @@ def check_pair(
     return CheckRecord(parity=parity, batch_independence=independence, failures=tuple(failures))
 
 
-def open_reference(target: str, candidate: Artifact, folder: Path) -> Artifact:
+def open_reference(target: str, candidate: Artifact, folder: Path, data: str | None = None) -> Artifact:
     """Return the source artifact of a model in Python, with the contract of the file that is held against it.
 
     Args:
         target: a factory, or what else a module can come from.
         candidate: gives the inputs, the ranges and the names of the outputs.
         folder: where the source artifact is written.
+        data: real samples to run it on; None for none.
 
     Raises:
         ModelError: it cannot be built or run, or returns another number of outputs.
     """
     names = tuple(spec.name for spec in candidate.outputs)
-    return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names)
+    return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names, data=data)
 
 
 def check_same_inputs(a: Artifact, b: Artifact) -> None:

@@ -40,6 +40,7 @@ def export_torchscript(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     method: Literal["auto", "script", "trace"] = "auto",
     strict: bool = False,
@@ -62,6 +63,7 @@ def export_torchscript(
         example: example inputs, or `"file.py:function"` that gives some.
         outputs: names for the outputs, in order.
         weights: a state dict to load.
+        weights_key: the key of the state dict, where the file has several; None takes the one that fits.
         args: arguments of the factory.
         method: auto scripts, and traces where that fails.
         strict: refuse a trace that turned a value of the example into a constant.
@@ -82,8 +84,9 @@ def export_torchscript(
     """
     stage = settings(ExportTorchScript, method=method, strict=strict)
     with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
+        samples = given.data(data, to_feed)
+        source = source_model(given, model, inputs, dims, example, outputs, weights, weights_key, args, samples)
+        proof = Proof(samples, atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
         return _export(stage, source, Path(output), proof, repro, force)
 
 
@@ -96,6 +99,7 @@ def export_onnx(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     opset: int = 20,
     exporter: Literal["auto", "best", "dynamo", "torchscript", "script"] = "auto",
@@ -120,6 +124,7 @@ def export_onnx(
         example: example inputs, or `"file.py:function"` that gives some.
         outputs: names for the outputs, in order.
         weights: a state dict to load.
+        weights_key: the key of the state dict, where the file has several; None takes the one that fits.
         args: arguments of the factory.
         opset: that the file must have.
         exporter: auto tries dynamo, torchscript (a trace) and script in turn; best takes the faster of the first two.
@@ -142,8 +147,9 @@ def export_onnx(
     """
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
     with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
+        samples = given.data(data, to_feed)
+        source = source_model(given, model, inputs, dims, example, outputs, weights, weights_key, args, samples)
+        proof = Proof(samples, atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
         return _export(stage, source, Path(output), proof, repro, force)
 
 
@@ -155,9 +161,11 @@ def source_model(
     example: object,
     outputs: Sequence[str] | None,
     weights: StrPath | None,
+    weights_key: str | None,
     args: Mapping[str, Scalar] | None,
+    data: str | None = None,
 ) -> SourceModel:
-    """Return the model that a call names, with its contract."""
+    """Return the model that a call names, with its contract; `data` is run to find its outputs."""
     return SourceModel(
         target=given.model(model),
         inputs=as_inputs(inputs),
@@ -165,7 +173,9 @@ def source_model(
         example=given.example(example),
         outputs=tuple(outputs) if outputs else None,
         weights=Path(weights).expanduser() if weights else None,
+        weights_key=weights_key,
         args=dict(args or {}),
+        data=data,
     )
 
 

@@ -211,6 +211,7 @@ def quantize_torch(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -235,6 +236,7 @@ def quantize_torch(
         example: example inputs, or `"file.py:function"` that gives some.
         outputs: names for the outputs, in order.
         weights: a state dict to load.
+        weights_key: the key of the state dict, where the file has several; None takes the one that fits.
         args: arguments of the factory.
         data: real samples for the proof; without any those of `calibration`, else seeded random values.
         to_feed: makes a feed of one item of `calibration` and of `data`.
@@ -264,5 +266,6 @@ def quantize_torch(
             max_drop,
             allow_batch_dependence=allow_batch_dependence,
         )
-        with making_source(source_model(given, model, inputs, dims, example, outputs, weights, args)) as source:
+        found = source_model(given, model, inputs, dims, example, outputs, weights, weights_key, args, proof.data)
+        with making_source(found) as source:
             return make(stage, source, Path(output), proof, force=force)

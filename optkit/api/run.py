@@ -37,6 +37,7 @@ class Recipe:
         dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`.
         outputs: names for the model's outputs, in order.
         weights: a state dict to load.
+        weights_key: the key of the state dict, where the file has several.
         args: arguments of the factory.
         example: example inputs, where `inputs` is left out.
         calibration: real samples for calibration and proofs.
@@ -51,6 +52,7 @@ class Recipe:
     dims: Dims = field(default_factory=dict)
     outputs: Sequence[str] | None = None
     weights: StrPath | None = None
+    weights_key: str | None = None
     args: Mapping[str, Scalar] = field(default_factory=dict)
     example: object = None
     calibration: Data | None = None
@@ -153,6 +155,7 @@ def _keys(given: Call, recipe: Recipe) -> RecipeKeys:
         "model": {
             "source": given.model(recipe.model),
             "weights": os.fspath(recipe.weights) if recipe.weights else None,
+            "weights_key": recipe.weights_key,
             "args": dict(recipe.args),
             "example": given.example(recipe.example),
         },

@@ -106,7 +106,7 @@ def _plan(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> Iterato
 def far_feed(samples: Samples, sizes: Sizes, row_kinds: Sequence[Kind]) -> "dict[str, np.ndarray]":
     """Return a feed whose rows have these kinds of values in turn; with one kind the whole feed has it."""
     feed = samples.at(sizes)
-    normal = random_feed(samples.inputs, sizes, 1)
+    normal = random_feed(samples.inputs, sizes, 1, values=samples.random)
     for spec in samples.inputs:
         if _reaches(spec):
             feed[spec.name] = _far(normal[spec.name], row_kinds)

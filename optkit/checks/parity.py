@@ -141,7 +141,7 @@ def _wide_integers(
     if samples.real is not None or not whole:
         return []
     sizes = {name: r.opt for name, r in dims.items()}
-    feed = random_feed(samples.inputs, sizes, wide=True)
+    feed = random_feed(samples.inputs, sizes, wide=True, values=samples.random)
     try:
         expected = reference.infer(feed)
     except RunnerError:

@@ -22,6 +22,12 @@ OutputNames = Annotated[
     list[str] | None, typer.Option("--output-name", help="A name for an output, in order.", show_default=False)
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", help="A state dict to load.", show_default=False)]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key", help="Key of the state dict, where the file has several.", show_default="the one that fits"
+    ),
+]
 Arguments = Annotated[
     list[str] | None,
     typer.Option("--set", help="An argument of the factory as name=value.", show_default=False),

@@ -52,7 +52,9 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
         bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is refused before the work
-    samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
+    samples = Samples.of(
+        plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims, source.artifact.random
+    )
     baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
     results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None

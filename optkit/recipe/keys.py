@@ -42,6 +42,7 @@ class ModelKeys(Record):
 
     source: str  # file.py:build, package.module:factory, or a model file or folder; paths are relative to the recipe
     weights: str | None = None  # a state dict, relative to the recipe
+    weights_key: str | None = None  # of the state dict, where the file has several
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     example: str | None = None  # file.py:function that gives example inputs, where `inputs` is left out
 

@@ -10,12 +10,11 @@ from pydantic import Field
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Format, Precision
-from optkit.artifact.tensors import Feed, TensorSpec, example_sizes
-from optkit.data import random_feed
+from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.errors import StageError
 from optkit.pytorch import dynamo
 from optkit.pytorch.export_failure import captured_output, lost_dimension, refusal, script_reason
-from optkit.pytorch.forward import dynamic_axes, forward_call
+from optkit.pytorch.forward import dynamic_axes, forward_call, plain_attention
 from optkit.pytorch.source import load_module
 from optkit.pytorch.stable_forms import use_stable_forms
 from optkit.pytorch.tracing import (
@@ -79,11 +78,12 @@ class ExportOnnx(Stage):
     def _export(self, source: Artifact, path: Path) -> list[str]:
         """Write the file, and return notes of the values that a trace baked in."""
         module = load_module(source)
-        feed = random_feed(source.inputs, example_sizes(source.dims))
+        feed = self.example(source)
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
         log, lines, baked, limit = io.StringIO(), dict[str, str](), list[str](), dynamo.TimeLimit()
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(plain_attention())
                 baked = stack.enter_context(baked_in_values())
                 log = stack.enter_context(captured_output())
                 if self.exporter == "dynamo":

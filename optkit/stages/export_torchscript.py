@@ -25,5 +25,5 @@ class ExportTorchScript(Stage):
         """Script or trace the module; the tracer's warnings about baked-in values become notes."""
         module = load_module(source)
         with torchscript_notices_off():
-            notes = write_torchscript(module, source, path, self.method, strict=self.strict)
+            notes = write_torchscript(module, source, path, self.example(source), self.method, strict=self.strict)
         return self.artifact(source, path, Precision.FP32, notes=notes)

@@ -174,7 +174,7 @@ class Head(nn.Module):
             return x.masked_fill(torch.tensor([True, False] * 3), float("-inf"))
         if self.kind == "floor":
             return torch.floor_divide(x, 0.3)
-        return torch.sqrt(x)
+        return torch.sqrt(-x.abs() - 1)
 
 def build(kind):
     return Head(kind)
