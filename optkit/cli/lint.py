@@ -27,6 +27,10 @@ def lint(
     server_gpus: Annotated[
         int | None, typer.Option(min=0, help="Number of GPUs of the server.", show_default="unknown")
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="The server runs with --disable-auto-complete-config: nothing is completed."),
+    ] = False,
     layout: Annotated[
         LintFormat, typer.Option("--format", help="text, or github: annotations for a workflow.")
     ] = LintFormat.TEXT,
@@ -48,7 +52,7 @@ def lint(
             "REPOSITORY: is missing; expected the folder of a Triton model repository. Give it, or use --rules."
         )
     with out.working():
-        record = run(repository, fix=fix, server_gpus=server_gpus)
+        record = run(repository, fix=fix, server_gpus=server_gpus, strict=strict)
     if layout is LintFormat.GITHUB:
         out.commands(record, github_annotations(record))
     else:
