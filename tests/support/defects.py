@@ -171,6 +171,7 @@ DEFECTS = (
     Defect("fixed-batch-in-dims", "T306", "image", None, lambda r: _image(r, "1, 4")),
     Defect("model-of-fixed-batch", "T307", "single", None, lambda r: _single(r)),
     Defect("damaged-model", "T308", "total", None, lambda r: r.write("total/1/model.onnx", b"no onnx at all")),
+    Defect("pointer-of-git-lfs", "T308", "total", None, lambda r: r.write("total/1/model.onnx", "version https://git-lfs.github.com/spec/v1\noid sha256:7fc1\nsize 9\n")),
     Defect("external-data-missing", "T308", "total", None, lambda r: _without_data(r)),
     Defect("external-data-outside", "T308", "total", None, lambda r: _data_at(r, "../../../outside.bin")),
     Defect("external-data-in-a-device", "T308", "total", None, lambda r: _data_at(r, "/dev/zero")),
@@ -325,16 +326,23 @@ output { name: "OUTPUT__0" data_type: TYPE_INT64 dims: 3 }
 _RELU = "def forward(self, x: Tensor) -> Tensor:\n  return torch.relu(x)"
 
 
-def _script(r: Repository, old: str = "", new: str = "", *, source: str = "") -> None:
+def write_script(r: Repository, source: str = _RELU) -> None:
+    """Write a TorchScript model with this forward, and a configuration for one of [batch, 3]."""
     import torch
 
     name = f"Script{sum(map(ord, source))}"  # torch takes one definition of forward a class
     module = type(torch.jit.ScriptModule)(name, (torch.jit.ScriptModule,), {})()
-    module.define(f"{source or _RELU}\n")
+    module.define(f"{source}\n")
     path = r.folder / "script/1/model.pt"
     path.parent.mkdir(parents=True)
     module.save(str(path))
-    r.write("script/config.pbtxt", SCRIPT.replace(old, new) if old else SCRIPT)
+    r.write("script/config.pbtxt", SCRIPT)
+
+
+def _script(r: Repository, old: str = "", new: str = "", *, source: str = _RELU) -> None:
+    write_script(r, source)
+    if old:
+        r.edit("script", old, new)
 
 
 ENSEMBLE = """\

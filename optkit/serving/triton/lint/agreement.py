@@ -38,6 +38,8 @@ def check_agreement(model: Model, models: Mapping[str, Model]) -> Iterator[Probl
 
 def _differences(model: Model, path: Path, models: Mapping[str, Model]) -> list[Problem]:
     try:
+        if _is_pointer(path):
+            return [model.file_fault("T308", "is a pointer of Git LFS, not the model. Run: git lfs pull", path)]
         if model.backend == "onnxruntime":
             return list(_onnx(model, path))
         if model.backend == "pytorch" and model.platform != "torch_aoti":
@@ -48,6 +50,15 @@ def _differences(model: Model, path: Path, models: Mapping[str, Model]) -> list[
         rule = "T310" if model.backend == "python" else "T308"
         return [model.file_fault(rule, str(e).replace(f"{path}: ", ""), path)]
     return []
+
+
+def _is_pointer(path: Path) -> bool:
+    """Return whether a file holds the address of a model in Git LFS, because the model was not downloaded."""
+    start = b"version https://git-lfs.github.com/spec/"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _onnx(model: Model, path: Path) -> Iterator[Problem]:

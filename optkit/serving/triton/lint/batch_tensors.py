@@ -22,8 +22,6 @@ def check_batch_tensors(model: Model) -> Iterator[Problem]:
                 yield from _type(model, i, tensor)
             else:
                 yield from _targets(model, i, tensor, outputs)
-            if not model.config.max_batch_size:
-                yield model.fault("T223", f"{field} {i} in a model without batching", field, i)
 
 
 def _sources(model: Model, field: str, i: int, tensor: Any, inputs: set[str]) -> Iterator[Problem]:

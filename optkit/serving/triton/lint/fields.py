@@ -14,11 +14,7 @@ from optkit.serving.triton.lint.rules import Problem, Severity
 from optkit.untrusted.paths import name_fault
 
 _KNOW_THEIR_TENSORS = {"onnxruntime", "tensorrt", "tensorflow", "openvino"}
-_COMPLETE_FIELDS = {
-    "tensorrt",
-    "tensorflow",
-    "openvino",
-}  # also the type and dims of a tensor that is declared without them
+_COMPLETE_NO_FIELD = {"onnxruntime", "pytorch", "python"}  # others can add the type or dims of a declared tensor
 
 
 def check_fields(model: Model) -> Iterator[Problem]:
@@ -41,7 +37,7 @@ def _backend(model: Model) -> Iterator[Problem]:
     assert config is not None
     platform, backend = config.platform, config.backend
     if not platform and not backend:
-        if not model.is_ensemble and not model.backend:
+        if model.versions and not model.is_ensemble and not model.backend:  # T111 reports a model without a version
             yield model.fault("T204", "has neither platform nor backend, and its files do not determine the backend")
         return
     if platform and platform not in PLATFORMS and not backend:
@@ -104,7 +100,7 @@ def _tensors(model: Model) -> Iterator[Problem]:
         for i, tensor in enumerate(tensors):
             if tensor.name and tensor.name in names[:i]:
                 yield model.fault("T209", f"{kind} {tensor.name!r} is declared twice", kind, i, "name")
-            yield from _tensor(model, kind, i, tensor, fills or model.backend in _COMPLETE_FIELDS)
+            yield from _tensor(model, kind, i, tensor, fills or model.backend not in _COMPLETE_NO_FIELD)
 
 
 def _none_declared(model: Model, kind: str, fills: bool) -> Iterator[Problem]:

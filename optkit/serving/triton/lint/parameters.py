@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from optkit.serving.triton.lint.names import (
     ACCELERATOR_PARAMETERS,
+    BACKENDS,
     CPU_ACCELERATORS,
     CUDA_PARAMETERS,
     GPU_ACCELERATORS,
@@ -75,10 +76,10 @@ def _name(
     others: Mapping[str, frozenset[str]],
     *path: str | int,
 ) -> Iterator[Problem]:
-    """Report a name that the backend does not know. Only what it refuses for certain is an error."""
+    """Report a name that the backend does not know. Only what it refuses for certain is an error; a backend of one's own has its own names."""
     anywhere = frozenset().union(*own.values())
     known, foreign = own.get(model.backend, anywhere), frozenset().union(*others.values()) - anywhere
-    if name in known:
+    if name in known or (model.backend and model.backend not in BACKENDS):
         return
     said = f"{kind} accelerator {name!r}; expected {' or '.join(sorted(known)) or 'none'}"
     near = difflib.get_close_matches(name, known, 1)

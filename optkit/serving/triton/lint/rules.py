@@ -232,7 +232,7 @@ _ALL = (
     Rule(
         id="T223",
         summary="incomplete batch input or batch output",
-        advice="Name one declared input as source and declared outputs as targets, with max_batch_size above 0.",
+        advice="Name one declared input as source and declared outputs as targets.",
     ),
     Rule(
         id="T224",
