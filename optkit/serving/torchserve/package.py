@@ -16,7 +16,7 @@ from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.staging import as_json, move_in, staging
-from optkit.serving.torchserve.config import config_content, model_settings
+from optkit.serving.torchserve.config import config_change, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
@@ -68,7 +68,7 @@ def package_torchserve(
     if settings.client:
         check_writable(model_store, name)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
-    content = config_content(config, name, settings, force=force)
+    change = config_change(config, name, settings, force=force)
     with staging(model_store) as temporary:
         staged = temporary / archive.name
         write_mar(staged, members)
@@ -78,12 +78,17 @@ def package_torchserve(
             )
         if golden is not None:
             write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
-        (temporary / _CONFIG).write_bytes(content)
+        (temporary / _CONFIG).write_bytes(change.content)
+        original = _original(config) if change.replaced else None
+        if original is not None:
+            (temporary / original.name).write_bytes(config.read_bytes())
         made = sorted(file for file in temporary.iterdir() if file.is_file())
         move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
         for stale in golden_files(archive) if golden is None else ():
             stale.unlink(missing_ok=True)
     notes = [_ARCHIVED, _TOKEN]
+    if original is not None:
+        notes.append(f"{_CONFIG}: replaced {'; '.join(change.replaced)}; the old file is {original.name}")
     client = None
     if settings.client:
         client, left = write_torchserve_client(model_store, name, None if settings.handler else contract, sample)
@@ -105,6 +110,12 @@ def package_torchserve(
         command=f"torchserve --start --foreground --ncs --model-store {store} --ts-config {shlex.quote(str(config.absolute()))}",
         client=client,
     )
+
+
+def _original(config: Path) -> Path:
+    """Return where the old configuration is kept. Earlier copies stay: the user may have edited the file since."""
+    names = [f"{config.name}.orig", *(f"{config.name}.orig.{i}" for i in range(2, 1000))]
+    return next(path for path in map(config.with_name, names) if not path.exists())
 
 
 def _members(
