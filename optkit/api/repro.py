@@ -12,6 +12,7 @@ from optkit.errors import OutputError
 from optkit.pytorch.forward import Call, dynamic_axes, forward_call
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, load_module
+from optkit.pytorch.weights import matching_state
 from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
 from optkit.system.temporary import temporary_folder
@@ -114,12 +115,21 @@ def _versions() -> str:
 
 
 def _model_lines(source: Artifact, folder: Path) -> list[str]:
+    import torch
+
     model = ModelSource.read(source.path)
     origin = open_origin(model.target, source.path.parent)
     lines = origin.reproduce(folder, model.args)
     if model.weights:
         weights = source.path.parent / model.weights
         shutil.copyfile(weights, folder / weights.name)
+        built = load_module(source)
+        state, renamed = matching_state(
+            built.get_submodule("module") if model.flatten else built, weights, model.weights_key
+        )
+        if renamed:  # the script loads names as they are
+            weights = weights.with_suffix(".pt")
+            torch.save(state, folder / weights.name)
         if weights.suffix == ".safetensors":
             lines += ["from safetensors.torch import load_file", f"model.load_state_dict(load_file({weights.name!r}))"]
         else:
@@ -147,7 +157,7 @@ def _write_feeds(source: Artifact, folder: Path) -> list[str]:
     feeds |= {f"corner_{i}.npz": sizes for i, sizes in enumerate(corners(source.dims))}
     for name, sizes in feeds.items():
         with (folder / name).open("wb") as stream:
-            write_npz(stream, random_feed(source.inputs, sizes))
+            write_npz(stream, random_feed(source.inputs, sizes, values=source.random))
     return list(feeds)
 
 

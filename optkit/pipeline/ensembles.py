@@ -116,7 +116,7 @@ def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) ->
     source = make_source(
         part.module or "", folder / "source", part.inputs, used_dims(part.inputs, dims), outputs=part.output_names
     )
-    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    prover = Prover(source, Samples(source.inputs, source.dims, random=source.random), Requirements())
     passport, known = stage_step(ExportOnnx(), source, folder / "onnx", prover)
     passport, proven = prover.prove(passport)
     if not (known and proven):

@@ -59,7 +59,9 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         bench_points(
             source.artifact, plan.recipe.bench.batches
         )  # refuse a batch size that cannot be measured before any work
-    samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
+    samples = Samples.of(
+        plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims, source.artifact.random
+    )
     baseline = read_baseline(plan, source.artifact) if finish else None  # also refused before any work
     results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None

@@ -28,5 +28,5 @@ class ExportTorchScript(Stage):
         module = load_module(source)
         check_space(path.parent, weights_bytes(module), "the model")
         with torchscript_notices_off():
-            notes = write_torchscript(module, source, path, self.method, strict=self.strict)
+            notes = write_torchscript(module, source, path, self.example(source), self.method, strict=self.strict)
         return self.artifact(source, path, Precision.FP32, notes=notes)

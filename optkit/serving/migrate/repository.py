@@ -20,7 +20,7 @@ from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
 from optkit.serving.staging import files_below, move_in, staging, writing
-from optkit.serving.torchserve.config import installed_models
+from optkit.serving.torchserve.config import default_workers, installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
@@ -67,6 +67,9 @@ class TorchServeBatching:
             if not isinstance(given, dict):
                 raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
             found |= {key: (value, where) for key, value in given.items()}
+        workers = default_workers(store)
+        if workers is not None:
+            found.setdefault("minWorkers", (workers, str(store)))
         size = _count(found, "batchSize", 1)
         return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 

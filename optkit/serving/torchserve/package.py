@@ -16,7 +16,7 @@ from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.staging import as_json, content_bytes, move_in, staging, writing
-from optkit.serving.torchserve.config import config_content, model_settings
+from optkit.serving.torchserve.config import config_change, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
@@ -72,14 +72,18 @@ def package_torchserve(
     with writing(model_store):
         if settings.client:
             check_writable(model_store, name)
-        content = config_content(config, name, settings, force=force)
+        change = config_change(config, name, settings, force=force)
         check_space(model_store, content_bytes(members.values()), "the archive")
         with staging(model_store) as temporary:
             staged = temporary / archive.name
             write_mar(staged, members)
             if golden is not None:
                 write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
-            (temporary / _CONFIG).write_bytes(content)
+            (temporary / _CONFIG).write_bytes(change.content)
+            if change.replaced:
+                original = _original(config)
+                (temporary / original.name).write_bytes(config.read_bytes())
+                notes.append(f"{_CONFIG}: replaced {'; '.join(change.replaced)}; the old file is {original.name}")
             _move_in(temporary, archive, force=force)
         if settings.client:
             client, left = write_torchserve_client(model_store, name, None if settings.handler else contract, sample)
@@ -119,6 +123,12 @@ def _move_in(temporary: Path, archive: Path, *, force: bool) -> None:
     for stale in golden_files(archive):
         if temporary / stale.name not in made:
             stale.unlink(missing_ok=True)
+
+
+def _original(config: Path) -> Path:
+    """Return where the old configuration is kept. Earlier copies stay: the user may have edited the file since."""
+    names = [f"{config.name}.orig", *(f"{config.name}.orig.{i}" for i in range(2, 1000))]
+    return next(path for path in map(config.with_name, names) if not path.exists())
 
 
 def _members(

@@ -42,11 +42,10 @@ def test_a_finding_says_where_and_what_the_model_says(repository):
     assert found.fixable
 
 
-FIXABLE = [
-    d
-    for d in DEFECTS
-    if RULES[d.rule].fixable and d.name not in ("no-version-folder", "v1", "01", "dims-of-other-rank")
-]
+NOT_CERTAIN = {  # what a rule can fix elsewhere, and here cannot
+    "no-version-folder", "v1", "01", "dims-of-other-rank", "control-of-other-type", "state-of-other-type", "ragged-input-of-rank-2",
+}  # fmt: skip
+FIXABLE = [d for d in DEFECTS if RULES[d.rule].fixable and d.name not in NOT_CERTAIN]
 
 
 @pytest.mark.parametrize("defect", FIXABLE, ids=lambda d: d.name)
