@@ -48,6 +48,7 @@ _LONG = {
     "package",
     "migrate",
     "inspect",
+    "smoke",
 }
 _GC_THRESHOLD = 10_000  # new objects
 
