@@ -6,6 +6,7 @@ findings        parity, batch independence, accuracy, measurements
 calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
 engine          what a TensorRT engine is, and where it loads
+environment     library versions, optkit's own code, the processor: in every key of a reused result
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
 

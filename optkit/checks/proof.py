@@ -4,8 +4,8 @@ import dataclasses
 
 from pydantic import Field
 
-from optkit import deps, user_code
-from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
+from optkit import user_code
+from optkit.artifact import Artifact, Format, Passport, Precision, environment, read_passport
 from optkit.artifact.calibration import shifts
 from optkit.artifact.findings import BatchIndependence, Parity, Tolerance
 from optkit.checks.accuracy import evaluate
@@ -123,6 +123,7 @@ class Prover:
                 "evaluation": user_code.code_sha256(wanted.evaluation) if wanted.evaluation else None,
                 "data": self.samples.real.sha256() if self.samples.real else None,
                 "device": wanted.device,
-                "versions": deps.built_with(),
+                "versions": environment.versions(*environment.RUNTIMES),
+                "hardware": environment.hardware(gpu=wanted.device is Device.CUDA),
             }
         )

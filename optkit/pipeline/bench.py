@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from optkit import deps
-from optkit.artifact import Artifact, Format, Passport
+from optkit.artifact import Artifact, Format, Passport, environment
 from optkit.artifact.findings import NotRun
 from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
 from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
@@ -36,6 +36,8 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
             "settings": settings.model_dump(mode="json"),
             "machine": machine.model_dump(mode="json"),
             "data": samples.real.sha256() if samples.real else None,
+            "versions": environment.versions(*environment.RUNTIMES),
+            "hardware": environment.hardware(gpu=settings.device is Device.CUDA),
         }
     )
     path = plan.out_dir / BENCH_FILE

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from optkit._version import __version__
-from optkit.artifact import Passport
+from optkit.artifact import Passport, environment
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Samples
@@ -17,7 +16,6 @@ from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
-from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.package_artifact import package
 from optkit.serving.settings import FASTEST
 from optkit.serving.torchserve.golden import golden_files
@@ -26,6 +24,7 @@ from optkit.user_code import code_sha256
 logger = logging.getLogger(__name__)
 
 PACKAGES_FILE = "packages.json"
+_PACKAGE_LIBRARIES = ("tritonclient", "protobuf", "pyyaml")  # that write configurations
 FOLDERS = {"triton": "model_repository", "triton-python": "model_repository", "torchserve": "model_store"}
 
 
@@ -153,8 +152,7 @@ def _kept_or_made(
             "folder": str(plan.out_dir),  # the package's record names it
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
-            "optkit": __version__,
-            "client": client_code_sha256() if serving.client else None,
+            "versions": environment.versions(*_PACKAGE_LIBRARIES, packages=True),
         }
     )
     folder = plan.out_dir / FOLDERS[serving.target]

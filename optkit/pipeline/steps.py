@@ -5,8 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
-from optkit import deps, user_code
-from optkit.artifact import Artifact, Passport, read_passport
+from optkit import user_code
+from optkit.artifact import Artifact, Passport, environment, read_passport
 from optkit.checks import Prover
 from optkit.choose.stage import run_stage
 from optkit.errors import ArtifactError, OutputError
@@ -18,6 +18,8 @@ from optkit.stages.quantizing import Quantizing
 from optkit.tensorrt.installed import name_interpreter
 
 logger = logging.getLogger(__name__)
+
+_MODEL_LIBRARIES = ("transformers", "safetensors")  # that build a model of a folder, or read weights
 
 
 def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
@@ -36,7 +38,7 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             "inputs": [str(spec) for spec in recipe.inputs],
             "outputs": list(recipe.outputs or ()),
             "dims": {name: r.model_dump() for name, r in recipe.dims.items()},
-            "versions": _versions(),
+            "versions": environment.versions(*_MODEL_LIBRARIES),
         }
     )
     onnx = Path(model.source) if is_onnx(model.source) else None
@@ -87,7 +89,8 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
         "parent": parent.identity,
         "settings": settings,
         "data": data,
-        "versions": _versions() | dict(stage.versions()),
+        "versions": environment.versions() | dict(stage.versions()),
+        "hardware": dict(stage.hardware()),
     }
     key = hash_of(made_of | ({"judged": judged} if judged else {}))
     kept = _kept(folder / stage.filename, key)
@@ -130,7 +133,3 @@ def _remove(folder: Path) -> None:
             shutil.rmtree(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e
-
-
-def _versions() -> dict[str, str]:
-    return deps.built_with()
