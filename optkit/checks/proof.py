@@ -75,7 +75,7 @@ class Prover:
             ModelError: the evaluation function fails.
         """
         key = self.key()
-        if passport.proof_key == key:
+        if passport.proof_key == key and not user_code.changed(passport.proof_reads, self.targets):
             return passport, True
         artifact = passport.artifact
         if why_not := why_not_runnable(artifact):
@@ -97,6 +97,7 @@ class Prover:
         unlike = shifts(calibration.diagnosis.moments, accuracy.inputs) if calibration and accuracy else ()
         found = {
             "proof_key": key,
+            "proof_reads": user_code.reads(self.targets),
             "unproven": None,
             "parity": parity,
             "batch_independence": independence,
@@ -112,6 +113,11 @@ class Prover:
     def _independence(self, candidate: Runner) -> BatchIndependence:
         tolerance = self.requirements.tolerances.get(candidate.artifact.precision)
         return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
+
+    @property
+    def targets(self) -> tuple[str | None, str | None]:
+        """The user's functions that the results depend on, where they are code."""
+        return self.requirements.evaluation, self.samples.real.target if self.samples.real else None
 
     def key(self) -> str:
         """Return the hash of the requirements, and of all else that the results depend on besides the artifact."""

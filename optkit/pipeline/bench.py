@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from optkit import deps
+from optkit import deps, user_code
 from optkit.artifact import Artifact, Format, Passport, environment
 from optkit.artifact.findings import NotRun
 from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
@@ -44,9 +44,10 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
     try:
         kept = BenchRecord.read(path) if path.is_file() else None
     except ArtifactError as e:
-        logger.debug("not reused: %s", e)
+        logger.warning("not reused: %s", e)
         kept = None
-    if kept and kept.key == key:
+    targets = (samples.real.target if samples.real else None,)
+    if kept and kept.key == key and not user_code.changed(kept.reads, targets):
         return kept, True
     record = bench_record(runnable, samples, settings, machine, reference=SOURCE)
     wrong = [
@@ -55,7 +56,11 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
         if name not in runnable
     ]
     record = record.model_copy(
-        update={"key": None if record.interrupted else key, "not_run": (*record.not_run, *wrong)}
+        update={
+            "key": None if record.interrupted else key,
+            "reads": user_code.reads(targets),
+            "not_run": (*record.not_run, *wrong),
+        }
     )
     for name, passport in passports.items():
         mine = tuple(m.model_copy(update={"times_ms": ()}) for m in record.measurements if m.artifact == name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from optkit import user_code
 from optkit.artifact import Passport, environment
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
@@ -19,7 +20,6 @@ from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonSe
 from optkit.serving.package_artifact import package
 from optkit.serving.settings import FASTEST
 from optkit.serving.torchserve.golden import golden_files
-from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class KeptPackage(Record):
     """A package and the hash of what it was made of and of what was written."""
 
     key: str
+    reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it was made
     sha256: str
     packaged: Packaged
 
@@ -39,7 +40,8 @@ class KeptPackage(Record):
 class KeptPackages(Document):
     """The packages of the last run; `packages.json`."""
 
-    schema_id: ClassVar[str] = "optkit/packages/1"
+    schema_id: ClassVar[str] = "optkit/packages/2"
+    sealed: ClassVar[bool] = True
 
     packages: tuple[KeptPackage, ...]
 
@@ -120,14 +122,15 @@ def _package_or_reuse(
             force=True,  # the folder is the run's own
         )
 
-    return _kept_or_made(plan, serving, made_of, before, make)
+    targets = (samples.real.target if samples.real else None,)
+    return _kept_or_made(plan, serving, made_of, targets, before, make)
 
 
 def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[str, KeptPackage]) -> KeptPackage:
     dims = used_dims(serving.inputs, plan.recipe.dims)
     samples = Samples.of(serving.data, serving.inputs, dims)
     made_of = {
-        "code": code_sha256(serving.function),
+        "code": user_code.code_sha256(serving.function),
         "samples": samples.real.sha256() if samples.real else None,
         "dims": {name: allowed.model_dump() for name, allowed in dims.items()},
     }
@@ -135,13 +138,14 @@ def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[st
     def make() -> Packaged:
         return package_function(serving, plan.out_dir / FOLDERS[serving.target], dims, samples, force=True)
 
-    return _kept_or_made(plan, serving, made_of, before, make)
+    return _kept_or_made(plan, serving, made_of, (serving.function, serving.data), before, make)
 
 
 def _kept_or_made(
     plan: Plan,
     serving: AnyServing,
     made_of: Mapping[str, object],
+    targets: Sequence[str | None],
     before: dict[str, KeptPackage],
     make: Callable[[], Packaged],
 ) -> KeptPackage:
@@ -156,11 +160,17 @@ def _kept_or_made(
         }
     )
     folder = plan.out_dir / FOLDERS[serving.target]
-    if key in before and before[key].packaged.path.parent == folder and _intact(before[key]):
-        return before[key]
+    known = before.get(key)
+    if (
+        known
+        and not user_code.changed(known.reads, targets)
+        and known.packaged.path.parent == folder
+        and _intact(known)
+    ):
+        return known
     before.pop(key, None)
     packaged = make()
-    return KeptPackage(key=key, sha256=_sha256(packaged), packaged=packaged)
+    return KeptPackage(key=key, reads=user_code.reads(targets), sha256=_sha256(packaged), packaged=packaged)
 
 
 def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
@@ -173,7 +183,7 @@ def _kept(path: Path) -> tuple[KeptPackage, ...]:
     try:
         return KeptPackages.read(path).packages if path.is_file() else ()
     except ArtifactError as e:
-        logger.debug("not reused: %s", e)
+        logger.warning("not reused: %s", e)
         return ()
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from optkit import deps
+from optkit import deps, user_code
 from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
@@ -46,6 +46,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         OutputError: the folder cannot be written.
     """
     started = time.perf_counter()
+    user_code.written_by_optkit.add(plan.out_dir)
     if fresh:
         _forget(plan)
     with doing(f"build {Path(plan.recipe.model.source).name}"):

@@ -41,6 +41,7 @@ class ModelSource(Document):
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
     flatten: bool = False  # forward returns its own types, so exporters get its tensors as one tuple
     content_sha256: str  # of its code or file, and of the weights
+    reads: dict[str, str] = Field(default_factory=dict)  # what the code read while it built the model: name -> state
     state_sha256: str  # of the built parameters and buffers: a factory must build the same ones each time
 
 
@@ -171,6 +172,8 @@ def make_source(
     weights = Path(os.path.abspath(os.path.expanduser(weights))) if weights else None  # noqa: PTH100, PTH111 - the same spelling as the target
     if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
+    if user_code.changed_here(origin.target):
+        forget_modules()
     module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
     notes = [chosen] if (chosen := origin.choice()) else []
     if not inputs:
@@ -184,7 +187,8 @@ def make_source(
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    found_outputs = find_outputs(module, inputs, dims, outputs)
+    with user_code.running(module):
+        found_outputs = find_outputs(module, inputs, dims, outputs)
     source = ModelSource(
         target=origin.relative_to(out_dir),
         weights=os.path.relpath(weights, out_dir) if weights else None,
@@ -192,6 +196,7 @@ def make_source(
         outputs=outputs,
         flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
+        reads=user_code.reads((origin.target,))[0],
         state_sha256=state_sha256(module),
     )
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
@@ -248,6 +253,10 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     if content != source.content_sha256:
         raise ModelError(
             f"{origin.target}: its code or weights have changed since its outputs were found. Run it again."
+        )
+    if read := user_code.changed((source.reads,), (origin.target,)):
+        raise ModelError(
+            f"{origin.target}: {read}, which its code reads, has changed since its outputs were found. Run it again."
         )
     module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:

@@ -1,6 +1,7 @@
 """What a second run makes again: only what something that went into it has changed for."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,29 @@ def test_a_damaged_record_is_made_again(recipe: Path, name: str) -> None:
     path.write_text("{")
     assert rebuilt(recipe) == ({"export-onnx"} if "onnx" in name else set())
     assert path.read_text() != "{"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("bench.json", set()),
+        ("packages.json", set()),
+        ("export-onnx/model.onnx.passport.json", {"export-onnx"}),
+        ("source/model.source.json.passport.json", {"source"}),
+    ],
+)
+def test_an_edited_record_is_not_believed(
+    recipe: Path, name: str, made: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe.parent / "out" / name
+    whole = path.read_text()
+    number = re.search(r"\d\.\d+", whole)
+    assert number or "packages" in name
+    edited = whole.replace(number[0], "0.125", 1) if number else whole.replace("tiny", "tinz", 1)
+    path.write_text(edited)
+    assert rebuilt(recipe) == made
+    assert f"not reused: {path}: was changed after optkit wrote it" in caplog.text
+    assert path.read_text() != edited
 
 
 def test_a_changed_package_is_made_again_and_keeps_what_a_person_wrote(recipe: Path) -> None:
