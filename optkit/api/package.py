@@ -44,7 +44,7 @@ from optkit.serving import (
     VersionPolicy,
     package_function,
 )
-from optkit.serving.package_artifact import package
+from optkit.serving.targets import package
 
 
 class PackageRecord(Document):

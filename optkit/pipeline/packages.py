@@ -17,8 +17,8 @@ from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
-from optkit.serving.package_artifact import package
 from optkit.serving.settings import FASTEST
+from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
 
 logger = logging.getLogger(__name__)

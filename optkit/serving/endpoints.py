@@ -17,9 +17,9 @@ from optkit.artifact.tensors import DType, Feed, TensorSpec
 from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.record import refused_as
-from optkit.serving.clients.torchserve import ServerError, TorchServeModel
+from optkit.serving.clients.torchserve_template import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
-from optkit.serving.triton.client import TensorMetadata, TritonClient
+from optkit.serving.triton.connection import TensorMetadata, TritonClient
 
 MAX_REQUESTS = 32  # the answers of all are compared; the first request is timed
 

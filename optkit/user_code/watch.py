@@ -78,7 +78,7 @@ def has_changed(owner: str) -> bool:
 
 
 def forget(owner: str) -> None:
-    """Forget what the code of an owner has read, because it is imported anew."""
+    """Forget what the code of an owner has read, because it is imported again."""
     with contextlib.suppress(KeyError):
         seen = _observed[owner]
         for kind in (seen.files, seen.folders, seen.variables, seen.packages, seen.written):

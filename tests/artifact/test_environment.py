@@ -9,7 +9,7 @@ from optkit.artifact import environment
 
 
 @pytest.fixture(autouse=True)
-def anew():
+def fresh_hash():
     yield
     environment.own_code_sha256.cache_clear()
 

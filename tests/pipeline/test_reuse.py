@@ -286,11 +286,12 @@ def test_a_proof_of_int8_does_not_travel_to_another_processor(recipe: Path, monk
 @pytest.mark.parametrize("packages", [False, True])
 def test_another_optkit_makes_everything_again(recipe: Path, monkeypatch: pytest.MonkeyPatch, packages: bool) -> None:
     """Its own code is in the keys, so that a development version of the same number is another one; code for servers only in packages."""
-    own = environment.own_code_sha256
-    monkeypatch.setattr(
-        environment, "own_code_sha256", lambda *, packages=False: "other" if packages >= wanted else own()
-    )
-    wanted = packages
+    own, only_packages = environment.own_code_sha256, packages
+
+    def hashed(*, packages: bool = False) -> str:
+        return "other" if packages or not only_packages else own()
+
+    monkeypatch.setattr(environment, "own_code_sha256", hashed)
     archive = recipe.parent / "out" / "model_store" / "tiny.mar"
     inode = archive.stat().st_ino
     record = carry_out(recipe)

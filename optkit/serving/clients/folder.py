@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from optkit.errors import ArtifactError, OutputError
 from optkit.record import Document, atomic_path
-from optkit.serving.clients.source import ModelClass, identifier, own_code
+from optkit.serving.clients.generate import ModelClass, identifier, own_code
 from optkit.untrusted.paths import FileName, file_fault
 
 FILE = "optkit.json"
