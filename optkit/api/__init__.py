@@ -6,6 +6,7 @@ export, quantize, build_engine      one file is made
 check, bench, compare               models are compared
 inspect, lint                       a file, a machine or a repository is examined
 package, migrate, smoke, load_test, ab      packages for servers, and running servers
+verify          files against what records say of them; two builds compared
 open            a model file, open to be run
 run             a recipe, from YAML or built in Python
 repro           a script that repeats an export without optkit

@@ -6,7 +6,7 @@ values          from the text of options to arguments
 output          the one place that prints
 making          what is shown after a file was made
 run, export, quantize, quantize_torch, build_engine, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
-schema          the commands, as their names say
+schema, verify          the commands, as their names say
 ci              JUnit files, annotations and job summaries
 """
 

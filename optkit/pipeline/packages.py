@@ -170,7 +170,7 @@ def _kept_or_made(
         return known
     before.pop(key, None)
     packaged = make()
-    return KeptPackage(key=key, reads=user_code.reads(targets), sha256=_sha256(packaged), packaged=packaged)
+    return KeptPackage(key=key, reads=user_code.reads(targets), sha256=content_sha256(packaged), packaged=packaged)
 
 
 def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
@@ -194,7 +194,8 @@ def _files(packaged: Packaged) -> list[Path]:
     return [packaged.path, packaged.path.with_name("config.properties"), *golden]
 
 
-def _sha256(packaged: Packaged) -> str:
+def content_sha256(packaged: Packaged) -> str:
+    """Return the hash of the files of a package."""
     return sha256_of(*_files(packaged))
 
 
@@ -203,5 +204,5 @@ def _intact(kept: KeptPackage) -> bool:
         kept.packaged.path.exists()
         and (kept.packaged.client is None or (kept.packaged.client / "client.py").is_file())
         and all(p.is_file() for p in _files(kept.packaged))
-        and _sha256(kept.packaged) == kept.sha256
+        and content_sha256(kept.packaged) == kept.sha256
     )

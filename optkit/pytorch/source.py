@@ -248,7 +248,7 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
     """Load and verify, once for each content of the artifact: hashing gigabytes of weights takes seconds."""
     source = ModelSource.read(path)
     origin = open_origin(source.target, path.parent)
-    weights = Path(os.path.normpath(path.parent / source.weights)) if source.weights else None
+    weights = _weights(source, path)
     content = _content(origin, weights)
     if content != source.content_sha256:
         raise ModelError(
@@ -265,6 +265,19 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
             f"Set its random seed, or save the weights and give them with --weights; then run with --fresh."
         )
     return returning_tuple(module) if source.flatten else module
+
+
+def content_of(source: ModelSource, path: Path) -> str:
+    """Return the present hash of the code or file and the weights that a source file at `path` names.
+
+    Raises:
+        ModelError: one of them cannot be read.
+    """
+    return _content(open_origin(source.target, path.parent), _weights(source, path))
+
+
+def _weights(source: ModelSource, path: Path) -> Path | None:
+    return Path(os.path.normpath(path.parent / source.weights)) if source.weights else None
 
 
 def forget_modules() -> None:

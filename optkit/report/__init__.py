@@ -2,7 +2,7 @@
 
 showing         what a person is shown of each kind of record, by the commands and in a notebook
 notebook        tables as HTML
-table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke     for a terminal
+table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke, verify     for a terminal
 html            the page of a run; `view` says what is in it, `page/` is its template
 int8            its sections on layers and calibration
 pictures, svg, axes, heat       its drawings
