@@ -74,6 +74,7 @@ def run(
     step: str | None = None,
     overrides: Mapping[str, str] | None = None,
     fresh: bool = False,
+    locked: bool = False,
     history: StrPath | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
@@ -88,6 +89,8 @@ def run(
         step: make only this step and what it needs, without benchmark and packages.
         overrides: dotted key -> YAML value, as `{"model.weights": "w.pt"}`; for a YAML file.
         fresh: make everything anew.
+        locked: refuse to run where a version, a hash or a seed is not that of `run.lock` in the folder (or NAME.lock beside NAME.yaml), and
+            fail where an artifact is another one.
         history: the file that runs are added to; None takes history.jsonl in the folder.
         progress: is called with what is done, how many turns are done, and of how many.
 
@@ -99,7 +102,7 @@ def run(
     """
     with call(progress) as given:
         plan = _plan(given, recipe, output, step, overrides)
-        record = carry_out(plan, fresh=fresh, finish=step is None)
+        record = carry_out(plan, fresh=fresh, finish=step is None, locked=locked)
         publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 

@@ -63,6 +63,7 @@ _FLAGS = frozenset(
         "fresh",
         "github",
         "keep-first-last",
+        "locked",
         "refit",
         "response-cache",
         "same-answers",

@@ -27,6 +27,9 @@ def run(
     history: options.History = None,
     junit: options.Junit = None,
     github: options.Github = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Fail where versions, hashes or seeds are not those of run.lock.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
 ) -> None:
     """Carry out a recipe: export, optimize, prove, measure, package.
@@ -44,7 +47,7 @@ def run(
         out.answer(plan)
         return
     with out.working():
-        record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)
+        record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, locked=locked, history=history)
     folder = (output or Path("build") / record.recipe).absolute()
     shown = [choice_text(record)] if explain else []
     out.answer(record, *run_tables(record), *shown, run_summary(record, folder))

@@ -22,6 +22,7 @@ from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.measured_gates import hold_budget, hold_regression, read_baseline
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
+from optkit.pipeline.pins import LOCK_FILE, artifact_drifts, check_inputs, pin, read_lock
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
@@ -33,19 +34,23 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 
 
-def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
+def run(plan: Plan, *, fresh: bool = False, finish: bool = True, locked: bool = False) -> RunRecord:
     """Carry out a plan and write `run.json` in its folder.
 
     Args:
         plan: made by `make_plan`.
         fresh: make everything anew, also what could be reused.
         finish: go on to the benchmark and the packages when the steps are done.
+        locked: hold the run against `run.lock`, and leave that as it is; else the lock is written.
 
     Raises:
         ModelError: the model itself cannot be built or run. A step that fails is recorded, and the others go on.
         OutputError: the folder cannot be written.
     """
     started = time.perf_counter()
+    lock = read_lock(plan) if locked else None
+    if lock:
+        check_inputs(lock, plan)
     user_code.written_by_optkit.add(plan.out_dir)
     if fresh:
         _forget(plan)
@@ -61,6 +66,9 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
         bench, bench_reused = bench_step(plan, results, samples) if finish else (None, False)
     except OptkitError as e:
         bench_error = str(e)  # the artifacts are there all the same, and so is their record
+    drifts = artifact_drifts(lock, results) if lock else ()
+    if lock is None and finish and plan.origin:  # what is in memory is gone with its process, and cannot be pinned
+        pin(plan, results).write(plan.out_dir / LOCK_FILE)
     comparison = None
     if bench and baseline:
         results, comparison = hold_regression(plan, results, bench, baseline, samples)
@@ -92,6 +100,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
             *_failures([first, *results.values()]),
             *budget,
             *refusals,
+            *drifts,
             *([f"bench: {bench_error}"] if bench_error else []),
         ),
         bench_error=bench_error,

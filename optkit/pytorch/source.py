@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     import torch
 
 SOURCE_SUFFIX = ".source.json"
+
+
+class _Built(NamedTuple):
+    """A module, and what its code read while it was built."""
+
+    module: "torch.nn.Module"
+    reads: user_code.Reads
 
 
 class ModelSource(Document):
@@ -174,7 +181,8 @@ def make_source(
         raise ModelError(fault)
     if user_code.changed_here(origin.target):
         forget_modules()
-    module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
+    built = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
+    module = built.module
     notes = [chosen] if (chosen := origin.choice()) else []
     if not inputs:
         found = _inferred(origin, module, example)
@@ -187,7 +195,7 @@ def make_source(
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    with user_code.running(module):
+    with user_code.running(module), user_code.recording() as seen:
         found_outputs = find_outputs(module, inputs, dims, outputs)
     source = ModelSource(
         target=origin.relative_to(out_dir),
@@ -196,7 +204,7 @@ def make_source(
         outputs=outputs,
         flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
-        reads=user_code.reads((origin.target,))[0],
+        reads=built.reads | user_code.reads_in(seen, origin.target),
         state_sha256=state_sha256(module),
     )
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
@@ -258,7 +266,7 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
         raise ModelError(
             f"{origin.target}: {read}, which its code reads, has changed since its outputs were found. Run it again."
         )
-    module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
+    module = _build(origin.target, weights, tuple(sorted(source.args.items())), content).module
     if state_sha256(module) != source.state_sha256:
         raise ModelError(
             f"{origin.target}: built different weights than last time, so results cannot be compared. "
@@ -292,15 +300,17 @@ def _content(origin: ModuleOrigin, weights: Path | None) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...], _content: str) -> "torch.nn.Module":
+def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...], _content: str) -> "_Built":
     """Build the module, load its weights and set evaluation mode; with `_content` a changed file is another cache entry."""
     import torch
 
-    module = open_origin(target).build(dict(args))
+    with user_code.recording() as seen:
+        module = open_origin(target).build(dict(args))
+    reads = user_code.reads_in(seen, target)
     if weights:
         # A module in memory shares its weights with the caller's.
         module = copy.deepcopy(module) if user_code.is_in_memory(target) else module
         load_weights(module, weights)
     module = module.cpu()
     # A captured program has no modes: it keeps the mode of its capture.
-    return module if isinstance(module, torch.fx.GraphModule) else module.eval()
+    return _Built(module if isinstance(module, torch.fx.GraphModule) else module.eval(), reads)

@@ -20,7 +20,7 @@ from optkit.user_code.in_memory import (
 )
 from optkit.user_code.lines import current_line, describe, last_line_in
 from optkit.user_code.loader import running
-from optkit.user_code.reads import Reads, changed, changed_here, reads
+from optkit.user_code.reads import Reads, changed, changed_here, changes, reads, reads_in
 from optkit.user_code.targets import (
     absolute_target,
     code_files,
@@ -31,7 +31,7 @@ from optkit.user_code.targets import (
     split_target,
     target_fault,
 )
-from optkit.user_code.watch import written_by_optkit
+from optkit.user_code.watch import recording, written_by_optkit
 
 __all__ = [
     "PREFIX",
@@ -39,6 +39,7 @@ __all__ = [
     "absolute_target",
     "changed",
     "changed_here",
+    "changes",
     "code_files",
     "code_sha256",
     "current_line",
@@ -53,6 +54,8 @@ __all__ = [
     "module_name",
     "object_in_memory",
     "reads",
+    "reads_in",
+    "recording",
     "running",
     "split_target",
     "target_fault",

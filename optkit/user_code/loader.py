@@ -132,7 +132,7 @@ class UserFolder:
         importer = (globals or {}).get("__name__", "")
         if not level and (from_c or not self.owns(top, importer)):
             if top not in sys.stdlib_module_names:
-                watch.observed(self.package).packages.add(top)
+                watch.note_package(self.package, top)
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         try:
             with _finding():
@@ -159,7 +159,9 @@ class _Private(FromSource):
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = _FOLDERS[self.name.partition(".")[0]].builtins
-        super().exec_module(module)
+        with watch.recording() as seen:
+            super().exec_module(module)
+        watch.at_import[self.path] = seen
 
 
 class _Same(importlib.abc.Loader):

@@ -4,13 +4,14 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from optkit import deps
 from optkit.errors import ArtifactError
 from optkit.hashing import sha256_of
 from optkit.user_code import watch
+from optkit.user_code.targets import code_files
 
 Reads = dict[str, str]  # "file data/x.npy" -> hash, "folder data", "variable HOME", "package timm" -> version
 
@@ -27,11 +28,17 @@ def reads(targets: Iterable[str | None]) -> tuple[Reads, ...]:
 
 
 def changed(recorded: Sequence[Reads], targets: Sequence[str | None]) -> str | None:
-    """Return what has changed of what the code of targets had read, as `file data/x.npy`; None where everything is as it was."""
+    """Return the first thing that has changed of what the code of targets had read, as `file data/x.npy`; None where there is none."""
+    return next(changes(recorded, targets), None)
+
+
+def changes(recorded: Sequence[Reads], targets: Sequence[str | None]) -> Iterator[str]:
+    """Yield everything that has changed of what the code of targets had read."""
     if len(recorded) != len(targets):
-        return "the targets"
-    found = (_changed(read, _base(target)) for read, target in zip(recorded, targets, strict=True))
-    return next((name for name in found if name), None)
+        yield "the list of the functions"
+        return
+    for read, target in zip(recorded, targets, strict=True):
+        yield from _changes(read, _base(target))
 
 
 def changed_here(target: str) -> bool:
@@ -45,9 +52,21 @@ def _base(target: str | None) -> Path | None:
     return Path(where).parent if where.endswith(".py") else None
 
 
+def reads_in(seen: watch.Observed, target: str) -> Reads:
+    """Return what was read in a block of `recording`, and when the files of a target were imported, with its present state."""
+    where = target.rpartition(":")[0]
+    files = code_files(where).values() if where.endswith(".py") else ()
+    imported = (watch.at_import[str(file)] for file in files if str(file) in watch.at_import)
+    return _states([seen, *imported], _base(target))
+
+
 def _reads(owners: Iterable[str], base: Path | None) -> Reads:
+    return _states(map(watch.observed, owners), base)
+
+
+def _states(observed: Iterable[watch.Observed], base: Path | None) -> Reads:
     found: Reads = {}
-    for seen in map(watch.observed, owners):
+    for seen in observed:
         for path, state in sorted(seen.files.items()):
             if not _is_optkits(path):
                 same = watch.file_state(path) == state
@@ -60,7 +79,7 @@ def _reads(owners: Iterable[str], base: Path | None) -> Reads:
     return found
 
 
-def _changed(recorded: Reads, base: Path | None) -> str | None:
+def _changes(recorded: Reads, base: Path | None) -> Iterator[str]:
     for name, state in recorded.items():
         kind, _, what = name.partition(" ")
         match kind:
@@ -75,8 +94,7 @@ def _changed(recorded: Reads, base: Path | None) -> str | None:
             case _:
                 now = _UNKNOWN
         if now != state or now == _UNKNOWN:
-            return name
-    return None
+            yield name
 
 
 def _named(path: str, base: Path | None) -> str:

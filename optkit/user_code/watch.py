@@ -7,6 +7,7 @@ An audit hook sees every `open` and every listing of a folder, also those of lib
 import contextlib
 import functools
 import importlib.util
+import linecache
 import os
 import sys
 import tempfile
@@ -28,7 +29,7 @@ _WRITES = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 State = tuple[int, int, int, int] | None
 
 
-@dataclass
+@dataclass(eq=False)  # two that have read the same are still two
 class Observed:
     """What code has read so far; a file with its state at the first reading."""
 
@@ -41,6 +42,7 @@ class Observed:
 
 owners: dict[str, tuple[str, ...]] = {}  # target -> whose code it is, where it was loaded in this process
 _observed: dict[str, Observed] = {}  # owner -> what its code has read in this process
+at_import: dict[str, Observed] = {}  # a file of the user -> what was read while it was imported
 _active: list[tuple[str, Observed]] = []  # those whose code is running, in all threads
 written_by_optkit: set[Path] = set()  # the folders of runs, which are not the user's
 set_by_code: dict[str, str | None] = {}  # variables that the user's code has set -> their value before
@@ -67,6 +69,24 @@ def watching(owner: str) -> Iterator[None]:
         yield
     finally:
         _active.remove(entry)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Observed]:
+    """Yield what is read inside the block alone, whoever reads it."""
+    _install()
+    entry = ("", Observed())
+    _active.append(entry)
+    try:
+        yield entry[1]
+    finally:
+        _active.remove(entry)
+
+
+def note_package(owner: str, name: str) -> None:
+    """Note that the code of an owner imports an installed package."""
+    for seen in (_observed.setdefault(owner, Observed()), *(seen for _, seen in _active)):
+        seen.packages.add(name)
 
 
 def has_changed(owner: str) -> bool:
@@ -114,11 +134,23 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if not _active:
         return
     if event == "open":
-        _opened(*args)
+        if not _shows_lines(sys._getframe(1)):
+            _opened(*args)
     elif event in ("os.listdir", "os.scandir"):
         asking = sys._getframe(1).f_code.co_filename
         if not asking.startswith("<frozen importlib"):  # the import system looks into every folder of a path
             _listed(args[0])
+
+
+def _shows_lines(frame: FrameType | None) -> bool:
+    """Whether a file is opened for the lines in a traceback: `linecache`, by `tokenize`."""
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename == linecache.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _opened(given: Any, mode: Any, flags: Any) -> None:
