@@ -25,7 +25,7 @@ def verify(
 
     out = Output(as_json=as_json, quiet=quiet)
     found = run(path)
-    out.answer(found)
+    out.result(found)
     out.verdict(found.failures)
     raise typer.Exit(1 if found.failures else 0)
 
@@ -41,4 +41,4 @@ def diff(
     """
     from optkit.api.verify import diff as run
 
-    Output(as_json=as_json).answer(run(old, new))
+    Output(as_json=as_json).result(run(old, new))

@@ -38,7 +38,7 @@ from optkit.serving.migrate.repository import TorchServeBatching, package_handle
 from optkit.serving.names import name_fault
 from optkit.serving.targets import package
 from optkit.serving.torchserve import generated_client
-from optkit.serving.torchserve.config import config_content
+from optkit.serving.torchserve.config import config_change
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import TorchServeGolden, read_archive_golden
 from optkit.serving.torchserve.handler import read_request, top_classes
@@ -107,11 +107,11 @@ def test_an_onnx_file_with_such_a_name_is_refused_by_its_path(tmp_path, where, t
     if where in ("dim", "output_dim") and not text:
         return  # a dimension without a name is one that varies
     path = write_onnx(tmp_path / "m.onnx", **{where: text})
-    with pytest.raises(ArtifactError) as told:
+    with pytest.raises(ArtifactError) as caught:
         open_artifact(path)
-    assert str(told.value).startswith(f"{path}: ")
-    assert str(told.value).isprintable()
-    assert "expected" in str(told.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).isprintable()
+    assert "expected" in str(caught.value)
 
 
 @accepted
@@ -176,9 +176,9 @@ def test_a_passport_with_such_a_name_is_refused_by_its_path(tmp_path, text):
         changed = json.loads(json.dumps(content))
         change(changed["artifact"])
         passport_path(path).write_text(json.dumps(sealed(changed)))
-        with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as told:
+        with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as caught:
             open_artifact(path)
-        assert str(told.value).isprintable()
+        assert str(caught.value).isprintable()
 
 
 def test_what_else_of_a_passport_names_files_is_held_to_it(tmp_path):
@@ -477,7 +477,7 @@ def test_properties_keep_the_names_of_other_models_as_they_are(tmp_path, text):
     config = tmp_path / "config.properties"
     entry = {"1.0": {"marName": "x.mar"}}
     config.write_bytes(f"models={javaproperties.escape(json.dumps({text: entry}))}\n".encode("iso-8859-1"))
-    found = javaproperties.loads(config_content(config, "m", TorchServeServing(), force=True))
+    found = javaproperties.loads(config_change(config, "m", TorchServeServing(), force=True).content)
     assert len(found) == 12
     added = [] if name_fault(text) else [f"{text}.mar"]  # a comma in a name would load another archive
     assert found["load_models"].split(",") == sorted(["m.mar", *added])

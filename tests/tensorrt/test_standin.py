@@ -5,6 +5,8 @@ stand-in does is not proven by them; benchmarks/gpu does that on a GPU.
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,20 @@ def test_the_usual_cache_is_one_file_for_each_gpu_release_and_driver(
     assert files_below(tmp_path / "cache") == {f"Stand-in_GPU-{version}-driver12.4.timing"}
 
 
+def test_timings_that_a_killed_build_left_half_written_go(release: str, linear: Artifact, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "timings"
+    cache.parent.mkdir()
+    left = subprocess.run(
+        [sys.executable, "-c", "from optkit.system.temporary import temporary_name as t; print(t('timing'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (cache.parent / left.stdout.strip()).write_bytes(b"half")
+    built(STAGE.model_copy(update={"timing_cache": str(cache)}), linear, tmp_path / "out")
+    assert files_below(cache.parent) == {"timings"}
+
+
 def test_every_unknown_operator_is_told_by_a_parser_that_stops_at_the_first(release: str, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Det", ["x"], ["a"], name="/first/Det"),
@@ -329,7 +345,7 @@ def test_too_few_layers_in_the_precision_asked_for_is_a_negative_verdict(
     common = ("build-engine", linear.path, "--dim", "batch=1:4:16", "--runtime", "tensorrt", "--timing-cache", "none")
     refused = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp16=0.9")
     assert refused.code == 1
-    assert "failed: precision: 0% of the layers compute in fp16; at least 90% is asked for" in refused.err
+    assert "failed: precision: 0% of the layers compute in fp16; at least 90% is required" in refused.err
     assert not (tmp_path / "x.plan").exists()
     taken = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp32=0.9")
     assert taken.code == 0, taken.err
