@@ -7,6 +7,7 @@ calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
 limits          the one rule by which a figure is compared with a limit
 engine          what a TensorRT engine is, and where it loads
+environment     library versions, optkit's own code, the processor: in every key of a reused result
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
 
