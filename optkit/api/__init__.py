@@ -5,7 +5,7 @@ make            run one stage, prove its file, and put it in place only if it ho
 export, quantize, build_engine      one file is made
 check, bench, compare               models are compared
 inspect, lint                       a file, a machine or a repository is examined
-package, migrate, smoke, load_test, ab      packages for servers, and running servers
+package, packagable, migrate, smoke, load_test, ab      packages for servers, and running servers
 open            a model file, open to be run
 run             a recipe, from YAML or built in Python
 repro           a script that repeats an export without optkit

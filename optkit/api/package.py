@@ -1,8 +1,10 @@
 """`optkit package`: model files and Python functions, into a Triton repository or a TorchServe model store."""
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,10 +23,10 @@ from optkit.api.arguments import (
     as_inputs,
     call,
     model_path,
-    open_model_passport,
     samples_of,
     settings,
 )
+from optkit.api.packagable import Packagable, open_packagable
 from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import check_batch_independence
@@ -73,6 +75,7 @@ def package_triton(
     response_cache: bool = False,
     warmup: bool = True,
     client: bool = True,
+    inputs: Inputs | None = None,
     dims: Dims | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -82,7 +85,7 @@ def package_triton(
     """Write models into a Triton model repository; versions that are there already stay.
 
     Args:
-        models: ONNX or TorchScript files; or TensorRT engines of one model, one for each kind of GPU.
+        models: ONNX, TorchScript or .pt2 files; or TensorRT engines of one model, one for each kind of GPU.
         repository: the folder of models; made if need be.
         name: of the model on the server; None takes that of the file.
         version: the version folder.
@@ -98,6 +101,7 @@ def package_triton(
         response_cache: let the server answer equal requests from its cache.
         warmup: run a sample when the model is loaded.
         client: write a Python client to `REPOSITORY_clients/NAME`.
+        inputs: what a TorchScript file without a passport takes, as `{"image": "float32[batch,3,224,224]"}`.
         dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
         data: real samples for the warm-up and the golden samples; without any, seeded random values.
         to_feed: makes a feed of one item of `data`.
@@ -129,9 +133,9 @@ def package_triton(
         warmup=warmup,
         client=client,
     )
-    with call(progress) as given:
-        opened = [open_model_passport(file, dims) for file in files]
-        return package_files(opened, Path(repository), serving, given.data(data, to_feed), force)
+    with _made() as made, call(progress) as given:
+        opened = [open_packagable(file, dims, inputs, made / str(i)) for i, file in enumerate(files)]
+        return _with_notes(opened, Path(repository), serving, given.data(data, to_feed), force)
 
 
 def package_torchserve(
@@ -149,6 +153,7 @@ def package_torchserve(
     batch_size: int = 1,
     max_batch_delay_ms: int = 100,
     client: bool = True,
+    inputs: Inputs | None = None,
     dims: Dims | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -158,7 +163,7 @@ def package_torchserve(
     """Write a TorchServe archive (.mar) and its config.properties.
 
     Args:
-        model: a TorchScript or ONNX file.
+        model: a TorchScript, ONNX or .pt2 file.
         model_store: the folder of archives; made if need be.
         name: of the model on the server; None takes that of the file.
         version: of the model.
@@ -171,6 +176,7 @@ def package_torchserve(
         batch_size: how many requests are put together.
         max_batch_delay_ms: how long a request may wait for others.
         client: write a Python client to `MODEL_STORE_clients/NAME`.
+        inputs: what a TorchScript file without a passport takes, as `{"image": "float32[batch,3,224,224]"}`.
         dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
         data: real samples for the golden samples; without any, seeded random values.
         to_feed: makes a feed of one item of `data`.
@@ -197,9 +203,9 @@ def package_torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
         client=client,
     )
-    with call(progress) as given:
-        opened = open_model_passport(model, dims)
-        return package_files([opened], Path(model_store), serving, given.data(data, to_feed), force)
+    with _made() as made, call(progress) as given:
+        opened = open_packagable(model, dims, inputs, made / "0")
+        return _with_notes([opened], Path(model_store), serving, given.data(data, to_feed), force)
 
 
 def package_triton_python(
@@ -272,6 +278,23 @@ def package_triton_python(
         return package_python(serving, Path(repository), as_dims(dims), force)
 
 
+@contextlib.contextmanager
+def _made() -> Iterator[Path]:
+    """Yield a folder for the files that are made of a model before it is packaged."""
+    with tempfile.TemporaryDirectory(prefix="optkit-package-") as folder:
+        yield Path(folder)
+
+
+def _with_notes(
+    models: Sequence[Packagable], folder: Path, serving: ArtifactServing, data: str | None, force: bool
+) -> PackageRecord:
+    done = package_files([model.passport for model in models], folder, serving, data, force)
+    noted = zip(done.packages, models, strict=False)  # engines of one model are one package, and have no notes
+    return PackageRecord(
+        packages=tuple(one.model_copy(update={"notes": (*one.notes, *model.notes)}) for one, model in noted)
+    )
+
+
 def _absolute(path: StrPath | None) -> str | None:
     return str(Path(path).expanduser().absolute()) if path else None
 
@@ -316,6 +339,11 @@ def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
+def _name_of(path: Path) -> str:
+    """Return the name of a model: that of its file without the suffix. `net.v1.onnx` and `net.v2.onnx` are two models."""
+    return path.stem
+
+
 def package_files(
     passports: Sequence[Passport], folder: Path, serving: ArtifactServing, data: str | None, force: bool
 ) -> PackageRecord:
@@ -330,7 +358,7 @@ def package_files(
     if len(passports) > 1 and all(passport.artifact.format is Format.TENSORRT for passport in passports):
         others = tuple(passport.artifact for passport in passports[1:])  # one model for several GPUs
         passports = passports[:1]
-    names = [serving.name or passport.artifact.path.name.partition(".")[0] for passport in passports]
+    names = [serving.name or _name_of(passport.artifact.path) for passport in passports]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise OutputError(

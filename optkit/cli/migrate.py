@@ -13,13 +13,19 @@ from optkit.cli.values import parse_dims
 @with_output
 def migrate(
     out: Output,
-    archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
+    archive: Annotated[
+        Path, typer.Argument(help="A TorchServe archive: .mar, .tar.gz, or a folder.", show_default=False)
+    ],
     output: options.Output,
     name: Annotated[
         str | None, typer.Option("--name", help="The model's name on the server.", show_default="name in the archive")
     ] = None,
     inputs: options.Inputs = None,
     dims: options.Dims = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The config.properties of the server.", show_default="the one beside the archive"),
+    ] = None,
     batching: Annotated[bool, typer.Option(help="Let the server batch requests, if TorchServe did.")] = True,
     force: options.Force = False,
 ) -> None:
@@ -36,6 +42,7 @@ def migrate(
             name=name,
             inputs=inputs,
             dims=parse_dims(dims),
+            config=config,
             batching=batching,
             force=force,
         )

@@ -34,7 +34,8 @@ def triton(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help="ONNX or TorchScript models; TensorRT engines of one model, one for each GPU.", show_default=False
+            help="ONNX, TorchScript or .pt2 models; TensorRT engines of one model, one for each GPU.",
+            show_default=False,
         ),
     ],
     output: options.Output,
@@ -56,6 +57,7 @@ def triton(
     response_cache: Annotated[bool, typer.Option(help="Let the server cache responses.")] = False,
     warmup: Warmup = True,
     client: Client = True,
+    inputs: options.Inputs = None,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -84,6 +86,7 @@ def triton(
             response_cache=response_cache,
             warmup=warmup,
             client=client,
+            inputs=inputs,
             dims=parse_dims(dims),
             data=data,
             force=force,
@@ -162,7 +165,7 @@ def triton_python(
 @with_output
 def torchserve(
     out: Output,
-    model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A TorchScript, ONNX or .pt2 model.", show_default=False)],
     output: options.Output,
     name: Name = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
@@ -186,6 +189,7 @@ def torchserve(
     batch_size: Annotated[int, typer.Option(help="Maximum number of requests in a batch.")] = 1,
     max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for a batch.")] = 100,
     client: Client = True,
+    inputs: options.Inputs = None,
     dims: options.Dims = None,
     data: options.Data = None,
     force: options.Force = False,
@@ -211,6 +215,7 @@ def torchserve(
             batch_size=batch_size,
             max_batch_delay_ms=max_batch_delay_ms,
             client=client,
+            inputs=inputs,
             dims=parse_dims(dims),
             data=data,
             force=force,

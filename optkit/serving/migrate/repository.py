@@ -13,7 +13,7 @@ from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
 from optkit.hashing import sha256_of
-from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.script_file import describe_script
 from optkit.record import refused_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
@@ -43,11 +43,12 @@ class TorchServeBatching:
     workers: int
 
     @classmethod
-    def of(cls, mar: OpenedMar, *, batching: bool) -> "TorchServeBatching":
-        """Read model-config.yaml in the archive and config.properties beside it. The former takes precedence, as in TorchServe.
+    def of(cls, mar: OpenedMar, store: Path, *, batching: bool) -> "TorchServeBatching":
+        """Read model-config.yaml in the archive and config.properties. The former takes precedence, as in TorchServe.
 
         Args:
             mar: an opened archive.
+            store: the config.properties, which need not exist.
             batching: False sets the batch size to 1.
 
         Raises:
@@ -55,8 +56,10 @@ class TorchServeBatching:
         """
         import yaml
 
-        store = mar.archive.with_name("config.properties")
-        found = {key: (value, str(store)) for key, value in installed_models(store).get(mar.archive.name, {}).items()}
+        installed = installed_models(store)
+        names = (mar.archive.name, f"{mar.name}.mar", mar.name)  # a folder and a tar file are named in several ways
+        settings = next((installed[name] for name in names if name in installed), {})
+        found = {key: (value, str(store)) for key, value in settings.items()}
         config = mar.file("configFile")
         if config:
             where = f"{mar.archive}: {config.name}"
@@ -124,7 +127,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
             f"{mar.archive}: {model.name} is TorchScript with base_handler, and neither states the model's inputs; expected input specs. "
             f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own values.'
         )
-    return _torchscript(model, inputs, dims)
+    return describe_script(model, inputs, dims)
 
 
 def package_handler(
@@ -242,14 +245,3 @@ def _artifact(
         sha256=sha256_of(path, *files_beside(path, files)),
         files=files,
     )
-
-
-def _torchscript(path: Path, inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> Artifact:
-    """Return the artifact of a TorchScript file. Running the model gives its outputs."""
-    import torch
-
-    from optkit.pytorch.outputs import find_outputs
-
-    with torchscript_notices_off():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
-        return _artifact(path, inputs, find_outputs(module, inputs, dims).specs, dict(dims))
