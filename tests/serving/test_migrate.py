@@ -21,6 +21,7 @@ from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.serving import TorchServeServing, package_torchserve
 from optkit.serving.migrate import archive as archive_reading
 from optkit.serving.torchserve.server import serving
+from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton
 from tests.support import archives
 from tests.support.hostile import CANARY, WEIGHT, within
@@ -195,13 +196,49 @@ def test_config_properties_that_cannot_be_parsed(made, tmp_path, text, said):
 
 def test_what_could_not_be_carried_over_is_said(made, tmp_path):
     [own] = migrate(made["own"].path, tmp_path / "repository").packages
-    [base] = migrate(made["base"].path, tmp_path / "repository").packages
-    assert any(
-        "requirements.txt is in the model's folder; Triton does not install packages" in note for note in own.notes
-    )
-    assert not any("torchserve's Python package" in note for note in own.notes)
-    assert any("torchserve's Python package" in note for note in base.notes)
+    assert any("requirements.txt is in the model's folder; the Dockerfile installs it" in note for note in own.notes)
     assert any("not available in Triton: response headers" in note for note in own.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("own", {"torch"}), ("base", {"torch", "torchserve", "PyYAML", "pillow"}), ("function", {"torch"})],
+)
+def test_the_dockerfile_has_what_the_handler_needs(made, tmp_path, name, needed):
+    [packaged] = migrate(made[name].path, tmp_path / "repository").packages
+    text = (packaged.path / "Dockerfile").read_text()
+    installed = {word for line in text.splitlines() if line.startswith("RUN pip") for word in line.split()}
+    assert needed <= installed
+    assert ("torchserve" in installed) == ("torchserve" in needed)
+    assert any(text in note for note in packaged.notes)
+    assert packaged.command.startswith(f"docker build -t optkit-{packaged.name} ")
+    assert f" optkit-{packaged.name} tritonserver " in packaged.command
+    assert [finding.rule for finding in lint(tmp_path / "repository").findings] == ["T316"]
+    with_path = 'parameters { key: "EXECUTION_ENV_PATH" value: { string_value: "/tmp" } }'
+    (packaged.path / "config.pbtxt").write_text((packaged.path / "config.pbtxt").read_text() + with_path)
+    assert lint(tmp_path / "repository").findings == ()
+
+
+def test_an_image_handler_needs_the_vision_packages_and_has_a_native_form(made, tmp_path):
+    with zipfile.ZipFile(made["own"].path) as opened:
+        weights = next(opened.read(name) for name in opened.namelist() if name.endswith(".pt"))
+    described = {"handler": "image_classifier", "serializedFile": "model.pt", "requirementsFile": "my reqs.txt"}
+    archive = archives.write(tmp_path / "pictures.mar", described, {"model.pt": weights, "my reqs.txt": b"tqdm\n"})
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    text = (packaged.path / "Dockerfile").read_text()
+    assert "torch torchvision" in text
+    assert "captum" in text
+    assert 'COPY ["1/mar/my reqs.txt", "/opt/requirements.txt"]' in text
+    assert any("--name pictures_native" in note and "1/mar/model.pt" in note for note in packaged.notes)
+
+
+def test_a_handler_that_needs_nothing_runs_in_the_stock_image(tmp_path):
+    code = b"import json, numpy as np\ndef handle(data, context):\n    return data\n"
+    archive = archives.write(tmp_path / "echo.mar", {"handler": "echo.py"}, {"echo.py": code})
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    assert not (packaged.path / "Dockerfile").exists()
+    assert packaged.command.startswith("docker run ")
+    assert lint(tmp_path / "repository").findings == ()
 
 
 def test_a_model_that_is_there_already_is_kept(made, tmp_path):
