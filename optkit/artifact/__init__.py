@@ -5,6 +5,7 @@ tensors         `TensorSpec`, `DimRange`, feeds: the contract of the inputs, and
 findings        parity, batch independence, accuracy, measurements
 calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
+limits          the one rule by which a figure is compared with a limit
 engine          what a TensorRT engine is, and where it loads
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
@@ -15,6 +16,7 @@ from optkit.artifact.passport import (
     Format,
     Passport,
     Precision,
+    RandomValues,
     files_beside,
     passport_path,
     read_passport,
@@ -26,6 +28,7 @@ __all__ = [
     "Format",
     "Passport",
     "Precision",
+    "RandomValues",
     "files_beside",
     "passport_path",
     "read_passport",

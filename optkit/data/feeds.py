@@ -1,4 +1,4 @@
-"""The sources of feeds: .npz files, images, the user's function, or seeded random values (never for calibration)."""
+"""Sources of feeds: .npz files, images, a user function, or seeded random values (never for calibration)."""
 
 import functools
 import hashlib
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
-from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+from optkit.artifact.passport import RandomValues
+from optkit.artifact.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim, check_feed
 from optkit.data.image_folder import SUFFIXES, ImageFolder
+from optkit.data.random_values import is_lengths, longest, random_feed
 from optkit.errors import FeedError, OptkitError
 from optkit.hashing import hash_of, sha256_of
 from optkit.untrusted.paths import path_fault
@@ -19,13 +21,11 @@ from optkit.untrusted.paths import path_fault
 if TYPE_CHECKING:
     import numpy as np
 
-_SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
-
 
 class Feeds:
     """A data source that can be read more than once; every feed is checked against the declared inputs when it is read.
 
-    Iterating raises FeedError at the first feed that does not fit, and where there is no feed.
+    Iterating raises FeedError at the first feed that does not match the inputs, and if there is no feed.
     """
 
     def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
@@ -34,7 +34,7 @@ class Feeds:
         self._count: int | None = None  # the number of feeds; known after a complete reading
 
     def sha256(self) -> str:
-        """Return the hash of the source: of the files or the code, or of the feeds themselves where they are in memory."""
+        """Return the hash of the source: of the files or the code, or of the feeds if they are in memory."""
         if user_code.is_in_memory(self.target) and not callable(self._code):
             return self._content_sha256
         if _is_code(self.target):
@@ -44,7 +44,7 @@ class Feeds:
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
     def first_image(self) -> Path | None:
-        """Return the first image file; None where the source is not an image folder."""
+        """Return the first image file; None if the source is not an image folder."""
         return ImageFolder.from_file(Path(self.target)).files()[0] if _is_images(self.target) else None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -60,21 +60,21 @@ class Feeds:
         expected = self._expected()
         if expected and number + 1 != expected:
             raise FeedError(
-                f"{self.target}: gave {number + 1} feeds; expected {expected}, its length or the number of the last reading. "
+                f"{self.target}: yielded {number + 1} feeds; expected {expected}, its length or the number at the previous reading. "
                 f"Give a list of feeds, or a function that yields the same feeds at each call."
             )
         if number < 0:
-            raise FeedError(f"{self.target}: gave no feed; expected at least one mapping of input name to array")
+            raise FeedError(f"{self.target}: yielded no feeds; expected at least one mapping of input name to array")
         self._count = number + 1
 
     def _expected(self) -> int | None:
-        """Return the number of feeds that a complete reading must give: that of the last reading, or the length of the user's object."""
+        """Return the expected number of feeds: the number at the previous reading, or the length of the user's object; None if unknown."""
         if self._count is None and _is_code(self.target) and isinstance(self._called, Sized):
             return len(self._called)
         return self._count
 
     def __length_hint__(self) -> int:
-        """Return the number of feeds where it is known without reading, else 0; `__len__` would also define the truth value."""
+        """Return the number of feeds if it is known without reading, else 0; not `__len__`, which would define the truth value."""
         if _is_images(self.target):
             return len(ImageFolder.from_file(Path(self.target)).files())
         if not _is_code(self.target):
@@ -82,7 +82,7 @@ class Feeds:
         return operator.length_hint(self._called, 0)
 
     def _guarded(self) -> Iterator[object]:
-        """Read the feeds; translate an error of the user's iterable into a FeedError with the user's line."""
+        """Read the feeds; convert an error in the user's iterable to a FeedError with the user's line."""
         feeds, number = iter(self._read()), 0
         while True:
             try:
@@ -116,34 +116,34 @@ class Feeds:
 
     @functools.cached_property
     def _code(self) -> Any:
-        """The object that the target names; None where the target is not code."""
+        """The object that the target names; None if the target is not code."""
         return user_code.load(self.target) if _is_code(self.target) else None
 
     @functools.cached_property
     def _called(self) -> Iterable[object]:
         """The result of the user's function, which is called once, or at each reading if it returns an iterator."""
-        given = self._code
+        source = self._code
         try:
-            with user_code.running(given):
-                found = given() if callable(given) else given
+            with user_code.running(source):
+                found = source() if callable(source) else source
         except (Exception, SystemExit) as e:
             raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(found, Iterable):
             raise FeedError(
-                f"{self.target}: gave a {type(found).__name__}; expected an iterable of feeds, such as a list"
+                f"{self.target}: the data is a {type(found).__name__}; expected an iterable of feeds, such as a list"
             )
         if iter(found) is not found:
             return found
-        if callable(given):
-            return _Rereadable(given)
+        if callable(source):
+            return _Rereadable(source)
         raise FeedError(
-            f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
+            f"{self.target}: the data is a {type(found).__name__}, which can be read only once; calibration reads its data "
             f"more than once. Give a list of feeds, or a function that yields them."
         )
 
 
 class _Rereadable:
-    """Calls a generator function at each reading, so that feeds can be made while they are read."""
+    """Calls a generator function at each reading, so that feeds are made while they are read."""
 
     def __init__(self, function: Callable[[], Iterable[object]]) -> None:
         self._function = function
@@ -205,7 +205,7 @@ def absolute_data(target: str, base: Path) -> str:
     """Return a data source with its path made absolute; a relative one starts at `base`."""
     if user_code.is_in_memory(target):
         return target
-    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises if there is no such user
     if path.exists() or ":" not in target:
         return str(path.absolute())
     return user_code.absolute_target(target, base)
@@ -216,7 +216,7 @@ def _npz_files(path: Path) -> list[Path]:
     if not path.exists():
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
-        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
     for file in files:
         if fault := path_fault(file):
             raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
@@ -231,12 +231,12 @@ def _read_npz(file: Path) -> "dict[str, np.ndarray]":
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as e:
         raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
-    except Exception as e:  # zipfile.BadZipFile and zlib.error share no base with the above
+    except Exception as e:  # zipfile.BadZipFile and zlib.error have no common base class with the above
         raise FeedError(f"{file}: damaged .npz ({e})") from e
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:
-    """Write arrays by name as one .npz, as `numpy.savez` does, which takes the names `file` and `allow_pickle` for its own arguments."""
+    """Write named arrays as one .npz file. `numpy.savez` cannot write arrays named `file` or `allow_pickle`."""
     import numpy as np
 
     with zipfile.ZipFile(stream, "w") as archive:
@@ -254,53 +254,36 @@ def _check_finite(feed: Feed) -> None:
             raise FeedError(f"input {name!r}: contains NaN or infinity; expected finite numbers")
 
 
-def random_feed(
-    inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
-) -> "dict[str, np.ndarray]":
-    """Return seeded random values: normal for floats; 0 and 1 for integers and booleans, which are valid ids in every model.
-
-    An integer or boolean input with `mask` in its name is 1 in the first part of its last dimension, at least in one element, like the
-    mask of a text with padding on the right. A fully masked row would have undefined outputs.
-
-    Args:
-        inputs: the inputs of the model.
-        sizes: named dimension -> its size.
-        seed: the same seed, inputs and sizes give the same values.
-        wide: integers from -8 to 8, which not every model accepts.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    feed: dict[str, np.ndarray] = {}
-    for spec in inputs:
-        shape = spec.shape_at(sizes)
-        if spec.dtype.is_float:
-            values: np.ndarray = rng.standard_normal(shape)
-        elif "mask" in spec.name and shape:
-            values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-        else:
-            values = rng.integers(-8, 9, shape) if wide and spec.dtype in _SIGNED else rng.integers(0, 2, shape)
-        feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
-    return feed
-
-
 class Samples:
-    """Feeds of any size: real data cut and repeated, or seeded random values where there is no real data.
+    """Feeds of any size: real data, cut or repeated to the size, or seeded random values without real data.
 
     Every named dimension is cut or repeated from its start, so a text with padding on the right keeps its first tokens, and a mask
-    still fits its ids. Real data is read at the first use, and only up to the size of the largest batch.
+    still fits its ids. Real data is read on first use, and only up to the size of the largest batch.
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        real: Feeds | None = None,
+        random: RandomValues | None = None,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.real = real
+        self.random = random
         self._batch = batch_dim(self.inputs)
         self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
 
     @classmethod
-    def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
-        """Samples from a data source, or seeded random ones where there is none."""
-        return cls(inputs, dims, Feeds(target, inputs) if target else None)
+    def of(
+        cls,
+        target: str | None,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        random: RandomValues | None = None,
+    ) -> "Samples":
+        """Return samples from a data source, or seeded random samples if `target` is None."""
+        return cls(inputs, dims, Feeds(target, inputs) if target else None, random)
 
     @property
     def origin(self) -> str:
@@ -308,15 +291,15 @@ class Samples:
         return "real samples" if self.real is not None else "seeded random"
 
     def at(self, sizes: Sizes, seed: int = 0) -> "dict[str, np.ndarray]":
-        """Return a feed of these sizes; another seed gives other values (real data starts at another sample).
+        """Return a feed of these sizes; another seed returns other values (for real data, another first sample).
 
         Raises:
-            FeedError: the real data does not fit the inputs.
+            FeedError: the real data does not match the inputs.
         """
         import numpy as np
 
         if not self._pool:
-            return random_feed(self.inputs, sizes, seed)
+            return random_feed(self.inputs, sizes, seed, values=self.random)
         feed: dict[str, np.ndarray] = {}
         for spec in self.inputs:
             array = self._pool[spec.name]
@@ -324,12 +307,14 @@ class Samples:
                 if isinstance(dim, str):
                     start = seed if dim == self._batch else 0
                     array = array.take((np.arange(sizes[dim]) + start) % array.shape[axis], axis)
-            feed[spec.name] = array.copy(order="C")
+            if is_lengths(spec):  # a sample that was cut is no longer than its dimension
+                array = np.minimum(array, longest(self.inputs, sizes))
+            feed[spec.name] = np.array(array, dtype=spec.dtype.numpy, order="C")
         return feed
 
     @functools.cached_property
     def _pool(self) -> "dict[str, np.ndarray]":
-        """The first real feeds of one shape concatenated, up to the largest batch; empty where there is no real data."""
+        """The first real feeds of one shape concatenated, up to the largest batch; empty without real data."""
         import numpy as np
 
         pool: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""The ensembles of a run: their parts made, the whole proven against the source code's pipeline, and packaged."""
+"""The ensembles of a run: make their parts, check the whole against the pipeline's source code, and package it."""
 
 import logging
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Winner
 from optkit.data import Samples
-from optkit.errors import OptkitError, StageError
+from optkit.errors import OptkitError, StageError, raise_if_interrupted
 from optkit.pipeline.packages import FOLDERS, used_dims
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
@@ -22,6 +22,7 @@ from optkit.serving.triton.ensemble.config import package_ensemble
 from optkit.serving.triton.ensemble.local import LocalEnsemble, ensemble_tolerance, prove_ensemble
 from optkit.serving.triton.ensemble.package import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
 from optkit.stages import ExportOnnx
+from optkit.system.supervisor import step
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +32,20 @@ Made = Mapping[str, Passport]  # the artifacts of the run that passed their gate
 def package_ensembles(
     plan: Plan, results: Mapping[str, StepResult], winner: Winner | None
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
-    """Prove and write every ensemble of the recipe; return them, and why others were refused."""
+    """Check and write every ensemble of the recipe; return the packages, and the reasons why others were not written."""
     passed = {name: result.passport for name, result in results.items() if result.passport and result.passed}
     if winner is not None:
         passed[FASTEST] = passed[winner.artifact]
     done: list[Packaged] = []
     refusals: list[str] = []
     for i, settings in enumerate(plan.recipe.ensembles):
+        where = f"ensembles.{i} ({settings.name})"
         try:
-            done.append(_package(plan, settings, passed))
+            with step(where):
+                done.append(_package(plan, settings, passed))
         except OptkitError as e:
-            refusals.append(f"ensembles.{i} ({settings.name}): {e}")
+            raise_if_interrupted(e)
+            refusals.append(f"{where}: {e}")
             continue
         logger.info("ensembles.%d (%s): %s", i, settings.name, done[-1].notes[0])
     return tuple(done), tuple(refusals)
@@ -58,20 +62,20 @@ def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
     samples = Samples.of(settings.data, ensemble.inputs, ensemble.dims)
     golden, proof = _prove(ensemble, settings, samples)
     repository = plan.out_dir / FOLDERS["triton"]
-    packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder is the run's own
+    packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder belongs to the run
     return packaged.model_copy(update={"notes": (proof, *packaged.notes)})
 
 
 def _prove(ensemble: Ensemble, settings: EnsembleSettings, samples: Samples) -> tuple[Golden, str]:
-    """Return golden samples of the pipeline and a sentence on its proof.
+    """Check the ensemble against its reference; return golden samples and a sentence on the check.
 
     Raises:
-        StageError: it is not equal to the source code's pipeline.
+        StageError: the outputs are not equal to those of the reference.
     """
     with LocalEnsemble(ensemble) as local:
         parity = prove_ensemble(local, settings.reference, samples)
         if not parity.passed:
-            raise StageError(f"not packaged: it does not give what {parity.reference} gives: {parity.failure}")
+            raise StageError(f"not packaged: its outputs differ from those of {parity.reference}: {parity.failure}")
         feed = samples.at(golden_sizes(ensemble.inputs, ensemble.dims))
         golden = Golden(feed, local.infer(feed), ensemble_tolerance(ensemble))
     points = len({tuple(output.sizes.items()) for output in parity.outputs})
@@ -82,7 +86,7 @@ def _prove(ensemble: Ensemble, settings: EnsembleSettings, samples: Samples) -> 
 
 
 def _node(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange], passed: Made) -> Node:
-    """Return a part, made where it has to be; what it gives is still open."""
+    """Return the node of a part, and export its module if it has one; `gives` is still empty."""
     if part.artifact is not None:
         if part.artifact not in passed:
             raise StageError(f"not packaged: {part.artifact!r} did not pass its gates")
@@ -104,15 +108,15 @@ def _node(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange], passed
 
 
 def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) -> Passport:
-    """Export a module to ONNX, and prove the file equal to it.
+    """Export a module to ONNX, and check that the file is equal to it.
 
     Raises:
-        StageError: no exporter writes a file that is right.
+        StageError: no exporter writes an equal file.
     """
     source = make_source(
         part.module or "", folder / "source", part.inputs, used_dims(part.inputs, dims), outputs=part.output_names
     )
-    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    prover = Prover(source, Samples(source.inputs, source.dims, random=source.random), Requirements())
     passport, known = stage_step(ExportOnnx(), source, folder / "onnx", prover)
     passport, proven = prover.prove(passport)
     if not (known and proven):
@@ -128,7 +132,7 @@ def _takes(part: EnsemblePart, inputs: tuple[TensorSpec, ...]) -> dict[str, str]
 
 
 def _giving(node: Node, part: EnsemblePart, read: set[str]) -> Node:
-    """Return the node with what it gives: what its part maps, and every other output that somebody takes under its own name."""
+    """Return the node with its outputs in `gives`: those that the part maps, and those that another part reads by their own name."""
     own = {spec.name: spec.name for spec in node.outputs if spec.name in read and spec.name not in part.gives}
     return Node(
         node.name,

@@ -1,7 +1,6 @@
-"""The packages at the end of a run, made anew only when their artifact or settings have changed."""
+"""The packages at the end of a run. A package is made again only if its artifact or settings have changed."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +10,7 @@ from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Samples
-from optkit.errors import ArtifactError, OptkitError, StageError
+from optkit.errors import ArtifactError, OptkitError, StageError, raise_if_interrupted
 from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
@@ -21,6 +20,7 @@ from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.settings import FASTEST
 from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
+from optkit.system.supervisor import step
 from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ FOLDERS = {"triton": "model_repository", "triton-python": "model_repository", "t
 
 
 class KeptPackage(Record):
-    """A package and the hash of what it was made of and of what was written."""
+    """A package, the hash of its inputs (`key`) and the hash of its files."""
 
     key: str
     sha256: str
@@ -51,24 +51,25 @@ def package_all(
     winner: Winner | None,
     samples: Samples,
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
-    """Write the package of every `serve` entry; return them, and why others were refused.
+    """Write the package of every `serve` entry; return the packages, and the reasons why others were not written.
 
     An artifact that did not pass its gates is never packaged.
     """
     path = plan.out_dir / PACKAGES_FILE
     before = {kept.key: kept for kept in _kept(path)}
-    _clear(plan.out_dir)
     done: list[KeptPackage] = []
     refusals: list[str] = []
     for i, serving in enumerate(plan.recipe.serve):
         where = f"serve.{i} ({serving.target})"
         try:
-            if isinstance(serving, TritonPythonServing):
-                what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
-            else:
-                what, passport = _passed(serving, results, winner)
-                kept = _package_or_reuse(plan, passport, serving, samples, before)
+            with step(where):
+                if isinstance(serving, TritonPythonServing):
+                    what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
+                else:
+                    what, passport = _passed(serving, results, winner)
+                    kept = _package_or_reuse(plan, passport, serving, samples, before)
         except OptkitError as e:
+            raise_if_interrupted(e)
             refusals.append(f"{where}: {e}")
             continue
         done.append(kept)
@@ -79,10 +80,10 @@ def package_all(
 
 
 def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> tuple[str, Passport]:
-    """Find the step whose artifact is packaged: its name and passport.
+    """Return the name and passport of the artifact to package.
 
     Raises:
-        StageError: it did not pass its gates.
+        StageError: the artifact did not pass its gates.
     """
     name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
     passport = results[name].passport if name and results[name].passed else None
@@ -91,13 +92,6 @@ def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner:
             f"not packaged: {f'{name!r} did not pass its gates' if name else 'no artifact passed its gates'}"
         )
     return name, passport
-
-
-def _clear(out_dir: Path) -> None:
-    """Remove what a killed run left half-written, which a server would take for a model."""
-    for folder in FOLDERS.values():
-        for left in (out_dir / folder).glob(".optkit-*"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _package_or_reuse(
@@ -118,7 +112,7 @@ def _package_or_reuse(
             serving,
             name=plan.recipe.name,
             samples=samples,
-            force=True,  # the folder is the run's own
+            force=True,  # the folder belongs to the run
         )
 
     return _kept_or_made(plan, serving, made_of, before, make)
@@ -146,11 +140,11 @@ def _kept_or_made(
     before: dict[str, KeptPackage],
     make: Callable[[], Packaged],
 ) -> KeptPackage:
-    """Return the package of before where all that it was made of is the same and it is whole, else make it."""
+    """Return the earlier package if its inputs are the same and its files are intact, otherwise make it."""
     key = hash_of(
         {
             **made_of,
-            "folder": str(plan.out_dir),  # the package's record names it
+            "folder": str(plan.out_dir),  # the package's record contains this path
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
             "optkit": __version__,
@@ -166,7 +160,7 @@ def _kept_or_made(
 
 
 def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
-    """Return the ranges of the dimensions that inputs name."""
+    """Return the ranges of the dimensions that the inputs use."""
     names = {dim for spec in inputs for dim in spec.shape}
     return {name: allowed for name, allowed in dims.items() if name in names}
 

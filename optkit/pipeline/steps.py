@@ -1,4 +1,4 @@
-"""One step in a run's folder: reused when nothing that went into it has changed, else made, whole or not at all."""
+"""One step of a run: its artifact is reused if its inputs and settings have not changed, otherwise made."""
 
 import logging
 import shutil
@@ -15,23 +15,25 @@ from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make
 from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import name_interpreter
 
 logger = logging.getLogger(__name__)
 
 
 def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
-    """Return the passport of the model itself, and whether it was reused.
+    """Return the passport of the source model, and whether it was reused.
 
     Raises:
         ModelError: the model cannot be built or run.
     """
-    model = recipe.model
+    model, data = recipe.model, recipe.data.calibration
     key = hash_of(
         {
             "content": source_sha256(model.source),
             "example": user_code.code_sha256(model.example) if model.example else None,
             "weights": sha256_of(Path(model.weights)) if model.weights else None,
+            **({"weights_key": model.weights_key} if model.weights_key else {}),
             "args": model.args,
             "inputs": [str(spec) for spec in recipe.inputs],
             "outputs": list(recipe.outputs or ()),
@@ -44,7 +46,7 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     if kept:
         return kept, True
     started = time.perf_counter()
-    # The model's path is relative to its folder, so it is written where it stays.
+    # The file contains the model's path relative to its folder, so it is written directly into the final folder.
     _remove(folder)
     if onnx:
         artifact = copy_onnx_source(onnx, folder, recipe.dims)
@@ -55,9 +57,11 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             recipe.inputs,
             recipe.dims,
             weights=Path(model.weights) if model.weights else None,
+            weights_key=model.weights_key,
             args=model.args,
             outputs=recipe.outputs,
             example=model.example,
+            data=data,
         )
     passport = Passport(artifact=artifact, stage="source", key=key, seconds=time.perf_counter() - started)
     passport.save()
@@ -68,18 +72,19 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     """Return the passport of a step's artifact, and whether it was reused.
 
     Args:
-        stage: what to run.
-        parent: the artifact that it takes.
-        folder: of the step; replaced as a whole when the step is made.
-        prover: proves candidates, where the stage leaves a choice.
+        stage: the stage to run.
+        parent: its input.
+        folder: the folder of the step; it is replaced when the step is made.
+        prover: checks the candidates of a stage that chooses by measurement.
 
     Raises:
-        OptkitError: the stage failed; what `folder` held before is gone, and nothing half-made is left.
+        OptkitError: the stage failed; the earlier content of `folder` is removed, and no unfinished file is left.
     """
     if isinstance(stage, BuildTensorRt) and stage.python:
-        name_interpreter(Path(stage.python))  # an engine that is reused may be run by it, too
+        name_interpreter(Path(stage.python))  # a reused engine may run with this interpreter, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     stage = stage.with_feeds(prover.samples.real)
+    # The samples that an exporter runs are not part of the key: what it wrote is proven on them again.
     feeds = stage.feeds(parent)
     data = feeds.sha256() if feeds else None
     judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
@@ -94,28 +99,26 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     if kept:
         return kept, True
     stage = stage.with_earlier(folder / stage.filename)
-    partial = folder.with_name(f".{folder.name}.partial")
-    _remove(partial)
     _remove(folder)
     started = time.perf_counter()
     try:
-        artifact = run_stage(stage, parent, partial, prover)
-        seconds = time.perf_counter() - started
-        passport = Passport(
-            artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
-        )
-        passport.save()
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            artifact = run_stage(stage, parent, partial, prover)
+            seconds = time.perf_counter() - started
+            passport = Passport(
+                artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
+            )
+            passport.save()
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     moved = artifact.model_copy(update={"path": folder.absolute() / artifact.path.name})
     return passport.model_copy(update={"artifact": moved}), False
 
 
 def _kept(path: Path, key: str) -> Passport | None:
-    """Return the passport of an artifact made with this key and still intact."""
+    """Return the passport of an artifact that was made with this key and is still intact, or None."""
     try:
         passport = read_passport(path) if path.is_file() else None
     except ArtifactError as e:

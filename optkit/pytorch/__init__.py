@@ -10,6 +10,7 @@ program_file    what a .pt2 file says of its inputs
 script_file     a TorchScript file of somebody else: its contract, and a form that servers take
 tracing         what a tracer needs, and a warning where it turned a value into a constant
 torchscript, dynamo     the two exporters, with their limits
+stable_forms    accurate forms in the place of what the exporters write for some functions
 export_failure  why an exporter failed, in words
 quantized_engine        the libraries behind PyTorch's INT8 kernels
 """

@@ -16,13 +16,13 @@ from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
 from optkit.hashing import sha256_of
 from optkit.pytorch.script_file import describe_script
-from optkit.record import refused_as
+from optkit.record import validation_error_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.migrate.container import FILE, dockerfile
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
-from optkit.serving.staging import files_below, move_in, staging
+from optkit.serving.staging import files_below, move_in, staging, writing
 from optkit.serving.torchserve.config import default_workers, installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
@@ -122,7 +122,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
     if contract is not None:
-        with refused_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
+        with validation_error_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
             return _artifact(model, *contract[:2], contract[2] | dict(dims))
     if model.suffix == ".onnx":
         return onnx_file.describe(model, dims)
@@ -144,11 +144,11 @@ def package_handler(
     """
     name = model_name(name, mar.name)
     folder = repository / name
-    if folder.exists() and not force:
-        raise OutputError(
-            f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
-        )
-    with staging(repository) as temporary:
+    with writing(repository), staging(repository) as temporary:
+        if folder.exists() and not force:
+            raise OutputError(
+                f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
+            )
         staged = temporary / name
         shutil.copytree(mar.folder, staged / "1" / "mar")
         code = importlib.resources.files("optkit.serving.migrate").joinpath("handler_model.py").read_bytes()
@@ -161,7 +161,7 @@ def package_handler(
         if needs_image:
             (staged / FILE).write_text(image, encoding="utf-8")
         written = files_below(staged)
-        move_in([(staged, folder)], temporary / ".replaced")
+        move_in([(staged, folder)], temporary)
     return Packaged(
         target="triton",
         name=name,

@@ -208,7 +208,7 @@ def test_a_fix_that_cannot_be_written(repository, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("optkit.system.temporary.os.open", full)
     with pytest.raises(OutputError, match="No space left"):
         lint(repository.folder, fix=True)
     assert (repository.folder / "classifier/config.pbtxt").read_text() == before

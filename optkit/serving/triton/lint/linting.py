@@ -1,5 +1,6 @@
 """The lint of a repository, and safe fixes."""
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from optkit.serving.triton.lint.reading import read_model
 from optkit.serving.triton.lint.repository import CONFIG, Model, model_folders
 from optkit.serving.triton.lint.rules import Finding, LintRecord, Problem, Severity
 from optkit.serving.triton.lint.scheduling import check_scheduling
+from optkit.system.lock import locked_folder
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -42,12 +44,13 @@ def lint(repository: Path, *, fix: bool = False, gpus: int | None = None, strict
     """
     fixed: list[Finding] = []
     names, problems = _look(repository, gpus)
-    for _ in range(_ROUNDS if fix else 0):
-        done = _fix(repository, problems)
-        if not done:
-            break
-        fixed += done
-        names, problems = _look(repository, gpus)
+    with locked_folder(repository) if fix else contextlib.nullcontext():
+        for _ in range(_ROUNDS if fix else 0):
+            done = _fix(repository, problems)
+            if not done:
+                break
+            fixed += done
+            names, problems = _look(repository, gpus)
     return LintRecord(
         repository=repository.absolute(),
         models=tuple(names),
