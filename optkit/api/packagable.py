@@ -8,10 +8,12 @@ from optkit.api.arguments import Dims, Inputs, ModelFile, as_dims, as_inputs, mo
 from optkit.artifact import Passport, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import RecipeError, StageError
+from optkit.onnx_file import load_graph, nodes
 from optkit.pytorch.program_file import program_contract
 from optkit.pytorch.script_file import argument_names, describe_script, load_script, served_form
 from optkit.untrusted.paths import path_fault
 
+_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
 SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 
 
@@ -43,6 +45,8 @@ def open_packagable(model: ModelFile, dims: Dims | None, inputs: Inputs | None, 
             raise RecipeError(
                 f"--input: is for a TorchScript file without a passport; {path} states its inputs. Remove it."
             )
+        if path.suffix == ".onnx" and not path_fault(path):
+            _refuse_custom_operators(path)
         return Packagable(open_model_passport(model, dims))
     if path.suffix == ".pt2":
         return _exported(path, dims, folder)
@@ -83,3 +87,24 @@ def _script(path: Path, dims: Mapping[str, DimRange], inputs: Sequence[TensorSpe
         f"in this order"
     )
     return Packagable(Passport(artifact=other), (note,))
+
+
+def _refuse_custom_operators(path: Path) -> None:
+    """Refuse an ONNX model whose operators are in a library of the user's: it cannot be run here, so that nothing of it is proven."""
+    model = load_graph(path)
+    functions = {(function.domain, function.name) for function in model.functions}
+    custom = sorted(
+        {
+            f"{node.op_type} of domain {node.domain!r}"
+            for node in nodes(model.graph)
+            if node.domain not in _KNOWN_DOMAINS
+            and not node.domain.startswith("com.microsoft")
+            and (node.domain, node.op_type) not in functions
+        }
+    )
+    if custom:
+        raise StageError(
+            f"{path}: has {', '.join(custom[:4])}, which ONNX Runtime does not have; expected its own operators. A library of yours must be "
+            f"registered: optkit cannot run the model without it, and does not package what it cannot run. For Triton, write config.pbtxt "
+            f'with model_operations {{ op_library_filename: "/path/in/the/server/lib.so" }}, and check it with optkit lint.'
+        )
