@@ -1,6 +1,5 @@
 """`optkit check`: compare the outputs of two models at every corner of their dimensions."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -26,6 +25,7 @@ from optkit.errors import FeedError
 from optkit.pytorch.source import make_source
 from optkit.record import Document
 from optkit.runners import Device, open_runner
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -72,10 +72,10 @@ def check(
     Raises:
         OptkitError: the models do not take the same inputs, or one of them cannot be run.
     """
-    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+    with call(progress) as api_call, temporary_folder() as folder:
         candidate_file = open_model_file(candidate, dims)
         target = api_call.data(data, to_feed)
-        reference_artifact = open_any(api_call, reference, candidate_file, Path(folder), dims, target)
+        reference_artifact = open_any(api_call, reference, candidate_file, folder, dims, target)
         random = candidate_file.random or reference_artifact.random
         samples = Samples.of(target, candidate_file.inputs, candidate_file.dims, random)
         return check_pair(reference_artifact, candidate_file, samples, as_tolerance(atol, rtol), as_device(device))

@@ -18,6 +18,7 @@ from optkit.recipe import Recipe as RecipeKeys
 from optkit.recipe import load_recipe
 from optkit.record import Record, faults
 from optkit.report.html import publish
+from optkit.system.lock import locked_folder
 
 if TYPE_CHECKING:
     import torch
@@ -101,8 +102,9 @@ def run(
     """
     with call(progress) as api_call:
         plan = _plan(api_call, recipe, output, step, overrides)
-        record = run_plan(plan, fresh=fresh, finish=step is None)
-        publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
+        with locked_folder(plan.out_dir):
+            record = run_plan(plan, fresh=fresh, finish=step is None)
+            publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 
 

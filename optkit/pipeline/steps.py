@@ -15,6 +15,7 @@ from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make
 from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import name_interpreter
 
 logger = logging.getLogger(__name__)
@@ -98,22 +99,20 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     if kept:
         return kept, True
     stage = stage.with_earlier(folder / stage.filename)
-    partial = folder.with_name(f".{folder.name}.partial")
-    _remove(partial)
     _remove(folder)
     started = time.perf_counter()
     try:
-        artifact = run_stage(stage, parent, partial, prover)
-        seconds = time.perf_counter() - started
-        passport = Passport(
-            artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
-        )
-        passport.save()
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            artifact = run_stage(stage, parent, partial, prover)
+            seconds = time.perf_counter() - started
+            passport = Passport(
+                artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
+            )
+            passport.save()
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     moved = artifact.model_copy(update={"path": folder.absolute() / artifact.path.name})
     return passport.model_copy(update={"artifact": moved}), False
 

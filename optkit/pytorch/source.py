@@ -23,6 +23,7 @@ from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
+from optkit.system.space import check_space
 from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) ->
     found = onnx_file.describe(path, dims)
     if faults := dimension_faults(found.inputs, dims):
         raise ModelError(f"{path}: {'; '.join(faults)}")
+    check_space(out_dir, found.size_bytes, "the copy of the model")
     out_dir.mkdir(parents=True, exist_ok=True)
     for file, name in zip(found.all_files, (path.name, *found.files), strict=True):
         (out_dir / name).parent.mkdir(parents=True, exist_ok=True)

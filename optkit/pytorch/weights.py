@@ -200,3 +200,12 @@ def state_sha256(module: "torch.nn.Module") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())  # read in place, not copied
     return digest.hexdigest()
+
+
+def weights_bytes(module: "torch.nn.Module") -> int:
+    """Return the size of the parameters and buffers of a module; shared ones count once."""
+    return sum(
+        {
+            tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values() if hasattr(tensor, "nbytes")
+        }.values()
+    )

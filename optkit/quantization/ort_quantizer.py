@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.errors import OptkitError, StageError, first_line
+from optkit.system.space import check_space
+from optkit.system.temporary import libraries_write_to, temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -25,8 +26,9 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix=".prepared-", dir=out_dir) as folder, _quiet_root_logger():
-        prepared = Path(folder) / "prepared.onnx"
+    check_space(out_dir, source.size_bytes, "the prepared copy of the model")
+    with temporary_folder(out_dir, "prepared") as folder, libraries_write_to(folder), _quiet_root_logger():
+        prepared = folder / "prepared.onnx"
         try:
             # Symbolic shape inference fails on many real graphs, and the quantizer does not need it.
             quant_pre_process(

@@ -10,6 +10,7 @@ from optkit.artifact import Artifact, Format, Precision
 from optkit.data import Samples
 from optkit.errors import OptkitError, StageError, first_line
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ class ConvertFp16(Stage):
         """Convert with ONNX Runtime's converter, and refuse a file in which no weight became FP16."""
         if source.precision is Precision.FP16:
             raise StageError(f"{source.path.name} is in FP16 already")
+        check_space(path.parent, source.size_bytes // 2, "the model in FP16")
         graph = onnx_file.load_graph(source.path)
         unknown = set(self.keep_ops) - {node.op_type for node in onnx_file.nodes(graph.graph)}
         if unknown:

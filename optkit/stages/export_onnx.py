@@ -24,7 +24,9 @@ from optkit.pytorch.tracing import (
     warn_unrolled_loops,
     why_not_scripted,
 )
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +80,7 @@ class ExportOnnx(Stage):
     def _export(self, source: Artifact, path: Path) -> list[str]:
         """Write the file, and return notes of the values that a trace baked in."""
         module = load_module(source)
+        check_space(path.parent, weights_bytes(module), "the model")
         feed = self.example(source)
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
         log, lines, baked, limit = io.StringIO(), dict[str, str](), list[str](), dynamo.TimeLimit()
@@ -101,7 +104,7 @@ class ExportOnnx(Stage):
         except Exception as e:  # torch and the user's code raise many types
             if limit.passed:
                 raise self._stopped() from e
-            why = refusal(e, source.inputs, log.getvalue(), lines)
+            why = refusal(e, forward_call(module, source.inputs).inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
         if self.strict and baked:
             raise StageError(

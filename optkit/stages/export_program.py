@@ -11,7 +11,9 @@ from optkit.errors import StageError
 from optkit.pytorch.forward import forward_call, plain_attention
 from optkit.pytorch.source import load_module
 from optkit.pytorch.tracing import by_position
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 
 class ExportProgram(Stage):
@@ -28,6 +30,7 @@ class ExportProgram(Stage):
         import torch
 
         module = load_module(source)
+        check_space(path.parent, weights_bytes(module), "the model")
         call = forward_call(module, source.inputs)
         feed = self.example(source)
         shapes: tuple[object, ...] = tuple(_dynamic(spec) for spec in call.inputs)
