@@ -16,7 +16,7 @@ from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
-from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
+from optkit.pytorch.forward import forward_call, nested_names, parameter_names, returning_tuple, taking_flat
 from optkit.pytorch.guess_inputs import guessed_options, range_options
 from optkit.pytorch.infer_inputs import InputContract, infer_contract
 from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget_modules_in_memory, open_origin
@@ -50,6 +50,7 @@ class ModelSource(Document):
     weights_key: str | None = None  # of the state dict in the file of weights
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
+    nested: tuple[str, ...] = ()  # the inputs, where some are parts of a nested parameter
     flatten: bool = False  # forward returns its own types, so exporters get its tensors as one tuple
     content_sha256: str  # of its code or file, and of the weights
     reads: dict[str, str] = Field(default_factory=dict)  # what the code read while it built the model: name -> state
@@ -204,8 +205,10 @@ def make_source(
     if faults := dimension_faults(inputs, dims):
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
+    nested = nested_names(module, inputs)
+    module = taking_flat(module, nested) if nested else module
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    with user_code.running(module), user_code.recording() as seen:
+    with user_code.running(built.module), user_code.recording() as seen:
         found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
     if found_outputs.random:
         notes.append(f"the model does not accept the usual random values; used instead: {found_outputs.random}")
@@ -215,10 +218,11 @@ def make_source(
         weights_key=weights_key,
         args=dict(args or {}),
         outputs=outputs,
+        nested=nested,
         flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
         reads=built.reads | user_code.reads_in(seen, origin.target),
-        state_sha256=state_sha256(module),
+        state_sha256=state_sha256(built.module),
     )
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"
     source.write(path)
@@ -287,6 +291,7 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
             f"{origin.target}: built different weights than last time, so results cannot be compared. "
             f"Set its random seed, or save the weights and give them with --weights; then run with --fresh."
         )
+    module = taking_flat(module, source.nested) if source.nested else module
     return returning_tuple(module) if source.flatten else module
 
 
