@@ -5,6 +5,7 @@ tensors         `TensorSpec`, `DimRange`, feeds: the contract of the inputs, and
 findings        parity, batch independence, accuracy, measurements
 calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
+compiled        what code compiled ahead of time is, and where it loads
 engine          what a TensorRT engine is, and where it loads
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
