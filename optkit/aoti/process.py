@@ -1,23 +1,22 @@
 """The parent's side of a job of AOTInductor: its process, a time limit, and its death as an error."""
 
-import contextlib
 import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optkit.errors import StageError
+from optkit.errors import RunnerError, StageError
+from optkit.system.child import ChildProcess, death
 
 logger = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("worker.py")
 # Of a process that only loads: what torch must not reach for.
-_COMPILERS = ("CC", "CXX", "CUDA_HOME", "CUDA_PATH", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TRITON_PTXAS_PATH")
+_COMPILERS = ("CC", "CXX", "CUDA_HOME", "CUDA_PATH", "TRITON_PTXAS_PATH")
 
 
 def run_job(
@@ -35,34 +34,27 @@ def run_job(
     Raises:
         StageError: the job failed, was not done in time, or its process died.
     """
-    result, log = folder / f"{job['task']}.json", folder / f"{job['task']}.log"
+    result = folder / f"{job['task']}.json"
     job_file = folder / f"{job['task']}.job.json"
     job_file.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
+    command: list[str | Path] = [sys.executable, "-P", WORKER, job_file]
     try:
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", WORKER, job_file],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=_alone(folder) if alone else None,
-                start_new_session=True,  # only the parent receives Ctrl-C; it then ends the group
+        child = ChildProcess(command, environment=_alone(folder) if alone else None)
+    except RunnerError as e:
+        raise StageError(f"{doing}: {e}") from e
+    try:
+        code = child.wait(time_limit_s)
+        if code is None:
+            raise StageError(
+                f"{doing}: was not done in {time_limit_s:g} s, the time limit; nothing was written. Give a larger --time-limit-s"
             )
-    except OSError as e:
-        raise StageError(f"{doing}: its process cannot be started ({e.strerror or e})") from e
-    try:
-        code = process.wait(time_limit_s)
-    except subprocess.TimeoutExpired:
-        raise StageError(
-            f"{doing}: was not done in {time_limit_s:g} s, the time limit; nothing was written. Give a larger --time-limit-s"
-        ) from None
+        log, last = child.log, child.last_lines()
     finally:
-        _end(process)
-    printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    for line in printed:
+        child.stop()
+    for line in log.splitlines():
         logger.debug("AOTInductor %s", line)
     if not result.is_file():
-        raise StageError(f"{doing}: {_death(code)}{f' Its last line of output: {printed[-1]}' if printed else ''}")
+        raise StageError(f"{doing}: {_described(code)}{f' Its last line of output: {last}' if last else ''}")
     answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if "fault" in answer:
         raise StageError(f"{doing}: {answer['fault']}")
@@ -78,21 +70,11 @@ def _alone(folder: Path) -> dict[str, str]:
     return kept | {"PATH": str(nothing), "TORCHINDUCTOR_CACHE_DIR": str(cache), "TRITON_CACHE_DIR": str(cache)}
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the process and its group: the compiler, and torch's own workers."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of them are gone
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.stdin is not None
-    process.stdin.close()
-    process.wait()
-
-
-def _death(code: int) -> str:
+def _described(code: int) -> str:
     if code >= 0:
-        return f"its process ended with exit code {code} and no answer; nothing was written."
-    name = signal.Signals(-code).name
+        return f"its process {death(code)} and no answer; nothing was written."
     advice = {
         "SIGKILL": "Usually the system killed it because memory ran out: free memory, or compile a smaller model.",
         "SIGILL": "The code uses instructions that this processor does not have.",
-    }.get(name, "Run it again with -vv to see what torch logged.")
-    return f"its process was killed by {name}; nothing was written. {advice}"
+    }.get(signal.Signals(-code).name, "Run it again with -vv to see what torch logged.")
+    return f"its process {death(code)}; nothing was written. {advice}"

@@ -12,6 +12,8 @@ import time
 import warnings
 from typing import Any
 
+_POLL_S = 1.0
+
 
 def compile_program(job: dict[str, Any]) -> dict[str, Any]:
     """Compile a captured program to a package; return the seconds and what torch is."""
@@ -97,9 +99,10 @@ def _fault(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _end_with_parent() -> None:
-    """End this process and its own children when the parent, which holds the other end of standard input, is gone."""
-    sys.stdin.read()
+def _end_with_parent(parent: int) -> None:
+    """End this process and its own children when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
@@ -107,7 +110,7 @@ def main(path: str) -> None:
     """Do the job that a file describes."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     warnings.simplefilter("ignore")
     try:
         answer: dict[str, Any] = {"result": {"compile": compile_program, "check": check_package}[job["task"]](job)}

@@ -44,6 +44,7 @@ def compile_aoti(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -72,6 +73,7 @@ def compile_aoti(
         example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not api_call.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         data: real samples for verification; None uses seeded random values.
         to_feed: function that converts one item of `data` to a feed.
@@ -104,8 +106,9 @@ def compile_aoti(
         )
     check_output(output, force)
     with call(progress) as api_call:
+        samples = api_call.data(data, to_feed)
         verification = Verification(
-            api_call.data(data, to_feed),
+            samples,
             api_call.function(evaluate),
             max_drop,
             atol,
@@ -117,13 +120,14 @@ def compile_aoti(
                 "--input": inputs,
                 "--example": example,
                 "--weights": weights,
+                "--weights-key": weights_key,
                 "--set": args,
                 "--output-name": outputs,
             }
             if wrong := next((option for option, value in of_source.items() if value), None):
                 raise RecipeError(f"{wrong}: applies only to a model source, but {model} has a passport. Omit it.")
             return make(stage, open_model_file(model, dims), output, verification, force=force)
-        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, weights_key, args, samples)
         with temporary_source(source) as made:
             return make(stage, made, output, verification, force=force)
 

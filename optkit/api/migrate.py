@@ -1,6 +1,5 @@
 """`optkit migrate`: convert a TorchServe archive to a Triton model repository."""
 
-import tempfile
 from pathlib import Path
 
 from optkit.api.arguments import Dims, Inputs, StrPath, as_dims, as_inputs
@@ -13,6 +12,7 @@ from optkit.runners import open_runner
 from optkit.serving import Packaged, package_triton
 from optkit.serving.migrate.archive import open_mar
 from optkit.serving.migrate.repository import TorchServeBatching, package_handler, plain_model
+from optkit.system.temporary import temporary_folder
 
 
 def migrate(
@@ -42,8 +42,8 @@ def migrate(
     Raises:
         OptkitError: the archive cannot be opened or converted; nothing was written.
     """
-    with tempfile.TemporaryDirectory(prefix="optkit-mar-") as folder:
-        mar = open_mar(Path(archive).absolute(), Path(folder))
+    with temporary_folder() as folder:
+        mar = open_mar(Path(archive).absolute(), folder)
         torchserve_batching = TorchServeBatching.of(mar, batching=batching)
         artifact = plain_model(mar, as_dims(dims), as_inputs(inputs))
         if artifact is None:

@@ -18,6 +18,7 @@ from optkit.recipe import Recipe as RecipeKeys
 from optkit.recipe import load_recipe
 from optkit.record import Record, faults
 from optkit.report.html import publish
+from optkit.system.lock import locked_folder
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class Recipe:
         dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         example: example inputs; used if `inputs` is not given.
         calibration: real samples for calibration and verification.
@@ -51,6 +53,7 @@ class Recipe:
     dims: Dims = field(default_factory=dict)
     outputs: Sequence[str] | None = None
     weights: StrPath | None = None
+    weights_key: str | None = None
     args: Mapping[str, Scalar] = field(default_factory=dict)
     example: object = None
     calibration: Data | None = None
@@ -99,8 +102,9 @@ def run(
     """
     with call(progress) as api_call:
         plan = _plan(api_call, recipe, output, step, overrides)
-        record = run_plan(plan, fresh=fresh, finish=step is None)
-        publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
+        with locked_folder(plan.out_dir):
+            record = run_plan(plan, fresh=fresh, finish=step is None)
+            publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 
 
@@ -155,6 +159,7 @@ def _keys(api_call: Call, recipe: Recipe) -> RecipeKeys:
         "model": {
             "source": api_call.model(recipe.model),
             "weights": os.fspath(recipe.weights) if recipe.weights else None,
+            "weights_key": recipe.weights_key,
             "args": dict(recipe.args),
             "example": api_call.example(recipe.example),
         },

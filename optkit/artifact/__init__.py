@@ -6,6 +6,7 @@ findings        parity, batch independence, accuracy, measurements
 calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
 compiled        what code compiled ahead of time is, and where it loads
+limits          the one rule by which a figure is compared with a limit
 engine          what a TensorRT engine is, and where it loads
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
@@ -16,6 +17,7 @@ from optkit.artifact.passport import (
     Format,
     Passport,
     Precision,
+    RandomValues,
     files_beside,
     passport_path,
     read_passport,
@@ -27,6 +29,7 @@ __all__ = [
     "Format",
     "Passport",
     "Precision",
+    "RandomValues",
     "files_beside",
     "passport_path",
     "read_passport",

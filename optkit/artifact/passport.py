@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,25 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class RandomValues(Record):
+    """The random values that a model accepts, where there is no real data; see `data.random_values`."""
+
+    masks: Literal["padded", "reversed", "false", "true"] = (
+        "padded"  # padded on the right; a constant; or the other way round
+    )
+    integers: Literal["from 0", "from 1"] = "from 0"
+    floats: Literal["normal", "positive"] = "normal"
+
+    def __str__(self) -> str:
+        usual = RandomValues()
+        texts = {
+            "masks": f"masks {self.masks}",
+            "integers": f"integers {self.integers}",
+            "floats": f"{self.floats} floats",
+        }
+        return ", ".join(text for key, text in texts.items() if getattr(self, key) != getattr(usual, key))
+
+
 class Artifact(Record):
     """A model file with its contract; `path` is absolute.
 
@@ -64,6 +83,7 @@ class Artifact(Record):
     compiled: CompiledFacts | None = None  # of a package of AOTInductor
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
     quantization: Quantization | None = None  # the types that were tried, and the measurements
+    random: RandomValues | None = None  # None: the usual ones
     torch_engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
@@ -94,6 +114,7 @@ class Artifact(Record):
                 "inputs": [str(spec) for spec in self.inputs],
                 "outputs": [str(spec) for spec in self.outputs],
                 "dims": {name: r.model_dump() for name, r in self.dims.items()},
+                **({"random": self.random.model_dump()} if self.random else {}),
             }
         )
 

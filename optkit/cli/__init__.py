@@ -10,6 +10,6 @@ schema          the commands of the same names
 ci              JUnit files, annotations and job summaries
 """
 
-from optkit.cli.app import main
+from optkit.cli.app import main, start
 
-__all__ = ["main"]
+__all__ = ["main", "start"]

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
-from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+from optkit.artifact.passport import RandomValues
+from optkit.artifact.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim, check_feed
 from optkit.data.image_folder import SUFFIXES, ImageFolder
+from optkit.data.random_values import is_lengths, longest, random_feed
 from optkit.errors import FeedError, OptkitError
 from optkit.hashing import hash_of, sha256_of
 from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
     import numpy as np
-
-_SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 
 
 class Feeds:
@@ -254,36 +254,6 @@ def _check_finite(feed: Feed) -> None:
             raise FeedError(f"input {name!r}: contains NaN or infinity; expected finite numbers")
 
 
-def random_feed(
-    inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
-) -> "dict[str, np.ndarray]":
-    """Return seeded random values: normal for floats; 0 and 1 for integers and booleans, which are valid ids in every model.
-
-    An integer or boolean input with `mask` in its name is 1 in the first part of its last dimension, at least in one element, like the
-    mask of a text with padding on the right. A fully masked row would have undefined outputs.
-
-    Args:
-        inputs: the inputs of the model.
-        sizes: named dimension -> its size.
-        seed: the same seed, inputs and sizes give the same values.
-        wide: integers from -8 to 8, which not every model accepts.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    feed: dict[str, np.ndarray] = {}
-    for spec in inputs:
-        shape = spec.shape_at(sizes)
-        if spec.dtype.is_float:
-            values: np.ndarray = rng.standard_normal(shape)
-        elif "mask" in spec.name and shape:
-            values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-        else:
-            values = rng.integers(-8, 9, shape) if wide and spec.dtype in _SIGNED else rng.integers(0, 2, shape)
-        feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
-    return feed
-
-
 class Samples:
     """Feeds of any size: real data, cut or repeated to the size, or seeded random values without real data.
 
@@ -291,16 +261,29 @@ class Samples:
     still fits its ids. Real data is read on first use, and only up to the size of the largest batch.
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        real: Feeds | None = None,
+        random: RandomValues | None = None,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.real = real
+        self.random = random
         self._batch = batch_dim(self.inputs)
         self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
 
     @classmethod
-    def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
+    def of(
+        cls,
+        target: str | None,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        random: RandomValues | None = None,
+    ) -> "Samples":
         """Return samples from a data source, or seeded random samples if `target` is None."""
-        return cls(inputs, dims, Feeds(target, inputs) if target else None)
+        return cls(inputs, dims, Feeds(target, inputs) if target else None, random)
 
     @property
     def origin(self) -> str:
@@ -316,7 +299,7 @@ class Samples:
         import numpy as np
 
         if not self._pool:
-            return random_feed(self.inputs, sizes, seed)
+            return random_feed(self.inputs, sizes, seed, values=self.random)
         feed: dict[str, np.ndarray] = {}
         for spec in self.inputs:
             array = self._pool[spec.name]
@@ -324,7 +307,9 @@ class Samples:
                 if isinstance(dim, str):
                     start = seed if dim == self._batch else 0
                     array = array.take((np.arange(sizes[dim]) + start) % array.shape[axis], axis)
-            feed[spec.name] = array.copy(order="C")
+            if is_lengths(spec):  # a sample that was cut is no longer than its dimension
+                array = np.minimum(array, longest(self.inputs, sizes))
+            feed[spec.name] = np.array(array, dtype=spec.dtype.numpy, order="C")
         return feed
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """The history of a recipe: one line of JSON for each run that has measurements, oldest first."""
 
 import json
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ from optkit.benchmark import Machine
 from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults
+from optkit.system.lock import locked_file
+
+logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
 
@@ -65,29 +69,48 @@ class HistoryEntry(Document):
             ),
         )
 
+    @property
+    def measured(self) -> list[tuple[str, dict[int, float]]]:
+        """The measured latencies, which no two benchmarks have in common."""
+        return [(variant.name, variant.p50_ms) for variant in self.variants]
+
 
 def machine_name(machine: Machine) -> str:
     """Return the facts of a machine that latency depends on, as one name."""
     return f"{machine.cpu}, {machine.cores} cores" + (f", {machine.gpu}" if machine.gpu else "")
 
 
-def append_history(path: Path, entry: HistoryEntry) -> None:
-    """Add one line to the history.
+def add_to_history(path: Path, entry: HistoryEntry) -> list[HistoryEntry]:
+    """Add a run to a history, unless it has the run's measurements already; return every run of it.
+
+    A run that was killed before its line was written gets it when the next run finds its benchmark. The start of a line, which a killed run
+    left at the end, is removed.
 
     Raises:
         OutputError: the file cannot be written.
+        ArtifactError: a line is no entry of this version's; names it.
     """
     line = json.dumps(json.loads(entry.to_json()), separators=(",", ":")) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)  # one write: lines of two runs that end at the same time do not mix
-    except OSError as e:
-        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    with locked_file(path):
+        known = read_history(path)
+        if any(past.measured == entry.measured for past in known):
+            return known
+        try:
+            with path.open("ab") as stream:
+                stream.truncate(_whole(path.read_bytes()))
+                stream.write(line.encode())
+        except OSError as e:
+            raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    return [*known, entry]
+
+
+def _whole(content: bytes) -> int:
+    """Return the length of the lines that have an end."""
+    return content.rfind(b"\n") + 1
 
 
 def read_history(path: Path) -> list[HistoryEntry]:
-    """Return every run of the history, or none if there is no file.
+    """Return every run of the history; none where there is no file. The start of a line at the end is left out, with a warning.
 
     Raises:
         ArtifactError: a line is not an entry of this version; the message names the line.
@@ -95,9 +118,14 @@ def read_history(path: Path) -> list[HistoryEntry]:
     if not path.exists():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_bytes()
+        lines = content[: _whole(content)].decode().splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise ArtifactError(f"{path}: cannot be read ({e})") from e
+    if len(content) > _whole(content):
+        logger.warning(
+            "%s: its last line has no end, because the process that wrote it was killed; it is left out", path
+        )
     found = []
     for i, line in enumerate(lines, 1):
         try:

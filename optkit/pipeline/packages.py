@@ -1,7 +1,6 @@
 """The packages at the end of a run. A package is made again only if its artifact or settings have changed."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +10,7 @@ from optkit.artifact import Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Samples
-from optkit.errors import ArtifactError, OptkitError, StageError
+from optkit.errors import ArtifactError, OptkitError, StageError, raise_if_interrupted
 from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
@@ -21,6 +20,7 @@ from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.settings import FASTEST
 from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
+from optkit.system.supervisor import step
 from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)
@@ -57,18 +57,19 @@ def package_all(
     """
     path = plan.out_dir / PACKAGES_FILE
     before = {kept.key: kept for kept in _kept(path)}
-    _clear(plan.out_dir)
     done: list[KeptPackage] = []
     refusals: list[str] = []
     for i, serving in enumerate(plan.recipe.serve):
         where = f"serve.{i} ({serving.target})"
         try:
-            if isinstance(serving, TritonPythonServing):
-                what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
-            else:
-                what, passport = _passed(serving, results, winner)
-                kept = _package_or_reuse(plan, passport, serving, samples, before)
+            with step(where):
+                if isinstance(serving, TritonPythonServing):
+                    what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
+                else:
+                    what, passport = _passed(serving, results, winner)
+                    kept = _package_or_reuse(plan, passport, serving, samples, before)
         except OptkitError as e:
+            raise_if_interrupted(e)
             refusals.append(f"{where}: {e}")
             continue
         done.append(kept)
@@ -91,13 +92,6 @@ def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner:
             f"not packaged: {f'{name!r} did not pass its gates' if name else 'no artifact passed its gates'}"
         )
     return name, passport
-
-
-def _clear(out_dir: Path) -> None:
-    """Remove unfinished folders of a killed run, because a server would load them as models."""
-    for folder in FOLDERS.values():
-        for left in (out_dir / folder).glob(".optkit-*"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _package_or_reuse(

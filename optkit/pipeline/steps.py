@@ -15,6 +15,7 @@ from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make
 from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import name_interpreter
 
 logger = logging.getLogger(__name__)
@@ -26,12 +27,13 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     Raises:
         ModelError: the model cannot be built or run.
     """
-    model = recipe.model
+    model, data = recipe.model, recipe.data.calibration
     key = hash_of(
         {
             "content": source_sha256(model.source),
             "example": user_code.code_sha256(model.example) if model.example else None,
             "weights": sha256_of(Path(model.weights)) if model.weights else None,
+            **({"weights_key": model.weights_key} if model.weights_key else {}),
             "args": model.args,
             "inputs": [str(spec) for spec in recipe.inputs],
             "outputs": list(recipe.outputs or ()),
@@ -55,9 +57,11 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             recipe.inputs,
             recipe.dims,
             weights=Path(model.weights) if model.weights else None,
+            weights_key=model.weights_key,
             args=model.args,
             outputs=recipe.outputs,
             example=model.example,
+            data=data,
         )
     passport = Passport(artifact=artifact, stage="source", key=key, seconds=time.perf_counter() - started)
     passport.save()
@@ -80,6 +84,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
         name_interpreter(Path(stage.python))  # a reused engine may run with this interpreter, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     stage = stage.with_feeds(prover.samples.real)
+    # The samples that an exporter runs are not part of the key: what it wrote is proven on them again.
     feeds = stage.feeds(parent)
     data = feeds.sha256() if feeds else None
     judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
@@ -94,22 +99,20 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     if kept:
         return kept, True
     stage = stage.with_earlier(folder / stage.filename)
-    partial = folder.with_name(f".{folder.name}.partial")
-    _remove(partial)
     _remove(folder)
     started = time.perf_counter()
     try:
-        artifact = run_stage(stage, parent, partial, prover)
-        seconds = time.perf_counter() - started
-        passport = Passport(
-            artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
-        )
-        passport.save()
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            artifact = run_stage(stage, parent, partial, prover)
+            seconds = time.perf_counter() - started
+            passport = Passport(
+                artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
+            )
+            passport.save()
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     moved = artifact.model_copy(update={"path": folder.absolute() / artifact.path.name})
     return passport.model_copy(update={"artifact": moved}), False
 

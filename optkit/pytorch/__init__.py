@@ -9,6 +9,7 @@ outputs         the outputs, found by running the module
 infer_inputs, guess_inputs      the inputs, read off examples, or guessed for an error to propose
 tracing         what a tracer needs, and a warning where it turned a value into a constant
 torchscript, dynamo     the two exporters, with their limits
+stable_forms    accurate forms in the place of what the exporters write for some functions
 export_failure  why an exporter failed, in words
 quantized_engine        the libraries behind PyTorch's INT8 kernels
 """

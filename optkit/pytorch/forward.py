@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 
+class ForwardFailed(ModelError):
+    """The forward of a module raised on some values."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """The arguments of forward: positional inputs, then keyword inputs."""
@@ -202,7 +206,7 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
     """Run one forward on a feed without gradients, and return its output.
 
     Raises:
-        ModelError: forward raises; the message has the user's line.
+        ForwardFailed: forward raises; the message has the user's line.
     """
     import torch
 
@@ -211,7 +215,7 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
     tensors = {spec.name: torch.from_numpy(feed[spec.name]).to(device) for spec in inputs}
     args, kwargs = forward_call(module, inputs).arguments(tensors)
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.inference_mode(), plain_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return module(*args, **kwargs)
     except Exception as e:
@@ -223,7 +227,23 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
             if set(weights) - {"float32"}
             else ""
         )
-        raise ModelError(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
+        raise ForwardFailed(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Switch off PyTorch's fast path for nn.TransformerEncoder, whose nested tensors no exporter can write.
+
+    It gives zeros where a padding mask ignores a position, and other models and files compute something there.
+    """
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optkit import user_code
-from optkit.artifact.tensors import DimRange, DType, TensorSpec, dim_option, example_sizes
-from optkit.data import random_feed
+from optkit.artifact.tensors import DimRange, DType, Feed, TensorSpec, dim_option
 from optkit.errors import StageError
 from optkit.pytorch.export_failure import captured_output
-from optkit.pytorch.forward import Call, flatten, forward_call
+from optkit.pytorch.forward import Call, flatten, forward_call, plain_attention
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +21,7 @@ _BRANCHES = re.compile(r"GuardOnDataDependent|data-dependent|control flow")
 
 def capture(
     module: "torch.nn.Module",
+    feed: Feed,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     dims: Mapping[str, DimRange],
@@ -33,6 +33,7 @@ def capture(
 
     Args:
         module: it is copied where its weights are cast or moved.
+        feed: example inputs, with another size above 1 for each dynamic dimension.
         inputs: in the order of the call.
         outputs: their types are kept.
         dims: the range of each named dimension; the program is valid inside these ranges only.
@@ -48,20 +49,17 @@ def capture(
     if dtype is not None or device != "cpu":
         module = copy.deepcopy(module).to(device=device, dtype=dtype)
     called = _called(module, call, outputs, dtype)
-    feed = random_feed(
-        call.inputs, example_sizes(dims, turn=1)
-    )  # the smallest multiple is 1 times its factor, a constant for torch
     symbols = {name: _symbol(f"dim_{i}", r) for i, (name, r) in enumerate(dims.items())}
     shapes = tuple(
         {axis: symbols[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str) and symbols[dim] is not None}
         for spec in call.inputs
     )
-    with warnings.catch_warnings(), captured_output():
+    with plain_attention(), warnings.catch_warnings(), captured_output():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(
                 called,
-                tuple(torch.from_numpy(array).to(device) for array in feed.values()),
+                tuple(torch.from_numpy(feed[spec.name]).to(device) for spec in call.inputs),
                 dynamic_shapes=(shapes,),
                 strict=False,
             )

@@ -13,6 +13,7 @@ from pydantic import Field
 from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format, Passport, Precision, files_beside, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
+from optkit.data import Feeds
 from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pt2_file import native_code_fault, read_package
@@ -23,6 +24,7 @@ from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget
 from optkit.pytorch.outputs import find_outputs
 from optkit.pytorch.weights import load_weights, state_sha256, weights_fault
 from optkit.record import Document
+from optkit.system.space import check_space
 from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class ModelSource(Document):
 
     target: str
     weights: str | None = None
+    weights_key: str | None = None  # of the state dict in the file of weights
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     outputs: tuple[str, ...] | None = None  # names for the outputs, in order
     flatten: bool = False  # forward returns its own types, so exporters get its tensors as one tuple
@@ -143,6 +146,7 @@ def copy_onnx_source(path: Path, out_dir: Path, dims: Mapping[str, DimRange]) ->
     found = onnx_file.describe(path, dims)
     if faults := dimension_faults(found.inputs, dims):
         raise ModelError(f"{path}: {'; '.join(faults)}")
+    check_space(out_dir, found.size_bytes, "the copy of the model")
     out_dir.mkdir(parents=True, exist_ok=True)
     for file, name in zip(found.all_files, (path.name, *found.files), strict=True):
         (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
@@ -157,9 +161,11 @@ def make_source(
     dims: Mapping[str, DimRange] | None = None,
     *,
     weights: Path | None = None,
+    weights_key: str | None = None,
     args: Arguments | None = None,
     outputs: tuple[str, ...] | None = None,
     example: str | None = None,
+    data: str | None = None,
 ) -> Artifact:
     """Build the module once, find its outputs, and write the source artifact.
 
@@ -169,9 +175,11 @@ def make_source(
         inputs: the inputs of the model; None infers them from example inputs, and a note reports them.
         dims: the ranges of the named dimensions; they have priority over inferred ones.
         weights: a state dict to load into the built module.
+        weights_key: the key of the state dict, where the file has several.
         args: keyword arguments of the factory.
         outputs: names for the flattened outputs, in order; None uses the model's own.
         example: `file.py:function` that returns example inputs; None uses those of the model.
+        data: real samples, which are run in the place of random values; None for none.
 
     Raises:
         ModelError: the module cannot be built, loaded or run, or the names do not fit its outputs.
@@ -180,8 +188,9 @@ def make_source(
     weights = Path(os.path.abspath(os.path.expanduser(weights))) if weights else None  # noqa: PTH100, PTH111 - the same spelling as the target
     if fault := origin.fault() or (weights and weights_fault(weights)):
         raise ModelError(fault)
-    module = _build(origin.target, weights, tuple(sorted((args or {}).items())), _content(origin, weights))
-    notes = [chosen] if (chosen := origin.choice()) else []
+    arguments = tuple(sorted((args or {}).items()))
+    module, loaded = _build(origin.target, weights, weights_key, arguments, _content(origin, weights))
+    notes = [*([chosen] if (chosen := origin.choice()) else []), *loaded]
     if not inputs:
         found = _inferred(origin, module, example)
         inputs, dims = found.inputs, found.dims | dict(dims or {})
@@ -193,10 +202,13 @@ def make_source(
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    found_outputs = find_outputs(module, inputs, dims, outputs)
+    found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
+    if found_outputs.random:
+        notes.append(f"the model does not accept the usual random values; used instead: {found_outputs.random}")
     source = ModelSource(
         target=origin.relative_to(out_dir),
         weights=os.path.relpath(weights, out_dir) if weights else None,
+        weights_key=weights_key,
         args=dict(args or {}),
         outputs=outputs,
         flatten=not found_outputs.plain,
@@ -214,6 +226,7 @@ def make_source(
         dims=dims,
         sha256=sha256_of(path),
         notes=tuple(notes),
+        random=found_outputs.random,
     )
 
 
@@ -258,7 +271,7 @@ def _load(path: Path, _sha256: str) -> "torch.nn.Module":
         raise ModelError(
             f"{origin.target}: its code or weights have changed since its outputs were found. Run it again."
         )
-    module = _build(origin.target, weights, tuple(sorted(source.args.items())), content)
+    module, _ = _build(origin.target, weights, source.weights_key, tuple(sorted(source.args.items())), content)
     if state_sha256(module) != source.state_sha256:
         raise ModelError(
             f"{origin.target}: built different weights than last time, so results cannot be compared. "
@@ -279,15 +292,21 @@ def _content(origin: ModuleOrigin, weights: Path | None) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _build(target: str, weights: Path | None, args: tuple[tuple[str, Any], ...], _content: str) -> "torch.nn.Module":
-    """Build the module, load its weights and set evaluation mode; with `_content` a changed file is another cache entry."""
+def _build(
+    target: str, weights: Path | None, weights_key: str | None, args: tuple[tuple[str, Any], ...], _content: str
+) -> "tuple[torch.nn.Module, tuple[str, ...]]":
+    """Build the module, load its weights and set evaluation mode; `_content` makes a changed file another cache entry.
+
+    Returns:
+        the module, and the notes on its weights.
+    """
     import torch
 
-    module = open_origin(target).build(dict(args))
+    module, notes = open_origin(target).build(dict(args)), list[str]()
     if weights:
         # A module in memory shares its weights with the caller's.
         module = copy.deepcopy(module) if user_code.is_in_memory(target) else module
-        load_weights(module, weights)
+        notes = load_weights(module, weights, weights_key)
     module = module.cpu()
     # A captured program has no modes: it keeps the mode of its capture.
-    return module if isinstance(module, torch.fx.GraphModule) else module.eval()
+    return module if isinstance(module, torch.fx.GraphModule) else module.eval(), tuple(notes)

@@ -14,7 +14,7 @@ from optkit.artifact.findings import CallParts
 from optkit.artifact.tensors import Feed
 from optkit.errors import RunnerError, first_line
 from optkit.pt2_file import native_code_fault
-from optkit.pytorch.forward import flatten, forward_call, torchscript_notices_off
+from optkit.pytorch.forward import flatten, forward_call, plain_attention, torchscript_notices_off
 from optkit.pytorch.quantized_engine import quantized_engine, supported_engines
 from optkit.pytorch.source import load_module
 from optkit.runners.base import Device, Runner, shapes_text
@@ -70,7 +70,7 @@ class TorchRunner(Runner):
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_attention():
             try:
                 args, kwargs = self._placed(feed)
                 found = list(flatten(self._loaded_module(*args, **kwargs)))

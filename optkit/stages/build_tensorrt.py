@@ -13,6 +13,7 @@ from optkit.artifact.tensors import DType, TensorSpec
 from optkit.data import absolute_data
 from optkit.errors import StageError
 from optkit.stages.base import Stage
+from optkit.system.temporary import sweep, temporary_name
 from optkit.tensorrt.installed import name_interpreter, remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
@@ -158,10 +159,13 @@ class BuildTensorRt(Stage):
             "strip": self.strip,
             "timing_cache": None if self.timing_cache == "none" else self._timing_cache(),
             "timing_cache_default": self.timing_cache == "auto",
+            "timing_cache_temporary": temporary_name("timing"),
         }
 
     def _timing_cache(self) -> str:
-        return str((TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute())
+        path = (TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute()
+        sweep(path if self.timing_cache == "auto" else path.parent)
+        return str(path)
 
     def _facts(
         self, built: dict[str, Any], source: Artifact, profiles: tuple[Profile, ...], precision: str

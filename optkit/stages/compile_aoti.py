@@ -4,7 +4,6 @@ Loading a package executes it. The code checks no shape: the passport has the ra
 to them.
 """
 
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,7 @@ from optkit.aoti.host import find_compiler, this_host
 from optkit.aoti.process import run_job
 from optkit.artifact import Artifact, Format, Precision
 from optkit.artifact.compiled import CompiledFacts
-from optkit.artifact.tensors import corners
-from optkit.data import random_feed
+from optkit.artifact.tensors import corners, example_sizes
 from optkit.errors import StageError, first_line
 from optkit.hashing import hash_of
 from optkit.progress import doing
@@ -26,6 +24,7 @@ from optkit.pt2_file import native_code_fault, read_package
 from optkit.pytorch.program import capture, changed_buffers
 from optkit.pytorch.source import load_module
 from optkit.stages.base import Stage
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +69,7 @@ class CompileAoti(Stage):
                 "device 'cuda': torch finds no usable GPU here, and code is compiled on the GPU that runs it. Use --device cpu"
             )
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=".aoti-", dir=path.parent) as folder:
-            work = Path(folder)
+        with temporary_folder(path.parent, "aoti") as work:
             notes = self._capture(source, work / "program.pt2")
             package = work / "package.pt2"
             with doing(f"compiling for {self.device} in {self.precision}"):
@@ -115,7 +113,11 @@ class CompileAoti(Stage):
         import torch
 
         dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.precision]
-        program = capture(_module(source), source.inputs, source.outputs, source.dims, dtype=dtype, device=self.device)
+        # Sizes above 1 also when divided by their factor: torch takes 1 for a constant.
+        feed = self.example(source, example_sizes(source.dims, turn=1))
+        program = capture(
+            _module(source), feed, source.inputs, source.outputs, source.dims, dtype=dtype, device=self.device
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -149,7 +151,7 @@ class CompileAoti(Stage):
         files = []
         for i, sizes in enumerate(corners(source.dims)):
             files.append(work / f"corner-{i}.npz")
-            feed = random_feed(source.inputs, sizes)
+            feed = self.example(source, sizes)
             np.savez(files[-1], *(feed[spec.name] for spec in source.inputs))
         return {
             "task": "check",

@@ -81,7 +81,9 @@ class QuantizeTorch(Stage):
             )
         with quantized_engine(engine), _quiet(), _fast_path_off():
             quantized, notes = self._quantized(module, source, engine, reduced)
-            written = write_torchscript(quantized.eval(), source, path)  # FX returns new modules in training mode
+            written = write_torchscript(
+                quantized.eval(), source, path, self.example(source)
+            )  # FX returns new modules in training mode
         bits = 7 if reduced else 8
         notes += [
             f"{_mb(_weight_bytes(module))} of weights in FP32, {_mb(path.stat().st_size)} in this file",

@@ -195,7 +195,12 @@ def test_fresh_makes_everything_again_and_the_same_archive(recipe: Path) -> None
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     recipe = write_project(tmp_path, steps=[ONNX], serve=SERVE[:1])
-    left = [tmp_path / "out" / ".export-onnx.partial", tmp_path / "out" / "model_repository" / ".optkit-dead" / "tiny"]
+    gone = "optkit-1-1-00000000-00000001"  # a process of another system
+    left = [
+        tmp_path / "out" / f".export-onnx.{gone}",
+        tmp_path / "out" / "model_repository" / f".staged.{gone}" / "tiny",
+    ]
+    left.append(tmp_path / "out" / "export-onnx" / f".passport.{gone}")
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(b"half")

@@ -138,7 +138,7 @@ def test_annotations_follow_githubs_rules() -> None:
 
 def test_the_summary_is_added_to_githubs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    with pytest.raises(OutputError, match="GITHUB_STEP_SUMMARY is not set; expected to run in a job"):
+    with pytest.raises(OutputError, match="GITHUB_STEP_SUMMARY is not set; expected a job of GitHub Actions"):
         add_summary("x")
     path = tmp_path / "summary.md"
     path.write_text("before\n")

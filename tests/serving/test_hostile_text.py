@@ -38,7 +38,7 @@ from optkit.serving.migrate.repository import TorchServeBatching, package_handle
 from optkit.serving.names import name_fault
 from optkit.serving.targets import package
 from optkit.serving.torchserve import generated_client
-from optkit.serving.torchserve.config import config_content
+from optkit.serving.torchserve.config import config_change
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import TorchServeGolden, read_archive_golden
 from optkit.serving.torchserve.handler import read_request, top_classes
@@ -476,7 +476,7 @@ def test_properties_keep_the_names_of_other_models_as_they_are(tmp_path, text):
     config = tmp_path / "config.properties"
     entry = {"1.0": {"marName": "x.mar"}}
     config.write_bytes(f"models={javaproperties.escape(json.dumps({text: entry}))}\n".encode("iso-8859-1"))
-    found = javaproperties.loads(config_content(config, "m", TorchServeServing(), force=True))
+    found = javaproperties.loads(config_change(config, "m", TorchServeServing(), force=True).content)
     assert len(found) == 12
     added = [] if name_fault(text) else [f"{text}.mar"]  # a comma in a name would load another archive
     assert found["load_models"].split(",") == sorted(["m.mar", *added])

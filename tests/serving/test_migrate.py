@@ -157,6 +157,41 @@ def test_config_properties_beside_the_archive_are_read_and_those_inside_win(made
     assert (config(names.path).max_batch_size, config(names.path).instance_group[0].count) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "batch", "workers"),
+    [
+        ('models={\\\n  "base": {\\\n    "1.0": {\\\n      "marName": "base.mar",\\\n      "batchSize": 2\\\n    }\\\n  }\\\n}\n', 2, 1),
+        ('default_workers_per_model : 3\nmodels {"base": {"1.0": {"marName": "base.mar"}}}\n', 0, 3),
+        ('! mine\nmodels = {"b\\u0061se": {"1.0": {"marName": "b\\u0061se.mar", "minWorkers": 2}}}\ndefault_workers_per_model=5\n', 0, 2),
+        ("default_workers_per_model=4\nload_models=all\n", 0, 4),
+    ],
+)  # fmt: skip
+def test_config_properties_as_torchserve_documents_it(made, tmp_path, text, batch, workers):
+    shutil.copy(made["base"].path, tmp_path)
+    (tmp_path / "config.properties").write_text(text)
+    [packaged] = migrate(tmp_path / "base.mar", tmp_path / "repository").packages
+    written = config(packaged.path)
+    assert (written.max_batch_size, written.instance_group[0].count) == (batch, workers)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a=1\nmodels={\\\n  broken\\\n}\n", r"config.properties: line 2: models: the value is not JSON"),
+        ("default_workers_per_model=many\n", r"config.properties: line 1: default_workers_per_model is 'many'"),
+        (
+            "default_workers_per_model=0\n",
+            r"line 1: default_workers_per_model is '0'; expected an integer of at least 1",
+        ),
+    ],
+)
+def test_config_properties_that_cannot_be_parsed(made, tmp_path, text, said):
+    shutil.copy(made["base"].path, tmp_path)
+    (tmp_path / "config.properties").write_text(text)
+    with pytest.raises(ArtifactError, match=said):
+        migrate(tmp_path / "base.mar", tmp_path / "repository")
+
+
 def test_what_could_not_be_carried_over_is_said(made, tmp_path):
     [own] = migrate(made["own"].path, tmp_path / "repository").packages
     [base] = migrate(made["base"].path, tmp_path / "repository").packages

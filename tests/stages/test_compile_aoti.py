@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from tests.support.zoo import Make
 
 X = (TensorSpec.parse("x:float32[batch,4]"),)
 Y = (TensorSpec.parse("y:float32[batch,4]"),)
+FEED = {"x": np.ones((3, 4), np.float32)}
 RANGE = {"batch": DimRange(min=1, opt=4, max=16)}
 
 
@@ -60,22 +62,30 @@ REFUSED = {
 def test_a_model_that_cannot_be_captured_is_refused_with_the_cause(fault: str) -> None:
     model, message = REFUSED[fault]
     with pytest.raises(StageError, match=message):
-        capture(model().eval(), X, Y, RANGE)
+        capture(model().eval(), FEED, X, Y, RANGE)
 
 
 def test_ranges_are_those_declared() -> None:
-    program = capture(nn.Identity().eval(), X, Y, {"batch": DimRange(min=4, opt=8, max=16, multiple_of=4)})
+    program = capture(
+        nn.Identity().eval(),
+        {"x": np.ones((8, 4), np.float32)},
+        X,
+        Y,
+        {"batch": DimRange(min=4, opt=8, max=16, multiple_of=4)},
+    )
     assert [(int(r.lower), int(r.upper)) for size, r in program.range_constraints.items() if "*" in str(size)] == [
         (4, 16)
     ]
-    fixed = capture(nn.Identity().eval(), X, Y, {"batch": DimRange(min=4, opt=4, max=4)})
+    fixed = capture(
+        nn.Identity().eval(), {"x": np.ones((4, 4), np.float32)}, X, Y, {"batch": DimRange(min=4, opt=4, max=4)}
+    )
     assert not fixed.range_constraints
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_are_cast_and_inputs_and_outputs_are_not(dtype: torch.dtype) -> None:
     module = nn.Linear(4, 4)
-    program = capture(module, X, Y, RANGE, dtype=dtype)
+    program = capture(module, FEED, X, Y, RANGE, dtype=dtype)
     assert {weight.dtype for weight in program.state_dict.values()} == {dtype}
     assert program.module()(torch.zeros(3, 4)).__getitem__(0).dtype is torch.float32
     assert module.weight.dtype is torch.float32  # the caller's own
@@ -92,8 +102,8 @@ class Counts(nn.Module):
 
 
 def test_buffers_that_change_are_found() -> None:
-    assert changed_buffers(capture(Counts().eval(), X, Y, RANGE)) == ["module.calls"]
-    assert changed_buffers(capture(nn.Dropout(inplace=True).eval(), X, Y, RANGE)) == []
+    assert changed_buffers(capture(Counts().eval(), FEED, X, Y, RANGE)) == ["module.calls"]
+    assert changed_buffers(capture(nn.Dropout(inplace=True).eval(), FEED, X, Y, RANGE)) == []
 
 
 def left(folder: Path) -> list[Path]:

@@ -19,8 +19,8 @@ from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
-from optkit.serving.staging import files_below, move_in, staging
-from optkit.serving.torchserve.config import installed_models
+from optkit.serving.staging import files_below, move_in, staging, writing
+from optkit.serving.torchserve.config import default_workers, installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
@@ -67,6 +67,9 @@ class TorchServeBatching:
             if not isinstance(given, dict):
                 raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
             found |= {key: (value, where) for key, value in given.items()}
+        workers = default_workers(store)
+        if workers is not None:
+            found.setdefault("minWorkers", (workers, str(store)))
         size = _count(found, "batchSize", 1)
         return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 
@@ -134,18 +137,18 @@ def package_handler(
     """
     name = model_name(name, mar.name)
     folder = repository / name
-    if folder.exists() and not force:
-        raise OutputError(
-            f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
-        )
-    with staging(repository) as temporary:
+    with writing(repository), staging(repository) as temporary:
+        if folder.exists() and not force:
+            raise OutputError(
+                f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
+            )
         staged = temporary / name
         shutil.copytree(mar.folder, staged / "1" / "mar")
         code = importlib.resources.files("optkit.serving.migrate").joinpath("handler_model.py").read_bytes()
         (staged / "1" / "model.py").write_bytes(code)
         (staged / "config.pbtxt").write_text(config_text(_handler_config(name, batching)), encoding="utf-8")
         written = files_below(staged)
-        move_in([(staged, folder)], temporary / ".replaced")
+        move_in([(staged, folder)], temporary)
     return Packaged(
         target="triton",
         name=name,

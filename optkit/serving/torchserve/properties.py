@@ -9,6 +9,7 @@ import javaproperties
 from optkit.errors import ArtifactError
 
 _ENCODING = "iso-8859-1"  # Java reads a properties file as Latin-1
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\\r?\n\Z")  # the next line belongs to the last one
 
 
@@ -18,11 +19,31 @@ def read_properties(path: Path) -> dict[str, str]:
     Raises:
         ArtifactError: the file cannot be read, or holds an invalid escape sequence.
     """
+    return {key: value for key, value, _ in _entries(path)}
+
+
+def line_of(path: Path, key: str) -> int:
+    """Return the line on which the value of a key begins that counts: the last one.
+
+    Raises:
+        ArtifactError: the file cannot be read, or holds an invalid escape sequence.
+    """
+    return next((line for found, _, line in reversed(_entries(path)) if found == key), 1)
+
+
+def _entries(path: Path) -> list[tuple[str, str, int]]:
+    """Return key, value and line of each entry."""
+    found: list[tuple[str, str, int]] = []
+    line = 1
     try:
-        return dict(javaproperties.loads(path.read_bytes()))
+        for element in javaproperties.parse(path.read_bytes()):
+            if isinstance(element, javaproperties.KeyValue):
+                found.append((element.key, element.value, line))
+            line += len(_LINE_END.findall(element.source))
     except (OSError, ValueError) as e:
-        reason = e.strerror or e if isinstance(e, OSError) else e
+        reason = e.strerror or e if isinstance(e, OSError) else f"line {line}: {e}"
         raise ArtifactError(f"{path}: cannot be read ({reason}); expected a Java properties file. Correct it.") from e
+    return found
 
 
 def with_properties(content: bytes, values: Mapping[str, str]) -> bytes:

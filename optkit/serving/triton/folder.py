@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
 from optkit.serving.golden import Golden, write_golden
-from optkit.serving.staging import files_below, move_in, staging
+from optkit.serving.staging import content_bytes, files_below, move_in, staging
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton.merge import Merged, merge_config
 from optkit.serving.triton.package_record import FILE, GoldenFile, TritonRecord, record_or_none
+from optkit.system.space import check_space
 from optkit.untrusted.paths import file_in
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def write_models(
     """
     written, moves = [], []
     merged = [_merged(repository, model, force=force) for model in models]
+    size = sum(content_bytes(model.files.values()) for model in models)
+    check_space(repository, size, "the package")
     with staging(repository) as temporary:
         for model, config in zip(models, merged, strict=True):
             staged, folder = temporary / model.name, repository / model.name
@@ -63,7 +66,7 @@ def write_models(
             written.append((files_below(staged), config.notes))
             # Without force, the configuration and thus the size of the warm-up data are the same.
             moves += list(_moves(staged, folder, keep=set() if force else {"warmup"}))
-        move_in(moves, temporary / ".replaced")
+        move_in(moves, temporary)
     return written
 
 

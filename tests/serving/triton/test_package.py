@@ -332,7 +332,7 @@ def test_a_version_that_cannot_be_replaced_stays(onnx, tmp_path, monkeypatch):
     rename = Path.rename
 
     def failing(self, target):
-        if self.parent.parent.name.startswith(".optkit-") and self.parent.name == "digits" and self.name == "1":
+        if self.parent.parent.name.startswith(".staged.optkit-") and self.parent.name == "digits" and self.name == "1":
             raise OSError(5, "Input/output error")
         return rename(self, target)
 

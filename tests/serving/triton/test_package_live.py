@@ -22,7 +22,7 @@ from optkit.pytorch.source import make_source
 from optkit.recipe import load_recipe
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, VersionPolicy, make_golden, package_triton
-from optkit.serving.server.process import free_ports
+from optkit.serving.server.ports import free_ports
 from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton

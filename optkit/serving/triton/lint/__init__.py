@@ -2,8 +2,12 @@
 
 rules           every rule with its code, severity and advice
 linting         all checks over one repository, and the fixes
-repository, reading, model_file     what is there: folders, configurations, model files
-layout, fields, scheduling, agreement, ensembles    the checks
+names           what Triton and its backends call their platforms, backends, accelerators and parameters
+repository, reading, model_file, python_code     what is there: folders, configurations, model files
+completion, supplied     what the server adds by itself: fields that the model completes, inputs that no client sends
+layout, fields, parameters, batch_tensors, scheduling     the checks of one configuration
+agreement, torchscript     the checks against the model file
+ensembles, ensemble_graph     the checks of ensembles
 pbtxt           where a field stands in a text, and how it is edited
 """
 
