@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optkit.api.build_engine import build_engine as build_engine
     from optkit.api.check import check as check
     from optkit.api.compare import compare as compare
+    from optkit.api.compile import compile_aoti as compile_aoti
     from optkit.api.export import export_onnx as export_onnx
     from optkit.api.export import export_torchscript as export_torchscript
     from optkit.api.inspect import doctor as doctor
@@ -63,6 +64,7 @@ _MODULES = {
     "api.build_engine": ("build_engine",),
     "api.check": ("check",),
     "api.compare": ("compare",),
+    "api.compile": ("compile_aoti",),
     "api.export": ("export_onnx", "export_torchscript"),
     "api.inspect": ("doctor", "inspect"),
     "api.lint": ("lint",),

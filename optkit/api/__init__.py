@@ -2,7 +2,7 @@
 
 arguments       converts arguments: modules, data and functions in memory, or the same text that the command line takes
 make            runs one stage, verifies its file, and moves the file into place only if it passes all gates
-export, quantize, build_engine      make one file
+export, quantize, build_engine, compile      make one file
 check, bench, compare               compare models
 inspect, lint                       examine a file, a machine or a repository
 package, packagable, migrate, smoke, load_test, ab      packages for servers, and running servers

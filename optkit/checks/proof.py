@@ -109,7 +109,9 @@ class Prover:
         return passport.model_copy(update=found), False
 
     def _device(self, artifact: Artifact) -> Device:
-        """An engine runs on a GPU, whatever the device of the others."""
+        """An engine runs on a GPU, and a package on the device that it is compiled for, whatever the device of the others."""
+        if artifact.compiled:
+            return Device(artifact.compiled.device)
         return Device.CUDA if artifact.format is Format.TENSORRT else self.requirements.device
 
     def _independence(self, candidate: Runner) -> BatchIndependence:

@@ -16,6 +16,7 @@ from optkit.cli import (
     build_engine,
     check,
     compare,
+    compile,
     export,
     inspect,
     lint,
@@ -84,6 +85,7 @@ app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
 app.command("quantize-torch")(quantize_torch.quantize_torch)
 app.command("build-engine")(build_engine.build_engine)
+app.command("compile")(compile.compile_aoti)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)

@@ -102,9 +102,12 @@ def bench_record(
 
 
 def _cannot_run(passport: Passport, plan: Plan) -> str | None:
-    """Return why an engine is not measured, or None: it cannot run here, or the benchmark runs on the CPU."""
+    """Return why an engine is not measured, or None: it cannot run here, or the benchmark runs on another device."""
     if passport.unproven:
         return passport.unproven
     if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:
         return "an engine needs a GPU, and bench.device is cpu"
+    compiled = passport.artifact.compiled
+    if compiled and compiled.device != plan.recipe.bench.device:
+        return f"the package is compiled for {compiled.device}, and bench.device is {plan.recipe.bench.device}"
     return None

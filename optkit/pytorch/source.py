@@ -16,7 +16,12 @@ from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
+<<<<<<< HEAD
 from optkit.pytorch.forward import forward_call, nested_names, parameter_names, returning_tuple, taking_flat
+=======
+from optkit.pt2_file import native_code_fault, read_package
+from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
+>>>>>>> wt-h
 from optkit.pytorch.guess_inputs import guessed_options, range_options
 from optkit.pytorch.infer_inputs import InputContract, infer_contract
 from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget_modules_in_memory, open_origin
@@ -81,6 +86,14 @@ def open_passport(path: Path, dims: Mapping[str, DimRange] | None = None) -> Pas
         return passport.model_copy(update={"artifact": artifact})
     if path.suffix == ".onnx":
         return Passport(artifact=onnx_file.describe(path, dims or {}))
+    if native_code_fault(path):
+        facts = read_package(path)
+        built_for = " ".join(filter(None, (facts.device, facts.machine, facts.instruction_set))) or "an unknown device"
+        raise ArtifactError(
+            f"{path}: is a package of AOTInductor without a passport, for {built_for}, with {facts.libraries} shared libraries that need "
+            f"{', '.join(facts.needed) or 'nothing'}. A package is native code, which is executed when it is loaded. It was not loaded. "
+            f"Compile the model with optkit compile, or copy the passport too."
+        )
     raise ArtifactError(
         f"{path}: has no passport beside it; only an .onnx file declares its own inputs. "
         f"Make it with optkit, or export the model to ONNX first."

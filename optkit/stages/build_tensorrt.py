@@ -207,7 +207,11 @@ class BuildTensorRt(Stage):
 
 
 def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
-    """Return the engine's precision for an ONNX file: around INT8 there may be FP16 or FP32."""
+    """Return the engine's precision for an ONNX file: around INT8 there may be FP16 or FP32.
+
+    Raises:
+        StageError: engines are not built in that precision.
+    """
     match lowest:
         case Precision.INT8:
             return "int8+fp16" if onnx_file.has_half(path) else "int8"
@@ -215,6 +219,8 @@ def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
             return "fp16"
         case Precision.FP32:
             return "fp32"
+        case Precision.BF16:
+            raise StageError(f"{path.name} is bf16; expected fp32, fp16 or int8. Export the model in FP32.")
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:

@@ -385,6 +385,7 @@ COMMANDS = {
     "build-engine": ("build_engine", {}),
     "check": ("check", {}),
     "compare": ("compare", {}),
+    "compile": ("compile_aoti", {}),
     "convert fp16": ("convert_fp16", {}),
     "diff": ("diff", {}),
     "doctor": ("doctor", {}),
