@@ -185,6 +185,7 @@ DEFECTS = (
     Defect("number-as-argument", "T313", "script", None, lambda r: _script(r, source="def forward(self, x: Tensor, k: float) -> Tensor:\n  return torch.mul(x, k)")),
     Defect("dict-as-result", "T313", "script", None, lambda r: _script(r, source='def forward(self, x: Tensor) -> Dict[str, Tensor]:\n  return {"y": x}')),
     Defect("decoupled-returns-list", "T314", "stream", False, lambda r: r.write("stream/1/model.py", "class TritonPythonModel:\n    def execute(self, requests):\n        answers = []\n        return answers\n")),
+    Defect("handler-of-torchserve", "T316", _T, False, lambda r: r.write("talk/1/mar/MAR-INF/MANIFEST.json", '{"model": {"handler": "image_classifier"}}')),
     Defect("calls-missing-model", "T315", _P, False, lambda r: r.edit_code("pre/1/model.py", "        answers = []", '        answers = []\n        pb_utils.InferenceRequest(model_name="classify", inputs=[], requested_output_names=[])')),
     # ensembles
     Defect("no-steps", "T401", _E, True, _cut(_E, r"  step \[.*\]\n(?=})")),
