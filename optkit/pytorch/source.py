@@ -16,12 +16,8 @@ from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.data import Feeds
 from optkit.errors import ArtifactError, ModelError
 from optkit.hashing import hash_of, sha256_of
-<<<<<<< HEAD
-from optkit.pytorch.forward import forward_call, nested_names, parameter_names, returning_tuple, taking_flat
-=======
 from optkit.pt2_file import native_code_fault, read_package
-from optkit.pytorch.forward import forward_call, parameter_names, returning_tuple
->>>>>>> wt-h
+from optkit.pytorch.forward import forward_call, nested_names, parameter_names, returning_tuple, taking_flat
 from optkit.pytorch.guess_inputs import guessed_options, range_options
 from optkit.pytorch.infer_inputs import InputContract, infer_contract
 from optkit.pytorch.origins import Arguments, ModuleOrigin, call_example, forget_modules_in_memory, open_origin

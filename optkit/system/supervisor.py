@@ -86,9 +86,7 @@ def supervised(work: Callable[[], NoReturn]) -> NoReturn:
     """
     if not hasattr(signal, "sigtimedwait") or sys.platform != "linux":
         work()
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # whoever started this may ignore it, and then no exit code can be read
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the caller may ignore it, and then no exit code can be read
     _prctl(_SUBREAPER, 1)
     died: dict[str, str] = {}
     while True:
