@@ -8,12 +8,11 @@ from optkit.api.arguments import Dims, Inputs, ModelFile, as_dims, as_inputs, mo
 from optkit.artifact import Passport, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
 from optkit.errors import RecipeError, StageError
-from optkit.onnx_file import load_graph, nodes
+from optkit.onnx_file import custom_operators, load_graph
 from optkit.pytorch.program_file import program_contract
 from optkit.pytorch.script_file import argument_names, describe_script, load_script, served_form
 from optkit.untrusted.paths import path_fault
 
-_KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
 SCRIPTS = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 
 
@@ -91,17 +90,7 @@ def _script(path: Path, dims: Mapping[str, DimRange], inputs: Sequence[TensorSpe
 
 def _refuse_custom_operators(path: Path) -> None:
     """Refuse an ONNX model whose operators are in a library of the user's: it cannot be run here, so that nothing of it is proven."""
-    model = load_graph(path)
-    functions = {(function.domain, function.name) for function in model.functions}
-    custom = sorted(
-        {
-            f"{node.op_type} of domain {node.domain!r}"
-            for node in nodes(model.graph)
-            if node.domain not in _KNOWN_DOMAINS
-            and not node.domain.startswith("com.microsoft")
-            and (node.domain, node.op_type) not in functions
-        }
-    )
+    custom = custom_operators(load_graph(path))
     if custom:
         raise StageError(
             f"{path}: has {', '.join(custom[:4])}, which ONNX Runtime does not have; expected its own operators. A library of yours must be "

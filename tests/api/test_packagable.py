@@ -10,7 +10,7 @@ from torch import nn
 
 import optkit
 from optkit.errors import ArtifactError, OutputError, RecipeError, StageError
-from tests.support.repositories import onnx_linear
+from tests.support.repositories import onnx_custom, onnx_linear
 
 DIMS = {"batch": (1, 2, 4)}
 INPUTS = {"x": "float32[batch,4]"}
@@ -130,17 +130,8 @@ def test_inputs_of_a_file_that_states_them_are_refused(tmp_path):
         optkit.package_triton(tmp_path / "net.onnx", tmp_path / "r", inputs=INPUTS, dims=DIMS)
 
 
-def custom(functions=()):
-    node = onnx.helper.make_node("Fancy", ["x"], ["y"], domain="my.ops")
-    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "g", tensors[:1], tensors[1:])
-    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("my.ops", 1)]
-    made = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
-    return made.SerializeToString()
-
-
 def test_operators_of_a_library_are_named(tmp_path):
-    (tmp_path / "net.onnx").write_bytes(custom())
+    (tmp_path / "net.onnx").write_bytes(onnx_custom())
     with pytest.raises(StageError, match=r"Fancy of domain 'my\.ops', .* model_operations .* op_library_filename"):
         optkit.package_triton(tmp_path / "net.onnx", tmp_path / "r", dims=DIMS)
 
@@ -148,7 +139,7 @@ def test_operators_of_a_library_are_named(tmp_path):
 def test_functions_of_the_model_itself_need_no_library(tmp_path):
     body = [onnx.helper.make_node("Neg", ["x"], ["y"])]
     own = onnx.helper.make_function("my.ops", "Fancy", ["x"], ["y"], body, [onnx.helper.make_opsetid("", 17)])
-    (tmp_path / "net.onnx").write_bytes(custom([own]))
+    (tmp_path / "net.onnx").write_bytes(onnx_custom([own]))
     [done] = optkit.package_triton(tmp_path / "net.onnx", tmp_path / "r", dims=DIMS).packages
     assert done.name == "net"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from tests.support.repositories import Repository, onnx_linear, onnx_sums, onnx_two_inputs
+from tests.support.repositories import Repository, onnx_custom, onnx_linear, onnx_sums, onnx_two_inputs
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ DEFECTS = (
     Defect("model-of-fixed-batch", "T307", "single", None, lambda r: _single(r)),
     Defect("damaged-model", "T308", "total", None, lambda r: r.write("total/1/model.onnx", b"no onnx at all")),
     Defect("pointer-of-git-lfs", "T308", "total", None, lambda r: r.write("total/1/model.onnx", "version https://git-lfs.github.com/spec/v1\noid sha256:7fc1\nsize 9\n")),
+    Defect("operator-of-a-library", "T317", "total", None, lambda r: r.write("total/1/model.onnx", onnx_custom())),
     Defect("external-data-missing", "T308", "total", None, lambda r: _without_data(r)),
     Defect("external-data-outside", "T308", "total", None, lambda r: _data_at(r, "../../../outside.bin")),
     Defect("external-data-in-a-device", "T308", "total", None, lambda r: _data_at(r, "/dev/zero")),

@@ -1,4 +1,4 @@
-"""Differences between the model file and the configuration: names, types, dims and batches (T301 to T316)."""
+"""Differences between the model file and the configuration: names, types, dims and batches (T301 to T317)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +66,7 @@ def _onnx(model: Model, path: Path) -> Iterator[Problem]:
     assert model.config is not None
     own = read_onnx(path / "model.onnx" if path.is_dir() else path)
     batched = _batches(model, own)
+    yield from _operators(model, own, path)
     extra = list(supplied(model.config))
     for kind, declared, found in (
         ("input", model.config.input, own.inputs),
@@ -90,6 +91,13 @@ def _onnx(model: Model, path: Path) -> Iterator[Problem]:
         for tensor in found if declared and known else ():
             if tensor.name not in names and tensor.needed:
                 yield model.fault("T302" if kind == "input" else "T303", f"{kind} {tensor.name!r} of {path.name}", kind)
+
+
+def _operators(model: Model, own: FileTensors, path: Path) -> Iterator[Problem]:
+    assert model.config is not None
+    if own.custom_operators and not model.config.model_operations.op_library_filename:
+        said = f"has {', '.join(own.custom_operators[:4])}, and model_operations registers no library"
+        yield model.file_fault("T317", said, path)
 
 
 def _batches(model: Model, own: FileTensors) -> bool:
