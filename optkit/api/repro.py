@@ -15,6 +15,7 @@ from optkit.pytorch.source import ModelSource, load_module
 from optkit.pytorch.weights import matching_state
 from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.system.temporary import temporary_folder
 
 SCRIPT = "repro.py"
 
@@ -83,24 +84,30 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"{folder}: is not empty; expected a new or empty folder for the reproduction")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        feeds = _write_feeds(source, folder)
-        call = forward_call(load_module(source), source.inputs)
-        if isinstance(stage, ExportOnnx):
-            lines = _onnx_lines(stage, call, source)
-            found = "session.run(None, feed)"
-        else:
-            lines = _torchscript_lines(stage, call)
-            positional = _call(Call(call.inputs), "tensors")
-            found = f"[tensor.detach().numpy() for tensor in flatten(exported({positional}))]"
-        head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
-        model = "\n".join(_model_lines(source, folder)) + "\n" + _FLATTEN.format() + _returning_tuple(source, call)
-        compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
-        path = folder / SCRIPT
-        path.write_text(head + model + "\n".join(lines) + "\n" + compare, encoding="utf-8")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            (partial / SCRIPT).write_text(_script(source, stage, partial), encoding="utf-8")
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    return path
+    return folder / SCRIPT
+
+
+def _script(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder: Path) -> str:
+    """Write the files that the script reads to a folder, and return the script."""
+    feeds = _write_feeds(source, folder)
+    call = forward_call(load_module(source), source.inputs)
+    if isinstance(stage, ExportOnnx):
+        lines = _onnx_lines(stage, call, source)
+        found = "session.run(None, feed)"
+    else:
+        lines = _torchscript_lines(stage, call)
+        positional = _call(Call(call.inputs), "tensors")
+        found = f"[tensor.detach().numpy() for tensor in flatten(exported({positional}))]"
+    head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
+    model = "\n".join(_model_lines(source, folder)) + "\n" + _FLATTEN.format() + _returning_tuple(source, call)
+    compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
+    return head + model + "\n".join(lines) + "\n" + compare
 
 
 def _versions() -> str:
@@ -111,6 +118,10 @@ def _model_lines(source: Artifact, folder: Path) -> list[str]:
     import torch
 
     model = ModelSource.read(source.path)
+    if model.nested:
+        raise OutputError(
+            f"--repro: the inputs {', '.join(model.nested[-2:])} are parts of a nested parameter, which the script cannot call. Omit --repro."
+        )
     origin = open_origin(model.target, source.path.parent)
     lines = origin.reproduce(folder, model.args)
     if model.weights:

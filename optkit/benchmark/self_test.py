@@ -55,7 +55,7 @@ def self_test(artifact: Artifact, samples: Samples, settings: BenchSettings, tri
     if artifact.format is Format.PYTORCH:
         raise FeedError(f"self-test: {artifact.path.name} is Python code, built once a process; expected a model file")
     one = settings.model_copy(update={"batches": settings.batches[:1] or _opt(artifact), "concurrency": ()})
-    with temporary_folder() as folder:
+    with temporary_folder(name="self-test") as folder:
         both = {"model": artifact, "copy": _copy(artifact, folder)}
         found: list[SpeedUp] = []
         for trial in track(range(trials), "self-test", trials):

@@ -7,7 +7,7 @@ needs no names, which every exporter writes in another way.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import Feed
+from optkit.onnx_file.node_values import node_values
 from optkit.pytorch.forward import forward_call
 from optkit.pytorch.source import load_module
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import onnx
 
 _MOST_OPERATORS = 5_000
-_MOST_BYTES = 2_000_000_000  # of all values, in memory at the same time
 _RTOL = 1e-3
 _CHOICES = (
     "topk",
@@ -163,7 +163,7 @@ def _run_model(reference: Artifact, feed: Feed) -> list[_Operator] | None:
 
 def _run_file(path: Path, feed: Feed) -> dict[tuple[int, ...], list[np.ndarray]] | None:
     """Run the file and return the float values of all its nodes, by shape; None where they are too large."""
-    named = _node_values(path, feed)
+    named = node_values(path, feed)
     if named is None:
         return None
     values: dict[tuple[int, ...], list[np.ndarray]] = {}
@@ -172,29 +172,9 @@ def _run_file(path: Path, feed: Feed) -> dict[tuple[int, ...], list[np.ndarray]]
     return values
 
 
-def _node_values(path: Path, feed: Feed) -> dict[str, np.ndarray] | None:
-    import onnxruntime
-    from onnx import helper
-
-    model = onnx_file.load(path)
-    if model.ByteSize() > onnx_file.content.ONE_FILE_BYTES:
-        return None
-    known = {value.name for value in model.graph.output}
-    names = [name for node in model.graph.node for name in node.output if name and name not in known]
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs = [value.name for value in session.get_outputs()]
-    found: Mapping[str, Any] = dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
-    arrays = {name: a for name, a in found.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"}
-    return arrays if sum(array.nbytes for array in arrays.values()) < _MOST_BYTES else None
-
-
 def _first_infinite(path: Path, feed: Feed) -> str | None:
     """Return the first node that makes NaN or an infinity of finite numbers, as `'node_Log_3' (Log)`; None where there is none."""
-    values = _node_values(path, feed)
+    values = node_values(path, feed)
     if values is None:
         return None
     finite = {

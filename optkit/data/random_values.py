@@ -33,8 +33,8 @@ def longest(inputs: Sequence[TensorSpec], sizes: Sizes) -> int:
 
 def candidates(inputs: Sequence[TensorSpec]) -> Iterator[RandomValues]:
     """Yield the kinds of values to try on a model, the usual ones first, and only such as differ for these inputs."""
-    masks = any(_is_mask(spec) for spec in inputs)
-    whole = any(not spec.dtype.is_float and not _is_mask(spec) for spec in inputs)
+    masks = any(is_mask(spec) for spec in inputs)
+    whole = any(not spec.dtype.is_float and not is_mask(spec) for spec in inputs)
     floats = any(spec.dtype.is_float for spec in inputs)
     found = [
         RandomValues(masks=m, integers=i, floats=f)
@@ -48,7 +48,8 @@ def candidates(inputs: Sequence[TensorSpec]) -> Iterator[RandomValues]:
     )
 
 
-def _is_mask(spec: TensorSpec) -> bool:
+def is_mask(spec: TensorSpec) -> bool:
+    """Whether an input is a mask of integers or booleans, by its name."""
     return "mask" in spec.name and not spec.dtype.is_float and bool(spec.shape)
 
 
@@ -83,7 +84,7 @@ def random_feed(
         if spec.dtype.is_float:
             made: np.ndarray = rng.standard_normal(shape)
             made = np.abs(made) % 1.0 + 0.01 if values.floats == "positive" else made
-        elif _is_mask(spec):
+        elif is_mask(spec):
             made = _mask(spec, shape, values, rng)
         elif is_lengths(spec):
             made = rng.integers(1, longest(inputs, sizes) + 1, shape)

@@ -1,6 +1,7 @@
 """A PyTorch module: where it comes from, what it takes and returns, and how it becomes a file.
 
 source          the start of a chain, as an artifact
+program         a module captured by torch.export for its declared ranges
 origins         what a module can come from: memory, a factory, a TorchScript or .pt2 file, a Hugging Face folder
 weights         a state dict: read, checked, loaded, hashed
 forward         how a forward is called, and what it returns

@@ -15,6 +15,7 @@ from optkit import user_code
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
 from optkit.hashing import hash_of, sha256_of
+from optkit.pt2_file import native_code_fault
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.weights import state_sha256
 from optkit.untrusted.quoting import is_python_name
@@ -319,6 +320,8 @@ class ExportedProgramFile(_ModelPath):
         """
         import torch
 
+        if fault := native_code_fault(self.path):
+            raise ModelError(f"{self.path}: {fault}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -43,7 +43,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    file = path.with_name(_name(path.name))
+    file = path.with_name(temporary_name(path.name))
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield file
@@ -64,7 +64,7 @@ def libraries_write_to(folder: Path) -> Iterator[None]:
 
 
 def _made(parent: Path, name: str) -> Path:
-    folder = parent / _name(name)
+    folder = parent / temporary_name(name)
     try:
         folder.mkdir()
     except OSError as e:
@@ -76,7 +76,7 @@ def _made_in_root(name: str) -> Path:
     try:
         root = temporary_root()
         sweep(root)
-        folder = root / _name(name)
+        folder = root / temporary_name(name)
         folder.mkdir(mode=0o700)
     except OSError as e:
         raise OutputError(
@@ -137,13 +137,8 @@ def is_left(path: Path, *, exclusive: bool) -> bool:
     return _gone(owner) or (owner["place"] != _place() and (exclusive or _abandoned(path)))
 
 
-def owner_of(name: str) -> int | None:
-    """Return the number of the process that made a temporary file or folder; None for any other name."""
-    owner = _NAME.search(name)
-    return int(owner["pid"]) if owner else None
-
-
-def _name(name: str) -> str:
+def temporary_name(name: str = "") -> str:
+    """Return a name that nobody else takes, for a file or folder that this process or a child of it makes."""
     short = name.encode(errors="surrogateescape")[:_PREFIX_BYTES].decode(errors="ignore")
     pid = os.getpid()
     owner = f"optkit-{pid}-{_started(pid) or 0}-{_place()}-{os.urandom(4).hex()}"

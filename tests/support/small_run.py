@@ -67,7 +67,7 @@ class SmallRun:
         return self.folder / "tmp"
 
     def clean(self) -> None:
-        """Start anew: an empty TMPDIR, and no output."""
+        """Start again: an empty TMPDIR, and no output."""
         for path in (self.out, self.temporary):
             shutil.rmtree(path, ignore_errors=True)
         self.temporary.mkdir()

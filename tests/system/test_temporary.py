@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from optkit.system import temporary
-from optkit.system.temporary import owner_of, sweep, temporary_file, temporary_folder
+from optkit.system.temporary import sweep, temporary_file, temporary_folder
 
 _MAKE = """
 import sys, time
@@ -22,6 +22,12 @@ with temporary_file(folder / "model.onnx"), temporary_folder(folder, "step") as 
     print(own, flush=True)
     time.sleep(60)
 """
+
+
+def owner_of(name: str) -> int:
+    owner = temporary._NAME.search(name)
+    assert owner
+    return int(owner["pid"])
 
 
 def start_maker(folder: Path) -> "subprocess.Popen[str]":
