@@ -7,7 +7,7 @@ from pathlib import Path
 from optkit.api.arguments import Dims, Inputs, ModelFile, as_dims, as_inputs, model_path, open_model_passport
 from optkit.artifact import Passport, read_passport
 from optkit.artifact.tensors import DimRange, TensorSpec, dimension_faults
-from optkit.errors import RecipeError, StageError
+from optkit.errors import ArtifactError, OptkitError, RecipeError, StageError
 from optkit.onnx_file import custom_operators, load_graph
 from optkit.pytorch.program_file import program_contract
 from optkit.pytorch.script_file import argument_names, describe_script, load_script, served_form
@@ -68,12 +68,7 @@ def _exported(path: Path, dims: Dims | None, folder: Path) -> Packagable:
 
 def _script(path: Path, dims: Mapping[str, DimRange], inputs: Sequence[TensorSpec], folder: Path) -> Packagable:
     if not inputs:
-        names = argument_names(load_script(path))
-        add = " ".join(f'--input "{name}:float32[batch,4]"' for name in names)
-        raise RecipeError(
-            f"{path}: is TorchScript without a passport, and states the names of its inputs, not their types and shapes. "
-            f"Add {add} --dim batch=1:8:64 with your own values."
-        )
+        raise _without_inputs(path)
     if faults := dimension_faults(inputs, dims):
         raise RecipeError(f"{path}: {'; '.join(faults)}")
     artifact = describe_script(path, inputs, dims)
@@ -86,6 +81,22 @@ def _script(path: Path, dims: Mapping[str, DimRange], inputs: Sequence[TensorSpe
         f"in this order"
     )
     return Packagable(Passport(artifact=other), (note,))
+
+
+def _without_inputs(path: Path) -> OptkitError:
+    """Return the error for a file without a passport and without declared inputs: what to add, if it is TorchScript."""
+    try:
+        names = argument_names(load_script(path))
+    except ArtifactError as e:
+        reason = str(e).removeprefix(f"{path}: ").partition("; ")[0]
+        return ArtifactError(
+            f"{path}: has no passport beside it; it {reason}. Make it with optkit, or export its module to ONNX first."
+        )
+    add = " ".join(f'--input "{name}:float32[batch,4]"' for name in names)
+    return RecipeError(
+        f"{path}: has no passport beside it; TorchScript states the names of its inputs, not their types and shapes. "
+        f"Add {add} --dim batch=1:8:64 with your own values."
+    )
 
 
 def _refuse_custom_operators(path: Path) -> None:

@@ -80,7 +80,8 @@ class TestTorchScript:
     def test_without_inputs_the_message_names_the_arguments(self, tmp_path):
         traced("one", tmp_path / "net.pt")
         with pytest.raises(
-            RecipeError, match=r'is TorchScript without a passport.*"x": "float32\[batch,4\]".*your own values'
+            RecipeError,
+            match=r'has no passport beside it; TorchScript states the names.*"x": "float32\[batch,4\]".*your own values',
         ):
             optkit.package_triton(tmp_path / "net.pt", tmp_path / "r", dims=DIMS)
         with pytest.raises(RecipeError, match="'batch': used by an input but has no range"):
@@ -90,6 +91,8 @@ class TestTorchScript:
         torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "net.pt")
         with pytest.raises(ArtifactError, match=r"cannot be loaded as TorchScript .*Weights alone need their module"):
             optkit.package_triton(tmp_path / "net.pt", tmp_path / "r", inputs=INPUTS, dims=DIMS)
+        with pytest.raises(ArtifactError, match="has no passport beside it; it cannot be loaded as TorchScript"):
+            optkit.package_triton(tmp_path / "net.pt", tmp_path / "r", dims=DIMS)
 
     def test_for_torchserve_too(self, tmp_path):
         traced("dict", tmp_path / "net.pt")

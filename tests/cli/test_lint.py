@@ -45,6 +45,14 @@ def test_a_warning_exits_with_0(cli, repository):
     assert "7 models: 0 errors, 1 warning" in done.out
 
 
+def test_strict_makes_what_is_completed_an_error(cli, repository):
+    repository.remove("total/config.pbtxt")
+    done = cli("lint", repository.folder, "--strict")
+    assert done.code == 1
+    assert "error T102" in done.out
+    assert "7 models: 1 error, 0 warnings" in done.out
+
+
 def test_json(cli, repository):
     repository.edit("pipeline", 'model_name: "pre"', 'model_name: "prepare"')
     done = cli("lint", repository.folder, "--json")
