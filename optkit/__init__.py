@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from optkit.api.run import plan as plan
     from optkit.api.run import run as run
     from optkit.api.smoke import smoke as smoke
+    from optkit.api.verify import diff as diff
+    from optkit.api.verify import verify as verify
     from optkit.artifact import Artifact as Artifact
     from optkit.artifact import Passport as Passport
     from optkit.artifact.tensors import DimRange as DimRange
@@ -73,6 +75,7 @@ _MODULES = {
     "api.quantize": ("convert_fp16", "quantize", "quantize_torch"),
     "api.run": ("Recipe", "plan", "run"),
     "api.smoke": ("smoke",),
+    "api.verify": ("diff", "verify"),
     "artifact": ("Artifact", "Passport"),
     "artifact.tensors": ("DimRange", "TensorSpec"),
     "errors": (

@@ -118,6 +118,10 @@ def _model_lines(source: Artifact, folder: Path) -> list[str]:
     import torch
 
     model = ModelSource.read(source.path)
+    if model.nested:
+        raise OutputError(
+            f"--repro: the inputs {', '.join(model.nested[-2:])} are parts of a nested parameter, which the script cannot call. Omit --repro."
+        )
     origin = open_origin(model.target, source.path.parent)
     lines = origin.reproduce(folder, model.args)
     if model.weights:

@@ -67,6 +67,7 @@ _FLAGS = frozenset(
         "fresh",
         "github",
         "keep-first-last",
+        "locked",
         "max-autotune",
         "refit",
         "response-cache",
@@ -107,7 +108,9 @@ _COMMANDS = {
     "optkit loadtest": "optkit.load_test",
     "or another name with -o": "or give another output",
 }
-_FUNCTION = re.compile(r"\boptkit (ab|bench|check|compare|doctor|inspect|lint|migrate|quantize|run|smoke)\b")
+_FUNCTION = re.compile(
+    r"\boptkit (ab|bench|check|compare|diff|doctor|inspect|lint|migrate|quantize|run|smoke|verify)\b"
+)
 
 
 def for_python(function: Callable[P, T]) -> Callable[P, T]:

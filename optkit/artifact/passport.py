@@ -135,14 +135,19 @@ class Artifact(Record):
 class Passport(Document):
     """The record beside an artifact: its facts, how it was made, and its results."""
 
-    schema_id: ClassVar[str] = "optkit/passport/3"
+    schema_id: ClassVar[str] = "optkit/passport/4"
+    sealed: ClassVar[bool] = True
 
     artifact: Artifact
     stage: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     data_sha256: str | None = None
     key: str | None = None  # hash of everything that it was made from; None for an artifact made outside a recipe
+    reads: tuple[
+        dict[str, str], ...
+    ] = ()  # what the user's code read while it was made, of each function: name -> state
     proof_key: str | None = None  # hash of everything that the results below depend on
+    proof_reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it was proven
     unproven: str | None = None  # why it could not be run here
     seconds: float | None = None  # the time that it took to make
     parity: Parity | None = None

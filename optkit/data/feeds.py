@@ -212,10 +212,10 @@ def absolute_data(target: str, base: Path) -> str:
 
 
 def _npz_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+    files = (sorted(path.glob("*.npz")) or sorted(path.glob("*.npy"))) if path.is_dir() else [path]
     if not path.exists():
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
-    if not files or files[0].suffix != ".npz":
+    if not files or files[0].suffix not in (".npz", ".npy"):
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
     for file in files:
         if fault := path_fault(file):
@@ -223,16 +223,21 @@ def _npz_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_npz(file: Path) -> "dict[str, np.ndarray]":
+def _read_npz(file: Path) -> "dict[str, np.ndarray] | np.ndarray":
+    """Read the arrays of a .npz file by name, or the one array of a .npy file, which is the feed of a model with one input."""
     import numpy as np
 
     try:
+        if file.suffix == ".npy":
+            with file.open("rb") as stream:
+                array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as e:
-        raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
+        raise FeedError(f"{file}: cannot be read as {file.suffix} ({e})") from e
     except Exception as e:  # zipfile.BadZipFile and zlib.error have no common base class with the above
-        raise FeedError(f"{file}: damaged .npz ({e})") from e
+        raise FeedError(f"{file}: damaged {file.suffix} ({e})") from e
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:

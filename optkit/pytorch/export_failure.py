@@ -29,6 +29,19 @@ _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
         "script, which keeps branches.",
     ),
     (
+        # Both exporters have the operator itself; torch.argsort calls torch.sort.
+        re.compile(r"op='aten\.sort', overload='stable'|operator Sort, Out parameter is not supported"),
+        "ONNX has torch.sort and torch.argsort, but not their argument stable=True: leave it out, or use torch.topk.",
+    ),
+    (
+        re.compile(r"No ONNX function found for <OpOverload\(op='([^']+', overload='(?!default)[^']+)'"),
+        "ONNX has no form of this overload of the operator ('{0}'): call it with other arguments, or use another --opset.",
+    ),
+    (
+        re.compile(r"operator (threshold), non-zero threshold"),
+        "The TorchScript exporter has F.{0} only with threshold=0 and value=0: use torch.where, or --exporter dynamo.",
+    ),
+    (
         re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'|operator '([^']+)' to ONNX opset"),
         "ONNX has no operator for {0} at this opset: replace it by other operators, or use another --opset.",
     ),

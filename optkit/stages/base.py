@@ -48,6 +48,10 @@ class Stage(Record, abc.ABC):
         """Return library -> version for libraries that only this stage uses; with another version the step is made again."""
         return {}
 
+    def hardware(self) -> Mapping[str, str]:
+        """Return what of the machine the artifact depends on; on another machine the step is made again."""
+        return {}
+
     @property
     def data(self) -> str | None:
         """The data source that the stage reads; its artifact depends on it."""

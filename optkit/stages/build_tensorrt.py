@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field
 
 from optkit import deps, onnx_file
-from optkit.artifact import Artifact, Format, Precision, platforms
+from optkit.artifact import Artifact, Format, Precision, environment, platforms
 from optkit.artifact.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
 from optkit.artifact.tensors import DType, TensorSpec
 from optkit.data import absolute_data
@@ -82,7 +82,14 @@ class BuildTensorRt(Stage):
     def versions(self) -> dict[str, str]:
         """Return the installed releases that can build the engine."""
         found = {name: deps.version(name, f"{name}-cu13-bindings") for name in ("tensorrt", "tensorrt-rtx")}
+        if self.python:  # its packages are in a folder beside it; starting it would take seconds
+            elsewhere = Path(self.python).parent.parent.glob("[lL]ib/**/site-packages/tensorrt*.dist-info")
+            found[self.python] = ", ".join(sorted(folder.name for folder in elsewhere))
         return {name: text for name, text in found.items() if text}
+
+    def hardware(self) -> dict[str, str]:
+        """Return the GPU, whose kernels are measured during the build."""
+        return environment.hardware(gpu=True)
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Check names, profiles and precision, build in a separate process, and collect the facts for the passport."""
