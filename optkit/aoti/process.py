@@ -25,7 +25,7 @@ def run_job(
     """Do a job in a process of its own, and return its answer. It and its children are ended however this ends.
 
     Args:
-        job: in the form that `worker.py` reads, without `result`.
+        job: in the form that `worker.py` reads, without `result` and `parent`.
         folder: for the files of the job.
         doing: what it does, for messages, as `compiling`.
         time_limit_s: after which it is ended; None sets no limit.
@@ -36,7 +36,7 @@ def run_job(
     """
     result = folder / f"{job['task']}.json"
     job_file = folder / f"{job['task']}.job.json"
-    job_file.write_text(json.dumps({**job, "result": str(result)}), encoding="utf-8")
+    job_file.write_text(json.dumps({**job, "result": str(result), "parent": os.getpid()}), encoding="utf-8")
     command: list[str | Path] = [sys.executable, "-P", WORKER, job_file]
     try:
         child = ChildProcess(command, environment=_alone(folder) if alone else None)

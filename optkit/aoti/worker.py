@@ -1,6 +1,7 @@
 """The child's side: one job in a process of its own, as `python -P worker.py JOB.json`. It imports torch, numpy and the standard library.
 
-A job is an object with `task`: compile or check, and `result`: the file that the answer goes to, `{"result": {...}}` or `{"fault": "..."}`.
+A job is an object with `task`: compile or check, `parent`: the process that waits for it, and `result`: the file that the answer goes to,
+`{"result": {...}}` or `{"fault": "..."}`.
 """
 
 import json
@@ -110,7 +111,7 @@ def main(path: str) -> None:
     """Do the job that a file describes."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(job["parent"],), daemon=True).start()
     warnings.simplefilter("ignore")
     try:
         answer: dict[str, Any] = {"result": {"compile": compile_program, "check": check_package}[job["task"]](job)}
