@@ -1,6 +1,7 @@
 """Record: a frozen value in a file or on the command line. Document: a record with its own file and schema."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from optkit.untrusted.quoting import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SEAL = "content_sha256"
 
 
 class Viewer(Protocol):
@@ -39,11 +43,15 @@ class Document(Record):
     """A record with the name of its schema, which distinguishes a file of another version or type from a damaged file."""
 
     schema_id: ClassVar[str]
+    sealed: ClassVar[bool] = (
+        False  # its file has the hash of its own content, so that an edited or foreign one is not believed
+    )
     viewer: ClassVar[Callable[[], Viewer] | None] = None  # set when a function of `optkit` is first used
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as the plain values of its JSON (dicts, lists, strings, numbers), with `"schema"` first."""
-        return {"schema": self.schema_id} | self.model_dump(mode="json")
+        content = {"schema": self.schema_id} | self.model_dump(mode="json")
+        return content | {SEAL: seal_of(content)} if self.sealed else content
 
     def to_json(self) -> str:
         """Return the document as JSON text; NaN and infinity raise an error, because JSON does not allow them."""
@@ -69,11 +77,12 @@ class Document(Record):
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON schema of the file, for other tools."""
         schema = cls.model_json_schema(mode="serialization")
+        seal = {SEAL: {"type": "string", "description": "SHA-256 of all other keys"}} if cls.sealed else {}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             **schema,
-            "properties": {"schema": {"const": cls.schema_id}, **schema["properties"]},
-            "required": ["schema", *schema.get("required", ())],
+            "properties": {"schema": {"const": cls.schema_id}, **schema["properties"], **seal},
+            "required": ["schema", *schema.get("required", ()), *seal],
         }
 
     def write(self, path: Path) -> None:
@@ -90,7 +99,7 @@ class Document(Record):
         """Read a document.
 
         Raises:
-            ArtifactError: the file does not exist, is not JSON, has another schema, or has invalid fields.
+            ArtifactError: the file does not exist, is not JSON, has another schema, has invalid fields, or was edited.
         """
         try:
             content: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -101,11 +110,31 @@ class Document(Record):
             raise ArtifactError(
                 f"{path}: schema {found!r}; this version of optkit reads {cls.schema_id!r}. Make the file again."
             )
+        if cls.sealed:
+            if fault := _seal_fault({"schema": found} | content):
+                raise ArtifactError(f"{path}: {fault}. Make the file again, or restore the one that optkit wrote.")
+            del content[SEAL]
         try:
             return cls.model_validate(content)
         except ValidationError as e:
             first, *others = faults(e)
             raise ArtifactError(f"{path}: {first}" + (f" (and {len(others)} more faults)" if others else "")) from e
+
+
+def seal_of(content: dict[str, Any]) -> str:
+    """Return the hash of a document's content: of all keys but the hash itself, in the order of their names."""
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()  # 1e999 is read as infinity
+
+
+def _seal_fault(content: dict[str, Any]) -> str | None:
+    """Return why the content of a document is not what optkit wrote; None where it is."""
+    seal = content.get(SEAL)
+    if seal is None:
+        return f"has no {SEAL}, which optkit writes into every file of this kind: it was not written by optkit as it is"
+    if seal != seal_of(content):
+        return f"was changed after optkit wrote it: its content does not have the hash in its {SEAL}"
+    return None
 
 
 def _refuse(constant: str) -> None:

@@ -77,6 +77,7 @@ def run(
     step: str | None = None,
     overrides: Mapping[str, str] | None = None,
     fresh: bool = False,
+    locked: bool = False,
     history: StrPath | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
@@ -91,6 +92,8 @@ def run(
         step: run only this step and the steps that it needs, without benchmark and packages.
         overrides: dotted key -> YAML value, for example `{"model.weights": "w.pt"}`; only for a recipe in a file.
         fresh: run all steps again, without reuse.
+        locked: refuse to run if a version, a hash or a seed differs from `run.lock` in the folder (or NAME.lock beside NAME.yaml), and
+            fail if an artifact differs.
         history: history file, to which runs are appended; None uses history.jsonl in the folder of the run.
         progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
@@ -103,7 +106,7 @@ def run(
     with call(progress) as api_call:
         plan = _plan(api_call, recipe, output, step, overrides)
         with locked_folder(plan.out_dir):
-            record = run_plan(plan, fresh=fresh, finish=step is None)
+            record = run_plan(plan, fresh=fresh, finish=step is None, locked=locked)
             publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 

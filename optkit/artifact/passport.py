@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from optkit.artifact.calibration import CalibrationResult, Shift
+from optkit.artifact.compiled import CompiledFacts
 from optkit.artifact.engine import EngineFacts, profile_dims
 from optkit.artifact.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
 from optkit.artifact.tensors import DimRange, TensorSpec
@@ -29,6 +30,7 @@ class Format(StrEnum):
     EXPORTED_PROGRAM = "exported-program"
     ONNX = "onnx"
     TENSORRT = "tensorrt"  # an engine of TensorRT or TensorRT-RTX
+    AOTI = "aoti"  # a package of AOTInductor: native code
 
 
 class Precision(StrEnum):
@@ -36,6 +38,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 
@@ -77,6 +80,7 @@ class Artifact(Record):
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine
+    compiled: CompiledFacts | None = None  # of a package of AOTInductor
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
     quantization: Quantization | None = None  # the types that were tried, and the measurements
     random: RandomValues | None = None  # None: the usual ones
@@ -131,14 +135,19 @@ class Artifact(Record):
 class Passport(Document):
     """The record beside an artifact: its facts, how it was made, and its results."""
 
-    schema_id: ClassVar[str] = "optkit/passport/3"
+    schema_id: ClassVar[str] = "optkit/passport/4"
+    sealed: ClassVar[bool] = True
 
     artifact: Artifact
     stage: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     data_sha256: str | None = None
     key: str | None = None  # hash of everything that it was made from; None for an artifact made outside a recipe
+    reads: tuple[
+        dict[str, str], ...
+    ] = ()  # what the user's code read while it was made, of each function: name -> state
     proof_key: str | None = None  # hash of everything that the results below depend on
+    proof_reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it was proven
     unproven: str | None = None  # why it could not be run here
     seconds: float | None = None  # the time that it took to make
     parity: Parity | None = None

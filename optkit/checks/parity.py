@@ -19,13 +19,14 @@ from optkit.runners import Runner
 if TYPE_CHECKING:
     import numpy as np
 
-# FP32: a deep network whose additions run in another order. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so single
+# FP32: a deep network whose additions run in another order. FP16: 10 bits of mantissa. BF16: 7 bits. INT8: 8 bits for a whole tensor, so single
 # elements may be far off, and only the whole output has limits. The cosine compares directions, but shows little where all values
 # share a large offset. The SQNR compares the noise with the variance of the output: it shows an offset and a wrong scale. For INT8
 # the accuracy decides.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(atol=1e-4, rtol=1e-3, min_cosine=0.9999),
     Precision.FP16: Tolerance(atol=1e-2, rtol=1e-2, min_cosine=0.999),
+    Precision.BF16: Tolerance(atol=8e-2, rtol=8e-2, min_cosine=0.99),
     Precision.INT8: Tolerance(min_cosine=0.98, min_sqnr_db=10),
 }
 

@@ -16,6 +16,7 @@ from optkit.cli import (
     build_engine,
     check,
     compare,
+    compile,
     export,
     inspect,
     lint,
@@ -28,6 +29,7 @@ from optkit.cli import (
     run,
     schema,
     serve,
+    verify,
 )
 from optkit.cli.output import print_error, print_note, print_traceback
 from optkit.errors import OptkitError, interrupted, out_of_memory
@@ -48,6 +50,7 @@ _LONG = {
     "package",
     "migrate",
     "inspect",
+    "smoke",
 }
 _GC_THRESHOLD = 10_000  # new objects
 
@@ -82,6 +85,7 @@ app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
 app.command("quantize-torch")(quantize_torch.quantize_torch)
 app.command("build-engine")(build_engine.build_engine)
+app.command("compile")(compile.compile_aoti)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
@@ -90,6 +94,8 @@ _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
 app.command("ab")(ab.ab)
 app.command("compare")(compare.compare)
+app.command("verify")(verify.verify)
+app.command("diff")(verify.diff)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("lint")(lint.lint)

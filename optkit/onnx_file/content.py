@@ -296,6 +296,23 @@ def data_name(path: Path) -> str:
     return f"{path.name}.data"
 
 
+def custom_operators(model: "onnx.ModelProto") -> list[str]:
+    """Return `NAME of domain 'DOMAIN'` of each operator that neither ONNX Runtime nor a function in the model defines, sorted."""
+    functions = {(function.domain, function.name) for function in model.functions}
+    return sorted(
+        {
+            f"{node.op_type} of domain {node.domain!r}"
+            for node in nodes(model.graph)
+            if node.domain not in _DOMAINS
+            and not node.domain.startswith("com.microsoft")
+            and (node.domain, node.op_type) not in functions
+        }
+    )
+
+
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
+
+
 def nodes(graph: "onnx.GraphProto") -> "Iterator[onnx.NodeProto]":
     """Yield every node of a graph and of the graphs inside its control-flow nodes."""
     for node in graph.node:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from optkit import deps
+from optkit import deps, user_code
 from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
@@ -23,6 +23,7 @@ from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.measured_gates import check_budget, check_regression, read_baseline
 from optkit.pipeline.packages import FOLDERS, PACKAGES_FILE, package_all
+from optkit.pipeline.pins import LOCK_FILE, artifact_drifts, check_inputs, pin, read_lock
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
@@ -37,19 +38,24 @@ logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 
 
-def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
+def run(plan: Plan, *, fresh: bool = False, finish: bool = True, locked: bool = False) -> RunRecord:
     """Run a plan and write `run.json` in its folder.
 
     Args:
         plan: made by `make_plan`.
         fresh: make everything again and reuse nothing.
         finish: run the benchmark and write the packages after the steps.
+        locked: compare the run with `run.lock`, which is not changed; otherwise the lock is written.
 
     Raises:
         ModelError: the source model cannot be built or run. A step that fails is recorded, and the others continue.
         OutputError: the folder cannot be written.
     """
     started = time.perf_counter()
+    lock = read_lock(plan) if locked else None
+    if lock:
+        check_inputs(lock, plan)
+    user_code.written_by_optkit.add(plan.out_dir)
     _clear(plan)
     if fresh:
         _remove_outputs(plan)
@@ -71,6 +77,9 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
     except OptkitError as e:
         raise_if_interrupted(e)
         bench_error = str(e)  # the artifacts exist anyway, so their record is written
+    drifts = artifact_drifts(lock, results) if lock else ()
+    if lock is None and finish and plan.origin:  # what is in memory is gone with its process, and cannot be pinned
+        pin(plan, results).write(plan.out_dir / LOCK_FILE)
     comparison = None
     if bench and baseline:
         results, comparison = check_regression(plan, results, bench, baseline, samples)
@@ -102,6 +111,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
             *_failures([first, *results.values()]),
             *budget,
             *refusals,
+            *drifts,
             *([f"bench: {bench_error}"] if bench_error else []),
         ),
         bench_error=bench_error,

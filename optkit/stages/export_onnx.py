@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Precision, environment
 from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.errors import StageError
 from optkit.pytorch import dynamo
@@ -56,6 +56,10 @@ class ExportOnnx(Stage):
     dynamo_limit_s: float = Field(
         default=60.0, gt=0
     )  # of processor time: for some models the dynamo exporter runs for hours
+
+    def hardware(self) -> dict[str, str]:
+        """Return the processor where the fastest of two exports is chosen."""
+        return environment.hardware() if self.exporter == "best" else {}
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Export with the named exporter, and check the file."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from optkit import user_code
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Precision, environment
 from optkit.artifact.tensors import batch_dim
 from optkit.data import absolute_data
 from optkit.errors import OptkitError, StageError
@@ -53,6 +53,10 @@ class QuantizeTorch(Stage):
     def data(self) -> str | None:
         """The calibration data; dynamic quantization needs none."""
         return self.calibration if self.mode == "static" else None
+
+    def hardware(self) -> dict[str, str]:
+        """Return the processor: the number of bits is chosen for it."""
+        return environment.hardware()
 
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
         """Yield what the step needs and a recipe does not give, calibration data above all."""

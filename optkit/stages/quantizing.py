@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Precision, environment
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 
@@ -57,6 +57,10 @@ class Quantizing(Stage):
     def limited(self) -> bool:
         """Whether an accuracy limit is set; the artifact then also depends on the evaluation function and the samples."""
         return self.max_drop is not None or self.min_cosine is not None
+
+    def hardware(self) -> dict[str, str]:
+        """Return the processor: types are chosen for it, and by measurement on it."""
+        return environment.hardware()
 
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
         """Yield what the step needs and a recipe does not give, as a function that measures what its limit is about."""

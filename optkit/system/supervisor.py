@@ -19,11 +19,13 @@ from typing import NoReturn
 from optkit.errors import OptkitError, StageError
 
 _PATIENCE_S = 0.8  # after Ctrl-C, for what the child has to clean up
+_KEEPING_S = 10.0  # where it writes results
 _CHILDREN_S = 0.4  # of it, for its children
 _POLL_S = 0.1
 _BOARD_BYTES = 4096
 _TAIL_BYTES = 4096
 _NEEDED = "!"
+_KEEPS = 1  # in the last byte of the board
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # of prctl(2)
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if hasattr(signal, "SIGHUP") else set()
 
@@ -58,6 +60,13 @@ def patience_s(usual_s: float) -> float:
     return usual_s if _board.get() is None else min(usual_s, _CHILDREN_S)
 
 
+def keep_results() -> None:
+    """Tell the supervisor after Ctrl-C that this process still writes what it has measured, so that it is given ten seconds."""
+    board = _board.get()
+    if board is not None:
+        board[_BOARD_BYTES - 1] = _KEEPS
+
+
 def exit_at_once(code: int) -> NoReturn:
     """Exit after Ctrl-C; a supervised process does without the end of the interpreter, which with torch loaded takes its time."""
     if _board.get() is None:
@@ -77,6 +86,7 @@ def supervised(work: Callable[[], NoReturn]) -> NoReturn:
     """
     if not hasattr(signal, "sigtimedwait") or sys.platform != "linux":
         work()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the caller may ignore it, and then no exit code can be read
     _prctl(_SUBREAPER, 1)
     died: dict[str, str] = {}
     while True:
@@ -98,6 +108,7 @@ class _Child:
 
     def __init__(self, board: mmap, died: Mapping[str, str]) -> None:
         parent = os.getpid()
+        self._board = board
         self._output, their_output = os.pipe()
         self._tail = b""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_ENDING, signal.SIGCHLD})
@@ -136,7 +147,8 @@ class _Child:
                 deadline = time.monotonic() + _PATIENCE_S
                 if sent.si_code <= 0:  # sent to this process alone; a terminal sends it to the child too
                     os.kill(self._pid, sent.si_signo)
-            if deadline is not None and time.monotonic() > deadline:
+            more_s = _KEEPING_S if self._board[_BOARD_BYTES - 1] == _KEEPS else 0.0
+            if deadline is not None and time.monotonic() > deadline + more_s:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._pid, signal.SIGKILL)
             found, status = os.waitpid(self._pid, os.WNOHANG)
@@ -209,9 +221,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _read(board: mmap | None) -> str:
-    return board[:].rstrip(b"\0").decode(errors="replace") if board is not None else ""
+    return board[: _BOARD_BYTES - 1].rstrip(b"\0").decode(errors="replace") if board is not None else ""
 
 
 def _write(board: mmap | None, text: str) -> None:
     if board is not None:
-        board[:] = text.encode(errors="replace")[:_BOARD_BYTES].ljust(_BOARD_BYTES, b"\0")
+        board[: _BOARD_BYTES - 1] = text.encode(errors="replace")[: _BOARD_BYTES - 1].ljust(_BOARD_BYTES - 1, b"\0")

@@ -52,6 +52,7 @@ from optkit.serving.triton.package_record import TritonRecord
 from optkit.serving.triton.python_backend.folder import python_files
 from optkit.untrusted.names import LONGEST_NAME, step_name_fault
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
+from tests.support.seal import sealed
 
 PROVEN = BatchIndependence(dim="batch")
 every = pytest.mark.parametrize("text", EVERY, ids=shown)
@@ -174,7 +175,7 @@ def test_a_passport_with_such_a_name_is_refused_by_its_path(tmp_path, text):
     for change in places:
         changed = json.loads(json.dumps(content))
         change(changed["artifact"])
-        passport_path(path).write_text(json.dumps(changed))
+        passport_path(path).write_text(json.dumps(sealed(changed)))
         with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as caught:
             open_artifact(path)
         assert str(caught.value).isprintable()
@@ -186,7 +187,7 @@ def test_what_else_of_a_passport_names_files_is_held_to_it(tmp_path):
     content = json.loads(passport_path(path).read_text())
     for location in OUTSIDE:
         content["artifact"]["files"] = [location]
-        passport_path(path).write_text(json.dumps(content))
+        passport_path(path).write_text(json.dumps(sealed(content)))
         with pytest.raises(ArtifactError, match=r"artifact\.files\.0"):
             open_artifact(path)
     engine = {
@@ -517,7 +518,7 @@ def test_records_beside_packages_name_no_other_files_and_models(tmp_path):
             "config": "",
             "golden": {"1": {"file": location, "tolerance": tolerance}},
         }
-        (tmp_path / "optkit.json").write_text(json.dumps(record))
+        (tmp_path / "optkit.json").write_text(json.dumps(sealed(record)))
         with pytest.raises(ArtifactError, match=r"optkit\.json: golden\.1\.file"):
             TritonRecord.read(tmp_path / "optkit.json")
     for name in ("../models", "m?x=1", "a b", "m\r\nHost: x", "m/1"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from tests.support.repositories import Repository, onnx_linear, onnx_sums, onnx_two_inputs
+from tests.support.repositories import Repository, onnx_custom, onnx_linear, onnx_sums, onnx_two_inputs
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ DEFECTS = (
     Defect("model-of-fixed-batch", "T307", "single", None, lambda r: _single(r)),
     Defect("damaged-model", "T308", "total", None, lambda r: r.write("total/1/model.onnx", b"no onnx at all")),
     Defect("pointer-of-git-lfs", "T308", "total", None, lambda r: r.write("total/1/model.onnx", "version https://git-lfs.github.com/spec/v1\noid sha256:7fc1\nsize 9\n")),
+    Defect("operator-of-a-library", "T317", "total", None, lambda r: r.write("total/1/model.onnx", onnx_custom())),
     Defect("external-data-missing", "T308", "total", None, lambda r: _without_data(r)),
     Defect("external-data-outside", "T308", "total", None, lambda r: _data_at(r, "../../../outside.bin")),
     Defect("external-data-in-a-device", "T308", "total", None, lambda r: _data_at(r, "/dev/zero")),
@@ -185,6 +186,7 @@ DEFECTS = (
     Defect("number-as-argument", "T313", "script", None, lambda r: _script(r, source="def forward(self, x: Tensor, k: float) -> Tensor:\n  return torch.mul(x, k)")),
     Defect("dict-as-result", "T313", "script", None, lambda r: _script(r, source='def forward(self, x: Tensor) -> Dict[str, Tensor]:\n  return {"y": x}')),
     Defect("decoupled-returns-list", "T314", "stream", False, lambda r: r.write("stream/1/model.py", "class TritonPythonModel:\n    def execute(self, requests):\n        answers = []\n        return answers\n")),
+    Defect("handler-of-torchserve", "T316", _T, False, lambda r: r.write("talk/1/mar/MAR-INF/MANIFEST.json", '{"model": {"handler": "image_classifier"}}')),
     Defect("calls-missing-model", "T315", _P, False, lambda r: r.edit_code("pre/1/model.py", "        answers = []", '        answers = []\n        pb_utils.InferenceRequest(model_name="classify", inputs=[], requested_output_names=[])')),
     # ensembles
     Defect("no-steps", "T401", _E, True, _cut(_E, r"  step \[.*\]\n(?=})")),

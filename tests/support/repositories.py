@@ -205,6 +205,16 @@ def onnx_identity() -> bytes:
     )
 
 
+def onnx_custom(functions=()) -> bytes:
+    """Return a model x[batch] -> y[batch] by the operator Fancy of domain my.ops, which only `functions` can define."""
+    node = helper.make_node("Fancy", ["x"], ["y"], domain="my.ops")
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in "xy"]
+    graph = helper.make_graph([node], "model", tensors[:1], tensors[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
+    return made.SerializeToString()
+
+
 def onnx_fixed() -> bytes:
     """Return a model x[2, n] -> y[2, n] and the scalar size."""
     return _model(

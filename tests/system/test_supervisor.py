@@ -13,7 +13,7 @@ import pytest
 _PROGRAM = """
 import os, signal, subprocess, sys, time
 from optkit.errors import StageError
-from optkit.system.supervisor import ProcessDied, step, supervised
+from optkit.system.supervisor import ProcessDied, keep_results, step, supervised
 
 def attempt(name, act, **options):
     try:
@@ -141,6 +141,15 @@ def test_ctrl_c_ends_the_work_and_its_children_within_a_second(then: str, says: 
     assert gone(int((tmp_path / "pid").read_text()))
 
 
+def test_what_keeps_results_is_given_more_time(tmp_path: Path) -> None:
+    keeping = POLITE.replace("    print('cleaned up'", "    keep_results()\n    time.sleep(2)\n    print('cleaned up'")
+    process = start(waiting(tmp_path, keeping))
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "cleaned up\n"), err
+
+
 @pytest.mark.parametrize("send", [lambda p: p.kill()], ids=["SIGKILL"])
 def test_when_the_parent_is_killed_the_work_ends(
     send: Callable[["subprocess.Popen[str]"], None], tmp_path: Path
@@ -168,6 +177,17 @@ def test_what_nohup_ignores_is_ignored(tmp_path: Path) -> None:
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=20)
     assert process.returncode == 7
+
+
+def test_a_parent_that_ignores_the_end_of_children_changes_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program("print('out')")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "")
 
 
 def test_python_and_terminal_stay_together() -> None:

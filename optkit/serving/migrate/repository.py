@@ -2,6 +2,8 @@
 
 import importlib.resources
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
 from optkit.hashing import sha256_of
-from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.script_file import describe_script
 from optkit.record import validation_error_as
 from optkit.serving.migrate.archive import OpenedMar
+from optkit.serving.migrate.container import FILE, dockerfile
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
@@ -23,6 +26,7 @@ from optkit.serving.staging import files_below, move_in, staging, writing
 from optkit.serving.torchserve.config import default_workers, installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
+from optkit.serving.triton.lint import needed_packages
 from optkit.serving.triton_fields import Instances
 from optkit.untrusted.names import name_text_fault
 
@@ -43,11 +47,12 @@ class TorchServeBatching:
     workers: int
 
     @classmethod
-    def of(cls, mar: OpenedMar, *, batching: bool) -> "TorchServeBatching":
-        """Read model-config.yaml in the archive and config.properties beside it. The former takes precedence, as in TorchServe.
+    def of(cls, mar: OpenedMar, store: Path, *, batching: bool) -> "TorchServeBatching":
+        """Read model-config.yaml in the archive and config.properties. The former takes precedence, as in TorchServe.
 
         Args:
             mar: an opened archive.
+            store: the config.properties, which need not exist.
             batching: False sets the batch size to 1.
 
         Raises:
@@ -55,8 +60,10 @@ class TorchServeBatching:
         """
         import yaml
 
-        store = mar.archive.with_name("config.properties")
-        found = {key: (value, str(store)) for key, value in installed_models(store).get(mar.archive.name, {}).items()}
+        installed = installed_models(store)
+        names = (mar.archive.name, f"{mar.name}.mar", mar.name)  # a folder and a tar file are named in several ways
+        settings = next((installed[name] for name in names if name in installed), {})
+        found = {key: (value, str(store)) for key, value in settings.items()}
         config = mar.file("configFile")
         if config:
             where = f"{mar.archive}: {config.name}"
@@ -124,7 +131,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
             f"{mar.archive}: {model.name} is TorchScript with base_handler, and neither states the model's inputs; expected input specs. "
             f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own values.'
         )
-    return _torchscript(model, inputs, dims)
+    return describe_script(model, inputs, dims)
 
 
 def package_handler(
@@ -147,6 +154,12 @@ def package_handler(
         code = importlib.resources.files("optkit.serving.migrate").joinpath("handler_model.py").read_bytes()
         (staged / "1" / "model.py").write_bytes(code)
         (staged / "config.pbtxt").write_text(config_text(_handler_config(name, batching)), encoding="utf-8")
+        requirements = mar.file("requirementsFile")
+        packages = needed_packages(mar.folder)
+        image = dockerfile(packages, f"1/mar/{requirements.name}" if requirements else None)
+        needs_image = bool(packages or requirements)
+        if needs_image:
+            (staged / FILE).write_text(image, encoding="utf-8")
         written = files_below(staged)
         move_in([(staged, folder)], temporary)
     return Packaged(
@@ -155,9 +168,16 @@ def package_handler(
         version="1",
         path=folder.absolute(),
         files=written,
-        notes=tuple(_not_carried(mar)),
-        command=serve_command(repository, on_gpu=False),
+        notes=(*_not_carried(mar, folder), *([f"{folder / FILE}:\n{image}"] if needs_image else [])),
+        command=_command(repository, folder) if needs_image else serve_command(repository, on_gpu=False),
     )
+
+
+def _command(repository: Path, folder: Path) -> str:
+    """Return the command that builds the image of a model and serves the repository in it."""
+    tag = f"optkit-{re.sub('[^a-z0-9]+', '-', folder.name.lower()).strip('-') or 'model'}"
+    build = f"docker build -t {tag} {shlex.quote(str(folder.absolute()))}"
+    return f"{build} && {serve_command(repository, on_gpu=False, image=tag)}"
 
 
 def _handler_config(name: str, batching: TorchServeBatching) -> "schema.ModelConfig":
@@ -175,20 +195,20 @@ def _handler_config(name: str, batching: TorchServeBatching) -> "schema.ModelCon
     return config
 
 
-def _not_carried(mar: OpenedMar) -> list[str]:
+def _not_carried(mar: OpenedMar, folder: Path) -> list[str]:
     """Return notes on the differences between TorchServe and Triton that the user must handle."""
     notes = [
         "the input REQUEST holds the request body, and the output RESPONSE holds the response body; both are BYTES"
     ]
-    uses_torchserve = not mar.file("handler") if mar.handler.endswith(".py") else True
-    imports = "" if uses_torchserve else _text(mar.file("handler"))
-    if uses_torchserve or "from ts" in imports or "import ts" in imports:
-        notes.append("the handler imports torchserve's Python package: install torch and torchserve in Triton's Python")
-    if mar.model.get("requirementsFile"):
+    packages = needed_packages(mar.folder)
+    if packages:
         notes.append(
-            f"{mar.model['requirementsFile']} is in the model's folder; Triton does not install packages: "
-            f"install them in Triton's Python, or set EXECUTION_ENV_PATH in config.pbtxt"
+            f"the handler needs {', '.join(packages)}, which Triton's image does not have: "
+            f"the command builds an image by the {FILE} in the model's folder; EXECUTION_ENV_PATH in config.pbtxt is another way"
         )
+    if mar.model.get("requirementsFile"):
+        notes.append(f"{mar.model['requirementsFile']} is in the model's folder; the {FILE} installs it")
+    notes += _native(mar, folder)
     notes.append(
         "the model runs on the CPU; for a GPU, set kind: KIND_GPU in config.pbtxt: the handler then gets the gpu_id"
     )
@@ -198,8 +218,19 @@ def _not_carried(mar: OpenedMar) -> list[str]:
     return notes
 
 
-def _text(path: Path | None) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path else ""
+def _native(mar: OpenedMar, folder: Path) -> list[str]:
+    """Return how the model itself is served without the handler, if it needs no code of the archive."""
+    model = mar.file("serializedFile")
+    if model is None or mar.model.get("modelFile") or model.suffix not in (".pt", ".onnx"):
+        return []
+    backend = "ONNX" if model.suffix == ".onnx" else "PyTorch"
+    file = shlex.quote(str(folder.absolute() / "1" / "mar" / model.name))
+    options = "" if model.suffix == ".onnx" else ' --input "x:float32[batch,3,224,224]"'
+    return [
+        f"without the handler, Triton's {backend} backend runs the model itself, and batches requests: clients then prepare the "
+        f"tensors. Run: optkit package triton {file} -o {shlex.quote(str(folder.parent.absolute()))} --name {folder.name}_native{options} "
+        f"--dim batch=1:8:64, with your own values"
+    ]
 
 
 def _generated_contract(
@@ -242,14 +273,3 @@ def _artifact(
         sha256=sha256_of(path, *files_beside(path, files)),
         files=files,
     )
-
-
-def _torchscript(path: Path, inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> Artifact:
-    """Return the artifact of a TorchScript file. Running the model gives its outputs."""
-    import torch
-
-    from optkit.pytorch.outputs import find_outputs
-
-    with torchscript_notices_off():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
-        return _artifact(path, inputs, find_outputs(module, inputs, dims).specs, dict(dims))

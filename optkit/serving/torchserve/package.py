@@ -20,7 +20,7 @@ from optkit.serving.torchserve.config import config_change, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
-from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
+from optkit.serving.torchserve.mar import MANIFEST, RECORD, manifest, record_of, write_mar
 from optkit.system.space import check_space
 
 _CONFIG = "config.properties"
@@ -157,6 +157,7 @@ def _members(
         _add(members, "optkit_images.py", _own_code("images.py", "optkit.data"), "image")
     for extra in settings.extra_files:
         _add(members, Path(extra).name, _user_file(extra, "extra_files"), "extra_files")
+    _add(members, RECORD, record_of(members), "optkit")
     return members
 
 

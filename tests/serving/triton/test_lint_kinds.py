@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from optkit.serving.triton.lint import Severity, lint
 from tests.support.defects import SCRIPT, SUMS, write_script
-from tests.support.repositories import PYTHON, Repository, onnx_linear, onnx_sums, write_good
+from tests.support.repositories import PYTHON, Repository, onnx_custom, onnx_linear, onnx_sums, write_good
 
 
 @pytest.fixture
@@ -282,6 +282,11 @@ class TestNames:
         """The backend reads the digits and says nothing of the rest."""
         repository.add("classifier", 'parameters { key: "intra_op_thread_count" value: { string_value: "4 cores" } }')
         assert found(repository) == [("T222", "warning")]
+
+    def test_operators_of_a_registered_library(self, repository):
+        repository.write("total/1/model.onnx", onnx_custom())
+        repository.add("total", 'model_operations { op_library_filename: "/opt/lib/fancy.so" }')
+        assert found(repository) == []
 
 
 class TestFixes:

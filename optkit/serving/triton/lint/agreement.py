@@ -1,4 +1,4 @@
-"""Differences between the model file and the configuration: names, types, dims and batches (T301 to T315)."""
+"""Differences between the model file and the configuration: names, types, dims and batches (T301 to T317)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ from optkit.serving.triton.lint.model_file import FileTensor, FileTensors, read_
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.python_code import read_python
 from optkit.serving.triton.lint.repository import Model
+from optkit.serving.triton.lint.requirements import needed_packages
 from optkit.serving.triton.lint.rules import Problem, without_fix
 from optkit.serving.triton.lint.supplied import Supplied, supplied
 from optkit.serving.triton.lint.torchscript import check_torchscript
@@ -65,6 +66,7 @@ def _onnx(model: Model, path: Path) -> Iterator[Problem]:
     assert model.config is not None
     own = read_onnx(path / "model.onnx" if path.is_dir() else path)
     batched = _batches(model, own)
+    yield from _operators(model, own, path)
     extra = list(supplied(model.config))
     for kind, declared, found in (
         ("input", model.config.input, own.inputs),
@@ -89,6 +91,13 @@ def _onnx(model: Model, path: Path) -> Iterator[Problem]:
         for tensor in found if declared and known else ():
             if tensor.name not in names and tensor.needed:
                 yield model.fault("T302" if kind == "input" else "T303", f"{kind} {tensor.name!r} of {path.name}", kind)
+
+
+def _operators(model: Model, own: FileTensors, path: Path) -> Iterator[Problem]:
+    assert model.config is not None
+    if own.custom_operators and not model.config.model_operations.op_library_filename:
+        said = f"has {', '.join(own.custom_operators[:4])}, and model_operations registers no library"
+        yield model.file_fault("T317", said, path)
 
 
 def _batches(model: Model, own: FileTensors) -> bool:
@@ -232,6 +241,9 @@ def _python(model: Model, path: Path, models: Mapping[str, Model]) -> Iterator[P
             there = ", ".join(other for other in models if other != model.name) or "none"
             said = f"calls model {name!r}, which is not in the repository; expected one of {there}"
             yield model.file_fault("T315", said, path, line)
+    if "EXECUTION_ENV_PATH" not in config.parameters and (packages := needed_packages(path.parent / "mar")):
+        said = f"the handler needs {', '.join(packages)}, which Triton's image does not have"
+        yield model.file_fault("T316", said, path)
     if used.list_at is not None and config.model_transaction_policy.decoupled:
         said = "execute returns a list, but the model is decoupled; expected None, and responses by their sender"
         yield model.file_fault("T314", said, path, used.list_at)

@@ -31,6 +31,7 @@ class FileTensors:
 
     inputs: tuple[FileTensor, ...]
     outputs: tuple[FileTensor, ...]
+    custom_operators: tuple[str, ...] = ()  # of an ONNX file: those that a library must define
 
 
 def read_onnx(path: Path) -> FileTensors:
@@ -50,6 +51,7 @@ def read_onnx(path: Path) -> FileTensors:
     return FileTensors(
         tuple(_onnx_tensor(value, needed=value.name not in defaults) for value in model.graph.input),
         tuple(_onnx_tensor(value) for value in model.graph.output),
+        tuple(onnx_file.custom_operators(model)),
     )
 
 

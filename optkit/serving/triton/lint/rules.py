@@ -307,6 +307,17 @@ _ALL = (
         summary="model.py calls a model that is missing",
         advice="Correct model_name, or add the model.",
     ),
+    Rule(
+        id="T316",
+        summary="the handler of an archive needs packages that Triton's image lacks",
+        advice="Serve it in an image with them, as the Dockerfile of optkit migrate makes it, or set EXECUTION_ENV_PATH.",
+        severity=_WARNING,
+    ),
+    Rule(
+        id="T317",
+        summary="operators that no registered library defines",
+        advice='Add model_operations { op_library_filename: "/path/in/the/server/lib.so" }.',
+    ),
     # 4: ensembles
     Rule(id="T401", summary="ensemble without steps", advice="Add ensemble_scheduling with its steps."),
     Rule(id="T402", summary="the model of a step is missing", advice="Correct model_name, or add the model."),
