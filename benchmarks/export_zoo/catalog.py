@@ -136,6 +136,13 @@ OWN = [
     case("own/folded_batch", "x:float32[batch,8]"),
     case("own/baked_positions", "x:float32[batch,sequence,8]"),
     case("own/batch_statistics", "x:float32[batch,8]"),
+    *(case(f"own/{name}", "x:float32[batch,8]") for name in ["log_sigmoid", "log_of_sigmoid", "binary_cross_entropy", "focal_loss", "log_add_exp", "log_cum_sum_exp", "log_of_product", "log1p_features", "expm1_features", "softplus_variance", "mish_and_gelu", "norm_with_offset", "variance_of_large_means", "heading", "gumbel_like", "normalized"]),
+    case("own/policy_head", "x:float32[batch,8]", "legal_mask:bool[batch,8]"),
+    case("own/mean_of_lengths", "x:float32[batch,sequence,8]", "lengths:int64[batch]", limits={"lengths": "sequence"}),
+    case("own/key_value_cache", "x:float32[batch,1,8]", "past_key:float32[batch,past,8]", "past_value:float32[batch,past,8]", past=(1, 6, 12)),
+    case("own/attention_smallest_float", "x:float32[batch,sequence,8]", "attention_mask:int64[batch,sequence]"),
+    case("own/attention_minus_infinity", "x:float32[batch,sequence,8]", "attention_mask:int64[batch,sequence]"),
+    case("own/padded_encoder", "x:float32[batch,sequence,8]", "padding:bool[batch,sequence]"),
 ]  # fmt: skip
 
 TORCHVISION = [

@@ -35,7 +35,9 @@ def feed(case: Case, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarra
     for name, (dtype, dims) in shapes(case).items():
         shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
         limit = case.limits.get(name)
-        if limit is not None:
+        if name == "lengths":
+            array = rng.integers(1, sizes[limit] + 1 if isinstance(limit, str) else 2, shape)
+        elif limit is not None:
             array = rng.integers(0, sizes[limit] if isinstance(limit, str) else limit, shape)
         elif "mask" in name or dtype == "bool":
             lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))

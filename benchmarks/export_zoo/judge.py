@@ -5,9 +5,10 @@
 A verdict has one entry for each check: null if the file passes, otherwise the fault.
 """
 
+import copy
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from export_zoo.feeds import feed, points, shapes, usual_sizes
 
 ATOL, RTOL = 1e-4, 1e-3
 SEEDS = (11, 12)
+FAR = (10.0, 100.0, 1000.0, 0.0)  # times the normal values
+NOISE = 16.0  # times the difference between float32 and float64 in PyTorch itself
 
 Outputs = dict[str, np.ndarray]
 Verdict = dict[str, str | None]
@@ -49,16 +52,46 @@ class Reference:
         for sizes in points(case):
             for seed in SEEDS:
                 values = feed(case, sizes, seed)
-                with torch.inference_mode():
-                    found = model(*(torch.from_numpy(array) for array in values.values()))
-                leaves = pytree.tree_leaves_with_path(found)
-                outputs = {"".join(str(key).strip("[].'") for key in path): leaf.numpy() for path, leaf in leaves}
+                outputs = _outputs(model, values)
                 self.answers.append((sizes, values, outputs))
+        self.far = list(_far_answers(case, model))
+
+
+def _far_answers(case: Case, model: torch.nn.Module) -> Iterator[tuple[float, dict[str, np.ndarray], Outputs, Outputs]]:
+    """Yield the scale, the values, PyTorch's outputs, and their differences from those in float64, where the model runs in float64."""
+    if not any(dtype.startswith("float") for dtype, _ in shapes(case).values()):
+        return
+    for scale in FAR:
+        values = {
+            name: array * np.float32(scale) if array.dtype.kind == "f" and "mask" not in name else array
+            for name, array in feed(case, usual_sizes(case), SEEDS[0]).items()
+        }
+        try:
+            outputs = _outputs(model, values)
+        except Exception:  # the model takes no such values, and promises nothing for them
+            continue
+        try:
+            exact = _outputs(
+                copy.deepcopy(model).double(),
+                {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in values.items()},
+            )
+        except Exception:  # it mixes types
+            exact = outputs
+        with np.errstate(all="ignore"):
+            doubt = {name: np.abs(exact[name].astype(np.float64) - array) for name, array in outputs.items()}
+        yield scale, values, outputs, doubt
+
+
+def _outputs(model: torch.nn.Module, values: Mapping[str, np.ndarray]) -> Outputs:
+    with torch.inference_mode():
+        found = model(*(torch.from_numpy(array) for array in values.values()))
+    leaves = pytree.tree_leaves_with_path(found)
+    return {"".join(str(key).strip("[].'") for key in path): leaf.numpy() for path, leaf in leaves}
 
 
 def judge(case: Case, reference: Reference, path: Path, opset: int) -> Verdict:
     """Run every check on one file; a file that cannot be opened fails at its corners."""
-    verdict: Verdict = dict.fromkeys(("checker", "opset", "dynamic", "corners", "batched"))
+    verdict: Verdict = dict.fromkeys(("checker", "opset", "dynamic", "corners", "batched", "far"))
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as e:  # the checker and shape inference raise several unrelated types
@@ -77,8 +110,34 @@ def judge(case: Case, reference: Reference, path: Path, opset: int) -> Verdict:
         verdict["corners"] = verdict["batched"] = f"ONNX Runtime cannot load it: {_first_line(e)}"
         return verdict
     verdict["corners"] = _wrong_corner(session, reference)
+    verdict["far"] = None if verdict["corners"] else _wrong_far(session, reference)
     verdict["batched"] = _wrong_batch(case, session) if case.batch else None
     return verdict
+
+
+def _wrong_far(session: onnxruntime.InferenceSession, reference: "Reference") -> str | None:
+    """Compare on far-reaching values of the float inputs, where PyTorch gives finite numbers, and no closer than it knows them."""
+    for scale, values, expected, doubt in reference.far:
+        try:
+            got = _matched(expected, _infer(session, values))
+        except Exception as e:
+            return f"at {scale:g} times normal values: ONNX Runtime refuses: {_first_line(e)}"
+        for name, right in expected.items():
+            if right.dtype.kind != "f" or name not in got or got[name].shape != right.shape:
+                continue
+            finite = np.isfinite(right) & np.isfinite(doubt[name])
+            with np.errstate(all="ignore"):
+                difference = np.abs(got[name].astype(np.float64) - right)
+                allowed = (
+                    ATOL
+                    + RTOL * np.abs(right)
+                    + NOISE * np.maximum(doubt[name], np.median(np.where(finite, doubt[name], 0)))
+                )
+            wrong = finite & ~(difference <= allowed)
+            if wrong.any():
+                found, at = got[name][wrong].flat[0], right[wrong].flat[0]
+                return f"at {scale:g} times normal values: {name} is {found:.4g} for {at:.4g}"
+    return None
 
 
 def _lost_dimensions(case: Case, model: onnx.ModelProto) -> str | None:

@@ -676,7 +676,109 @@ class BatchStatistics(nn.Module):
         return self.linear(self.norm(torch.cat([x, -x], 0))[: x.shape[0]])
 
 
+class Written(nn.Module):
+    """A linear layer and a function of its output, as losses, heads and features are written."""
+
+    def __init__(self, function: Callable[..., Tensor], width: int = 8) -> None:
+        super().__init__()
+        self.function, self.linear = function, nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return self.function(self.linear(x), *others)
+
+
+class PolicyHead(nn.Module):
+    """Banned actions are -inf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, legal_mask: Tensor) -> Tensor:
+        return self.linear(x).masked_fill(~legal_mask, float("-inf"))
+
+
+class MeanOfLengths(nn.Module):
+    """The mean over the steps that belong to a sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        kept = torch.arange(x.shape[1]) < lengths[:, None]
+        return (self.gru(x)[0] * kept[..., None]).sum(1) / lengths[:, None]
+
+
+class KeyValueCache(nn.Module):
+    """One step of a decoder with its cache of keys and values, which it returns longer by one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor, past_key: Tensor, past_value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        key, value = torch.cat([past_key, k], 1), torch.cat([past_value, v], 1)
+        return (q @ key.transpose(1, 2) / 8**0.5).softmax(-1) @ value, key, value
+
+
+class MaskedAttention(nn.Module):
+    """Attention whose mask is the smallest float, as in transformers, or minus infinity, as in a paper."""
+
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.large, self.linear = large, nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        scores = self.linear(x) @ x.transpose(1, 2)
+        return scores.masked_fill(attention_mask[:, None] == 0, self.large).softmax(-1) @ x
+
+
+class PaddedEncoder(nn.Module):
+    """nn.TransformerEncoder with a padding mask that ignores where it is True."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1, enable_nested_tensor=False
+        )
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=padding)
+
+
+def _written(function: Callable[..., Tensor]) -> Callable[[], nn.Module]:
+    return lambda: Written(function)
+
+
+WRITTEN: dict[str, Callable[..., Tensor]] = {
+    "log_sigmoid": F.logsigmoid,
+    "log_of_sigmoid": lambda y: torch.log(torch.sigmoid(y)),
+    "binary_cross_entropy": lambda y: F.binary_cross_entropy_with_logits(y, (y > 0).float(), reduction="none"),
+    "focal_loss": lambda y: -((1 - torch.sigmoid(y)) ** 2) * F.logsigmoid(y),
+    "log_add_exp": lambda y: torch.logaddexp(y, y.flip(-1)),
+    "log_cum_sum_exp": lambda y: torch.logcumsumexp(y, -1),
+    "log_of_product": lambda y: torch.log(torch.sigmoid(y) * torch.sigmoid(-y)),
+    "log1p_features": lambda y: torch.log1p(y.abs() * 1e-5) * 1e5,
+    "expm1_features": lambda y: torch.expm1(-y.abs() * 1e-5) * 1e5,
+    "softplus_variance": lambda y: y / (F.softplus(y) + 1e-3),
+    "mish_and_gelu": lambda y: F.mish(y) + F.gelu(y) + F.gelu(y, approximate="tanh"),
+    "norm_with_offset": lambda y: F.layer_norm(y + 100, (8,)),
+    "variance_of_large_means": lambda y: (y + 100).var(-1),
+    "heading": lambda y: torch.atan2(y, y.flip(-1)),
+    "gumbel_like": lambda y: F.log_softmax(y / 0.1, -1),
+    "normalized": lambda y: F.normalize(y, dim=-1),
+}
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
+    **{name: _written(function) for name, function in WRITTEN.items()},
+    "policy_head": PolicyHead,
+    "mean_of_lengths": MeanOfLengths,
+    "key_value_cache": KeyValueCache,
+    "attention_smallest_float": lambda: MaskedAttention(torch.finfo(torch.float32).min),
+    "attention_minus_infinity": lambda: MaskedAttention(float("-inf")),
+    "padded_encoder": PaddedEncoder,
     "mlp": lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.LayerNorm(32), nn.Dropout(), nn.Linear(32, 4)),
     "rnn": lambda: Recurrent(nn.RNN),
     "gru": lambda: Recurrent(nn.GRU),

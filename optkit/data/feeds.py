@@ -212,7 +212,7 @@ def absolute_data(target: str, base: Path) -> str:
 
 
 def _npz_files(path: Path) -> list[Path]:
-    files = (sorted(path.glob("*.npz")) or sorted(path.glob("*.npy"))) if path.is_dir() else [path]
+    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not path.exists():
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix not in (".npz", ".npy"):

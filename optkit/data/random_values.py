@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
-_IGNORING = re.compile(r"padding_?mask|pad_mask|attn_mask|(^|_)(src|tgt|memory)_mask")  # as nn.Transformer names them
+_IGNORING = re.compile(r"padding|pad_mask|attn_mask|(^|_)(src|tgt|memory)_mask")  # as nn.Transformer names them
 _LENGTHS = re.compile(r"(^|_)(lengths?|lens?|num_(frames|tokens|steps))($|_)")
 
 _MASKS: tuple[Literal["padded", "reversed", "false", "true"], ...] = ("padded", "reversed", "false", "true")
@@ -50,7 +50,8 @@ def candidates(inputs: Sequence[TensorSpec]) -> Iterator[RandomValues]:
 
 def is_mask(spec: TensorSpec) -> bool:
     """Whether an input is a mask of integers or booleans, by its name."""
-    return "mask" in spec.name and not spec.dtype.is_float and bool(spec.shape)
+    named = "mask" in spec.name or (spec.dtype is DType.BOOL and "pad" in spec.name)
+    return named and not spec.dtype.is_float and bool(spec.shape)
 
 
 def random_feed(

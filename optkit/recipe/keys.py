@@ -1,5 +1,6 @@
 """The keys of a recipe: model, data, steps, gates, benchmark and serving."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -109,7 +110,8 @@ class Recipe(Record):
         Raises:
             ModelError: a target is not a valid source of a model or function.
         """
-        weights = str((base / self.model.weights).absolute()) if self.model.weights else None
+        given = os.path.expanduser(self.model.weights) if self.model.weights else None  # noqa: PTH111 - as absolute_data
+        weights = str((base / given).absolute()) if given else None
         example = absolute_target(self.model.example, base) if self.model.example else None
         model = {"source": absolute_source(self.model.source, base), "weights": weights, "example": example}
         calibration = absolute_data(self.data.calibration, base) if self.data.calibration else None

@@ -9,7 +9,7 @@ import pytest
 from optkit.artifact import Artifact, Format, Precision
 from optkit.artifact.findings import Parity
 from optkit.artifact.tensors import DimRange, Feed
-from optkit.checks import Prover, Requirements, check_parity
+from optkit.checks import Prover, Requirements, check_parity, far_values
 from optkit.choose.stage import run_stage
 from optkit.data import Samples
 from optkit.errors import RunnerError
@@ -150,6 +150,21 @@ def test_integers_and_masks_keep_their_values(inputs: str) -> None:
     samples = Samples(specs(inputs), BATCH)
     assert check_parity(Known(answer, inputs=inputs), Known(answer, inputs=inputs), samples, BATCH).passed
     assert largest <= 8
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("x:float32[batch,6]", 16), ("x:float32[batch,3,224,224]", 4), ("x:float32[6]", 11)]
+)
+def test_large_inputs_have_the_few_kinds_that_say_most_so_that_the_time_stays(text: str, most: int) -> None:
+    dims = BATCH if "batch" in text else {}
+    plan = list(far_values._plan(specs(text), dims))
+    rows = [sizes.get("batch", 1) for _, sizes in plan]
+    assert sum(rows) <= most
+    assert {kind.text for part, _ in plan for kind in part} >= {
+        "zeros",
+        "equal values (20)",
+        "normal values times 1000",
+    }
 
 
 MODELS = """

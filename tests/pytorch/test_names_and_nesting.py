@@ -129,10 +129,6 @@ def test_one_array_file_is_the_feed_of_one_input(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.arange(16, dtype=np.float32).reshape(2, 8))
     found = Samples.of(str(tmp_path / "x.npy"), specs(X), BATCH).at({"batch": 2})
     assert found["x"].tolist() == np.arange(16).reshape(2, 8).tolist()
-    (tmp_path / "folder").mkdir()
-    for i in range(3):
-        np.save(tmp_path / "folder" / f"{i}.npy", np.full((1, 8), i, np.float32))
-    assert Samples.of(str(tmp_path / "folder"), specs(X), BATCH).at({"batch": 3})["x"][:, 0].tolist() == [0, 1, 2]
     with pytest.raises(Exception, match=r"x\.npy: feed 0: has 1 arrays; expected 2: x, state"):
         Samples.of(str(tmp_path / "x.npy"), specs(X, "state:float32[batch,8]"), BATCH).at({"batch": 2})
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY")

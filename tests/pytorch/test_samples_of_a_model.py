@@ -165,7 +165,7 @@ def test_lengths_of_real_samples_that_are_cut_fit_their_dimension(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "ignores"),
-    [("attention_mask", False), ("mask", False), ("src_key_padding_mask", True), ("key_padding_mask", True), ("attn_mask", True), ("tgt_mask", True)],
+    [("attention_mask", False), ("mask", False), ("src_key_padding_mask", True), ("key_padding_mask", True), ("attn_mask", True), ("padding", True), ("padding_mask", True), ("tgt_mask", True)],
 )  # fmt: skip
 def test_masks_keep_the_first_part_of_a_row_whatever_true_means(name: str, ignores: bool) -> None:
     mask = random_feed(specs(f"{name}:bool[8,6]"), {})[name]
