@@ -70,6 +70,20 @@ def test_inspect_reads_it_without_loading_it(
     assert record["loads_here"] == ""
 
 
+def test_doctor_says_whether_it_loads(optkit: CommandLine, package: Path) -> None:
+    checked = optkit("doctor", package, "--triton", "25.11")
+    assert checked.code == 0, checked.err
+    assert "for cpu (x86_64)" in checked.out
+    assert "here: loads" in checked.out
+    assert "Triton 25.11: not known: Triton must have torch" in checked.out
+
+    passport = package.with_name("model.pt2.passport.json")
+    content = json.loads(passport.read_text())
+    content["artifact"]["compiled"]["torch"] = "99.1.0"
+    passport.write_text(json.dumps(content))
+    assert "here: compiled by torch 99." in optkit("doctor", package).out
+
+
 def test_it_is_measured_and_checked_as_every_artifact(optkit: CommandLine, package: Path, make: Make) -> None:
     measured = optkit("bench", package, "--batch", "2", "--time-limit-s", "1", "--json")
     assert measured.code == 0, measured.err
@@ -173,6 +187,6 @@ def test_a_recipe_compiles_measures_and_reports_it_and_does_not_make_it_again(tm
         tmp_path, steps=[{"stage": "export-torchscript"}, {"stage": "compile-aoti"}], choose={"by": "latency"}
     )
     record = carry_out(recipe)
-    assert statuses(record)["compile-aoti"] == "made"
+    assert statuses(record)["compile-aoti"] == "built"
     assert (tmp_path / "out" / "report.html").is_file()
     assert statuses(carry_out(recipe))["compile-aoti"] == "reused"
