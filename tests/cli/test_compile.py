@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.artifact import Artifact, Passport
+from optkit.artifact import Artifact, Passport, read_passport
 from optkit.stages import CompileAoti
 from tests.support.project import CommandLine, carry_out, files_below, statuses, write_project
 from tests.support.zoo import Make
@@ -77,11 +77,13 @@ def test_doctor_says_whether_it_loads(optkit: CommandLine, package: Path) -> Non
     assert "here: loads" in checked.out
     assert "Triton 25.11: not known: Triton must have torch" in checked.out
 
-    passport = package.with_name("model.pt2.passport.json")
-    content = json.loads(passport.read_text())
-    content["artifact"]["compiled"]["torch"] = "99.1.0"
-    passport.write_text(json.dumps(content))
-    assert "here: compiled by torch 99." in optkit("doctor", package).out
+    passport = read_passport(package)
+    assert passport
+    assert passport.artifact.compiled
+    newer = passport.artifact.compiled.model_copy(update={"torch": "99.1.0"})
+    passport.model_copy(update={"artifact": passport.artifact.model_copy(update={"compiled": newer})}).save()
+    changed = optkit("doctor", package)
+    assert "here: compiled by torch 99." in changed.out
 
 
 def test_it_is_measured_and_checked_as_every_artifact(optkit: CommandLine, package: Path, make: Make) -> None:
