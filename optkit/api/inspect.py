@@ -61,7 +61,7 @@ class TritonRelease(Record):
 
 
 class EngineVerdict(Record):
-    """Why an engine cannot be loaded, here and in the given Triton release; None if it can, or if no release is given."""
+    """Why an engine or a compiled package cannot be loaded, here and in the given Triton release; None if it can, or if no release is given."""
 
     file: str
     built_by: str
@@ -136,7 +136,7 @@ def doctor(engines: Sequence[StrPath] = (), *, triton: str | None = None, gpu: s
     Each ONNX Runtime provider runs a tiny model, because the list of available providers does not show that they work.
 
     Args:
-        engines: engine files to check.
+        engines: engine files and compiled packages to check.
         triton: Triton release to check the engines for, for example 25.10.
         gpu: GPU of the Triton server, for example A10 or sm86; None uses the GPU of this machine.
 
@@ -188,9 +188,19 @@ def _triton(release: str) -> TritonRelease:
 
 def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> EngineVerdict:
     artifact = open_artifact(path)
+    if compiled := artifact.compiled:
+        return EngineVerdict(
+            file=str(path),
+            built_by=f"torch {compiled.torch}",
+            targets=(compiled.target or f"{compiled.device} ({compiled.machine})",),
+            here=why_not_runnable(artifact),
+            triton=f"not known: Triton must have torch {compiled.torch} or newer" if release else None,
+        )
     engine = artifact.engine
     if engine is None:
-        raise ArtifactError(f"{path}: is {artifact.format}; expected an engine made by optkit build-engine")
+        raise ArtifactError(
+            f"{path}: is {artifact.format}; expected an engine made by optkit build-engine, or a package made by optkit compile"
+        )
     triton_refusal = None
     if release:
         try:

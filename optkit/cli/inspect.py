@@ -23,7 +23,9 @@ def inspect(
 
 
 def doctor(
-    engines: Annotated[list[Path] | None, typer.Argument(help="Engine files to check.", show_default=False)] = None,
+    engines: Annotated[
+        list[Path] | None, typer.Argument(help="Engine files and compiled packages to check.", show_default=False)
+    ] = None,
     triton: Annotated[
         str | None, typer.Option(help="Triton release to check the engines for, for example 25.10.", show_default=False)
     ] = None,

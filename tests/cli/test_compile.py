@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.artifact import Artifact, Passport
+from optkit.artifact import Artifact, Passport, read_passport
 from optkit.stages import CompileAoti
 from tests.support.project import CommandLine, carry_out, files_below, statuses, write_project
 from tests.support.zoo import Make
@@ -68,6 +68,22 @@ def test_inspect_reads_it_without_loading_it(
     record = json.loads(optkit("inspect", package, "--json").out)
     assert record["artifact"]["compiled"]["needed"]
     assert record["loads_here"] == ""
+
+
+def test_doctor_says_whether_it_loads(optkit: CommandLine, package: Path) -> None:
+    checked = optkit("doctor", package, "--triton", "25.11")
+    assert checked.code == 0, checked.err
+    assert "for cpu (x86_64)" in checked.out
+    assert "here: loads" in checked.out
+    assert "Triton 25.11: not known: Triton must have torch" in checked.out
+
+    passport = read_passport(package)
+    assert passport
+    assert passport.artifact.compiled
+    newer = passport.artifact.compiled.model_copy(update={"torch": "99.1.0"})
+    passport.model_copy(update={"artifact": passport.artifact.model_copy(update={"compiled": newer})}).save()
+    changed = optkit("doctor", package)
+    assert "here: compiled by torch 99." in changed.out
 
 
 def test_it_is_measured_and_checked_as_every_artifact(optkit: CommandLine, package: Path, make: Make) -> None:
@@ -173,6 +189,6 @@ def test_a_recipe_compiles_measures_and_reports_it_and_does_not_make_it_again(tm
         tmp_path, steps=[{"stage": "export-torchscript"}, {"stage": "compile-aoti"}], choose={"by": "latency"}
     )
     record = carry_out(recipe)
-    assert statuses(record)["compile-aoti"] == "made"
+    assert statuses(record)["compile-aoti"] == "built"
     assert (tmp_path / "out" / "report.html").is_file()
     assert statuses(carry_out(recipe))["compile-aoti"] == "reused"
