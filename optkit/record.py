@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optkit.errors import ArtifactError, OptkitError, OutputError
+from optkit.untrusted.documents import read_json
 from optkit.untrusted.quoting import visible
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ class Document(Record):
         Raises:
             ArtifactError: no such file, not JSON, another schema, or fields that do not fit it.
         """
-        try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        except (OSError, ValueError) as e:
-            raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+        content: Any = read_json(path)
         found = content.pop("schema", None) if isinstance(content, dict) else None
         if found != cls.schema_id:
             raise ArtifactError(
@@ -107,10 +105,6 @@ class Document(Record):
         except ValidationError as e:
             first, *others = faults(e)
             raise ArtifactError(f"{path}: {first}" + (f" (and {len(others)} more faults)" if others else "")) from e
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
 
 
 def faults(error: ValidationError) -> list[str]:

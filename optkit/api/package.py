@@ -45,6 +45,7 @@ from optkit.serving import (
     package_function,
 )
 from optkit.serving.package_artifact import package
+from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 
 class PackageRecord(Document):
@@ -309,10 +310,7 @@ def _preprocessing(image: Mapping[str, Any]) -> ImagePreprocessing:
 def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, (str, os.PathLike)):
         return tuple(names)
-    try:
-        lines = Path(names).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise RecipeError(f"--class-names {names}: cannot be read ({e}); expected a text file, one class a line") from e
+    lines = read_text(Path(names), "class names, one a line", MAX_NAMES_BYTES, RecipeError).splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 

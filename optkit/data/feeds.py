@@ -14,7 +14,8 @@ from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, ba
 from optkit.data.image_folder import SUFFIXES, ImageFolder
 from optkit.errors import FeedError, OptkitError
 from optkit.hashing import hash_of, sha256_of
-from optkit.untrusted.paths import path_fault
+from optkit.untrusted.archives import read_npz
+from optkit.untrusted.paths import exists, is_file, is_folder, path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +103,7 @@ class Feeds:
             return self._called
         if _is_images(self.target):
             return ImageFolder.from_file(Path(self.target)).feeds(self.inputs)
-        return (_read_npz(file) for file in _npz_files(Path(self.target)))
+        return (read_npz(file, FeedError) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
     def _content_sha256(self) -> str:
@@ -180,11 +181,11 @@ def _as_array(value: Any) -> Any:
 
 
 def _is_code(target: str) -> bool:
-    return user_code.is_in_memory(target) or (":" in target and not Path(target).exists())
+    return user_code.is_in_memory(target) or (":" in target and not exists(target))
 
 
 def _is_images(target: str) -> bool:
-    return Path(target).suffix in SUFFIXES and Path(target).is_file()
+    return Path(target).suffix in SUFFIXES and is_file(target)
 
 
 def data_fault(target: str) -> str | None:
@@ -206,14 +207,14 @@ def absolute_data(target: str, base: Path) -> str:
     if user_code.is_in_memory(target):
         return target
     path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
-    if path.exists() or ":" not in target:
+    if exists(path) or ":" not in target:
         return str(path.absolute())
     return user_code.absolute_target(target, base)
 
 
 def _npz_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    if not path.exists():
+    files = sorted(path.glob("*.npz")) if is_folder(path) else [path]
+    if not exists(path):
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
@@ -221,18 +222,6 @@ def _npz_files(path: Path) -> list[Path]:
         if fault := path_fault(file):
             raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
-
-
-def _read_npz(file: Path) -> "dict[str, np.ndarray]":
-    import numpy as np
-
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as e:
-        raise FeedError(f"{file}: cannot be read as .npz ({e})") from e
-    except Exception as e:  # zipfile.BadZipFile and zlib.error share no base with the above
-        raise FeedError(f"{file}: damaged .npz ({e})") from e
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:

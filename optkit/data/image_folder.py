@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from optkit.artifact.tensors import TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
-from optkit.errors import FeedError, first_line
+from optkit.errors import FeedError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import faults
-from optkit.untrusted.paths import path_fault
+from optkit.untrusted.documents import read_yaml
+from optkit.untrusted.paths import is_folder, path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,17 +44,13 @@ class ImageFolder(ImagePreprocessing):
         Raises:
             FeedError: the file cannot be read, has faults, or names a folder without images.
         """
-        import yaml  # here: few commands read one
-
         try:
-            found = cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise FeedError(f"{file}: cannot be read as YAML ({first_line(e)})") from e
+            found = cls.model_validate(read_yaml(file, FeedError))
         except ValidationError as e:
             raise FeedError(f"{file}: {'; '.join(faults(e))}") from e
         found = found.model_copy(update={"images": (file.parent / found.images).absolute()})
         if not found.files():
-            what = "no image in it" if found.images.is_dir() else "no such folder"
+            what = "no image in it" if is_folder(found.images) else "no such folder"
             raise FeedError(f"{file}: images: {found.images}: {what}; expected {', '.join(sorted(_IMAGES))}")
         return found
 

@@ -1,6 +1,5 @@
 """What of a stored run another one is held against, and whether the two can be compared at all."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from optkit.benchmark import Machine
 from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
+from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import is_folder
 
 # What a latency depends on; Python's or the kernel's version is reported, and does not make another machine.
 _MACHINE = ("cpu", "cores", "gpu", "vnni")
@@ -53,12 +54,9 @@ def read_snapshot(path: Path) -> Snapshot:
     Raises:
         ArtifactError: it is neither, of another version, damaged, or nothing was measured in it.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise ArtifactError(f"{path}: is a folder; expected a file such as {path / 'run.json'}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+    content = read_json(path)
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema == BenchRecord.schema_id:
         return of_bench(BenchRecord.read(path), path)

@@ -12,8 +12,12 @@ from optkit.benchmark import Machine
 from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults
+from optkit.untrusted.documents import parse_json
+from optkit.untrusted.paths import exists
+from optkit.untrusted.reading import read_text
 
 HISTORY_FILE = "history.jsonl"
+MAX_BYTES = 64 * 2**20
 
 
 class PastVariant(Record):
@@ -77,7 +81,7 @@ def append_history(path: Path, entry: HistoryEntry) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    line = json.dumps(json.loads(entry.to_json()), separators=(",", ":")) + "\n"
+    line = json.dumps(entry.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
@@ -92,16 +96,13 @@ def read_history(path: Path) -> list[HistoryEntry]:
     Raises:
         ArtifactError: a line is no entry of this version's; names it.
     """
-    if not path.exists():
+    if not exists(path):
         return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ArtifactError(f"{path}: cannot be read ({e})") from e
+    lines = read_text(path, "history", MAX_BYTES).splitlines()
     found = []
     for i, line in enumerate(lines, 1):
         try:
-            content = json.loads(line)
+            content = parse_json(line, f"{path}:{i}", ArtifactError)
             schema = content.pop("schema", None) if isinstance(content, dict) else None
             if schema != HistoryEntry.schema_id:
                 raise ArtifactError(
@@ -109,8 +110,6 @@ def read_history(path: Path) -> list[HistoryEntry]:
                     "Remove the line, or start a new file."
                 )
             found.append(HistoryEntry.model_validate(content))
-        except json.JSONDecodeError as e:
-            raise ArtifactError(f"{path}:{i}: is no JSON ({e.msg}). Remove the line.") from e
         except ValidationError as e:
             raise ArtifactError(f"{path}:{i}: {'; '.join(faults(e))}. Remove the line.") from e
     return found

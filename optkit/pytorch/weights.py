@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
@@ -44,17 +45,27 @@ def load_weights(module: "torch.nn.Module", path: Path) -> None:
         for key in sorted(set(expected) & set(state))
         if state[key].shape != expected[key].shape
     ]
+    faults += [
+        f"{key} has complex numbers"
+        for key in set(expected) & set(state)
+        if state[key].is_complex() and not expected[key].is_complex()
+    ]
     if shapes:
         faults.append(f"{len(shapes)} with another shape: {_some(shapes)}")
     if faults:
         raise ModelError(f"{path}: the weights belong to another model: {'; '.join(faults)}")
-    module.load_state_dict(state, strict=True)
+    try:
+        module.load_state_dict(state, strict=True)
+    except (RuntimeError, NotImplementedError, TypeError) as e:  # a sparse, quantized or meta tensor
+        raise ModelError(f"{path}: the weights cannot be copied into the model ({' '.join(str(e).split())})") from e
 
 
 def weights_fault(path: Path) -> str | None:
     """Return the fault of a file of weights that can be found without reading it, or None."""
     fault = path_fault(path)
-    return f"{path}: {fault}; expected the weights of the model" if fault else None
+    if fault:
+        return f"{path}: {fault}; expected the weights of the model"
+    return f"{path}: {fault}" if (fault := zip_fault(path)) else None
 
 
 def _some(items: Sequence[str], count: int = 4) -> str:

@@ -1,5 +1,6 @@
 """Paths to trust: the one rule for the name of a file that another file gives, and what a path is before it is opened."""
 
+import os
 import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
@@ -8,6 +9,7 @@ from pydantic import AfterValidator
 
 from optkit.errors import ArtifactError
 
+StrPath = str | os.PathLike[str]
 _LONGEST = 255  # bytes in the name of one file, on every file system that matters
 _SHOWN = 80
 _SPECIAL = "is a FIFO, a socket or a device"
@@ -86,6 +88,21 @@ def path_fault(path: Path) -> str | None:
         return "no such file"
     except (OSError, ValueError) as e:  # ValueError: a NUL, which YAML and JSON can hold
         return f"cannot be looked at ({getattr(e, 'strerror', None) or e})"
+
+
+def is_file(path: StrPath) -> bool:
+    """Return whether a path leads to a regular file; False too for a path that cannot be looked at, such as one that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - the methods of Path raise for a name that is too long
+
+
+def is_folder(path: StrPath) -> bool:
+    """Return whether a path leads to a folder; False too for a path that cannot be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: StrPath) -> bool:
+    """Return whether a path leads to anything; False too for a path that cannot be looked at."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def _kind_fault(mode: int) -> str | None:

@@ -34,7 +34,7 @@ def test_the_commit_is_the_one_that_ci_says(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "history.jsonl:2: is no JSON"),
+        ("{", "history.jsonl:2: cannot be read as JSON"),
         ('{"schema": "optkit/history/0"}', "history.jsonl:2: schema 'optkit/history/0'"),
         ("[]", "history.jsonl:2: schema None"),
         ('{"schema": "optkit/history/1"}', "history.jsonl:2: created: Field required"),

@@ -1,6 +1,5 @@
 """Unpack a TorchServe archive from an untrusted source and read its manifest. No code of the archive is executed."""
 
-import json
 import shutil
 import stat
 import zipfile
@@ -9,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from optkit.errors import ArtifactError
+from optkit.errors import ArtifactError, OptkitError, first_line
 from optkit.serving.torchserve.mar import MANIFEST
+from optkit.untrusted.archives import size_fault
+from optkit.untrusted.documents import MAX_JSON_BYTES, parse_json
 from optkit.untrusted.paths import file_fault, name_fault, path_fault, shown
-
-MAX_BYTES = 64 * 2**30  # of all unpacked files together
-MAX_FILES = 10_000
+from optkit.untrusted.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -57,28 +56,35 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
 
     Raises:
         ArtifactError: the file is not a TorchServe archive, is damaged, or is unsafe to unpack: it holds a path outside the folder,
-            a link, more than `MAX_FILES` files or more than `MAX_BYTES` bytes.
+            a link, or too many files or bytes.
     """
     if fault := path_fault(archive):
         raise ArtifactError(f"{archive}: {fault}; expected a TorchServe archive")
     try:
         with zipfile.ZipFile(archive) as opened:
             infos = [info for info in opened.infolist() if not info.is_dir()]
-            _check(archive, infos)
+            _check(archive, folder, infos)
             for info in infos:
                 _unpack(opened, info, folder / info.filename)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as e:
-        # RuntimeError: encrypted; NotImplementedError: a compression method that zipfile does not support.
-        raise ArtifactError(f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({e})") from e
+    except OptkitError:
+        raise
+    except (
+        Exception
+    ) as e:  # BadZipFile, zlib.error, RuntimeError (encrypted), NotImplementedError (compression) and more
+        raise ArtifactError(
+            f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({first_line(e)})"
+        ) from e
     return OpenedMar(archive, folder, _model(archive, folder / MANIFEST))
 
 
-def _check(archive: Path, infos: list[zipfile.ZipInfo]) -> None:
-    if len(infos) > MAX_FILES:
-        raise ArtifactError(f"{archive}: holds {len(infos)} files; expected at most {MAX_FILES}")
-    total = sum(info.file_size for info in infos)
-    if total > MAX_BYTES:
-        raise ArtifactError(f"{archive}: holds {total} bytes unpacked; expected at most {MAX_BYTES}")
+def _check(archive: Path, folder: Path, infos: list[zipfile.ZipInfo]) -> None:
+    if fault := size_fault(infos, archive.stat().st_size):
+        raise ArtifactError(f"{archive}: {fault}")
+    total, free = sum(info.file_size for info in infos), shutil.disk_usage(folder).free
+    if total > free:
+        raise ArtifactError(
+            f"{archive}: needs {total} bytes unpacked, and {folder} has {free} free. Set TMPDIR to a larger disk."
+        )
     for info in infos:
         fault = name_fault(info.filename) or ("is a path of Windows" if ":" in info.filename else None)
         if fault:
@@ -100,10 +106,7 @@ def _unpack(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> Non
 def _model(archive: Path, manifest: Path) -> Mapping[str, Any]:
     if not manifest.is_file():
         raise ArtifactError(f"{archive}: has no {MANIFEST}; expected a TorchServe archive")
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ArtifactError(f"{archive}: {MANIFEST} is not JSON ({e})") from e
+    content = parse_json(read_text(manifest, "JSON", MAX_JSON_BYTES), f"{archive}: {MANIFEST}")
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not {"modelName", "handler"} <= set(model):
         raise ArtifactError(

@@ -1,7 +1,6 @@
 """Migration of a TorchServe archive to a Triton repository, as a plain model if the handler allows it, otherwise with its handler."""
 
 import importlib.resources
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from optkit.serving.torchserve.config import installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
+from optkit.untrusted.documents import parse_yaml, read_json, read_yaml_text
 from optkit.untrusted.names import name_text_fault
 
 if TYPE_CHECKING:
@@ -53,17 +53,12 @@ class TorchServeBatching:
         Raises:
             ArtifactError: a value is invalid, or a file cannot be read.
         """
-        import yaml
-
         store = mar.archive.with_name("config.properties")
         found = {key: (value, str(store)) for key, value in installed_models(store).get(mar.archive.name, {}).items()}
         config = mar.file("configFile")
         if config:
             where = f"{mar.archive}: {config.name}"
-            try:
-                given = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-            except (yaml.YAMLError, UnicodeDecodeError) as e:
-                raise ArtifactError(f"{where}: cannot be read as YAML ({e})") from e
+            given = parse_yaml(read_yaml_text(config), where) or {}
             if not isinstance(given, dict):
                 raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
             found |= {key: (value, where) for key, value in given.items()}
@@ -207,7 +202,7 @@ def _generated_contract(
     if mar.handler != _GENERATED or not path.is_file():
         return None
     try:
-        contract = json.loads(path.read_text(encoding="utf-8"))
+        contract = read_json(path)
         if contract["classes"] or contract.get("image"):
             return None
         ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}

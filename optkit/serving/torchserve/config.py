@@ -9,6 +9,7 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve.properties import read_properties, with_properties
+from optkit.untrusted.documents import parse_json
 
 RESPONSE_TIMEOUT_S = 120
 _HEADER = b"# Written by optkit. Start with --ncs, so that TorchServe keeps no snapshot that overrides this file.\n"
@@ -120,16 +121,20 @@ def _models(path: Path, found: Mapping[str, str]) -> Models:
         raise ArtifactError(
             f"{path}: models: {fault}; expected JSON of model -> version -> settings, as TorchServe reads it. Correct the value."
         )
-    models: Models = json.loads(found.get("models") or "{}")
+    models: Models = _parsed(found)
     return models
+
+
+def _parsed(found: Mapping[str, str]) -> Any:
+    return parse_json(found.get("models") or "{}", "the value")
 
 
 def _models_fault(found: Mapping[str, str]) -> str | None:
     """Return why the value of `models` cannot be read, or None."""
     try:
-        models = json.loads(found.get("models") or "{}")
-    except ValueError as e:
-        return f"the value is not JSON ({e})"
+        models = _parsed(found)
+    except ArtifactError as e:
+        return str(e)
     if not isinstance(models, dict):
         return f"the value is {json.dumps(models)[:80]}"
     for name, versions in models.items():

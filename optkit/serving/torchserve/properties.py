@@ -7,7 +7,10 @@ from pathlib import Path
 import javaproperties
 
 from optkit.errors import ArtifactError
+from optkit.untrusted.reading import read_bytes
 
+MAX_BYTES = 2**20
+_WHAT = "a Java properties file"
 _ENCODING = "iso-8859-1"  # Java reads a properties file as Latin-1
 _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\\r?\n\Z")  # the next line belongs to the last one
 
@@ -18,11 +21,11 @@ def read_properties(path: Path) -> dict[str, str]:
     Raises:
         ArtifactError: the file cannot be read, or holds an invalid escape sequence.
     """
+    content = read_bytes(path, _WHAT, MAX_BYTES)
     try:
-        return dict(javaproperties.loads(path.read_bytes()))
-    except (OSError, ValueError) as e:
-        reason = e.strerror or e if isinstance(e, OSError) else e
-        raise ArtifactError(f"{path}: cannot be read ({reason}); expected a Java properties file. Correct it.") from e
+        return dict(javaproperties.loads(content))
+    except ValueError as e:
+        raise ArtifactError(f"{path}: cannot be read as {_WHAT} ({e}). Correct it.") from e
 
 
 def with_properties(content: bytes, values: Mapping[str, str]) -> bytes:

@@ -1,7 +1,6 @@
 """A local TorchServe for a model store, for tests and `optkit smoke`, with free loopback ports and time limits."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from optkit.errors import RunnerError
+from optkit.errors import ArtifactError, RunnerError
 from optkit.serving.server.http import HttpResponse, ask
 from optkit.serving.server.process import HOST, ServerProcess, free_ports
 from optkit.serving.torchserve.config import loaded_models
 from optkit.serving.torchserve.properties import with_properties
+from optkit.untrusted.documents import read_json
 
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 _POLL_S = 0.2
@@ -73,8 +73,8 @@ class TorchServe:
 
     def _token(self, api: str) -> str | None:
         try:
-            return str(json.loads(self._keys.read_text(encoding="utf-8"))[api]["key"])
-        except (OSError, ValueError, KeyError):
+            return str(read_json(self._keys)[api]["key"])
+        except (ArtifactError, KeyError, TypeError):
             return None
 
     def _authorization(self, api: str) -> dict[str, str]:
