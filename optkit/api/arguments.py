@@ -98,7 +98,7 @@ class Call:
         if isinstance(function, str):
             return user_code.absolute_target(function, Path())
         if not callable(function):
-            raise ModelError(f"evaluate: is a {type(function).__name__}; expected a function of predict")
+            raise ModelError(f"evaluate: is a {type(function).__name__}; expected a function that takes predict")
         return self._name(function, getattr(function, "__name__", type(function).__name__))
 
     def example(self, example: object) -> str | None:

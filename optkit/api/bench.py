@@ -26,8 +26,8 @@ from optkit.api.check import check_same_inputs, open_any
 from optkit.artifact import Artifact, Format
 from optkit.benchmark import BenchSettings, load_average, this_machine
 from optkit.benchmark import self_test as test_itself
+from optkit.benchmark.bench_record import BenchRecord, ModelContract, SelfTestRecord
 from optkit.benchmark.changes import Limits
-from optkit.benchmark.record import BenchRecord, ModelContract, SelfTestRecord
 from optkit.data import Samples
 from optkit.errors import ArtifactError, RecipeError
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_bench, read_snapshot

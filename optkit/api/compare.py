@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from optkit.api.arguments import StrPath, as_share, settings
+from optkit.benchmark.bench_record import BenchRecord
 from optkit.benchmark.changes import Comparison, Limits
-from optkit.benchmark.record import BenchRecord
 from optkit.pipeline.baseline import Snapshot, of_bench, of_run, read_snapshot
 from optkit.pipeline.compare import compare as compare_snapshots
 from optkit.pipeline.records import RunRecord

@@ -44,7 +44,7 @@ from optkit.serving import (
     VersionPolicy,
     package_function,
 )
-from optkit.serving.package_artifact import package
+from optkit.serving.targets import package
 from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 

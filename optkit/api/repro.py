@@ -12,7 +12,7 @@ from optkit.errors import OutputError
 from optkit.pytorch.forward import Call, dynamic_axes, forward_call
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, load_module
-from optkit.serving.clients.source import parameters
+from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
 
 SCRIPT = "repro.py"

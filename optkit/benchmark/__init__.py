@@ -7,7 +7,7 @@ compare         the comparison of artifacts
 concurrency     several callers at once
 statistics      percentiles, intervals, verdicts
 summary         from blocks to records
-record, changes the documents of a benchmark and of a comparison with an earlier run
+bench_record, changes   the documents of a benchmark and of a comparison with an earlier run
 sessions        the interval of a change between two runs
 self_test       a model against a copy of itself
 machine, processor, gpu     the machine, contention for its processors, clocks and throttling of its GPU

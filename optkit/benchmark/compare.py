@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,21 @@ class Measured:
     left_out: int = 0  # CPU-contended blocks, where there were enough others
 
 
+@dataclass(frozen=True)
+class Instruments:
+    """The parts of a measurement that depend on the machine. A test gives its own."""
+
+    open_runner: Callable[..., Runner] = open_runner
+    time_block: Callable[[Callable[[], object], BenchSettings], Block] = time_block
+    clock: Callable[[], float] = time.perf_counter  # s
+
+
 def measure(
-    artifacts: Mapping[str, Artifact], samples: Samples, settings: BenchSettings, reference: str | None = None
+    artifacts: Mapping[str, Artifact],
+    samples: Samples,
+    settings: BenchSettings,
+    reference: str | None = None,
+    instruments: Instruments | None = None,
 ) -> Measured:
     """Measure every artifact at every batch size, each against the reference in the same blocks.
 
@@ -57,6 +70,7 @@ def measure(
         samples: the source of the values.
         settings: batch sizes, threads, device and when to stop.
         reference: the name of the artifact that the others are compared with; None means the first.
+        instruments: runners, timing loop and clock; None means the real ones.
 
     Raises:
         FeedError: a batch size lies outside the declared range.
@@ -65,8 +79,11 @@ def measure(
     reference = reference or next(iter(artifacts))
     points = bench_points(artifacts[reference], settings.batches)
     feeds = [samples.at(sizes) for sizes in points]
-    turns = {name: functools.partial(_turn, artifact, feeds, settings) for name, artifact in artifacts.items()}
-    series = Series(turns, reference, settings)
+    instruments = instruments or Instruments()
+    turns = {
+        name: functools.partial(_turn, artifact, feeds, settings, instruments) for name, artifact in artifacts.items()
+    }
+    series = Series(turns, reference, settings, clock=instruments.clock)
     concurrency: list[ConcurrentLoad] = []
     stopped = series.run()
     if stopped is not Stopped.INTERRUPTED:
@@ -113,25 +130,28 @@ def _pairs(measurements: Sequence[Measurement], reference: str) -> Iterator[tupl
     yield from ((base[m.batch], m) for m in measurements if m.artifact != reference and m.batch in base)
 
 
-def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings) -> Turn:
-    """Load an artifact anew and time it at each point."""
-    began = time.perf_counter()
+def _turn(artifact: Artifact, feeds: Sequence[Feed], settings: BenchSettings, instruments: Instruments) -> Turn:
+    """Load an artifact again and time it at each point."""
+    clock = instruments.clock
+    began = clock()
     with (
-        open_runner(artifact, settings.device, settings.threads_used, cuda_graph=settings.cuda_graph) as runner,
+        instruments.open_runner(
+            artifact, settings.device, settings.threads_used, cuda_graph=settings.cuda_graph
+        ) as runner,
         watching(settings.device) as watch,
     ):
-        load_ms, first_call_ms = (time.perf_counter() - began) * 1000, 0.0
+        load_ms, first_call_ms = (clock() - began) * 1000, 0.0
         blocks: list[Block] = []
         parts: list[CallParts] = []
         with runner.calling():
             for i, feed in enumerate(feeds):
                 call = runner.bind(feed)
                 with _translate_errors(runner, feed):
-                    before = time.perf_counter()
+                    before = clock()
                     call()
                     if i == 0:
-                        first_call_ms = (time.perf_counter() - before) * 1000
-                    block = _own_block(runner, feed, settings) or time_block(call, settings)
+                        first_call_ms = (clock() - before) * 1000
+                    block = _own_block(runner, feed, settings) or instruments.time_block(call, settings)
                     blocks.append(watch.without_throttled(block) if watch else block)
                     parts += runner.parts(feed)
         return Turn(runner.provider, load_ms, first_call_ms, tuple(blocks), tuple(parts), runner.placement())

@@ -28,6 +28,7 @@ class Series:
         settings: BenchSettings,
         *,
         may_drop: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Store the candidates.
 
@@ -36,6 +37,7 @@ class Series:
             reference: the name of the candidate that the others are compared with.
             settings: the stopping rules.
             may_drop: whether the others continue where one candidate cannot run; else its error is raised.
+            clock: the time in s, for the time limit.
         """
         self.candidates = candidates
         self.reference = reference
@@ -43,6 +45,7 @@ class Series:
         self.rows: list[dict[str, Turn]] = []
         self.not_run: dict[str, str] = {}
         self._dropped = OptkitError if may_drop else ()
+        self._clock = clock
 
     @property
     def names(self) -> list[str]:
@@ -57,13 +60,13 @@ class Series:
             KeyboardInterrupt: Ctrl-C before the first complete block; later it ends the series.
         """
         random = np.random.default_rng(self.settings.seed)
-        started = time.monotonic()
+        started = self._clock()
         try:
             for _ in track(range(self.settings.max_blocks), "bench"):  # the number of blocks is not known before
                 self._add_row([str(name) for name in random.permutation(self.names)])
                 if self._is_enough() and self._is_precise():
                     return Stopped.PRECISE
-                if time.monotonic() - started >= self.settings.time_limit_s:
+                if self._clock() - started >= self.settings.time_limit_s:
                     return Stopped.TIME
         except KeyboardInterrupt:
             if not self.rows:

@@ -49,16 +49,18 @@ class Block:
         return float(np.median(self.times_ms))
 
 
-def time_block(call: Callable[[], object], settings: BenchSettings) -> Block:
+def time_block(
+    call: Callable[[], object], settings: BenchSettings, clock_ns: Callable[[], int] = time.perf_counter_ns
+) -> Block:
     """Drop the first calls after a switch, then time one call after the other until the block is long enough.
 
     Both the dropped and the counted calls continue until their shortest time and their fewest calls are reached. The counted calls have
     no pause between them, so the caches contain only the model's own data. Only the clock is read between two calls.
     """
-    dropped = _calls(call, settings.drop_s, settings.drop_calls)
+    dropped = _calls(call, settings.drop_s, settings.drop_calls, clock_ns)
     before = ProcessorTime.now()
-    began_s = time.perf_counter_ns() / 1e9
-    counted = _calls(call, settings.block_s, settings.block_calls)
+    began_s = clock_ns() / 1e9
+    counted = _calls(call, settings.block_s, settings.block_calls, clock_ns)
     waited = _waited(before, ProcessorTime.now())
     return Block(np.array(counted) / 1e6, len(dropped), began_s, waited=waited)
 
@@ -67,9 +69,8 @@ def _waited(before: ProcessorTime | None, after: ProcessorTime | None) -> float 
     return after.waited_since(before) if before and after else None
 
 
-def _calls(call: Callable[[], object], shortest_s: float, fewest: int) -> list[int]:
+def _calls(call: Callable[[], object], shortest_s: float, fewest: int, clock: Callable[[], int]) -> list[int]:
     """Call until both limits are reached; return the time of each call in ns."""
-    clock = time.perf_counter_ns
     times: list[int] = []
     before = clock()
     end = before + int(shortest_s * 1e9)

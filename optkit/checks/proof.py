@@ -1,6 +1,7 @@
 """All checks of one artifact: parity with its reference, batch independence, accuracy."""
 
 import dataclasses
+from collections.abc import Callable
 
 from pydantic import Field
 
@@ -40,6 +41,7 @@ class Prover:
     reference: Artifact
     samples: Samples
     requirements: Requirements
+    open_runner: Callable[..., Runner] = open_runner  # a test gives its own
     _found: dict[str, _Found] = dataclasses.field(default_factory=dict)
 
     def parity(self, artifact: Artifact) -> Parity:
@@ -52,8 +54,8 @@ class Prover:
         if artifact.sha256 not in self._found:
             tolerance = self.requirements.tolerances.get(artifact.precision)
             with (
-                open_runner(artifact, self._device(artifact)) as candidate,
-                open_runner(self.reference, self.requirements.device) as reference,
+                self.open_runner(artifact, self._device(artifact)) as candidate,
+                self.open_runner(self.reference, self.requirements.device) as reference,
             ):
                 # An engine has parity when each of its profiles has.
                 found = [check_parity(reference, candidate, self.samples, dims, tolerance) for dims in artifact.ranges]
@@ -88,7 +90,7 @@ class Prover:
         accuracy = None
         comparable = parity is None or parity.cosine is not None  # else there are no finite outputs
         if comparable and (independence is None or self.requirements.evaluation):
-            with open_runner(artifact, self._device(artifact)) as candidate:
+            with self.open_runner(artifact, self._device(artifact)) as candidate:
                 independence = independence or self._independence(candidate)
                 accuracy = (
                     evaluate(self.requirements.evaluation, candidate.infer) if self.requirements.evaluation else None

@@ -12,7 +12,7 @@ from optkit.cli.values import parse_dims, parse_sizes
 
 if TYPE_CHECKING:
     from optkit.artifact.tensors import DimRange
-    from optkit.benchmark.record import BenchRecord
+    from optkit.benchmark.bench_record import BenchRecord
 
 
 @with_output

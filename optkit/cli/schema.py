@@ -19,8 +19,8 @@ def schema(
     """
     from optkit.api.ab import AbRecord
     from optkit.artifact import Passport
+    from optkit.benchmark.bench_record import BenchRecord
     from optkit.benchmark.changes import Comparison
-    from optkit.benchmark.record import BenchRecord
     from optkit.loadtest import LoadRecord
     from optkit.pipeline.history import HistoryEntry
     from optkit.pipeline.records import RunRecord

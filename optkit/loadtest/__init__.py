@@ -9,12 +9,12 @@ counters        latencies and failures, counted alike for both tools
 triton_statistics       what Triton says of the batches that it formed
 sweep           a whole load test
 knee, batching_advice   what its figures mean
-record          the document that it leaves
+load_record     the document that a load test writes
 """
 
 from optkit.loadtest.batching_advice import advise
+from optkit.loadtest.load_record import Advice, LoadPoint, LoadRecord
 from optkit.loadtest.prepare import Source
-from optkit.loadtest.record import Advice, LoadPoint, LoadRecord
 from optkit.loadtest.settings import Arrivals, LoadSettings, Tool
 from optkit.loadtest.sweep import load_test, with_advice
 from optkit.loadtest.target import Target, parse_target

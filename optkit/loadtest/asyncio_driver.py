@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from optkit.errors import RunnerError
 from optkit.loadtest.counters import LoadCounters, LoadLevel, point_of
 from optkit.loadtest.job import Job, connector_to, run
+from optkit.loadtest.load_record import LoadPoint
 from optkit.loadtest.loops import Load, closed_loop, open_loop, schedule
-from optkit.loadtest.record import LoadPoint
 from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
 
 

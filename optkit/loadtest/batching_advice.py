@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from optkit.benchmark.summary import KNEE
 from optkit.errors import RecipeError
-from optkit.loadtest.record import Advice, FormedBatch, LoadRecord
+from optkit.loadtest.load_record import Advice, FormedBatch, LoadRecord
 
 _MIN_EXECUTIONS = 10  # of one batch size; sizes with fewer executions are left out
 _MIN_GAIN = 1.1  # over the samples per second of the smallest batch

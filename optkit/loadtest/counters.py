@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from optkit.benchmark.statistics import percentile
-from optkit.loadtest.record import LoadPoint, ServerSide
+from optkit.loadtest.load_record import LoadPoint, ServerSide
 
 _HOPELESS = 40  # consecutive failures; the load ends after them
 _REASONS = 20  # reasons that are counted separately

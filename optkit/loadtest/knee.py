@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from optkit.benchmark.summary import KNEE
-from optkit.loadtest.record import LoadKnee, LoadPoint
+from optkit.loadtest.load_record import LoadKnee, LoadPoint
 
 KEPT_UP = 0.95  # of the requested rate
 

@@ -22,7 +22,7 @@ from optkit.benchmark.machine import usable_cores
 from optkit.errors import ArtifactError, MissingDependency, RecipeError, RunnerError
 from optkit.loadtest.counters import LoadCounters, LoadLevel, point_of
 from optkit.loadtest.job import Job, connector_to, run
-from optkit.loadtest.record import LoadPoint
+from optkit.loadtest.load_record import LoadPoint
 from optkit.loadtest.settings import Tool
 from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
 from optkit.untrusted.documents import read_json

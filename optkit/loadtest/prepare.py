@@ -10,7 +10,7 @@ from optkit.errors import ArtifactError, RecipeError, RunnerError
 from optkit.loadtest import payloads
 from optkit.loadtest.connection import RequestFailed
 from optkit.loadtest.job import Job, connector_to, run
-from optkit.loadtest.record import Batching
+from optkit.loadtest.load_record import Batching
 from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
 from optkit.loadtest.triton_statistics import Json, TritonQueries

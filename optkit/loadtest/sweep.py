@@ -10,8 +10,8 @@ from optkit.loadtest.batching_advice import advise
 from optkit.loadtest.counters import LoadLevel
 from optkit.loadtest.job import Job, run
 from optkit.loadtest.knee import knees_of
+from optkit.loadtest.load_record import LoadPoint, LoadRecord
 from optkit.loadtest.prepare import Source, prepare, probe
-from optkit.loadtest.record import LoadPoint, LoadRecord
 from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
 from optkit.progress import track

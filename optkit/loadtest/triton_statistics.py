@@ -12,7 +12,7 @@ from optkit.errors import RunnerError
 from optkit.loadtest.connection import Connector, RequestFailed
 from optkit.loadtest.grpc_connection import GrpcConnector
 from optkit.loadtest.http_connection import HttpConnector
-from optkit.loadtest.record import Batching, FormedBatch, ServerSide
+from optkit.loadtest.load_record import Batching, FormedBatch, ServerSide
 from optkit.loadtest.target import Target
 from optkit.untrusted.documents import parse_response
 

@@ -13,7 +13,7 @@ from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import ArtifactError, FeedError, RecipeError, RunnerError
 from optkit.record import refused_as
 from optkit.serving.golden import Golden, read_golden
-from optkit.serving.triton.record import read_record
+from optkit.serving.triton.package_record import read_record
 
 _FEEDS = 16  # different requests, sent in turn
 BATCH = "batch"

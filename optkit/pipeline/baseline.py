@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optkit.artifact.findings import Measurement
 from optkit.benchmark import Machine
-from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
+from optkit.benchmark.bench_record import BenchRecord, MeasuredFile, ModelContract
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.untrusted.documents import read_json

@@ -7,7 +7,7 @@ from optkit import deps
 from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.findings import NotRun
 from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
-from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
+from optkit.benchmark.bench_record import BenchRecord, MeasuredFile, ModelContract
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.hashing import hash_of

@@ -10,7 +10,7 @@ from optkit.artifact.gates import Gates
 from optkit.artifact.tensors import batch_dim
 
 if TYPE_CHECKING:  # of a run, which a single step needs nothing of
-    from optkit.benchmark.record import BenchRecord
+    from optkit.benchmark.bench_record import BenchRecord
 
 
 def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from optkit.artifact import Artifact
 from optkit.artifact.gates import Gates
 from optkit.benchmark import this_machine
+from optkit.benchmark.bench_record import BenchRecord, ModelContract
 from optkit.benchmark.changes import Comparison, Limits
-from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.data import Samples
 from optkit.pipeline.baseline import Snapshot, check_comparable, of_steps, read_snapshot
 from optkit.pipeline.gates import over_budget

@@ -18,8 +18,8 @@ from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
 from optkit.serving.clients.folder import code_sha256 as client_code_sha256
-from optkit.serving.package_artifact import package
 from optkit.serving.settings import FASTEST
+from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
 from optkit.user_code import code_sha256
 

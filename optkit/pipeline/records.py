@@ -11,8 +11,8 @@ from optkit.artifact.findings import (
     Quantization,
 )
 from optkit.benchmark import Machine
+from optkit.benchmark.bench_record import BenchRecord, ModelContract
 from optkit.benchmark.changes import Comparison
-from optkit.benchmark.record import BenchRecord, ModelContract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.record import Document, Record

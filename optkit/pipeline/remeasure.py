@@ -9,8 +9,8 @@ from pathlib import Path
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Measurement
 from optkit.benchmark import BenchSettings
+from optkit.benchmark.bench_record import BenchRecord, MeasuredFile
 from optkit.benchmark.changes import Comparison, Limits
-from optkit.benchmark.record import BenchRecord, MeasuredFile
 from optkit.data import Samples
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot

@@ -12,7 +12,7 @@ from optkit import deps
 from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
-from optkit.benchmark.record import BenchRecord, ModelContract
+from optkit.benchmark.bench_record import BenchRecord, ModelContract
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Samples

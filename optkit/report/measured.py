@@ -12,7 +12,7 @@ from optkit.report.table import plain_table
 from optkit.report.verdict import busy_machine, included, left_to_the_cpu
 
 if TYPE_CHECKING:
-    from optkit.benchmark.record import BenchRecord, SelfTestRecord
+    from optkit.benchmark.bench_record import BenchRecord, SelfTestRecord
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "yellow", Verdict.NO_DIFFERENCE: ""}
 

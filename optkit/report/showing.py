@@ -31,8 +31,8 @@ from optkit.untrusted.console import Plain, PlainConsole
 
 if TYPE_CHECKING:
     from optkit.api.ab import AbRecord
+    from optkit.benchmark.bench_record import BenchRecord, SelfTestRecord
     from optkit.benchmark.changes import Comparison
-    from optkit.benchmark.record import BenchRecord, SelfTestRecord
     from optkit.loadtest import LoadRecord
     from optkit.serving.smoke import SmokeRecord
     from optkit.serving.triton.lint import LintRecord

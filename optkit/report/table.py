@@ -13,7 +13,7 @@ from optkit.report.numbers import ms_text, ratio_text, size_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from optkit.benchmark.record import BenchRecord
+    from optkit.benchmark.bench_record import BenchRecord
     from optkit.pipeline.records import RunRecord, StepResult
 
 

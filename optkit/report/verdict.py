@@ -8,7 +8,7 @@ from optkit.messages import count
 from optkit.report.numbers import size_text
 
 if TYPE_CHECKING:
-    from optkit.benchmark.record import BenchRecord
+    from optkit.benchmark.bench_record import BenchRecord
     from optkit.pipeline.records import RunRecord
 
 

@@ -1,9 +1,9 @@
 """Packages for a server.
 
 settings        the entries under `serve:` in a recipe; `triton_fields` are fields of a Triton configuration
-package         what packaging returns; what every target checks and writes
-package_artifact        one artifact to either server
-triton/, torchserve/    the two servers
+targets         which server's package an artifact goes into; a new server is one more case here
+triton/, torchserve/    one package for each server: what it reads, clients, golden samples
+packaged        the record that packaging returns; checks that are the same for every server
 migrate/        from a TorchServe archive to a Triton repository
 clients/        Python clients for packaged models
 golden, smoke   golden samples, and the record of their replay
@@ -12,7 +12,7 @@ names, staging, server/ names on a server, files moved into place together, proc
 """
 
 from optkit.serving.golden import Golden, make_golden
-from optkit.serving.package import Packaged
+from optkit.serving.packaged import Packaged
 from optkit.serving.settings import AnyServing, ArtifactServing, TorchServeServing, TritonPythonServing, TritonServing
 from optkit.serving.torchserve.package import package_torchserve
 from optkit.serving.triton.package import package_triton

@@ -18,9 +18,9 @@ from optkit.artifact.tensors import DType, Feed, TensorSpec
 from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.record import refused_as
-from optkit.serving.clients.torchserve import ServerError, TorchServeModel
+from optkit.serving.clients.torchserve_template import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
-from optkit.serving.triton.client import TensorMetadata, TritonClient
+from optkit.serving.triton.connection import TensorMetadata, TritonClient
 from optkit.untrusted.paths import is_file, is_folder
 from optkit.untrusted.reading import MAX_BODY_BYTES, read_bytes
 

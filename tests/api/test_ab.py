@@ -19,7 +19,7 @@ from optkit.benchmark.timing import Block
 from optkit.errors import FeedError, RecipeError, RunnerError
 from optkit.serving.endpoints import Answer, Body, Endpoint, TorchServeEndpoint, TritonEndpoint, _answer, parse_endpoint
 from optkit.serving.golden import Golden, write_golden
-from optkit.serving.triton.client import TensorMetadata
+from optkit.serving.triton.connection import TensorMetadata
 
 NEAR = Tolerance(atol=1e-3)
 STEADY = repeat(1.0)

@@ -9,7 +9,8 @@ import pytest
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Measurement, Stopped, Verdict
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec
-from optkit.benchmark import BenchSettings, Measured, bench_points, compare, measure, series, this_machine
+from optkit.benchmark import BenchSettings, Measured, bench_points, measure, this_machine
+from optkit.benchmark.compare import Instruments
 from optkit.benchmark.machine import affinity, usable_cores
 from optkit.benchmark.summary import Turn, knees, measurement
 from optkit.benchmark.timing import Block
@@ -44,10 +45,7 @@ class Stage:
             raise ms
         return Block(np.array([ms]), dropped_calls=2, waited=waited)
 
-    def monotonic(self) -> float:
-        return self.now
-
-    def perf_counter(self) -> float:
+    def clock(self) -> float:
         return self.now
 
 
@@ -95,21 +93,20 @@ class Play(Protocol):
 
 
 @pytest.fixture
-def play(onnx_linear: Artifact, monkeypatch: pytest.MonkeyPatch) -> Play:
+def play(onnx_linear: Artifact) -> Play:
     """Return play(median of each block of each artifact, settings...): what was done, and what came of it."""
 
     def played(
         times: dict[str, Iterable[Times]], seconds_a_turn: float = 0, **settings: object
     ) -> tuple[Stage, Measured]:
         stage = Stage({name: iter(blocks) for name, blocks in times.items()}, seconds_a_turn)
-        monkeypatch.setattr(compare, "open_runner", stage.open_runner)
-        monkeypatch.setattr(compare, "time_block", stage.time_block)
-        for module in (compare, series):
-            monkeypatch.setattr(module, "time", stage)
+        instruments = Instruments(stage.open_runner, stage.time_block, stage.clock)
         artifacts = {name: onnx_linear.model_copy(update={"sha256": name}) for name in times}
         usual = {"batches": (2,), "threads": 1, "min_blocks": 1, "max_blocks": 1}
         samples = Samples(onnx_linear.inputs, onnx_linear.dims)
-        return stage, measure(artifacts, samples, BenchSettings.model_validate(usual | settings))
+        return stage, measure(
+            artifacts, samples, BenchSettings.model_validate(usual | settings), instruments=instruments
+        )
 
     return played
 

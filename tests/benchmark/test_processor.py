@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from optkit.artifact.findings import CPU_CONTENDED
-from optkit.benchmark import processor
 from optkit.benchmark.processor import ProcessorTime
 
 ONE_CORE = """
@@ -43,7 +42,7 @@ def test_the_threads_of_this_process_are_summed() -> None:
 
 
 def test_where_the_system_does_not_tell_it_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     assert ProcessorTime.now() is None
 
 

@@ -16,7 +16,7 @@ def pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a module in the place of pandas whose frame is the list of its rows."""
     module = ModuleType("pandas")
     module.__spec__ = importlib.machinery.ModuleSpec("pandas", None)
-    module.DataFrame = list
+    setattr(module, "DataFrame", list)  # noqa: B010
     monkeypatch.setitem(sys.modules, "pandas", module)
 
 

@@ -86,7 +86,7 @@ def test_a_part_that_fails_costs_its_own_rows_alone(
 ) -> None:
     fault, reason = PARTS[case]
     part = quick_part(tmp_path, f"if backend == 'torchscript':\n    {fault}\n")
-    run = load("run")  # type: ignore[operator]
+    run = load("run")
     monkeypatch.setattr(run, "PART", part)
     monkeypatch.setattr(run, "LIMITS_S", dict.fromkeys(run.LIMITS_S, 2.0))
     backends = "eager,torchscript,onnxruntime"
@@ -105,7 +105,7 @@ def test_without_a_gpu_nothing_is_written_over(
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
     monkeypatch.setattr(sys, "argv", ["run.py", "--models", "digits", "--json", str(tmp_path / "out.json")])
-    assert load("run").main() == 2  # type: ignore[operator]
+    assert load("run").main() == 2
     assert "not run: torch finds no NVIDIA GPU here" in capsys.readouterr().out
     assert not (tmp_path / "out.json").exists()
 
@@ -114,7 +114,7 @@ def test_backends_that_are_run_again_leave_the_others_rows(
     load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "out.json"
-    run = load("run")  # type: ignore[operator]
+    run = load("run")
     monkeypatch.setattr(run, "PART", quick_part(tmp_path))
     for backends, more in (("eager,torchscript", ()), ("torchscript", ("--keep",)), ("torchscript", ())):
         options = f"--device cpu --models digits --batches 1 --precisions fp32 --backends {backends} --json {path}"
@@ -127,7 +127,7 @@ def test_backends_that_are_run_again_leave_the_others_rows(
 def test_no_budget_left_is_told(load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = f"--models digits --batches 1 --budget 0 --json {tmp_path / 'out.json'}"
     monkeypatch.setattr(sys, "argv", ["run.py", *options.split()])
-    assert load("run").main() == 0  # type: ignore[operator]
+    assert load("run").main() == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert {row["not_run"] for row in rows} == {"no time was left of 0 s"}
 
@@ -138,7 +138,7 @@ def test_its_engines_give_the_models_answers_on_the_stand_in(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support" / "standin"))
     monkeypatch.setenv("STANDIN_TENSORRT", "11")
-    models, backends = load("models"), load("backends")  # type: ignore[operator]
+    models, backends = load("models"), load("backends")
     monkeypatch.setattr(backends, "MIN_SECONDS", 0.0)
     model = models.MODELS["digits"]
     with torch.inference_mode():

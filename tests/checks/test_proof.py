@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from optkit.artifact import Artifact, Passport
-from optkit.checks import Prover, Requirements, proof
+from optkit.checks import Prover, Requirements
 from optkit.data import Samples
 from optkit.runners import Device, Runner, open_runner
 from optkit.stages import ExportOnnx, ExportTorchScript, Stage
@@ -15,40 +13,38 @@ from tests.support.zoo import Make
 TRACED = ExportOnnx(exporter="torchscript", opset=17)
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the files that runners were asked for, in order."""
-    names: list[str] = []
+class Opened:
+    """Opens runners, and records the names of the files in order."""
 
-    def counted(artifact: Artifact, device: Device) -> Runner:
-        names.append(artifact.path.name)
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, artifact: Artifact, device: Device) -> Runner:
+        self.names.append(artifact.path.name)
         return open_runner(artifact, device)
 
-    monkeypatch.setattr(proof, "open_runner", counted)
-    return names
 
-
-def prove(source: Artifact, artifact: Artifact, stage: Stage) -> Passport:
-    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
-    prover.parity(artifact)  # as the choice between exporters asks first
+def prove(source: Artifact, artifact: Artifact, stage: Stage, opened: Opened | None = None) -> Passport:
+    prover = Prover(source, Samples(source.inputs, source.dims), Requirements(), opened or Opened())
+    prover.parity(artifact)  # the choice between exporters checks it first
     return prover.prove(Passport(artifact=artifact, stage=stage.stage))[0]
 
 
-def test_an_artifact_with_parity_is_opened_once(make: Make, tmp_path: Path, opened: list[str]) -> None:
-    source = make("linear")
-    passport = prove(source, TRACED.run(source, tmp_path / "out"), TRACED)
-    assert opened == ["model.onnx", source.path.name]
+def test_an_artifact_with_parity_is_opened_once(make: Make, tmp_path: Path) -> None:
+    source, opened = make("linear"), Opened()
+    passport = prove(source, TRACED.run(source, tmp_path / "out"), TRACED, opened)
+    assert opened.names == ["model.onnx", source.path.name]
     assert passport.parity is not None
     assert passport.parity.passed
     assert passport.batch_independence is not None
     assert passport.batch_independence.passed
 
 
-def test_an_artifact_without_parity_still_answers_for_its_batches(tmp_path: Path, opened: list[str]) -> None:
-    source = zoo.bad("branches").source(tmp_path)
+def test_an_artifact_without_parity_still_answers_for_its_batches(tmp_path: Path) -> None:
+    source, opened = zoo.bad("branches").source(tmp_path), Opened()
     stage = ExportTorchScript(method="trace")
-    passport = prove(source, stage.run(source, tmp_path / "out"), stage)
-    assert opened == ["model.pt", source.path.name, "model.pt"]
+    passport = prove(source, stage.run(source, tmp_path / "out"), stage, opened)
+    assert opened.names == ["model.pt", source.path.name, "model.pt"]
     assert passport.parity is not None
     assert not passport.parity.passed
     assert passport.batch_independence is not None

@@ -21,8 +21,8 @@ def run(stage: Stage, source: Artifact, out_dir: Path, filename: str | None = No
     return run_stage(stage, source, out_dir, prover, filename)
 
 
-def writes_18(*args: Any) -> None:
-    export_onnx._torchscript(*args[:-1], 18)
+def writes_18(module: Any, feed: Any, path: Path, inputs: Any, outputs: Any, opset: int) -> None:
+    export_onnx._torchscript(module, feed, path, inputs, outputs, 18)
 
 
 def raises(*args: Any) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from optkit.benchmark import BenchSettings, compare
-from optkit.benchmark.record import BenchRecord
+from optkit.benchmark.bench_record import BenchRecord
+from optkit.benchmark.summary import Turn
 from optkit.benchmark.timing import Block, time_block
 from tests.support.project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
@@ -159,9 +160,9 @@ def test_a_self_test_that_is_wrong_too_often_is_a_negative_verdict(
 ) -> None:
     """Blocks whose time grows with the path: a copy that lies elsewhere seems slower, each time."""
 
-    def biased(artifact: object, feeds: object, settings: BenchSettings) -> compare.Turn:
+    def biased(artifact: object, feeds: object, settings: BenchSettings) -> Turn:
         slow = "self-test" in str(artifact.path)  # type: ignore[attr-defined]
-        return compare.Turn("P", 1, 1, (Block(np.array([2.0 if slow else 1.0]), 0),))
+        return Turn("P", 1, 1, (Block(np.array([2.0 if slow else 1.0]), 0),))
 
     monkeypatch.setattr(compare, "_turn", biased)
     found = optkit("bench", "m.onnx", "--self-test", "--trials", "4", "--json")
@@ -190,9 +191,9 @@ def test_settings_that_make_no_sense_are_refused(
 def test_explain_tells_of_every_artifact_why_it_won_or_lost(
     optkit: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faster_as_onnx(artifact: object, feeds: object, settings: BenchSettings) -> compare.Turn:
+    def faster_as_onnx(artifact: object, feeds: object, settings: BenchSettings) -> Turn:
         ms = 1.0 if str(artifact.path).endswith(".onnx") else 2.0  # type: ignore[attr-defined]
-        return compare.Turn("P", 1, 1, (Block(np.array([ms]), 0),))
+        return Turn("P", 1, 1, (Block(np.array([ms]), 0),))
 
     monkeypatch.setattr(compare, "_turn", faster_as_onnx)
     found = optkit("run", "recipe.yaml", "--explain")

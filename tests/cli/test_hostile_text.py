@@ -125,7 +125,7 @@ DROPPED = dict.fromkeys(map(ord, "\a\b\v\f\r")) | {ord("\t"): " "}
 def test_a_title_and_a_progress_bar_take_no_markup(text: str) -> None:
     bars = _bars(PlainConsole(io.StringIO()))
     number = bars.add_task(text, done=0, of="", left="")
-    drawn = bars.columns[1](bars.tasks[number])  # type: ignore[operator]
+    drawn = bars.columns[1](bars.tasks[number])
     assert str(drawn) == text.translate(dict.fromkeys(map(ord, "\a\b\v\f\r")))
     assert printed(drawn).replace("\n", "").isprintable()
     title = " ".join(printed(plain_table(text, "c" * 150)).split()).partition(" ccc")[0]  # as wide as the table

@@ -80,8 +80,8 @@ def test_the_line_that_a_trace_baked_in_is_named(optkit: CommandLine, tmp_path: 
 
 
 def test_an_opset_other_than_asked_for(optkit: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writes_18(*args: Any) -> None:
-        export_onnx._torchscript(*args[:-1], 18)
+    def writes_18(module: Any, feed: Any, path: Path, inputs: Any, outputs: Any, opset: int) -> None:
+        export_onnx._torchscript(module, feed, path, inputs, outputs, 18)
 
     monkeypatch.setattr(export_onnx, "_dynamo", writes_18)
     arguments = ("export", "onnx", f"{zoo.HERE}:linear", "-o", tmp_path / "m.onnx", *CONTRACT, "--opset", "17")

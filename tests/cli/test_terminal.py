@@ -47,7 +47,8 @@ def test_the_answer_starts_on_a_line_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_file_in_the_progress_is_no_markup() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
     with _bars(console) as bars:
         _Bars(bars).begin("build m[/a].py", None)
-    assert "build m[/a].py" in console.file.getvalue()
+    assert "build m[/a].py" in text.getvalue()

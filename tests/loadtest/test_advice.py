@@ -8,7 +8,7 @@ from optkit.benchmark import this_machine
 from optkit.errors import RecipeError
 from optkit.loadtest import LoadRecord, LoadSettings, advise, with_advice
 from optkit.loadtest.knee import knees_of
-from optkit.loadtest.record import Batching, FormedBatch, LoadPoint, ServerSide
+from optkit.loadtest.load_record import Batching, FormedBatch, LoadPoint, ServerSide
 from optkit.serving import TritonServing
 
 MACHINE = this_machine()

@@ -146,9 +146,9 @@ def test_torchserve(onnx, tmp_path):
     specs = (TensorSpec.parse("image:float32[batch,2,3]"),)
     with serving(store, limit_s=120) as running:
         target = parse_target(f"{running.inference_url}/predictions/digits")
-        settings = LoadSettings(concurrency=(1, 4), warmup_s=0.5, duration_s=1.0, limit_s=60)
+        levels = LoadSettings(concurrency=(1, 4), warmup_s=0.5, duration_s=1.0, limit_s=60)
         keyed = Source(inputs=specs, headers=running._authorization("inference"))
-        record = load_test(target, settings, keyed)
+        record = load_test(target, levels, keyed)
         with pytest.raises(Exception, match="the first request: status 400: Token Authorization failed"):
             load_test(target, settings, Source(inputs=specs))
     assert record.failures == ()

@@ -21,8 +21,9 @@ class Jumping(asyncio.SelectorEventLoop):
 
     def __init__(self):
         self.now = 0.0
-        super().__init__(selectors.SelectSelector())
-        real = self._selector.select
+        selector = selectors.SelectSelector()
+        super().__init__(selector)
+        real = selector.select
 
         def select(timeout=None):
             found = real(0)
@@ -30,7 +31,7 @@ class Jumping(asyncio.SelectorEventLoop):
                 self.now += timeout
             return found
 
-        self._selector.select = select
+        selector.select = select  # type: ignore[method-assign]
 
     def time(self):
         return self.now

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from optkit.artifact.findings import Accuracy, NotRun
+from optkit.benchmark.bench_record import BenchRecord
 from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
-from optkit.benchmark.record import BenchRecord
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot, of_run, read_snapshot
 from optkit.pipeline.compare import compare

@@ -122,10 +122,10 @@ def in_a_weak_callback() -> bool:
             super().__delitem__(name)
 
     key, keys = Key(), weakref.WeakKeyDictionary[Key, int]()
-    keys.data = Slow()
+    slow = vars(keys)["data"] = Slow()
     keys[key] = 1
     del key
-    return not keys.data
+    return not slow
 
 
 @pytest.mark.parametrize("slow", [in_a_destructor, in_a_weak_callback])

@@ -201,8 +201,9 @@ def _collect(model: Keeps, x: torch.Tensor) -> torch.Tensor:
 
 
 def _average(model: Keeps, x: torch.Tensor) -> torch.Tensor:
-    model.mean += 1
-    return x * model.mean
+    mean = model.get_buffer("mean")
+    mean += 1
+    return x * mean
 
 
 def _recur(model: Keeps, x: torch.Tensor) -> torch.Tensor:

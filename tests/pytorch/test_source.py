@@ -28,7 +28,7 @@ def user_model(folder: Path, body: str = MODEL) -> str:
 
 
 def make(target: str, folder: Path, **options: object) -> Artifact:
-    return make_source(target, folder, zoo.specs("x:float32[batch,4]"), zoo.BATCH, **options)  # type: ignore[arg-type]
+    return make_source(target, folder, zoo.specs("x:float32[batch,4]"), zoo.BATCH, **options)
 
 
 def test_a_source_says_what_the_model_takes_and_returns(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_factory_that_gives_no_module_is_told(tmp_path: Path, name: str, messa
 def test_the_line_that_raised_is_the_users(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         zoo.bad("raises").source(tmp_path)
-    line = int(re.search(r"zoo\.py:(\d+):", str(caught.value).split("raised ")[1])[1])  # type: ignore[index]
+    line = int(re.search(r"zoo\.py:(\d+):", str(caught.value).split("raised ")[1])[1])
     assert "raise ValueError" in zoo.HERE.read_text().splitlines()[line - 1]
 
 

@@ -12,7 +12,8 @@ import torch
 from optkit import user_code
 from optkit.artifact import Artifact
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec
-from optkit.pytorch.source import make_source, state_sha256
+from optkit.pytorch.source import make_source
+from optkit.pytorch.weights import state_sha256
 from optkit.runners import open_runner
 from optkit.stages import ExportOnnx, QuantizeStatic
 from tests.support import RECIPES

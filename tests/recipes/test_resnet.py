@@ -16,7 +16,8 @@ from optkit import user_code
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import check_feed
 from optkit.pytorch.forward import torchscript_notices_off
-from optkit.pytorch.source import make_source, state_sha256
+from optkit.pytorch.source import make_source
+from optkit.pytorch.weights import state_sha256
 from optkit.recipe import load_recipe
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
 from optkit.stages import ExportOnnx, ExportTorchScript

@@ -22,10 +22,10 @@ from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.artifact.findings import Latencies, Tolerance
 from optkit.benchmark import BenchSettings, SelfTest
+from optkit.benchmark.bench_record import SelfTestRecord
 from optkit.benchmark.changes import Limits
-from optkit.benchmark.record import SelfTestRecord
 from optkit.loadtest import Advice, LoadRecord, LoadSettings
-from optkit.loadtest.record import LoadPoint
+from optkit.loadtest.load_record import LoadPoint
 from optkit.pipeline.baseline import of_run
 from optkit.pipeline.compare import compare
 from optkit.pipeline.plan import Plan

@@ -1,5 +1,6 @@
 """Calls on a GPU through a stand-in that refuses what CUDA refuses; the same on a real one with `pytest -m gpu`."""
 
+import copy
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from optkit.errors import RunnerError
 from optkit.runners import Device, Runner, open_runner
 from optkit.runners import pytorch as pytorch_runner
 from optkit.runners.cuda import ROUNDS, call_parts
-from optkit.runners.onnxruntime import RECORD_PLACEMENT, placement_of
+from optkit.runners.onnxruntime import RECORD_PLACEMENT, OnnxRuntimeRunner, placement_of
 from optkit.stages import ExportOnnx, ExportTorchScript
 from tests.support import zoo
 from tests.support.fake_cuda import Doubling, FakeEvent, FakeGpu, FakeSession, cuda_sessions, gpu
@@ -33,12 +34,12 @@ ROUND = ["event", "copy in", "event", "call", "event", "copy out", "event", "wai
 def module(gpu: FakeGpu, make: Make, monkeypatch: pytest.MonkeyPatch) -> Artifact:
     """Return an artifact in Python whose module is the stand-in's."""
     monkeypatch.setattr(pytorch_runner, "load_module", lambda artifact: Doubling(gpu))
-    monkeypatch.setattr(pytorch_runner.copy, "deepcopy", lambda module: module)
+    monkeypatch.setattr(copy, "deepcopy", lambda module: module)
     return make("linear")
 
 
 def on_cuda(artifact: Artifact, **options: object) -> Runner:
-    return open_runner(artifact, Device.CUDA, **options)  # type: ignore[arg-type]
+    return open_runner(artifact, Device.CUDA, **options)
 
 
 def parts_of(found: tuple[CallParts, ...]) -> dict[str, float]:
@@ -163,6 +164,7 @@ def test_a_graph_that_onnxruntime_cannot_capture_is_refused(
     gpu: FakeGpu, cuda_sessions: list[FakeSession], onnx_linear: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with on_cuda(onnx_linear, cuda_graph=True) as runner:
+        assert isinstance(runner, OnnxRuntimeRunner)
         monkeypatch.setattr(
             runner, "_with_graph", runner._without_graph().__class__
         )  # no id: graph 0, for every binding

@@ -31,25 +31,25 @@ from optkit.pytorch.source import copy_onnx_source, open_artifact
 from optkit.recipe import load_recipe
 from optkit.serving import TorchServeServing, TritonServing, package_torchserve, package_triton
 from optkit.serving.clients.folder import ClientRecord, client_folder, write_client
-from optkit.serving.clients.source import ModelClass, identifier
+from optkit.serving.clients.generate import ModelClass, identifier
 from optkit.serving.golden import Golden, read_golden, write_golden
 from optkit.serving.migrate.archive import open_mar
 from optkit.serving.migrate.repository import TorchServeBatching, package_handler, plain_model
 from optkit.serving.names import name_fault
-from optkit.serving.package_artifact import package
-from optkit.serving.torchserve import client_source
-from optkit.serving.torchserve.client_source import write_torchserve_client
+from optkit.serving.targets import package
+from optkit.serving.torchserve import generated_client
 from optkit.serving.torchserve.config import config_content
+from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import TorchServeGolden, read_archive_golden
 from optkit.serving.torchserve.handler import read_request, top_classes
-from optkit.serving.triton.client_source import write_triton_client
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import Warmup, backend_config, config_text, parse_config, warmup_files
 from optkit.serving.triton.contract import TritonContract
 from optkit.serving.triton.ensemble.config import _config as ensemble_config
 from optkit.serving.triton.ensemble.package import Ensemble, Node
+from optkit.serving.triton.generated_client import write_triton_client
+from optkit.serving.triton.package_record import TritonRecord
 from optkit.serving.triton.python_backend.folder import python_files
-from optkit.serving.triton.record import TritonRecord
 from optkit.untrusted.names import LONGEST_NAME, step_name_fault
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
 
@@ -363,7 +363,7 @@ def outline(code):
 def test_a_client_does_the_same_whatever_its_names_are(tmp_path, load, monkeypatch, kind, text):
     """Also with names that are refused when they are read: quoting alone holds."""
     past = SimpleNamespace(model_validate=lambda tensor: unchecked(tensor["name"], tensor["shape"]))
-    monkeypatch.setattr(client_source, "TensorSpec", past)
+    monkeypatch.setattr(generated_client, "TensorSpec", past)
     plain = KINDS[kind](tmp_path / "plain", "image", "batch", "logits")
     odd = KINDS[kind](tmp_path / "odd", text, text, text)
     for file in ("client.py", "__init__.py"):
@@ -391,7 +391,7 @@ def test_a_model_name_in_a_client_is_text(tmp_path, text):
     """Names of models keep to a grammar; here one comes past it."""
     described = [
         ModelClass(
-            module="triton", base="TritonModel", model=name, takes="", gives="", fields=(), method=SimpleNamespace(
+            module="triton_template", base="TritonModel", model=name, takes="", gives="", fields=(), method=SimpleNamespace(
                 parameters="", returns="None", result="nothing", call="None"
             ),
         )
@@ -406,7 +406,7 @@ def test_a_model_name_in_a_client_is_text(tmp_path, text):
 
 def test_names_that_python_keeps_for_itself_are_no_parameters_and_no_classes():
     assert identifier("__debug__") == "__debug___"
-    described = ModelClass("triton", "TritonModel", "ValueError", "", "", (), SimpleNamespace())
+    described = ModelClass("triton_template", "TritonModel", "ValueError", "", "", (), SimpleNamespace())
     assert described.name == "ValueErrorModel"  # else the module's own `except ValueError` would mean the model
 
 

@@ -27,7 +27,7 @@ from optkit.artifact.findings import (
 )
 from optkit.artifact.tensors import DimRange
 from optkit.benchmark import BenchSettings, Machine
-from optkit.benchmark.record import BenchRecord, MeasuredFile, ModelContract
+from optkit.benchmark.bench_record import BenchRecord, MeasuredFile, ModelContract
 from optkit.choose.winner import Winner
 from optkit.pipeline.plan import Origin
 from optkit.pipeline.records import RunRecord, StepResult

@@ -71,6 +71,7 @@ class Buffered(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.table: torch.Tensor
         self.register_buffer("table", torch.from_numpy(TABLE.copy()))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -187,7 +187,7 @@ def test_a_worker_that_fails_in_another_way_is_told_with_its_last_words(
 def test_a_command_that_is_refused_starts_no_process(
     arguments: list[str], linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optkit: CommandLine
 ) -> None:
-    monkeypatch.setattr(worker_process.subprocess, "Popen", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
     found = optkit("build-engine", linear.path, "-o", tmp_path / "m.plan", *arguments)
     assert found.code == 2
     assert not (tmp_path / "m.plan").exists()
@@ -206,7 +206,7 @@ def test_a_build_starts_one_process(
             super().__init__(*args, **kwargs)
 
     forget()
-    monkeypatch.setattr(worker_process.subprocess, "Popen", Counted)
+    monkeypatch.setattr(subprocess, "Popen", Counted)
     found = optkit(
         "build-engine", linear.path, "-o", tmp_path / "m.plan", "--dim", "batch=1:4:16", "--runtime", "tensorrt-rtx"
     )

@@ -174,7 +174,7 @@ ALONE = {
     "loadtest/payloads.py",
     "serving/torchserve/handler.py",
     "serving/migrate/handler_model.py",
-    "serving/clients/torchserve.py",
+    "serving/clients/torchserve_template.py",
     "serving/triton/python_backend/model.py",
     "tensorrt/worker/jobs.py",
     "tensorrt/worker/layers.py",

@@ -1,8 +1,8 @@
-"""Python clients for packaged models. The first three are copied into them and import nothing of optkit.
+"""Python clients for packaged models. The templates and the router are copied into each client and import nothing of optkit.
 
-triton, torchserve      the client of each server
+triton_template, torchserve_template    the client code that is the same for every model of a server
 router          splits requests between variants
-source          the class of one model, written below the copied code
+generate        the class of one model, written below the copied code
 samples         inputs to try a client with
-folder          where a client lies; a file that a person edited stays
+folder          writes a client; files that a person edited stay
 """

@@ -10,15 +10,15 @@ from typing import ClassVar
 from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
-from optkit.serving.clients.source import ModelClass, identifier, own_code
+from optkit.serving.clients.generate import ModelClass, identifier, own_code
 from optkit.untrusted.paths import FileName, file_fault
 
 FILE = "optkit.json"
-_CODE = ("triton", "torchserve", "router", "source", "samples")
+_CODE = ("triton_template", "torchserve_template", "router", "generate", "samples")
 _WRITERS = (
     "optkit.serving.triton",
     "optkit.serving.torchserve",
-)  # their client_source.py generates the class of a model
+)  # their generated_client.py generates the class of a model
 
 
 class ClientRecord(Document):
@@ -141,5 +141,5 @@ def _hash(folder: Path, name: str) -> str | None:
 
 def code_sha256() -> str:
     """Return a hash of the code in clients. A client with other code is out of date and is written again."""
-    writers = {package: own_code("client_source", package) for package in _WRITERS}
+    writers = {package: own_code("generated_client", package) for package in _WRITERS}
     return hash_of({name: own_code(name) for name in _CODE} | writers)

@@ -16,7 +16,7 @@ from optkit.pytorch.forward import torchscript_notices_off
 from optkit.record import refused_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
-from optkit.serving.package import Packaged
+from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
 from optkit.serving.staging import files_below, move_in, staging
 from optkit.serving.torchserve.config import installed_models

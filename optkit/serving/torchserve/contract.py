@@ -6,7 +6,7 @@ from optkit.artifact.tensors import TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import StageError
 from optkit.messages import listed
-from optkit.serving.package import shared_batch
+from optkit.serving.packaged import shared_batch
 from optkit.serving.settings import TorchServeServing
 
 

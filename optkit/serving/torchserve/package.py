@@ -13,12 +13,12 @@ from optkit.errors import OutputError, StageError
 from optkit.serving.clients.folder import check_writable
 from optkit.serving.golden import Golden
 from optkit.serving.names import model_name
-from optkit.serving.package import Packaged, check_packagable, model_files
+from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.staging import as_json, move_in, staging
-from optkit.serving.torchserve.client_source import write_torchserve_client
 from optkit.serving.torchserve.config import config_content, model_settings
 from optkit.serving.torchserve.contract import handler_contract
+from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
 from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import DType, Feed, TensorSpec, check_feed
 from optkit.errors import ArtifactError, first_line
-from optkit.serving.package import ModelContract
+from optkit.serving.packaged import ModelContract
 from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton.contract import TritonContract
 from optkit.serving.triton_fields import Instances, Optimization, QueuePolicy, VersionPolicy

@@ -6,7 +6,7 @@ from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import StageError
-from optkit.serving.package import ModelContract, shared_batch
+from optkit.serving.packaged import ModelContract, shared_batch
 from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton.libtorch import libtorch_names
 

@@ -11,7 +11,7 @@ from optkit.serving.golden import Golden, write_golden
 from optkit.serving.staging import files_below, move_in, staging
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton.merge import Merged, merge_config
-from optkit.serving.triton.record import FILE, GoldenFile, TritonRecord, record_or_none
+from optkit.serving.triton.package_record import FILE, GoldenFile, TritonRecord, record_or_none
 from optkit.untrusted.paths import file_in
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from optkit.messages import listed
 from optkit.serving.clients.folder import check_writable
 from optkit.serving.golden import Golden
 from optkit.serving.names import model_name
-from optkit.serving.package import Packaged, check_packagable, model_files
+from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TritonModelSettings, TritonServing
-from optkit.serving.triton.client_source import write_triton_client
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import model_config, warmup_files, warmup_of
 from optkit.serving.triton.contract import TritonContract, triton_contract
 from optkit.serving.triton.folder import RepositoryModel, write_model
+from optkit.serving.triton.generated_client import write_triton_client
 from optkit.serving.triton.plan import as_built, describe_plans, plan_files
 
 

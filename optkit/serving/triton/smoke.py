@@ -8,9 +8,9 @@ from optkit.errors import ArtifactError, RunnerError
 from optkit.progress import track
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.smoke import Replay, SmokeRecord
-from optkit.serving.triton.client import TritonClient
+from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import loaded_versions
-from optkit.serving.triton.record import FILE, read_record
+from optkit.serving.triton.package_record import FILE, read_record
 from optkit.serving.triton.server import TritonServer, find_triton
 from optkit.untrusted.paths import file_in
 

@@ -94,7 +94,7 @@ def test_a_fast_candidate_that_is_wrong_is_not_kept(
 
     def noise(artifact: Artifact, *rest: object) -> tuple[float | None, str | None]:
         wrong = "u8s8-qdq" in str(artifact.path)
-        return (3.0, "output 'output': SQNR 3.0 dB is below 10") if wrong else really(artifact, *rest)  # type: ignore[arg-type]
+        return (3.0, "output 'output': SQNR 3.0 dB is below 10") if wrong else really(artifact, *rest)
 
     monkeypatch.setattr(int8_types, "_noise", noise)
     _, found = chosen(QuantizeStatic(calibration=CONV), make("conv", ONNX), tmp_path)

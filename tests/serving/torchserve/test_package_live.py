@@ -222,8 +222,8 @@ def test_golden_samples_of_another_model_fail(server, store, tmp_path):
     """The same archives, and golden answers that are not theirs: both kinds of handlers are found out."""
     for name, output in (("graph", "output"), ("pictures", None)):
         shutil.copy(store / f"{name}.mar", tmp_path)
-        record, arrays = golden_files(store / f"{name}.mar")
-        shutil.copy(record, tmp_path)
+        described, arrays = golden_files(store / f"{name}.mar")
+        shutil.copy(described, tmp_path)
         golden = dict(np.load(arrays))
         output = output or next(key.removeprefix("output/") for key in golden if key.startswith("output/"))
         golden[f"output/{output}"] = golden[f"output/{output}"][:, ::-1]

@@ -198,7 +198,7 @@ def test_a_part_that_mixes_its_batch_keeps_the_whole_from_batching(nodes, tmp_pa
 def test_the_real_server_answers_as_the_source_code(serve, nodes, code, tmp_path, batched):
     """Source code, local executor and server agree, with and without batches, on other values than the golden ones."""
     from optkit import user_code
-    from optkit.serving.triton.client import TritonClient
+    from optkit.serving.triton.connection import TritonClient
     from optkit.serving.triton.smoke import smoke_triton
 
     if not batched:
@@ -240,7 +240,7 @@ def test_the_generated_client_of_an_ensemble(serve, nodes, code, tmp_path, load,
 
 
 def test_a_python_model_answers_a_request_that_fails_with_the_error(serve, nodes, code, tmp_path):
-    from optkit.serving.triton.client import TritonClient
+    from optkit.serving.triton.connection import TritonClient
 
     graph = ensemble(nodes)
     with LocalEnsemble(graph) as local:

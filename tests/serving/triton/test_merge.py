@@ -23,7 +23,7 @@ from optkit.serving import (
 )
 from optkit.serving.golden import read_golden
 from optkit.serving.triton.lint import lint
-from optkit.serving.triton.record import read_record
+from optkit.serving.triton.package_record import read_record
 from optkit.serving.triton.smoke import smoke_triton
 from tests.support.hostile import within
 

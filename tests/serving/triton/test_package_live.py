@@ -23,7 +23,7 @@ from optkit.recipe import load_recipe
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, VersionPolicy, make_golden, package_triton
 from optkit.serving.server.process import free_ports
-from optkit.serving.triton.client import TritonClient
+from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton
 from optkit.serving.triton.smoke import smoke_triton, start_and_smoke

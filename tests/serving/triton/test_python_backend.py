@@ -13,7 +13,7 @@ from optkit.errors import FeedError, ModelError, OutputError, RecipeError, Runne
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
 from optkit.serving import TritonPythonServing, VersionPolicy, package_function
-from optkit.serving.triton.client import TritonClient
+from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.python_backend import package as packaging
 from optkit.serving.triton.smoke import smoke_triton

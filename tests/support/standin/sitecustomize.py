@@ -68,4 +68,4 @@ def _load(name: Any, *arguments: Any, **more: Any) -> Any:
     return _Driver() if name == "libcuda.so.1" else _LOADED(name, *arguments, **more)
 
 
-ctypes.CDLL = _load  # type: ignore[assignment,misc]
+ctypes.CDLL = _load  # type: ignore[assignment]

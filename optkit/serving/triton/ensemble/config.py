@@ -7,7 +7,7 @@ from optkit.artifact.tensors import batch_dim
 from optkit.errors import StageError
 from optkit.serving.clients.folder import check_writable
 from optkit.serving.golden import Golden
-from optkit.serving.package import Packaged
+from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import describe_tensor

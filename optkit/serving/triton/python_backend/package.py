@@ -15,7 +15,7 @@ from optkit.messages import listed
 from optkit.serving.clients.folder import check_writable
 from optkit.serving.golden import Golden, read_golden, write_golden
 from optkit.serving.names import model_name
-from optkit.serving.package import Packaged
+from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonPythonServing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import backend_config, warmup_files, warmup_of

@@ -11,7 +11,7 @@ import numpy as np
 from optkit.artifact.tensors import Feed
 from optkit.deps import require
 from optkit.errors import RecipeError, RunnerError, first_line
-from optkit.serving.clients.triton import connected, encoded
+from optkit.serving.clients.triton_template import connected, encoded
 
 _SCHEMES = ("http", "grpc")
 

@@ -62,7 +62,7 @@ class ClientMethod:
 class ModelClass:
     """The class of one model: its module and base class, its docstring, its fields as Python source, and its method."""
 
-    module: str  # triton or torchserve
+    module: str  # triton_template or torchserve_template
     base: str
     model: str
     takes: str

@@ -8,8 +8,7 @@ import numpy as np
 
 from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.serving.clients.folder import write_package
-from optkit.serving.clients.samples import json_bytes, png_bytes
-from optkit.serving.clients.source import (
+from optkit.serving.clients.generate import (
     ClientMethod,
     ModelClass,
     description,
@@ -22,6 +21,7 @@ from optkit.serving.clients.source import (
     sizes_text,
     tensors_text,
 )
+from optkit.serving.clients.samples import json_bytes, png_bytes
 
 _TENSORS, _TEXTS, _SIZES = "tuple[Tensor, ...]", "tuple[str, ...]", "Mapping[str, range]"
 
@@ -118,7 +118,7 @@ def _torchserve(
     answer = _answer(contract) if contract else ()
     kind = [field("content_type", "str", quoted(content_type))] if content_type != "application/json" else []
     return ModelClass(
-        module="torchserve",
+        module="torchserve_template",
         base="TorchServeModel",
         model=model,
         takes=takes,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.serving.clients.folder import write_package
-from optkit.serving.clients.samples import npz_bytes
-from optkit.serving.clients.source import (
+from optkit.serving.clients.generate import (
     ClientMethod,
     ModelClass,
     description,
@@ -16,6 +15,7 @@ from optkit.serving.clients.source import (
     sizes_text,
     tensors_text,
 )
+from optkit.serving.clients.samples import npz_bytes
 from optkit.serving.triton.contract import TritonContract
 
 _TENSORS, _SIZES = "tuple[Tensor, ...]", "Mapping[str, range]"
@@ -49,7 +49,7 @@ def write_triton_client(
     names = parameters(spec.name for spec in inputs)
     feed = ", ".join(f"{quoted(name)}: {parameter}" for name, parameter in names.items())
     described = ModelClass(
-        module="triton",
+        module="triton_template",
         base="TritonModel",
         model=model,
         takes=f": {description(inputs, sizes)}",
