@@ -18,7 +18,7 @@ from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
-from optkit.untrusted.paths import file_fault
+from optkit.untrusted.paths import exists, file_fault, is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +126,9 @@ def check_output(output: Path, force: bool) -> None:
     Raises:
         OutputError: it is a folder, or a file and `force` was not given.
     """
-    if output.is_dir():
+    if is_folder(output):
         raise OutputError(f"{output}: is a directory; expected the name of a file to write")
-    if output.exists() and not force:
+    if exists(output) and not force:
         raise OutputError(f"{output}: exists already. Give --force to replace it, or another name with -o.")
 
 
@@ -149,7 +149,7 @@ def _data_files(output: Path) -> set[Path]:
     """Return the data files that the passport of a file to be replaced names, as far as they lie beside it."""
     path = passport_path(output)
     try:
-        names = Passport.read(path).artifact.files if path.is_file() else ()
+        names = Passport.read(path).artifact.files if is_file(path) else ()
     except ArtifactError:
         return set()
     return {output.parent / name for name in names if not file_fault(output.parent, name)}

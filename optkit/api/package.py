@@ -45,6 +45,7 @@ from optkit.serving import (
     package_function,
 )
 from optkit.serving.targets import package
+from optkit.untrusted.paths import is_file
 from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 
@@ -293,7 +294,7 @@ def _target_of(function: Callable[..., Any]) -> str:
         file = None
     name = getattr(function, "__qualname__", type(function).__name__)
     target = f"{file}:{name}"
-    if file is None or not Path(file).is_file() or not name.isidentifier() or user_code.target_fault(target):
+    if file is None or not is_file(file) or not name.isidentifier() or user_code.target_fault(target):
         raise ModelError(
             f"function {name}: stands in no file, and a server imports files. Save it, and give 'file.py:{name}'."
         )

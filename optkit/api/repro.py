@@ -14,6 +14,7 @@ from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, load_module
 from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.untrusted.paths import exists, is_folder
 
 SCRIPT = "repro.py"
 
@@ -79,7 +80,7 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
     Raises:
         OutputError: the folder holds something, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise OutputError(f"{folder}: holds something already; expected a new or empty folder for the reproduction")
     try:
         folder.mkdir(parents=True, exist_ok=True)

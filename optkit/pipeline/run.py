@@ -27,6 +27,7 @@ from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.serving import Packaged
+from optkit.untrusted.paths import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         ArtifactError: there is none, or it is of another version.
     """
-    if not (folder / RUN_FILE).is_file():
+    if not is_file(folder / RUN_FILE):
         raise ArtifactError(f"{folder}: holds no {RUN_FILE}; expected the folder of a run. Give the -o of optkit run.")
     return RunRecord.read(folder / RUN_FILE)
 

@@ -16,6 +16,7 @@ from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
 from optkit.tensorrt.installed import name_interpreter
+from optkit.untrusted.paths import exists, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
 def _kept(path: Path, key: str) -> Passport | None:
     """Return the passport of an artifact made with this key and still intact."""
     try:
-        passport = read_passport(path) if path.is_file() else None
+        passport = read_passport(path) if is_file(path) else None
     except ArtifactError as e:
         logger.debug("not reused: %s", e)
         return None
@@ -126,7 +127,7 @@ def _kept(path: Path, key: str) -> Passport | None:
 
 def _remove(folder: Path) -> None:
     try:
-        if folder.exists():
+        if exists(folder):
             shutil.rmtree(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import OutputError
+from optkit.untrusted.paths import exists, is_file, is_folder
 
 
 @contextlib.contextmanager
@@ -17,7 +18,7 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: a folder cannot be created or written.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder}: is a file; expected a folder to write to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,7 @@ def move_in(moves: Iterable[tuple[Path, Path]], old: Path) -> None:
     """
     with contextlib.ExitStack() as undo:
         for i, (staged, target) in enumerate(moves):
-            if target.exists():
+            if exists(target):
                 old.mkdir(exist_ok=True)
                 before = old / str(i)
                 target.rename(before)
@@ -47,7 +48,7 @@ def move_in(moves: Iterable[tuple[Path, Path]], old: Path) -> None:
 
 def files_below(folder: Path) -> tuple[str, ...]:
     """Return every file below a folder, relative to it, sorted."""
-    return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()))
+    return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if is_file(file)))
 
 
 def as_json(content: Any) -> bytes:

@@ -15,6 +15,7 @@ from optkit.quantization.calibration.settings import CalibrationMethod, Calibrat
 from optkit.quantization.ort_quantizer import hold_in_float, quantizing
 from optkit.stages.base import NO_CALIBRATION
 from optkit.stages.quantizing import Quantizing, has_attention
+from optkit.untrusted.paths import is_file
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +97,7 @@ class QuantizeStatic(Quantizing):
     def with_earlier(self, made: Path) -> Self:
         """Return the stage with the ranges of an earlier artifact; they are reused where nothing has changed."""
         try:
-            passport = read_passport(made) if made.is_file() else None
+            passport = read_passport(made) if is_file(made) else None
         except ArtifactError:  # a changed or foreign file
             return self
         copy = self.model_copy()

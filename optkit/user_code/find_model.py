@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.errors import ModelError
+from optkit.untrusted.paths import is_file
 
 _BASES = ("Module", "Sequential", "LightningModule", "PreTrainedModel")
 
@@ -26,7 +27,7 @@ def the_model(file: Path) -> str:
     Raises:
         ModelError: there is no such file, no model, or several models; the message has the text to write for each.
     """
-    if not file.is_file():
+    if not is_file(file):
         raise ModelError(f"{file}: no such file; expected a Python file, as in model.py or model.py:build")
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body

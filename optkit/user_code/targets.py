@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from optkit.errors import ModelError, OptkitError, interrupted
+from optkit.untrusted.paths import is_file, is_folder
 from optkit.user_code.files import file_and_imports, module_of
 from optkit.user_code.in_memory import function_sha256, in_memory_fault, is_in_memory, object_in_memory
 from optkit.user_code.lines import describe, is_users
@@ -74,8 +75,8 @@ def code_files(where: str) -> dict[str, Path]:
     if not where.endswith(".py"):
         return _package_files(where)
     file = _absolute(where)
-    if not file.is_file():
-        what = "is a directory" if file.is_dir() else "no such file"
+    if not is_file(file):
+        what = "is a directory" if is_folder(file) else "no such file"
         raise ModelError(f"{where}: {what}; expected a Python file. Check the path before the colon.")
     return file_and_imports(file)
 
@@ -105,7 +106,7 @@ def _package_files(where: str) -> dict[str, Path]:
         )
     package = _installed(top) or _below_current_folder(top)
     folders = [Path(p) for p in (package.submodule_search_locations or [])] if package else []
-    files = {p for folder in folders for p in folder.rglob("*.py") if p.is_file()} or {Path(spec.origin)}
+    files = {p for folder in folders for p in folder.rglob("*.py") if is_file(p)} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
 

@@ -11,7 +11,7 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.generate import ModelClass, identifier, own_code
-from optkit.untrusted.paths import FileName, file_fault
+from optkit.untrusted.paths import FileName, exists, file_fault, is_file
 
 FILE = "optkit.json"
 _CODE = ("triton_template", "torchserve_template", "router", "generate", "samples")
@@ -61,7 +61,7 @@ def check_writable(package: Path, model: str) -> None:
 
 def _takes_files(package: Path) -> bool:
     """Return whether a file can be created in a folder or, if the folder does not exist, in its nearest parent."""
-    nearest = next((path for path in (package, *package.absolute().parents) if path.exists()), package)
+    nearest = next((path for path in (package, *package.absolute().parents) if exists(path)), package)
     try:
         with tempfile.TemporaryFile(dir=nearest):
             return True
@@ -121,7 +121,7 @@ def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | 
 def _record(folder: Path) -> ClientRecord | None:
     """Read the record, or return None if there is none or it cannot be read."""
     try:
-        return ClientRecord.read(folder / FILE) if (folder / FILE).is_file() else None
+        return ClientRecord.read(folder / FILE) if is_file(folder / FILE) else None
     except ArtifactError:
         return None
 

@@ -12,7 +12,7 @@ from optkit.errors import ArtifactError, OptkitError, first_line
 from optkit.serving.torchserve.mar import MANIFEST
 from optkit.untrusted.archives import size_fault
 from optkit.untrusted.documents import MAX_JSON_BYTES, parse_json
-from optkit.untrusted.paths import file_fault, name_fault, path_fault, shown
+from optkit.untrusted.paths import file_fault, is_file, name_fault, path_fault, shown
 from optkit.untrusted.reading import read_text
 
 
@@ -104,7 +104,7 @@ def _unpack(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> Non
 
 
 def _model(archive: Path, manifest: Path) -> Mapping[str, Any]:
-    if not manifest.is_file():
+    if not is_file(manifest):
         raise ArtifactError(f"{archive}: has no {MANIFEST}; expected a TorchServe archive")
     content = parse_json(read_text(manifest, "JSON", MAX_JSON_BYTES), f"{archive}: {MANIFEST}")
     model = content.get("model") if isinstance(content, dict) else None

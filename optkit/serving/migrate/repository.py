@@ -25,6 +25,7 @@ from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
 from optkit.untrusted.documents import parse_yaml, read_json, read_yaml_text
 from optkit.untrusted.names import name_text_fault
+from optkit.untrusted.paths import exists, is_file
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -129,7 +130,7 @@ def package_handler(
     """
     name = model_name(name, mar.name)
     folder = repository / name
-    if folder.exists() and not force:
+    if exists(folder) and not force:
         raise OutputError(
             f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
         )
@@ -199,7 +200,7 @@ def _generated_contract(
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, DimRange]] | None:
     """Return inputs, outputs and ranges from the contract of optkit's handler, or None if the handler does more than pass tensors."""
     path = mar.folder / _CONTRACT
-    if mar.handler != _GENERATED or not path.is_file():
+    if mar.handler != _GENERATED or not is_file(path):
         return None
     try:
         contract = read_json(path)

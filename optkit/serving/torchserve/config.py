@@ -10,6 +10,7 @@ from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve.properties import read_properties, with_properties
 from optkit.untrusted.documents import parse_json
+from optkit.untrusted.paths import exists, is_file
 
 RESPONSE_TIMEOUT_S = 120
 _HEADER = b"# Written by optkit. Start with --ncs, so that TorchServe keeps no snapshot that overrides this file.\n"
@@ -46,7 +47,7 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
         OutputError: the file has other settings for the server or for this model, and `force` is not set.
         ArtifactError: the file or its value of `models` cannot be read.
     """
-    found = read_properties(path) if path.exists() else {}
+    found = read_properties(path) if exists(path) else {}
     models = {} if force and _models_fault(found) else _models(path, found)
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     if found and not force:
@@ -58,7 +59,7 @@ def config_content(path: Path, name: str, settings: TorchServeServing, *, force:
         "load_models": _load_models(found, models),
         "models": json.dumps(models, sort_keys=True),
     }
-    return with_properties(path.read_bytes() if path.exists() else _HEADER, values)
+    return with_properties(path.read_bytes() if exists(path) else _HEADER, values)
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:
@@ -67,7 +68,7 @@ def installed_models(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ArtifactError: the file or its value of `models` cannot be read.
     """
-    if not path.is_file():
+    if not is_file(path):
         return {}
     versions = [entry for model in _models(path, read_properties(path)).values() for entry in model.values()]
     named = [entry for entry in versions if isinstance(entry.get("marName"), str)]

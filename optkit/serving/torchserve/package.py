@@ -21,6 +21,7 @@ from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
 from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
+from optkit.untrusted.paths import exists, is_file, is_folder
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -72,14 +73,14 @@ def package_torchserve(
     with staging(model_store) as temporary:
         staged = temporary / archive.name
         write_mar(staged, members)
-        if archive.exists() and not force and not filecmp.cmp(staged, archive, shallow=False):
+        if exists(archive) and not force and not filecmp.cmp(staged, archive, shallow=False):
             raise OutputError(
                 f"{archive}: exists already with other content. Set another name, or use --force to replace it."
             )
         if golden is not None:
             write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
         (temporary / _CONFIG).write_bytes(content)
-        made = sorted(file for file in temporary.iterdir() if file.is_file())
+        made = sorted(file for file in temporary.iterdir() if is_file(file))
         move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
         for stale in golden_files(archive) if golden is None else ():
             stale.unlink(missing_ok=True)
@@ -151,8 +152,8 @@ def _own_code(name: str, package: str) -> bytes:
 
 
 def _user_file(path: str, setting: str) -> Path:
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "no such file"
+    if not is_file(path):
+        what = "is a folder" if is_folder(path) else "no such file"
         raise StageError(f"{setting}: {path}: {what}; expected a file")
     return Path(path)
 

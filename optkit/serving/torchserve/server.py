@@ -17,6 +17,7 @@ from optkit.serving.server.process import HOST, ServerProcess, free_ports
 from optkit.serving.torchserve.config import loaded_models
 from optkit.serving.torchserve.properties import with_properties
 from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import is_file
 
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 _POLL_S = 0.2
@@ -107,7 +108,7 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
     """
     command = _command()
     config = model_store / "config.properties"
-    if not config.is_file():
+    if not is_file(config):
         raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
     with tempfile.TemporaryDirectory(prefix="optkit-torchserve-") as name:
         folder = Path(name)
@@ -136,7 +137,7 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
 
 def _command() -> list[str]:
     beside = Path(sys.executable).parent / "torchserve"
-    found = str(beside) if beside.is_file() else shutil.which("torchserve")
+    found = str(beside) if is_file(beside) else shutil.which("torchserve")
     if found is None:
         raise RunnerError("TorchServe is not installed. Run: pip install torchserve PyYAML")
     if shutil.which("java") is None:

@@ -9,7 +9,7 @@ from optkit.serving.triton.lint.model_file import FileTensor, read_onnx, read_py
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import Model
 from optkit.serving.triton.lint.rules import Problem
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.paths import is_file, is_folder, name_fault
 
 
 def check_agreement(model: Model) -> Iterator[Problem]:
@@ -21,7 +21,7 @@ def check_agreement(model: Model) -> Iterator[Problem]:
     reported: set[tuple[str, str]] = set()  # each problem is reported once, not for each version
     for folder in model.loaded.values() if check else ():
         path = folder / model.filename
-        if not (path.is_file() or path.is_dir()):
+        if not (is_file(path) or is_folder(path)):
             continue  # T113 reports this
         try:
             problems = list(check(model, path)) if check else []
@@ -37,7 +37,7 @@ def check_agreement(model: Model) -> Iterator[Problem]:
 
 def _onnx(model: Model, path: Path) -> Iterator[Problem]:
     assert model.config is not None
-    own = read_onnx(path / "model.onnx" if path.is_dir() else path)
+    own = read_onnx(path / "model.onnx" if is_folder(path) else path)
     for kind, declared, found in (
         ("input", model.config.input, own.inputs),
         ("output", model.config.output, own.outputs),

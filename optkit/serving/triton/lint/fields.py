@@ -9,7 +9,7 @@ from typing import Any
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import FILES, PLATFORMS, Model
 from optkit.serving.triton.lint.rules import Problem
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.paths import is_file, name_fault
 
 _BACKENDS = {*FILES, "dali", "fil", "identity", "repeat", "square", "vllm", "tensorrtllm", "pytorch"}
 _MISNAMED = {  # frequent wrong names, and the correct backend
@@ -73,7 +73,7 @@ def _own_backend(model: Model) -> bool:
     """Return whether the model's folder contains the user's own backend, where the server looks for it."""
     assert model.config is not None
     name = f"libtriton_{model.config.backend}.so"
-    return any((folder / name).is_file() for folder in (model.folder, *model.versions.values()))
+    return any(is_file(folder / name) for folder in (model.folder, *model.versions.values()))
 
 
 def _tensors(model: Model) -> Iterator[Problem]:
@@ -202,6 +202,6 @@ def warmup_size(folder: Path, tensor: Any) -> tuple[int, int] | None:
     """Return the expected and the actual size of a warm-up file, or None if they are unknown."""
     name, size = tensor.input_data_file, element_bytes(tensor.data_type)
     file = folder / "warmup" / name
-    if not name or size is None or name_fault(name) or not file.is_file():
+    if not name or size is None or name_fault(name) or not is_file(file):
         return None
     return math.prod(tensor.dims) * size, file.stat().st_size

@@ -8,6 +8,7 @@ from typing import Any
 
 from optkit.serving.triton.lint.repository import CONFIG, Model
 from optkit.serving.triton.lint.rules import Problem, problem
+from optkit.untrusted.paths import is_file
 
 _MARK = "\ufeff"
 _KINDS = (
@@ -21,7 +22,7 @@ _KINDS = (
 def read_model(folder: Path) -> tuple[Model, list[Problem]]:
     """Read the configuration in one model folder. Return the model, and the problems if it cannot be read."""
     path = folder / CONFIG
-    if not path.is_file():
+    if not is_file(path):
         return Model(folder), []
     file = f"{folder.name}/{CONFIG}"
     try:
