@@ -24,6 +24,7 @@ from optkit.api.arguments import (
 from optkit.api.make import check_output, make, making_source
 from optkit.artifact import Passport
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.untrusted.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +165,7 @@ def source_model(
         dims=as_dims(dims),
         example=given.example(example),
         outputs=tuple(outputs) if outputs else None,
-        weights=Path(weights).expanduser() if weights else None,
+        weights=user_path(weights) if weights else None,
         args=dict(args or {}),
     )
 

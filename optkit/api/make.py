@@ -18,7 +18,7 @@ from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
-from optkit.untrusted.paths import exists, file_fault, is_file, is_folder
+from optkit.untrusted.paths import exists, file_fault, is_file, is_folder, new_file_fault
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,8 @@ def check_output(output: Path, force: bool) -> None:
     Raises:
         OutputError: it is a folder, or a file and `force` was not given.
     """
+    if fault := new_file_fault(passport_path(output)):
+        raise OutputError(f"{output}: {fault}. Give another name with -o.")
     if is_folder(output):
         raise OutputError(f"{output}: is a directory; expected the name of a file to write")
     if exists(output) and not force:

@@ -45,7 +45,7 @@ from optkit.serving import (
     package_function,
 )
 from optkit.serving.targets import package
-from optkit.untrusted.paths import is_file
+from optkit.untrusted.paths import is_file, user_path
 from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 
@@ -275,7 +275,7 @@ def package_triton_python(
 
 
 def _absolute(path: StrPath | None) -> str | None:
-    return str(Path(path).expanduser().absolute()) if path else None
+    return str(user_path(path).absolute()) if path else None
 
 
 def _text(specs: Sequence[TensorSpec]) -> dict[str, str]:

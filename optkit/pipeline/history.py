@@ -13,7 +13,7 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults
 from optkit.untrusted.documents import parse_json
-from optkit.untrusted.paths import exists
+from optkit.untrusted.paths import exists, path_fault
 from optkit.untrusted.reading import read_text
 
 HISTORY_FILE = "history.jsonl"
@@ -82,6 +82,8 @@ def append_history(path: Path, entry: HistoryEntry) -> None:
         OutputError: the file cannot be written.
     """
     line = json.dumps(entry.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"
+    if exists(path) and (fault := path_fault(path)):
+        raise OutputError(f"{path}: cannot be written ({fault})")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:

@@ -16,7 +16,7 @@ from optkit.pytorch.source import is_onnx
 from optkit.recipe import Recipe
 from optkit.record import Document, Record
 from optkit.stages import AnyStage, Stage
-from optkit.untrusted.paths import exists, is_folder
+from optkit.untrusted.paths import exists, is_folder, new_file_fault
 
 SOURCE = "source"  # the name of the model itself among the steps
 
@@ -170,6 +170,8 @@ def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:
 
 
 def _check_writable(out_dir: Path) -> None:
+    if fault := new_file_fault(out_dir):
+        raise OutputError(f"{out_dir}: {fault}. Choose another folder with -o.")
     existing = next(p for p in (out_dir.absolute(), *out_dir.absolute().parents) if exists(p))
     if not is_folder(existing):
         raise OutputError(f"{out_dir}: {existing} is a file; expected a folder. Choose another one with -o.")

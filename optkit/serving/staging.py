@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import OutputError
-from optkit.untrusted.paths import exists, is_file, is_folder
+from optkit.untrusted.paths import exists, is_file, is_folder, new_file_fault
 
 
 @contextlib.contextmanager
@@ -18,6 +18,8 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: a folder cannot be created or written.
     """
+    if fault := new_file_fault(folder):
+        raise OutputError(f"{folder}: {fault}; expected a folder to write to")
     if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder}: is a file; expected a folder to write to")
     try:

@@ -16,6 +16,7 @@ from optkit.stages.base import Stage
 from optkit.tensorrt.installed import name_interpreter, remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
+from optkit.untrusted.paths import user_path
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
 EnginePrecision = Literal["fp32", "fp16", "int8", "int8+fp16"]
@@ -161,7 +162,7 @@ class BuildTensorRt(Stage):
         }
 
     def _timing_cache(self) -> str:
-        return str((TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute())
+        return str(user_path(TIMING_CACHE if self.timing_cache == "auto" else self.timing_cache).absolute())
 
     def _facts(
         self, built: dict[str, Any], source: Artifact, profiles: tuple[Profile, ...], precision: str

@@ -45,7 +45,7 @@ def file_and_imports(file: Path) -> dict[str, Path]:
         found = _followed(folder, [*parents, ModuleSpec(module, FromSource(module, str(file)), origin=str(file))])
     except SyntaxError as e:
         raise ModelError(f"{e.filename or file}:{e.lineno}: {e.msg}") from e
-    except (OSError, UnicodeDecodeError, ValueError) as e:
+    except (OSError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         raise ModelError(f"{file}: cannot be read as Python ({first_line(e)})") from e
     return {str(path.relative_to(folder)): path for path in sorted({file, *found})}
 

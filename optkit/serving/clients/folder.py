@@ -11,7 +11,7 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.generate import ModelClass, identifier, own_code
-from optkit.untrusted.paths import FileName, exists, file_fault, is_file
+from optkit.untrusted.paths import FileName, exists, file_fault, is_file, new_file_fault
 
 FILE = "optkit.json"
 _CODE = ("triton_template", "torchserve_template", "router", "generate", "samples")
@@ -50,6 +50,8 @@ def check_writable(package: Path, model: str) -> None:
     if not _takes_files(package):
         return  # writing the package fails too and reports the error
     folder = client_folder(package, model)
+    if fault := new_file_fault(folder):
+        raise OutputError(f"{folder}: {fault}; expected a folder to write to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
