@@ -1,14 +1,14 @@
-"""Whether a benchmark's intervals are honest: a model against a copy of itself, and against one with 5 % more work.
+"""Check the intervals of the benchmark: a model against a copy of itself, and against a model with 5 % more work.
 
     python benchmarks/ab_null.py [--trials 100] [--runtime onnx|torchscript] [--load 1]
 
-One trial is one whole comparison by `optkit.benchmark.measure`, as `optkit bench A B C` makes it: a stack of equal matrix products (20 layers),
-a byte for byte copy of the file, and a stack with one layer more. The copy's true ratio is 1, so that its 95 % interval must hold 1 in 92 to
-98 % of trials; the longer stack does 21/20 of the work, and must be found slower in at least 90 %. Another load runs beside it: `--load`
-processes that multiply matrices in bursts of random length, besides whatever else the machine does, whose load average is recorded.
+One trial is one complete comparison with `optkit.benchmark.measure`, like `optkit bench A B C`: a stack of equal matrix products (20 layers), a
+byte-identical copy of the file, and a stack with one more layer. The true ratio of the copy is 1, so its 95 % interval must contain 1 in 92 to
+98 % of the trials. The longer stack does 21/20 of the work and must be found slower in at least 90 % of the trials. The machine has other load
+during the trials: `--load` processes multiply matrices in bursts of random length. The load average is recorded.
 
-Ten trials share a process, so that what a process brings along (where its memory lies) is drawn anew too. Every trial is written down as it
-ends, and a run that was stopped goes on where it was; `--fresh` starts anew. 1 when a target is missed.
+Ten trials share a process, so that properties of a process, such as the position of its memory, also vary. Every trial is written when it
+ends, and a stopped run continues there; `--fresh` starts from the beginning. Exit code 1: a target is missed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ import numpy as np
 parent = os.getppid()
 random = np.random.default_rng()
 a = random.standard_normal((512, 512)).astype(np.float32)
-while os.getppid() == parent:  # it ends with a benchmark that was killed, too
+while os.getppid() == parent:  # it also ends if the benchmark was killed
     end = time.monotonic() + random.exponential(0.5)
     while time.monotonic() < end:
         a @ a
@@ -65,8 +65,8 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--runtime", choices=["onnx", "torchscript"], default="onnx")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--load", type=int, default=1, help="processes that work beside the benchmark")
-    parser.add_argument("--fresh", action="store_true", help="forget the trials of an earlier run")
+    parser.add_argument("--load", type=int, default=1, help="processes that run during the benchmark")
+    parser.add_argument("--fresh", action="store_true", help="delete the trials of an earlier run")
     parser.add_argument("--work", type=Path, default=Path("build/ab_null"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _summary(trials: Sequence[Trial], options: argparse.Namespace) -> dict[str, 
 
 
 def _coverage(found: Sequence[dict[str, float]], truth: float, low: str, high: str) -> float:
-    """Return the share of intervals that hold the truth; a trial without one, for lack of blocks, holds nothing."""
+    """Return the share of intervals that contain the true ratio; a trial with too few blocks has no interval."""
     return float(np.mean([s[low] is not None and s[low] <= truth <= s[high] for s in found]))
 
 
@@ -127,7 +127,7 @@ def _mean(found: Sequence[dict[str, float]]) -> float:
 
 
 def _write(found: dict[str, object], trials: Sequence[Trial]) -> None:
-    """Put these results beside those of the other settings, and draw the table of all."""
+    """Add these results to those of the other settings, and write the table of all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "ab_null.json"
     every = json.loads(path.read_text()) if path.is_file() else []
@@ -182,7 +182,7 @@ def _load(processes: int) -> Iterator[None]:
 
 
 def _read(kept: Path) -> list[Trial]:
-    """Return the trials that were written whole."""
+    """Return the trials that were written completely."""
     found = []
     for line in kept.read_text().splitlines() if kept.is_file() else []:
         with contextlib.suppress(json.JSONDecodeError):  # a line that was cut off, or empty
@@ -194,7 +194,7 @@ def _read(kept: Path) -> list[Trial]:
 
 
 def _worker(kept: Path, runtime: str, threads: int, seeds: Sequence[int]) -> None:
-    """Make these trials, and write down each as it ends."""
+    """Run these trials, and write each one when it ends."""
     from optkit.benchmark import load_average, measure
     from optkit.data import Samples
 
@@ -212,7 +212,7 @@ def _worker(kept: Path, runtime: str, threads: int, seeds: Sequence[int]) -> Non
                 **{s.candidate: s.model_dump(mode="json") for s in found.speed_ups},
             }
             with kept.open("a") as stream:
-                stream.write(f"\n{json.dumps(trial)}")  # on a line of its own, though the one before was cut off
+                stream.write(f"\n{json.dumps(trial)}")  # on a new line, even if the line before was cut off
             print(_told(trial), flush=True)
 
 

@@ -1,17 +1,17 @@
-"""Whether optkit's benchmark agrees with a second tool on the same models: torch.utils.benchmark, for PyTorch and ONNX Runtime.
+"""Check that optkit's benchmark agrees with a second tool on the same models: torch.utils.benchmark, for PyTorch and ONNX Runtime.
 
     python benchmarks/agreement.py [--rounds 10] [--models stack,resnet18,minilm]
 
-Each round times one artifact with both tools, in random order and with a fresh session each, one thread, batch 1, on the same call: the one
-that optkit binds. A tool's number is its median: optkit's p50, and the median of many `Timer.timeit` of a tenth of a millisecond or of one
-call (`Timer.blocked_autorange` averages over many milliseconds, which on a busy machine is an average of what other processes took). What is
-shown is the ratio of the two with the 95 % interval over the rounds. The target is a ratio within 3 % of 1 or an interval that holds 1; 1
-when it is missed. Beside it stands what the same timer says of `session.run` and of `module(x)` inside inference_mode, as users write them.
+Each round times one artifact with both tools, in random order, with a new session each, one thread and batch 1. Both time the same call, the
+one that optkit binds. The result of a tool is its median: optkit's p50, and the median of many `Timer.timeit` of 0.1 ms or of one call
+(`Timer.blocked_autorange` averages over many milliseconds; on a busy machine, this includes the time of other processes). The table shows the
+ratio of the two with the 95 % interval over the rounds. The target is a ratio within 3 % of 1 or an interval that contains 1; exit code 1 if
+it is missed. The last column is the same timer on `session.run` and on `module(x)` inside inference_mode, as users call them.
 
-Of the nine intervals one misses 1 by chance in a third of the runs: a row that differs is to be measured again before it is believed.
+In a third of the runs, one of the nine intervals misses 1 by chance: measure a row that differs again before you draw a conclusion.
 
-onnxruntime_perf_test is in no wheel of ONNX Runtime and in no Debian package (it is built from source); perf_analyzer needs a server.
-Weights are random and seeded: they cost what real ones do.
+onnxruntime_perf_test is not in the wheel of ONNX Runtime or in a Debian package (it is built from source); perf_analyzer needs a server.
+Weights are random and seeded, which does not change the speed.
 """
 
 import argparse

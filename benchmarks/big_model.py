@@ -1,10 +1,10 @@
-"""Peak memory of a model too large for one protobuf, per command, as a ratio to the size of its weights.
+"""Peak memory of a model too large for one protobuf, for each command, as a ratio to the size of its weights.
 
     python benchmarks/big_model.py [--json benchmarks/results/big_model.json] [--work FOLDER]
 
-The model is plain linear layers with seeded random weights, 2.3 GB of them in FP32. Each command is a process of its own; its peak is
-the `ru_maxrss` that the kernel reports when it ends, which also counts pages of mapped files. The floor of an export is a process that
-builds the same module and does nothing with it. The target is at most 3 times the size of the weights for every command. Needs 8 GB of disk.
+The model is plain linear layers with seeded random weights, 2.3 GB in FP32. Each command is a separate process; its peak is the `ru_maxrss`
+that the kernel reports at its end, which includes pages of mapped files. The lower bound of an export is a process that only builds the same
+module. The target for every command is at most 3 times the size of the weights. Needs 8 GB of disk.
 """
 
 import argparse
@@ -51,7 +51,7 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def shortage(folder: Path) -> str | None:
-    """Return what this machine has too little of to run it; None when it has enough."""
+    """Return the resource that is too small on this machine; None if there is enough of each."""
     disk = os.statvfs(folder)
     if disk.f_bavail * disk.f_frsize < DISK_BYTES:
         return f"needs {DISK_BYTES / 1e9:.0f} GB of disk"
@@ -63,7 +63,7 @@ def shortage(folder: Path) -> str | None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Run every command in `folder` and return what it took; stop at the first that fails."""
+    """Run every command in `folder` and return its time and memory; stop at the first that fails."""
     (folder / "big.py").write_text(CODE)
     weights = 4 * LAYERS * (WIDTH + 1) * WIDTH
     found: dict[str, Any] = {"weights_bytes": weights, "target": TARGET, "commands": {}}
@@ -80,7 +80,7 @@ def measure(folder: Path) -> dict[str, Any]:
         peak = usage.ru_maxrss * 1024
         found["commands"][name] = {"ratio": peak / weights, "peak_bytes": peak, "seconds": seconds, "output": text}
         print(f"{name:32} {peak / weights:5.2f}x {peak / 1e9:6.2f} GB {seconds:6.0f} s", flush=True)
-        for file in folder.glob("traced.onnx*"):  # nothing follows from it, and it is 2.3 GB
+        for file in folder.glob("traced.onnx*"):  # no later step needs it, and it is 2.3 GB
             file.unlink()
     return found
 

@@ -1,20 +1,20 @@
-"""What calibration costs, and what its ranges are worth, beside the floor and the peers.
+"""The cost of calibration and the quality of its ranges, compared with a lower bound and with other tools.
 
     python benchmarks/calibration.py [--quick] [--part time|memory] [--peer-python PATH] [--work FOLDER [--limit-s 420]]
 
-The model is ResNet-18 at 3x224x224, one sample a feed. The floor is the same forward passes in one ONNX Runtime session with default
-options. Every run is a process of its own. Time is measured at 64 and 128 samples: a run stands between two of the floor, a ratio is that of
-its time to their mean, and the median over the rounds is taken; peers have one round. Memory is the peak of the whole process; two runs of
-one process differ by up to 40 MiB, as ONNX Runtime loads a model, so optkit's slope is taken within one run: from when 64 samples had been read
-to the end of 1024. Methods with histograms keep the same, exact or sampled, so entropy's two runs stand for the others. The part `memory` (those
-runs) takes any machine, the part `time` a quiet one.
+The model is ResNet-18 at 3x224x224, with one sample per feed. The lower bound ("floor") is the same forward passes in one ONNX Runtime session
+with default options. Every run is a separate process. Time is measured at 64 and 128 samples: each run is between two runs of the floor, the
+ratio is its time divided by their mean, and the result is the median over the rounds; other tools have one round. Memory is the peak of the
+whole process. Two runs of one process differ by up to 40 MiB because of the way ONNX Runtime loads a model, so optkit's slope is measured
+within one run, from 64 to 1024 samples. Methods with histograms keep the same data, exact or sampled, so entropy's two runs represent the
+others. The part `memory` (those runs) can use any machine; the part `time` needs a quiet one.
 
-Peers: ONNX Runtime's own calibrators, by default and one sample at a time (CalibStridedMinMax=1); Olive and modelopt, which pin other
-versions, under the interpreter that `--peer-python` names, and there against a floor of their own. Theirs is the time of quantizing. Peers are
-run at 64 and 128 samples; what they would need for more is said, and not run.
+Other tools: ONNX Runtime's own calibrators, by default and one sample at a time (CalibStridedMinMax=1); Olive and modelopt, which need other
+versions, with the interpreter in `--peer-python`, compared with a floor under the same interpreter. Their time is the time of quantizing. They
+run at 64 and 128 samples; larger runs are estimated, not run.
 
-With `--work` what was measured is kept there, and a second call measures only what is missing. Targets: min-max 1.4 times the floor's
-time; entropy, percentile and mse 2.5 times exact and 1.5 times sampled; 1.6 times its memory, and under 0.02 MiB a sample.
+With `--work`, the measurements are stored there, and a second call measures only the missing ones. Targets: min-max 1.4 times the floor's
+time; entropy, percentile and mse 2.5 times exact and 1.5 times sampled; 1.6 times its memory, and less than 0.02 MiB per sample.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PEERS = [Job("olive", "minmax"), Job("modelopt", "minmax"), Job("modelopt", "ent
 
 
 def counted_as(job: Job) -> Job:
-    """Return the job whose run of many samples stands for one: methods with histograms keep the same, and differ at the end alone."""
+    """Return the job whose run of many samples represents a job: methods with histograms keep the same data, and differ only at the end."""
     if job.method.endswith("/8"):
         return Job("optkit", "entropy/8")
     return Job("optkit", "entropy") if job.method in ("percentile", "mse") else job
@@ -49,10 +49,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few samples, one round: does it work?")
     parser.add_argument("--part", choices=("time", "memory"), help="measure this alone, and write no result")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--jobs", default="", help="only those whose name holds this text, such as 'optkit'")
+    parser.add_argument("--jobs", default="", help="only those whose name contains this text, such as 'optkit'")
     parser.add_argument("--peer-python", help="an interpreter that has Olive and modelopt")
-    parser.add_argument("--work", type=Path, help="keep the single runs here, and go on from them")
-    parser.add_argument("--limit-s", type=float, default=1e6, help="start no run after so many seconds")
+    parser.add_argument("--work", type=Path, help="store the single runs here, and continue from them")
+    parser.add_argument("--limit-s", type=float, default=1e6, help="start no run after this number of seconds")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "calibration", help="without suffix")
     options = parser.parse_args()
     timed, large, rounds = ((16,), 64, 1) if options.quick else (TIMED, LARGE, options.rounds)
@@ -98,7 +98,7 @@ def _memory(runs: Runs, jobs: list[Job], samples: int) -> None:
 
 
 def _series(runs: Runs, job: Job, timed: tuple[int, ...], large: int, rounds: int) -> dict[str, Any]:
-    """Return all that was measured of a job."""
+    """Return all measurements of a job."""
     times = [_point(runs, job, samples, rounds) for samples in timed]
     peaks = {point["samples"]: point["peak_mib"] for point in times}
     found = {"job": str(job), "tool": job.tool, "method": job.method, "times": times, "large": large}

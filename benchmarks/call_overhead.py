@@ -1,12 +1,12 @@
-"""What a call costs in optkit's benchmark, against the cheapest form of a call that the runtime has.
+"""The cost of a call in optkit's benchmark, compared with the cheapest call that the runtime offers.
 
     python benchmarks/call_overhead.py [--rounds 2000]
 
-A multilayer perceptron of 4-8-2 at batch 1 takes microseconds, so that what surrounds it shows. Each form is timed by the same loop, a
-hundred calls at a time, in alternating rounds; a number is the median over the rounds of the mean time of a call. The cheapest forms are
-ONNX Runtime's IOBinding through the C++ session without its Python wrapper, and for PyTorch the module (or its forward, where that is
-cheaper) inside one inference_mode around all calls. The forms that others use stand beside them. The target is a ratio of at most 1.15 of
-optkit's bound call to the cheapest form, the median of the ratios within rounds; 1 when it is missed.
+A multilayer perceptron of 4-8-2 at batch 1 takes microseconds, so the overhead of a call is visible. The same loop times each form of a call,
+a hundred calls at a time, in alternating rounds; a result is the median over the rounds of the mean time of a call. The cheapest forms are
+ONNX Runtime's IOBinding through the C++ session without its Python wrapper, and for PyTorch the module (or its forward, if that is cheaper)
+inside one inference_mode around all calls. Common forms are also shown. The target is a ratio of at most 1.15 between optkit's bound call and
+the cheapest form (median of the ratios within rounds); exit code 1 if it is missed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optkit.artifact import Artifact
 
 TARGET = 1.15
-CALLS = 100  # less than a slice of the scheduler, so that most rounds hold no other process
+CALLS = 100  # less than a time slice of the scheduler, so that most rounds contain no other process
 HERE = Path(__file__).resolve()
 OURS = "optkit's bound call"
 

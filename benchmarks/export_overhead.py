@@ -1,15 +1,15 @@
-"""What `optkit export onnx` costs with all its checks, against the least that a careful engineer's own script does.
+"""The cost of `optkit export onnx` with all its checks, compared with a minimal script of a careful engineer.
 
     python benchmarks/export_overhead.py [--pairs 5] [--exporter auto] [--models resnet18,minilm]
 
-The floor is one process that imports torch, builds the same model, calls the exporter that optkit chose with the same settings, runs
-onnx.checker with full shape inference, and compares eager PyTorch with ONNX Runtime at the smallest and the largest shape. Both are whole
-processes, in turn, and the order changes with each pair; the numbers are the medians of the ratios within pairs. The target is 1.15 for
-time and for peak memory. `--optimum` measures optimum-cli on MiniLM against the floor of the exporter that it uses; see export_zoo.py for
-what it needs.
+The lower bound ("floor") is one process that imports torch, builds the same model, calls the exporter that optkit chose with the same
+settings, runs onnx.checker with full shape inference, and compares eager PyTorch with ONNX Runtime at the smallest and the largest shape. Both
+are whole processes that alternate, and the order changes with each pair; the results are the medians of the ratios within pairs. The target is
+1.15 for time and for peak memory. `--optimum` compares optimum-cli on MiniLM with the floor of the exporter that it uses; export_zoo.py
+explains its requirements.
 
-PyTorch runs on one thread in both, so that other work on the machine disturbs both alike. Weights are random and seeded: they cost what
-real ones do.
+PyTorch runs on one thread in both, so that other work on the machine affects both equally. Weights are random and seeded, which does not
+change the cost.
 """
 
 import argparse
@@ -216,7 +216,7 @@ def _bert() -> "nn.Module":
 
 
 def _floor(model: str, exporter: str, output: str) -> None:
-    """Do in one process what a careful engineer's script does."""
+    """Run the minimal script in one process."""
     import numpy as np
     import onnx
     import onnxruntime

@@ -1,18 +1,18 @@
-"""Real architectures through optkit and its peers: who exports them, and who hands over files that are wrong.
+"""Export real architectures with optkit and other tools: which models each tool exports, and which exported files are wrong.
 
-    python benchmarks/export_zoo.py                                # all that is not in the results yet
-    python benchmarks/export_zoo.py --only 'timm/*' --limit 5      # a piece of it
-    python benchmarks/export_zoo.py --again optkit                 # one tool anew, after a change
+    python benchmarks/export_zoo.py                                # everything that is not in the results yet
+    python benchmarks/export_zoo.py --only 'timm/*' --limit 5      # a part of it
+    python benchmarks/export_zoo.py --again optkit                 # one tool again, after a change
     python benchmarks/export_zoo.py --opset 17 --only 'own/*'      # another opset
     python benchmarks/export_zoo.py --report                       # write the tables of the results
 
-Each model goes through each tool in a process of its own, one at a time, on one thread, with a time limit; its time and peak memory are
-those of the whole process. Afterwards a judge, which shares no code with optkit, examines each file that a tool handed over with exit
-code 0: onnx.checker with full shape inference, the opset, the dynamic dimensions, equal to eager PyTorch at every declared corner with
-two sets of values, and f([a, b]) = [f(a), f(b)].
+Each tool exports each model in a separate process, one at a time, on one thread, with a time limit; time and peak memory are those of the
+whole process. Then a judge, which shares no code with optkit, checks each file of a tool that ended with exit code 0: onnx.checker with full
+shape inference, the opset, the dynamic dimensions, equality to eager PyTorch at every declared corner with two sets of values, and
+f([a, b]) = [f(a), f(b)].
 
-What it needs beside optkit: timm, transformers, torchvision (any build) and optimum-onnx. optimum-onnx 0.1 does not import beside
-transformers 5: install transformers 4.57 with `pip install --no-deps --target DIR` and give `--optimum-site DIR`.
+It also needs timm, transformers, torchvision (any build) and optimum-onnx. optimum-onnx 0.1 cannot be imported with transformers 5: install
+transformers 4.57 with `pip install --no-deps --target DIR` and give `--optimum-site DIR`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ Line = dict[str, Any]  # of the results file: one attempt with its verdict, or t
 
 
 def main() -> int:
-    """Run what is asked for and not there yet, or write the report."""
+    """Run the requested attempts that are missing, or write the report."""
     options = _options()
     if options.report:
         options.results.with_suffix(".md").write_text(report.markdown(_read(options.results)))
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tools", type=lambda text: text.split(","), default=list(TOOLS))
     parser.add_argument("--opset", type=int, default=20)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds of processor time for one process")
-    parser.add_argument("--again", choices=TOOLS, help="make this tool's results of the models asked for anew")
+    parser.add_argument("--again", choices=TOOLS, help="make this tool's results of the requested models again")
     parser.add_argument("--optimum-site", type=Path, help="put first on the path of optimum-cli")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "export_zoo.jsonl")
     parser.add_argument("--report", action="store_true", help="write the tables beside the results, and print the top")
@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
 
 
 def run(case: Case, tools: Sequence[str], opset: int, time_limit: float, optimum_site: Path | None) -> list[Line]:
-    """Export one model with each tool, then judge the files that were handed over."""
+    """Export one model with each tool, then judge the exported files."""
     with tempfile.TemporaryDirectory(prefix="export-zoo-") as folder:
         lines = []
         files: dict[str, Path] = {}
@@ -142,7 +142,7 @@ def _command(case: Case, tool: str, out: Path, opset: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Return one thread each, no network, and this folder in front of what is on the path already."""
+    """Return the environment of a tool: one thread, no network, and this folder first on the path."""
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -164,15 +164,15 @@ def _judge(case: Case, files: dict[str, Path], opset: int) -> dict[str, dict[str
 
 
 def _message(text: str, code: int) -> str:
-    """Return the end of what a tool that failed had to say."""
+    """Return the end of the output of a failed tool."""
     if code == 0:
         return ""
     if code == TIME_LIMIT:
         return "killed at the time limit"
     home = str(HERE.parent)
     lines = [line.strip().replace(home, "").replace(sys.prefix, "") for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]
-    return " | ".join(dict.fromkeys((told or lines)[-4:]))[:900]
+    found = [line for line in lines if "Error" in line or "error" in line or line.startswith("- ")]
+    return " | ".join(dict.fromkeys((found or lines)[-4:]))[:900]
 
 
 def _between(text: str, left: str, right: str) -> str | None:
@@ -181,7 +181,7 @@ def _between(text: str, left: str, right: str) -> str | None:
 
 
 def _revision() -> str:
-    """Return a short hash of optkit's code, so that results of different states of it can be told apart."""
+    """Return a short hash of optkit's code, so that results of different versions can be distinguished."""
     digest = hashlib.sha256()
     for file in sorted(importlib.resources.files("optkit").rglob("*.py")):
         digest.update(file.read_bytes())
@@ -189,7 +189,7 @@ def _revision() -> str:
 
 
 def machine(optimum_site: Path | None) -> Line:
-    """Return the facts of the machine and the versions of what ran on it."""
+    """Return the facts of the machine and the versions of the tools."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -215,7 +215,7 @@ def _read(path: Path) -> list[Line]:
 
 
 def _put(path: Path, line: Line) -> None:
-    """Add a line, in the place of the one that says the same of an earlier attempt."""
+    """Add a line, and replace the line of an earlier attempt."""
     path.parent.mkdir(exist_ok=True)
     lines = _read(path)
     same = [i for i, known in enumerate(lines) if "model" in line and _key(known) == _key(line)]
@@ -231,7 +231,7 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the releases of what is installed; models of our own need neither timm nor transformers."""
+    """Return the versions of the installed packages; the zoo's own models need neither timm nor transformers."""
     found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
     return {name: distribution.version for name, distribution in found.items() if distribution}
 

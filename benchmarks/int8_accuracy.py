@@ -1,27 +1,28 @@
-"""INT8 by optkit and its peers: what is left of the accuracy on real tasks, and what it gains in speed.
+"""INT8 with optkit and other tools: the accuracy on real tasks, and the speed-up.
 
-    python benchmarks/int8_accuracy.py                                 # all that is not in the results yet
-    python benchmarks/int8_accuracy.py --only minilm --limit-s 300     # a piece of it: nothing new begins after 300 s
-    python benchmarks/int8_accuracy.py --again 'optkit*'               # forget these tools' files and all speeds, after a change
-    python benchmarks/int8_accuracy.py --quick                         # all of it in some minutes; its own results, for nobody
+    python benchmarks/int8_accuracy.py                                 # everything that is not in the results yet
+    python benchmarks/int8_accuracy.py --only minilm --limit-s 300     # a part of it: nothing new starts after 300 s
+    python benchmarks/int8_accuracy.py --again 'optkit*'               # delete these tools' files and all speeds, after a change
+    python benchmarks/int8_accuracy.py --quick                         # everything in a few minutes; separate results, for tests only
     python benchmarks/int8_accuracy.py --report                        # write the table of the results
 
-Every tool gets the same FP32 ONNX file (of the TorchScript exporter) and the same calibration samples in a process of its own, with its
-defaults; `optkit` alone is optkit's default with calibration data, and `advised` what ONNX Runtime's documentation advises for this
-processor. Its file is judged on other samples: the task's score, the share of decisions that FP32 makes too, cosine and SQNR. All files
-of a task are then measured together in alternating blocks, at 1 and 2 threads and batch 1 and 8.
+Every tool gets the same FP32 ONNX file (from the TorchScript exporter) and the same calibration samples, and runs in a separate process with its
+defaults; `optkit` is optkit's default with calibration data, and `advised` has the settings that ONNX Runtime's documentation recommends for
+this processor. Each file is evaluated on other samples: the task's score, the share of decisions that are the same as in FP32, cosine and SQNR.
+Then all files of a task are measured together in alternating blocks, at 1 and 2 threads and batch 1 and 8.
 
-A run may be ended at any time and goes on where it was: a piece is one tool on one task, the speeds of a task at one number of threads (one
-to two minutes), or what else may help a task (`int8_accuracy/methods.py`: SmoothQuant, bias correction, unsigned weights). Exit 3 says that pieces are left.
+A run can be stopped at any time and continues there. A piece is one tool on one task, the speeds of a task at one number of threads (one to
+two minutes), or other methods for a task (`int8_accuracy/methods.py`: SmoothQuant, bias correction, unsigned weights). Exit code 3: pieces are
+left.
 
-optkit's files are those of its commands, with the proof that these demand: a file that it refuses to write is reported so. Peers beside
-ONNX Runtime live in environments of their own, which must not take optkit's packages down to the versions that they pin:
+optkit's files come from its commands, with their checks; a file that optkit refuses to write is reported as refused. Tools other than ONNX
+Runtime need separate environments, because they need other versions of optkit's packages:
 
     --olive-python     one with olive-ai, onnxruntime and torch==2.13.0
     --modelopt-python  one with nvidia-modelopt (tried: pip install --no-deps, then onnx~=1.21, onnxruntime~=1.24, onnx-graphsurgeon,
                        polygraphy, lief, cppimport, onnxconverter-common, pulp, omegaconf, ninja, nvidia-ml-py, torch==2.13.0)
     --inc-python       one with neural-compressor 2.6, numpy<2, onnx<1.18 and onnxruntime<1.24. Its releases from 3.0 on quantize PyTorch,
-                       TensorFlow and JAX models, no ONNX files.
+                       TensorFlow and JAX models, but no ONNX files.
 """
 
 import argparse
@@ -48,11 +49,11 @@ Result = dict[str, Any]
 
 
 class TimeUp(Exception):
-    """No new piece is to begin."""
+    """The time limit is reached; no new piece may start."""
 
 
 def main() -> int:
-    """Run what is asked for and not there yet, or write the report."""
+    """Run the requested pieces that are missing, or write the report."""
     options = _options()
     results = _results(options)
     if options.again:
@@ -77,8 +78,10 @@ def _options() -> argparse.Namespace:
         default="",
         help="only make and judge the files of tools, or `methods`, whose name fits; measure nothing",
     )
-    parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin nothing new after so many seconds")
-    parser.add_argument("--quick", action="store_true", help="short measurements, in results of their own")
+    parser.add_argument(
+        "--limit-s", type=float, default=float("inf"), help="start nothing new after this number of seconds"
+    )
+    parser.add_argument("--quick", action="store_true", help="short measurements, with separate results")
     parser.add_argument("--report", action="store_true", help="only write the table")
     for peer, package in PACKAGES.items():
         parser.add_argument(f"--{peer}-python", type=Path, help=f"a Python that has {package}")
@@ -97,7 +100,7 @@ def _pythons(options: argparse.Namespace) -> dict[str, Path | None]:
 
 
 def _forget(results: Result, options: argparse.Namespace) -> None:
-    """Forget files of tools, and the speeds that were measured beside them."""
+    """Delete files of tools, and the speeds that were measured together with them."""
     for name, found in results["tasks"].items():
         gone = [tool for tool in found["made"] if fnmatch.fnmatch(tool, options.again)]
         if gone and fnmatch.fnmatch(name, options.only):
@@ -108,7 +111,7 @@ def _forget(results: Result, options: argparse.Namespace) -> None:
 
 
 def run_task(task: Task, results: Result, options: argparse.Namespace) -> None:
-    """Make what is missing, judge it, and measure all files of the task when one of them is new.
+    """Make and evaluate the missing files, and measure all files of the task if one of them is new.
 
     Raises:
         TimeUp: a piece is left.
@@ -167,7 +170,7 @@ def _begin(options: argparse.Namespace) -> None:
 
 
 def prepare(task: Task, folder: Path, *, quick: bool) -> None:
-    """Train what is to be trained, write the calibration samples, and export the FP32 file, where they are not there yet."""
+    """Train the models, write the calibration samples, and export the FP32 file, if they do not exist yet."""
     calibration = folder / "calibration"
     if not calibration.is_dir():
         calibration.mkdir(parents=True)
@@ -197,7 +200,7 @@ def _results(options: argparse.Namespace) -> Result:
 
 
 def _save(results: Result, options: argparse.Namespace) -> None:
-    """Write the results whole or not at all, so that a run that is killed loses one file at most."""
+    """Write the results atomically, so that a killed run loses at most one file."""
     partial = options.results.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(options.results)

@@ -1,10 +1,10 @@
-"""What a client of a load test costs: the processor's time of the client for one request, by several clients of one Triton.
+"""The cost of a load test's client: the CPU time of the client for one request, for several clients of one Triton.
 
     python benchmarks/load_client.py [--requests 2000] [--rounds 5]
 
-Eight callers send one sample of a small linear model as fast as they are answered. The processor's time of this process, over the
-requests, is what the client takes; other processes change it little. Clients alternate in rounds, each in an event loop of its own; a number
-is the median. Needs OPTKIT_TRITON (tests/support/servers/install_triton.sh) and the extra `serving`.
+Eight callers send one sample of a small linear model in closed loops. The result is the CPU time of this process divided by the number of
+requests; other processes change it little. Clients alternate in rounds, each in a new event loop; a result is the median over the rounds. Needs
+OPTKIT_TRITON (tests/support/servers/install_triton.sh) and the extra `serving`.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def write_model(folder: Path) -> None:
 
 
 def measure(http: str, grpc: str, requests: int, rounds: int) -> dict[str, float]:
-    """Return client -> us of the processor for one request."""
+    """Return client -> CPU time of one request in us."""
     clients = {
         "optkit, HTTP": lambda: ours(f"http://{http}"),
         "optkit, gRPC (grpc.aio with bytes)": lambda: ours(f"grpc://{grpc}"),
@@ -92,7 +92,7 @@ def measure(http: str, grpc: str, requests: int, rounds: int) -> dict[str, float
 
 
 async def drive(client: Callable[[], Any], requests: int) -> float:
-    """Return the processor's time for one request in us, after a tenth of the requests uncounted."""
+    """Return the CPU time of one request in us; the first 10 % of the requests are not counted."""
     async with client() as asks:
         left = 0
 
@@ -120,7 +120,7 @@ async def ours(url: str) -> AsyncIterator[list[Ask]]:
     lines = lines_to(target)
 
     async def ask(line: Any) -> None:
-        async with asyncio.timeout(30):  # as the loops have it
+        async with asyncio.timeout(30):  # as in the loops
             await line.ask(payload)
 
     opened = [await lines.open() for _ in range(CALLERS)]
@@ -130,7 +130,7 @@ async def ours(url: str) -> AsyncIterator[list[Ask]]:
 
 @asynccontextmanager
 async def streams(address: str) -> AsyncIterator[list[Ask]]:
-    """Asyncio's StreamReader and StreamWriter, with the least that reads an answer."""
+    """Asyncio's StreamReader and StreamWriter, with a minimal reader of responses."""
     from optkit.loadtest import parse_target
     from optkit.loadtest.http_connection import parse_head
     from optkit.loadtest.payloads import triton_http
@@ -152,7 +152,7 @@ async def streams(address: str) -> AsyncIterator[list[Ask]]:
 
 @asynccontextmanager
 async def by_aiohttp(address: str) -> AsyncIterator[list[Ask]]:
-    """Aiohttp, with the body made before."""
+    """Aiohttp, with a body that is made once."""
     import aiohttp
 
     from optkit.loadtest import parse_target
@@ -173,7 +173,7 @@ async def by_aiohttp(address: str) -> AsyncIterator[list[Ask]]:
 
 @asynccontextmanager
 async def by_tritonclient(scheme: str, address: str) -> AsyncIterator[list[Ask]]:
-    """NVIDIA's client, which makes each request anew from its inputs."""
+    """NVIDIA's client, which makes each request again from its inputs."""
     import importlib
 
     library = importlib.import_module(f"tritonclient.{scheme}.aio")

@@ -2,15 +2,14 @@
 
     python benchmarks/serving_load.py [--rounds 5] [--duration-s 1.5]
 
-The same ONNX file is packaged four times: for Triton without dynamic batching and with what optkit writes by itself, for TorchServe with
-batch size 1 and with 8. Both servers run throughout. In every round each variant is put under every load, the variants in random order;
-a ratio is the median of the ratios within rounds, with the smallest and the largest. Then optkit's advice is derived from Triton's two
-variants, without a limit on latency and with one; a fifth variant that waits as the latter says is measured against them in rounds of their
-own, once more by both tools.
+The same ONNX file is packaged four times: for Triton without dynamic batching and with optkit's defaults, and for TorchServe with batch size 1
+and 8. Both servers run all the time. In every round each variant is measured under every load, with the variants in random order; a ratio is
+the median of the ratios within rounds, with the smallest and the largest. Then optkit's advice is derived from Triton's two variants, without
+and with a limit on latency. A fifth variant follows the second advice and is compared with them in separate rounds, and again with both tools.
 
-The Triton here is the CPU server of the wheel nvidia-pytriton with a Python backend for ONNX models of our own (tests/support/servers): the
-scheduler, the statistics and the front ends are the real ones, the time of an execution is not that of Triton's own ONNX backend. Needs
-OPTKIT_TRITON (tests/support/servers/install_triton.sh), torchserve and Java.
+This Triton is the CPU server of the wheel nvidia-pytriton with our Python backend for ONNX models (tests/support/servers): the scheduler, the
+statistics and the front ends are the real ones, but the execution time is not that of Triton's ONNX backend. Needs OPTKIT_TRITON
+(tests/support/servers/install_triton.sh), torchserve and Java.
 """
 
 import argparse
@@ -39,7 +38,7 @@ PLAIN, BATCHED, ADVISED = "triton, no batching", "triton, dynamic batching", "tr
 TORCHSERVE, TORCHSERVE_8 = "torchserve, batch size 1", "torchserve, batch size 8"
 MODELS = {PLAIN: "plain", BATCHED: "batched", ADVISED: "advised", TORCHSERVE: "one", TORCHSERVE_8: "eight"}
 TORCHSERVE_DELAY_MS = 5
-LIMIT_MS = 10.0  # of a request, for the advice that lets it wait
+LIMIT_MS = 10.0  # of a request, for the advice with a delay
 
 
 def main() -> int:
@@ -91,7 +90,7 @@ def measure(folder: Path, rounds: int, duration_s: float) -> dict[str, Any]:
 
 
 def slim(variant: str, record: "LoadRecord") -> dict[str, Any]:
-    """Return a record as JSON without what is the same in all."""
+    """Return a record as JSON without the fields that all records share."""
     return {"variant": variant, **record.model_dump(mode="json", exclude={"machine", "url"})}
 
 
@@ -134,7 +133,7 @@ def for_triton(folder: Path, artifact: "Artifact", samples: "Samples", variant: 
 
 
 def package_advised(folder: Path, artifact: "Artifact", samples: "Samples", advice: "Advice") -> None:
-    """Add the variant that follows the advice, read from the lines that it prints."""
+    """Add the variant that follows the advice, from its printed lines."""
     import yaml
 
     from optkit.serving import TritonServing
@@ -145,7 +144,7 @@ def package_advised(folder: Path, artifact: "Artifact", samples: "Samples", advi
 
 @contextlib.contextmanager
 def servers(folder: Path, *, torchserve: bool = True) -> "Iterator[dict[str, tuple[str, Source]]]":
-    """Start them; yields variant -> its URL and what requests are made of."""
+    """Start the servers; yields variant -> its URL and the source of its requests."""
     from optkit.loadtest import Source
     from optkit.serving.torchserve.server import serving
     from optkit.serving.triton.server import TritonServer, find_triton
@@ -263,13 +262,13 @@ def report(document: dict[str, Any]) -> str:
 
 
 def advice_lines(advice: dict[str, Any]) -> list[str]:
-    """Return the reasons and what is to be pasted."""
+    """Return the reasons and the lines for the configuration."""
     paste = advice["config"].replace("\n", "\n    ")
     return [*(f"- {reason}" for reason in advice["reasons"]), "", f"    {paste}", ""]
 
 
 def busy(document: dict[str, Any]) -> list[str]:
-    """Return a warning where other processes had the machine too."""
+    """Return a warning if other processes competed for the CPU."""
     load, cores = document["load_average"] or 0, document["machine"]["cores"]
     if load <= cores:
         return []
@@ -315,7 +314,7 @@ def middle(values: "Iterator[float]") -> float:
 
 
 def milliseconds(values: "Iterator[float | None]") -> str:
-    """Return the median of what is there; nothing where a round had too few requests for it."""
+    """Return the median of the present values, or an empty text if there are none."""
     known = [value for value in values if value is not None]
     return f"{statistics.median(known):.2f}" if known else ""
 

@@ -1,10 +1,9 @@
-"""How long `import optkit` and `optkit --help` take, as ratios to `python -c pass` and `import typer` in the same run.
+"""The time of `import optkit` and `optkit --help`, as ratios to `python -c pass` and `import typer` in the same run.
 
     python benchmarks/startup.py [--rounds 15] [--json results.json]
 
-Every command is a whole process; the commands take turns, so that a slow moment of the machine meets all of them. The target is at most
-1.5 times `python -c "import typer"`, without which no command line of this kind can start, and for `import optkit` at most 1.3 times
-`python -c pass`.
+Every command is a whole process. The commands alternate, so that a slow moment of the machine affects all of them. The target is at most 1.5
+times `python -c "import typer"`, which every Typer command needs, and for `import optkit` at most 1.3 times `python -c pass`.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How much do two runs of the same benchmark differ, beyond what the blocks of each show?
+"""The difference between two runs of the same benchmark, beyond the spread of the blocks within each run.
 
     python benchmarks/stored_runs.py [--runs 8] [--output benchmarks/results/stored_runs.json]
 
-The same three ONNX files are measured by `optkit bench` again and again, each time in a process of its own. From every pair of runs
-come the log ratio of each file's time, alone and relative to the other two, and the variance that the blocks explain; what is left is
-the spread between runs. `optkit/benchmark/sessions.py` holds the two numbers, and `optkit compare` widens its intervals by them.
+`optkit bench` measures the same three ONNX files several times, each time in a new process. For every pair of runs, the script computes the log
+ratio of each file's time, alone and relative to the other two, and the variance between blocks. The rest is the spread between runs.
+`optkit/benchmark/sessions.py` contains the two numbers, and `optkit compare` widens its intervals by them.
 """
 
 import argparse
@@ -63,12 +63,12 @@ def export(folder: Path, width: int) -> Path:
 
 
 def bench(files: list[Path], time_limit_s: float) -> dict:
-    """Measure the files once, in a process of its own."""
+    """Measure the files once, in a separate process."""
     return json.loads(optkit("bench", *files, "--batch", "8", "--time-limit-s", time_limit_s, "--json"))
 
 
 def optkit(*arguments: object) -> str:
-    """Run optkit and return what it answers."""
+    """Run optkit and return its JSON output."""
     command = [sys.executable, "-m", "optkit", *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -85,7 +85,7 @@ def logs(record: dict, *, anchored: bool) -> dict[str, np.ndarray]:
 
 
 def spread(runs: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """Return the standard deviation of the log ratio between two runs, in all, by the blocks, and what is left."""
+    """Return the standard deviation of the log ratio between two runs, in total, between blocks, and the rest."""
     differences, explained = [], []
     for old, new in combinations(runs, 2):
         for name, blocks in old.items():

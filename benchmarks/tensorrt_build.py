@@ -1,17 +1,17 @@
-"""What `optkit build-engine` costs beside bare calls of TensorRT-RTX's API on the same ONNX file: seconds, memory, size. Needs no GPU.
+"""The cost of `optkit build-engine` compared with direct calls of TensorRT-RTX's API on the same ONNX file: time, memory, size. Needs no GPU.
 
     python benchmarks/tensorrt_build.py [--pairs 5] [--models digits,resnet50,minilm] [--precisions fp32,fp16,int8] [--onnx FOLDER]
 
-The floor is `tensorrt_floor.py`: one process that imports TensorRT-RTX alone, parses the file, adds the same profile, builds and writes the
-engine. Both start from the same ONNX file, which is already cast or quantized, so neither holds the time of that; optkit's whole command is
-measured: the check of the file and of the profile, the process that builds, the hash, the passport.
+The lower bound ("floor") is `tensorrt_floor.py`: one process that imports only TensorRT-RTX, parses the file, adds the same profile, builds
+and writes the engine. Both start from the same ONNX file, which is already cast or quantized, so neither time includes this. optkit's whole
+command is measured: the check of the file and of the profile, the build process, the hash, the passport.
 
-Both are whole processes, in turn, with compiled bytecode, as an installed package has it; the numbers are medians over the pairs of the
-differences of seconds (on the clock, and of processors, which a busy machine disturbs less) and of the ratios of memory. Memory is the largest
-sum of the proportional set sizes (PSS) of a process and of all its children, looked at without a pause, since its peak lasts a hundredth of a
-second; that takes a processor, so it is done in runs of its own, whose time does not count. Targets: 1 second on the clock, 1.2
-times. ResNet-50 has seeded random weights, the others their own. `same` says whether the two wrote the same bytes; TensorRT-RTX alone
-does not always do so twice. Models left out keep the numbers that the results file has of them.
+Both are whole processes that alternate, with compiled bytecode like in an installed package. The results are medians over the pairs: the
+differences in seconds (wall clock and CPU time, which other load affects less) and the ratios of memory. Memory is the largest sum of the
+proportional set sizes (PSS) of a process and its children, sampled continuously because the peak lasts about 10 ms. Sampling uses a core, so it
+is done in separate runs, whose time is not counted. Targets: 1 second of wall clock, 1.2 times the memory. ResNet-50 has seeded random weights,
+the other models have real ones. `same` is whether the two wrote the same bytes; TensorRT-RTX alone does not always do this twice. Models that
+are left out keep their numbers in the results file.
 """
 
 import argparse
@@ -50,9 +50,9 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, str], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one command took: on the clock, of processors, and the largest proportional memory (PSS) of its processes together.
+    """The wall-clock time, the CPU time and the largest total PSS of the processes of one command.
 
-    The memory is 0 where it was not looked at.
+    The memory is 0 if it was not sampled.
     """
 
     seconds: float
@@ -78,7 +78,7 @@ def resnet50() -> object:
 
 
 def images() -> list[dict[str, object]]:
-    """Return random images: ranges for a build's time and size, and no claim of accuracy."""
+    """Return random images: ranges that are sufficient for a build's time and size, but not for accuracy."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -149,7 +149,7 @@ def _markdown(document: Mapping[str, Any]) -> str:
 
 
 def _files(model: str, precisions: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Return the model's ONNX file in every precision, exported and made where it is not there yet."""
+    """Return the model's ONNX file in every precision, exported and made if it does not exist yet."""
     from optkit.pytorch.source import open_artifact
     from optkit.stages import ConvertFp16, QuantizeStatic
 
@@ -228,7 +228,7 @@ def _profiles(model: str, onnx: Path) -> list[str]:
 
 
 def _measured(command: Sequence[str], folder: Path, *, watch: bool) -> Run:
-    """Run a command and return what it and the processes that it waited for took; their memory where it is watched."""
+    """Run a command and return the time of it and its child processes, and their memory if it is sampled."""
     compiled = {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryFile() as printed:
         started = time.perf_counter()

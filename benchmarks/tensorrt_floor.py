@@ -1,4 +1,4 @@
-"""The floor of `tensorrt_build.py`: what a careful engineer's own script does to build one engine, and no more; it imports TensorRT-RTX alone.
+"""The lower bound for `tensorrt_build.py`: a minimal script that builds one engine and imports only TensorRT-RTX.
 
 python benchmarks/tensorrt_floor.py MODEL.onnx PLAN "input=1x3x224x224,8x3x224x224,16x3x224x224" ...
 """

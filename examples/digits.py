@@ -1,4 +1,4 @@
-"""What the examples beside this file share: handwritten digits, a small network, and its training."""
+"""Shared by the examples in this folder: handwritten digits, a small network, and its training."""
 
 import functools
 
@@ -22,7 +22,7 @@ test_set = TensorDataset(images[in_test], targets[in_test])
 def train() -> nn.Module:
     """Train a small network, in seconds."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # with more, the weights differ in their last bits from one training to the next
+    torch.set_num_threads(1)  # with more, the last bits of the weights differ from run to run
     model = nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(32 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, 10),
@@ -42,9 +42,9 @@ def calibration():
 
 
 def accuracy(predict) -> float:
-    """Return the share of test images that `predict`, a function of a feed, classifies as their labels say."""
-    right = 0
+    """Return the share of test images that `predict`, a function of a feed, classifies correctly."""
+    correct = 0
     for image, target in DataLoader(test_set, batch_size=64):
         logits = predict({"image": image.numpy()})["logits"]
-        right += int((logits.argmax(axis=1) == target.numpy()).sum())
-    return right / len(test_set)
+        correct += int((logits.argmax(axis=1) == target.numpy()).sum())
+    return correct / len(test_set)

@@ -1,4 +1,4 @@
-"""A network that was trained in this process becomes an ONNX file, proven equal to it at every corner of its dimensions."""
+"""Export a network trained in this process to an ONNX file, checked to be equal at every corner of its dimensions."""
 
 # %%
 from digits import DIMS, INPUTS, accuracy, train
@@ -7,13 +7,13 @@ import optkit
 
 model = train()
 
-# %% Export. The record shows itself: print it here, or leave it as the last line of a notebook's cell.
+# %% Export. Print the record, or put it on the last line of a notebook cell.
 made = optkit.export_onnx(model, "digits.onnx", inputs=INPUTS, dims=DIMS, outputs=["logits"], force=True)
 print(made)
 
 # %% The same findings as values
 print("opset", optkit.inspect(made).onnx.opset)
-print("largest difference to the model", made.parity.max_abs)
+print("largest difference from the model", made.parity.max_abs)
 
 # %% Run the file.
 with optkit.open(made) as runner:

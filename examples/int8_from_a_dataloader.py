@@ -1,4 +1,4 @@
-"""INT8, calibrated with the torch DataLoader of the training, and held to a limit on the accuracy that it may lose."""
+"""INT8, calibrated with the training's torch DataLoader, with a limit on the accuracy that it may lose."""
 
 # %%
 from digits import DIMS, INPUTS, accuracy, train, train_set
@@ -21,5 +21,5 @@ made = optkit.quantize(
 )
 print(made)
 
-# %% A file that fails a limit is not written, and the record says why.
+# %% A file that exceeds a limit is not written, and the record contains the reason.
 assert made.passed, made.failures

@@ -1,4 +1,4 @@
-"""One recipe, once in YAML and once in Python: both make the same files, to the last byte."""
+"""One recipe, once in YAML and once in Python: both make byte-identical files."""
 
 # %%
 from pathlib import Path
@@ -10,7 +10,7 @@ import optkit
 # %% In YAML
 in_yaml = optkit.run(Path(digits.__file__).with_name("digits.yaml"), "build/yaml")
 
-# %% In Python, with the network and the functions themselves
+# %% In Python, with objects instead of names
 recipe = optkit.Recipe(
     name="digits",
     model=digits.train(),

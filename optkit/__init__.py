@@ -1,7 +1,7 @@
-"""optkit: from a PyTorch model to the fastest artifact that still gives the right answers.
+"""optkit: export, quantize, verify, measure and package a PyTorch model.
 
-Each command of `optkit` is a function here, with the options as arguments; it prints nothing and returns the record that the command prints. A
-record shows itself in a notebook, in a terminal through rich, and by print(); `record.to_dict()` gives plain values:
+Each command of `optkit` is a function here, with the options as arguments. It prints nothing and returns the record that the command prints.
+Records have a display for notebooks, for rich and for print(); `record.to_dict()` returns plain values:
 
     import optkit
 
@@ -10,12 +10,12 @@ record shows itself in a notebook, in a terminal through rich, and by print(); `
     print(optkit.bench(["model.onnx", "int8.onnx", model], batches=[1, 8]))
     optkit.package_triton("int8.onnx", "model_repository", name="classifier")
 
-Names are imported when they are first used: `import optkit` loads neither torch, nor onnx, nor numpy.
+Names are imported on first use: `import optkit` does not import torch, onnx or numpy.
 """
 
 from optkit._version import __version__
 
-TYPE_CHECKING = False  # as in typing, whose import takes half as long as Python's start
+TYPE_CHECKING = False  # as in typing; importing typing takes half as long as starting Python
 if TYPE_CHECKING:
     from optkit.api.ab import ab as ab
     from optkit.api.bench import bench as bench
@@ -91,7 +91,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first used (PEP 562)."""
+    """Import a name on first use (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module 'optkit' has no attribute {name!r}")
     import importlib

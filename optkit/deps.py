@@ -1,4 +1,4 @@
-"""Optional packages: import a module, or raise an error with the command that installs it."""
+"""Optional packages: import a module, or raise an error with the command to install it."""
 
 import importlib
 import importlib.metadata
@@ -9,14 +9,14 @@ from optkit.errors import MissingDependency
 
 
 def require(module: str, extra: str | None = None) -> ModuleType:
-    """Import a module that only some commands need.
+    """Import an optional module.
 
     Args:
-        module: the import name, such as `"tensorrt"`.
-        extra: the extra of optkit that installs it; None where no extra does.
+        module: import name, such as `"tensorrt"`.
+        extra: extra of optkit that installs the module; None if no extra does.
 
     Raises:
-        MissingDependency: it is not installed; the message has the command that installs it.
+        MissingDependency: the module is not installed; the message has the command to install it.
     """
     if not installed(module):
         raise MissingDependency(missing(module, extra))
@@ -24,7 +24,7 @@ def require(module: str, extra: str | None = None) -> ModuleType:
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be found; imports neither it nor anything heavy."""
+    """Whether a module is installed; does not import it."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
@@ -32,13 +32,13 @@ def installed(module: str) -> bool:
 
 
 def missing(module: str, extra: str | None = None) -> str:
-    """Return the sentence for a module that is not installed."""
+    """Return the error message for a module that is not installed."""
     extra = extra or _EXTRAS.get(module)
     return f"{module} is not installed. Run: pip install '{f'optkit[{extra}]' if extra else module}'"
 
 
 def version(*distributions: str) -> str | None:
-    """Return the version of the first of these distributions that is installed, without importing it."""
+    """Return the version of the first installed distribution of these, without importing it; None if none is installed."""
     for name in distributions:
         try:
             return importlib.metadata.version(name)
@@ -54,7 +54,7 @@ _EXTRAS = {
     "pycuda": "tensorrt",
 }  # module -> extra of optkit
 
-# The libraries whose version can change the content of an artifact.
+# Libraries whose version can change the content of an artifact.
 _BUILDERS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "onnx": ("onnx",),
@@ -64,7 +64,7 @@ _BUILDERS: dict[str, tuple[str, ...]] = {
 
 
 def built_with() -> dict[str, str]:
-    """Return library name -> installed version, for optkit and for the libraries that make artifacts."""
+    """Return library name -> installed version, for optkit and the libraries that make artifacts."""
     from optkit._version import __version__
 
     found = {library: version(*names) for library, names in _BUILDERS.items()}

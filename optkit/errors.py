@@ -1,24 +1,24 @@
-"""The exceptions that optkit raises for faults that its user can fix.
+"""Exceptions for errors that the user can fix.
 
     OptkitError
-    ├── RecipeError          the recipe, or the command's options, cannot be executed
-    ├── MissingDependency    a package that this step needs is not installed
+    ├── RecipeError          the recipe or the options of a command are invalid
+    ├── MissingDependency    a required package is not installed
     ├── ModelError           the model source cannot be loaded, built or run
-    ├── FeedError            an array does not fit the declared inputs, or data cannot be read
-    ├── ArtifactError        a file is missing, damaged, or has another format
+    ├── FeedError            an array does not match the declared inputs, or a data source cannot be read
+    ├── ArtifactError        a file is missing, damaged or in an unexpected format
     ├── OutputError          a result cannot be written to its path
-    ├── StageError           a stage could not make its artifact
-    └── RunnerError          an artifact could not be loaded or run on the requested device
+    ├── StageError           a stage cannot make its artifact
+    └── RunnerError          an artifact cannot be loaded or run on the requested device
 
-A message reads *where: what was found; what was expected. What to do.* A negative verdict (parity, accuracy, a gate) is a
-result and not an exception. A bug in optkit raises another exception and keeps its traceback.
+A message has the form *where: what was found; what was expected. What to do.* A negative verdict (parity, accuracy, a gate) is a
+result, not an exception. A bug in optkit raises another exception and keeps its traceback.
 """
 
 
 class OptkitError(Exception):
-    """The base class: a fault of the input, the environment or a library, with a message for the person at the terminal.
+    """Base class: an error in the input, the environment or a library, with a message for the user.
 
-    `add` has the options that would let the same command succeed, where they are known.
+    `add` has the options to add to the command so that it succeeds; empty if they are unknown.
     """
 
     def __init__(self, message: str = "", *, add: str = "") -> None:
@@ -27,11 +27,11 @@ class OptkitError(Exception):
 
 
 class RecipeError(OptkitError):
-    """The recipe cannot be executed; the message lists every fault that was found in it."""
+    """The recipe or the options of a command are invalid; the message lists every fault."""
 
 
 class MissingDependency(OptkitError):
-    """A package that this step needs is not installed."""
+    """A required package is not installed."""
 
 
 class ModelError(OptkitError):
@@ -39,32 +39,32 @@ class ModelError(OptkitError):
 
 
 class FeedError(OptkitError):
-    """An array does not fit the declared inputs, or a data source cannot be read."""
+    """An array does not match the declared inputs, or a data source cannot be read."""
 
 
 class ArtifactError(OptkitError):
-    """A file is missing, damaged, or has another format than expected."""
+    """A file is missing, damaged or in an unexpected format."""
 
 
 class OutputError(OptkitError):
-    """A result cannot be written to its path; nothing was changed there."""
+    """A result cannot be written to its path; nothing was changed at that path."""
 
 
 class StageError(OptkitError):
-    """A stage could not make its artifact; nothing was left behind."""
+    """A stage cannot make its artifact; no incomplete file is left."""
 
 
 class RunnerError(OptkitError):
-    """An artifact could not be loaded or run on the requested device."""
+    """An artifact cannot be loaded or run on the requested device."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error, or the name of its type where it has no text."""
+    """Return the first non-empty line of an error message, or the name of the error type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C caused an error: Python 3.11 wraps it in a RuntimeError while a class is being created."""
+    """Whether Ctrl-C caused an error. Python 3.11 wraps KeyboardInterrupt in a RuntimeError during the creation of a class."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, KeyboardInterrupt):
         found = found.__cause__ or found.__context__

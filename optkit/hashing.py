@@ -1,4 +1,4 @@
-"""SHA-256 of files and of values, for passports, keys and the reuse of results."""
+"""SHA-256 of files and values, for passports and for the reuse of results."""
 
 import hashlib
 import stat
@@ -10,16 +10,16 @@ from optkit.errors import ArtifactError
 
 
 def sha256_of(*files: Path) -> str:
-    """Return the SHA-256 of one file, or of the hashes of several, as hexadecimal text.
+    """Return the SHA-256 of one file, or of the hashes of several files, as hexadecimal text.
 
     Raises:
-        ArtifactError: a file cannot be read, or is a FIFO or a device, which may have no end.
+        ArtifactError: a file cannot be read, or is a FIFO or a device, which may be endless.
     """
     digests = []
     for file in files:
         try:
             if not stat.S_ISREG(file.stat().st_mode):
-                raise ArtifactError(f"{file}: is not a regular file; expected one, to compute its SHA-256")
+                raise ArtifactError(f"{file}: is not a regular file; expected a regular file to compute the SHA-256 of")
             with file.open("rb") as stream:
                 digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
         except OSError as e:
@@ -28,7 +28,7 @@ def sha256_of(*files: Path) -> str:
 
 
 def hash_of(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a value that JSON can hold, independent of the order of its keys."""
+    """Return the SHA-256 of a JSON value, independent of the order of its keys."""
     import json
 
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

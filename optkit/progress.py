@@ -1,6 +1,6 @@
-"""Progress of long loops. A loop reports it without knowing how it is shown.
+"""Progress of long loops, independent of its display.
 
-The API never prints. A loop wraps its iterable in `track`; its caller may install a `Sink` with `reporting`.
+A loop wraps its iterable in `track`. A caller that displays progress installs a `Sink` with `reporting`.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Shows the progress of loops."""
+    """Receives the progress of loops; loops may be nested."""
 
     def begin(self, description: str, total: int | None) -> None:
-        """A loop of `total` iterations starts; None when their number is not known."""
+        """A loop of `total` iterations starts; None if the number is unknown."""
 
     def advance(self) -> None:
-        """One iteration of the innermost loop is done."""
+        """One iteration of the innermost loop has finished."""
 
     def end(self) -> None:
         """The innermost loop has ended, with or without an error."""
@@ -29,7 +29,7 @@ _sink: ContextVar[Sink | None] = ContextVar("progress_sink", default=None)
 
 @contextlib.contextmanager
 def reporting(sink: Sink) -> Iterator[None]:
-    """Send the progress of every loop inside the block to `sink`."""
+    """Send the progress of all loops inside the block to `sink`."""
     token = _sink.set(sink)
     try:
         yield
@@ -39,12 +39,12 @@ def reporting(sink: Sink) -> Iterator[None]:
 
 @contextlib.contextmanager
 def doing(description: str) -> Iterator[None]:
-    """Report one piece of work of unknown length."""
+    """Report the work inside the block as one loop of unknown length."""
     yield from track([None], description)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items; report each as done when the loop takes the next one."""
+    """Yield the items; report an iteration as finished when the loop requests the next item."""
     sink = _sink.get()
     if sink is None:
         yield from items
@@ -59,7 +59,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 class Phases:
-    """Phases reported by another process; a context manager that ends the phases still open."""
+    """Progress phases that another process reports. On exit, the context manager ends all open phases."""
 
     def __enter__(self) -> Self:
         self._sink = _sink.get()
@@ -71,13 +71,13 @@ class Phases:
             self.end(self._open[-1])
 
     def begin(self, name: str, total: int) -> None:
-        """A phase starts inside the last one."""
+        """A phase starts inside the innermost open phase."""
         if self._sink:
             self._sink.begin(name, total)
         self._open.append(name)
 
     def advance(self, name: str) -> None:
-        """A phase has done one step; only the innermost phase is shown."""
+        """A phase has finished one step; only the innermost phase is reported."""
         if self._sink and self._open[-1:] == [name]:
             self._sink.advance()
 

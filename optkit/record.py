@@ -1,4 +1,4 @@
-"""Record: a value in a file or on the command line. Document: a record with its own file."""
+"""Record: a frozen value in a file or on the command line. Document: a record with its own file and schema."""
 
 import contextlib
 import json
@@ -19,44 +19,44 @@ if TYPE_CHECKING:
 
 
 class Viewer(Protocol):
-    """What shows documents to a person; it knows every kind of them, so it lies above this module."""
+    """Displays documents. The implementation imports all document types, so it is in a higher layer."""
 
     def as_html(self, record: "Document") -> str:
         """Return HTML for a notebook."""
 
     def as_rich(self, record: "Document") -> "RenderableType":
-        """Return what rich prints."""
+        """Return a renderable for rich."""
 
     def as_text(self, record: "Document") -> str:
         """Return plain text."""
 
 
 class Record(BaseModel):
-    """A frozen value; unknown keys are an error."""
+    """A frozen value; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Document(Record):
-    """A record with the name of its schema, which distinguishes an old or foreign file from a damaged one."""
+    """A record with the name of its schema, which distinguishes a file of another version or type from a damaged file."""
 
     schema_id: ClassVar[str]
     viewer: ClassVar[Callable[[], Viewer] | None] = None  # set when a function of `optkit` is first used
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the document as plain values, those of its JSON: dicts, lists, texts and numbers, `"schema"` first."""
+        """Return the document as the plain values of its JSON (dicts, lists, strings, numbers), with `"schema"` first."""
         return {"schema": self.schema_id} | self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """Return the document as JSON text. NaN and infinity are errors, because JSON has neither."""
+        """Return the document as JSON text; NaN and infinity raise an error, because JSON does not allow them."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _repr_html_(self) -> str | None:
-        """Return what a notebook shows."""
+        """Return the HTML display in a notebook."""
         return Document.viewer().as_html(self) if Document.viewer else None
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Write what IPython shows in a terminal."""
+        """Write the text display in IPython."""
         printer.text("..." if cycle else str(self))
 
     def __rich__(self) -> "RenderableType":
@@ -69,7 +69,7 @@ class Document(Record):
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """Return the JSON schema of the document's file, for other tools that read it."""
+        """Return the JSON schema of the file, for other tools."""
         schema = cls.model_json_schema(mode="serialization")
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -79,7 +79,7 @@ class Document(Record):
         }
 
     def write(self, path: Path) -> None:
-        """Write the document to `path` completely, or not at all.
+        """Write the document to `path` atomically.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -92,7 +92,7 @@ class Document(Record):
         """Read a document.
 
         Raises:
-            ArtifactError: no such file, not JSON, another schema, or fields that do not fit it.
+            ArtifactError: the file does not exist, is not JSON, has another schema, or has invalid fields.
         """
         content: Any = read_json(path)
         found = content.pop("schema", None) if isinstance(content, dict) else None
@@ -108,7 +108,7 @@ class Document(Record):
 
 
 def faults(error: ValidationError) -> list[str]:
-    """Return one line for each fault of a validation: `where: what`."""
+    """Return one line for each fault of a validation error: `where: what`."""
     return [
         f"{visible('.'.join(str(part) for part in fault['loc'])) or 'document'}: {fault['msg'].removeprefix('Value error, ')}"
         for fault in error.errors()
@@ -116,11 +116,16 @@ def faults(error: ValidationError) -> list[str]:
 
 
 @contextlib.contextmanager
-def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
-    """Tell a validation that fails in the block as an error of this kind: `where: what`, and what to do.
+def validation_error_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Iterator[None]:
+    """Convert a validation error in the block to an OptkitError with the message `where: faults. what_to_do`.
+
+    Args:
+        kind: class of the error to raise.
+        where: start of the message.
+        what_to_do: end of the message.
 
     Raises:
-        OptkitError: of this kind.
+        OptkitError: the block raises a ValidationError.
     """
     try:
         yield
@@ -130,10 +135,10 @@ def refused_as(kind: type[OptkitError], where: str, what_to_do: str = "") -> Ite
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, which replaces `path` when the block ends without an error.
+    """Yield a temporary path in the same folder; it replaces `path` if the block ends without an error.
 
     Raises:
-        OutputError: the folder cannot be created or written, or the disk is full. An existing `path` is then unchanged.
+        OutputError: the folder cannot be created or written, or the disk is full. An existing `path` stays unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""A tabular classifier of 4 features and 2 classes: the shape of a churn model, on data that anyone has.
+"""A tabular classifier of 4 features and 2 classes: the shape of a churn model, with public data.
 
-No public churn data comes with a library, so the data is scikit-learn's breast cancer set (UCI, Wisconsin), cut to four of its
-features. It stands in for customers in shape only: nothing here is about churn.
+No library contains public churn data, so the data is scikit-learn's breast cancer set (UCI, Wisconsin), reduced to four of its
+features. Only the shape is that of churn data.
 """
 
 import functools
@@ -20,7 +20,7 @@ BATCH = 64  # rows in one feed
 
 
 class Classifier(nn.Module):
-    """Linear, ReLU, linear, softmax; raw features go in, because the model standardises them itself."""
+    """Linear, ReLU, linear, softmax. The input is raw features; the model standardises them."""
 
     def __init__(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def build() -> nn.Module:
     train, _, labels, _ = table()
     rows, targets = torch.from_numpy(train), torch.from_numpy(labels)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with several, sums come out in another order each time
+    torch.set_num_threads(1)  # with several threads, the order of sums changes from run to run
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(SEED)

@@ -48,7 +48,7 @@ def build() -> nn.Module:
     train, _, labels, _ = digits()
     images, targets = torch.from_numpy(train), torch.from_numpy(labels)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with several, sums come out in another order each time
+    torch.set_num_threads(1)  # with several threads, the order of sums changes from run to run
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(SEED)

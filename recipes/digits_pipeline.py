@@ -1,4 +1,4 @@
-"""What surrounds the digits model in an application: raw pixels become its input, its logits the most probable digits."""
+"""The pre- and postprocessing of the digits model: raw pixels become its input, its logits become the most probable digits."""
 
 import digits
 import numpy as np
@@ -10,7 +10,7 @@ TOP = 3
 
 
 class Scale(nn.Module):
-    """Bring pixels from 0..16 to 0..1, and give images their channel."""
+    """Scale pixels from 0..16 to 0..1, and add the channel dimension."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return images (batch, 1, 8, 8) of pixels (batch, 8, 8)."""
@@ -37,13 +37,13 @@ def top() -> nn.Module:
 
 
 def pixels() -> list[dict[str, np.ndarray]]:
-    """Return test images as they come from the scanner, in feeds of 64."""
+    """Return raw test images, in feeds of 64."""
     images = (digits.digits()[1][:, 0] * 16).astype(np.uint8)
     return [{"pixels": images[start : start + 64]} for start in range(0, 256, 64)]
 
 
 def answer(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return what the application answers today, in PyTorch; the served pipeline must be equal to it."""
+    """Return the outputs of the application's PyTorch code; the served pipeline must be equal to it."""
     model = digits.build()
     with torch.inference_mode():
         logits = model(scale()(torch.from_numpy(feed["pixels"])))

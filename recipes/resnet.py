@@ -1,7 +1,7 @@
 """ResNet-18 with ten named classes, trained here in half a minute on scikit-learn's handwritten digits (UCI).
 
-The architecture is the usual one, its parameters are named as torchvision names them, and nothing is downloaded. The 8x8 digits are
-scaled up to 64x64 and their grey goes into all three channels: a real network with a real accuracy, on an easy task.
+The architecture and the parameter names are those of torchvision, and nothing is downloaded. The 8x8 digits are scaled up to 64x64, and
+the grey value is used for all three channels: a real network with a real accuracy, on an easy task.
 """
 
 import functools
@@ -23,7 +23,7 @@ BATCH = 16  # the largest that the recipe declares
 
 
 class Block(nn.Module):
-    """Two convolutions and a way around them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
         self.relu = nn.ReLU()
-        self.downsample = nn.Sequential()  # nothing, where the shape stays
+        self.downsample = nn.Sequential()  # empty if the shape does not change
         if stride > 1 or before != after:
             self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
@@ -80,14 +80,14 @@ def build() -> nn.Module:
     train, _, labels, _ = digits()
     images, targets = torch.from_numpy(train), torch.from_numpy(labels)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with several, sums come out in another order each time
+    torch.set_num_threads(1)  # with several threads, the order of sums changes from run to run
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(SEED)
             model = ResNet18(classes=10)
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = 0.3  # so few steps that the usual 0.1 would not forget the start
+                    module.momentum = 0.3  # with so few steps, the usual 0.1 would keep too much of the initial value
             optimizer = torch.optim.Adam(model.parameters())
             steps = math.ceil(len(images) / TRAINING_BATCH)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, epochs=EPOCHS, steps_per_epoch=steps)

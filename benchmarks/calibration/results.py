@@ -1,4 +1,4 @@
-"""What benchmarks/calibration.py holds its measurements against, and how it shows them."""
+"""The targets of benchmarks/calibration.py, and its results as text."""
 
 import json
 import statistics
@@ -13,13 +13,13 @@ TARGET_TIME = {
 # Ranges of one method by two tools, as shares of the width of a range. The graphs are optimized differently, so sums are rounded
 # differently; a percentile lies within a bin of ONNX Runtime's 2048. Its entropy has 128 bins and gives min-max's ranges: not the same method.
 TOLERANCE = {"minmax": 1e-4, "percentile": 2e-3}
-_NOISE_MIB = 40  # by which two runs of one process differ
+_NOISE_MIB = 40  # the difference between two runs of one process
 
 Series = dict[str, Any]
 
 
 def compared_ranges(ranges: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
-    """Hold the ranges of optkit against those of ONNX Runtime's calibrators, for the methods that both define alike."""
+    """Compare the ranges of optkit with those of ONNX Runtime's calibrators, for the methods that both define in the same way."""
     found = []
     for method, tolerance in TOLERANCE.items():
         ours, right = ranges.get(f"optkit {method}"), ranges.get(f"onnxruntime {method}")
@@ -41,7 +41,7 @@ def compared_ranges(ranges: dict[str, dict[str, list[float]]]) -> list[dict[str,
 
 
 def _distance(mine: list[float], right: list[float]) -> float:
-    """Return the larger distance of two ends as a share of the width; every range of ours holds zero."""
+    """Return the larger distance of two ends as a share of the width; optkit's ranges always contain zero."""
     low, high = min(right[0], 0), max(right[1], 0)
     return max(abs(mine[0] - low), abs(mine[1] - high)) / max(high - low, 1e-12)
 
@@ -67,7 +67,7 @@ def document(
 
 
 def _faults(series: Series) -> list[str]:
-    """Return the targets that a series of ours misses."""
+    """Return the targets that an optkit series misses."""
     limit = TARGET_TIME[series["method"]]
     faults = [
         f"time {point['time_ratio']:.2f}x at {point['samples']} samples, target {limit}"
@@ -140,7 +140,7 @@ def _memory(series: Series, samples: int) -> str:
 
 
 def _slope(series: Series) -> str:
-    """Return the slope; where it is from one run to another, only what stands out of the noise."""
+    """Return the slope; between two runs, only if it is larger than the noise."""
     if "peaks_within_mib" in series:
         return f"{series['slope_mib']:.3f}"
     return f"{series['slope_mib']:.1f}" if _stands_out(series) else "in the noise"

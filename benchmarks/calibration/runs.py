@@ -1,4 +1,4 @@
-"""The single runs of benchmarks/calibration.py: each in a process of its own, and kept in a folder as soon as it ended."""
+"""The single runs of benchmarks/calibration.py: each is a separate process, and its result is stored when it ends."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ TIME_LIMIT_S = 3600.0
 
 
 class OutOfTimeError(Exception):
-    """The time that was given is used up; what was measured is kept."""
+    """The time limit is reached; the measurements are stored."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ FLOOR = Job("floor", "forward")
 
 
 class Runs:
-    """Runs jobs, and gives those again that were run before."""
+    """Runs jobs, or returns their stored results."""
 
     def __init__(self, work: Path, peer_python: str, limit_s: float) -> None:
-        """Say where runs are kept.
+        """Set the folder of the runs.
 
         Args:
             work: a folder; the model is made in it.
-            peer_python: the interpreter of Olive and modelopt, which stand between floors of their own.
+            peer_python: the interpreter of Olive and modelopt, which have separate floors.
             limit_s: no run is started after it.
         """
         self.model = work / "model.onnx"
@@ -69,14 +69,14 @@ class Runs:
         return _read(kept)
 
     def alone(self, job: Job, samples: int) -> dict[str, Any]:
-        """Return one run of which the memory counts, not the time."""
+        """Return one run for its memory, not for its time."""
         kept = self._kept(f"{job} {samples} memory")
         if not kept.exists():
             _write(kept, self._run(job, samples, self._python(job)))
         return _read(kept)
 
     def versions(self) -> dict[str, dict[str, str]]:
-        """Return what is installed here and under the peers' interpreter: package -> version."""
+        """Return the packages installed here and for the peers' interpreter: package -> version."""
         ours = ("optkit", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
         peers = ("olive-ai", "nvidia-modelopt", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
         return {
@@ -127,7 +127,7 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def _make_model(path: Path) -> None:
-    """Write ResNet-18 with seeded weights and normalised activations, prepared as every quantizer of these wants it."""
+    """Write ResNet-18 with seeded weights and normalised activations, prepared as all these quantizers need it."""
     import warnings
 
     import torch

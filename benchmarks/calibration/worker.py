@@ -1,8 +1,8 @@
-"""One calibration in a process of its own: `worker.py TOOL METHOD MODEL SAMPLES RESULT`.
+"""One calibration in a separate process: `worker.py TOOL METHOD MODEL SAMPLES RESULT`.
 
-It runs under any interpreter that has the tool, and imports nothing else. The time is that of the calibration itself, sessions and
-searches included, imports not; for Olive and modelopt, which do not calibrate by itself, that of quantizing. The memory is the peak of
-the whole process.
+It runs with any interpreter that has the tool, and imports nothing else. The time is that of the calibration, with sessions and searches but
+without imports; for Olive and modelopt, which have no separate calibration, it is the time of quantizing. The memory is the peak of the whole
+process.
 """
 
 import json
@@ -22,7 +22,7 @@ SIZE = 224
 
 
 class Images:
-    """Seeded images of one sample a feed, 32 of them in turn; cheap to make, so that making them weighs little in every time."""
+    """Seeded images of one sample a feed, 32 of them repeated; they are cheap to make, so they add little to the measured time."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -43,7 +43,7 @@ class Images:
 
 
 def floor(model: Path, images: Images, _: str) -> Ranges:
-    """Run the same forward passes in one session, and keep nothing."""
+    """Run the same forward passes in one session, without storing outputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -102,7 +102,7 @@ def modelopt(model: Path, images: Images, method: str) -> Ranges:
 
 
 def olive(model: Path, images: Images, method: str) -> Ranges:
-    """Quantize with Olive, its data from a user script as its documentation has it."""
+    """Quantize with Olive, with data from a user script as in its documentation."""
     from olive.workflows import run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def images_dataset(**kwargs):
 
 
 def _reader(images: Images) -> "object":
-    """Return the images as ONNX Runtime's calibrators read them, whole or a part at a time."""
+    """Return the images as ONNX Runtime's calibrators read them, all at once or a part at a time."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
@@ -173,7 +173,7 @@ def _reader(images: Images) -> "object":
         def set_range(self, start_index: int, end_index: int) -> None:
             self._left = (images.at(number) for number in range(start_index, end_index))
 
-        def get_first(self) -> dict[str, np.ndarray]:  # modelopt asks for it
+        def get_first(self) -> dict[str, np.ndarray]:  # modelopt requires it
             return images.at(0)
 
         def rewind(self) -> None:
@@ -190,7 +190,7 @@ _IMPORTS = {"optkit": ("onnx", "optkit.quantization.calibration"), "onnxruntime"
 
 
 def _peak_mib() -> float:
-    """Return the peak of this process; the kernel's `ru_maxrss` would hold that of the process which started it, too."""
+    """Return the peak of this process; the kernel's `ru_maxrss` would include that of the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 

@@ -1,1 +1,1 @@
-"""The pieces of `export_zoo.py`: the models, one attempt to export one of them, and the judge of what was handed over."""
+"""The parts of `export_zoo.py`: the models, the export of one model, and the judge of the files."""

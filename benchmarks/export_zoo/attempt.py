@@ -1,9 +1,9 @@
-"""One export by a bare exporter, as an engineer writes it after reading its documentation; a whole process of its own.
+"""One export with only an exporter, as an engineer writes it after reading its documentation; a separate process.
 
 python -m export_zoo.attempt dynamo own/mlp mlp.onnx --opset 20
 python -m export_zoo.attempt save transformers/bert folder
 
-`save` writes the folder that optimum-cli starts from.
+`save` writes the folder that optimum-cli reads.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""What is in the zoo: every model's inputs and ranges, in optkit's grammar. Nothing heavy is imported here.
+"""The models of the zoo: their inputs and ranges, in optkit's syntax. Nothing heavy is imported here.
 
-`factories.build(name)` makes the module itself.
+`factories.build(name)` makes the module.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Case:
     limits: Mapping[
         str, int | str
     ]  # integer input -> its values stay below this number, or below the size of this dimension
-    optimum_task: str | None = None  # where the model can be saved to a folder that optimum-cli takes
+    optimum_task: str | None = None  # whether the model can be saved to a folder for optimum-cli
 
     @property
     def family(self) -> str:
@@ -57,7 +57,7 @@ def _images(family: str, size: int, names: str, **dims: Range) -> list[Case]:
 
 
 def _texts(names: str, task: str, *more: str, optimum: bool = True) -> list[Case]:
-    """Return cases of transformers that take ids and a mask, and what `more` says."""
+    """Return cases of transformers that take ids and a mask, with the fields in `more`."""
     return [
         case(
             f"transformers/{name}",

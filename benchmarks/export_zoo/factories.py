@@ -1,7 +1,7 @@
 """Make a model of the zoo: seeded random weights, small configurations, no download.
 
-`optkit export onnx export_zoo.factories:build --set model=own/mlp ...` is how optkit is given it; `attempt.py` and `judge.py`
-call `build` themselves.
+optkit gets a model as `optkit export onnx export_zoo.factories:build --set model=own/mlp ...`; `attempt.py` and `judge.py` call `build`
+directly.
 """
 
 import inspect
@@ -58,12 +58,12 @@ def _transformers(name: str) -> nn.Module:
 
 
 def _hide_torchvision() -> None:
-    """Make torchvision look absent: beside a CPU torch the index's CUDA build raises at import, and its presence breaks others."""
+    """Make torchvision look absent: with a CPU torch, its CUDA build raises at import and breaks other packages."""
     sys.modules["torchvision"] = None  # type: ignore[assignment]
 
 
 def _allow_torchvision() -> None:
-    """Keep torchvision from registering its compiled operators, which a CUDA build beside a CPU torch does not have."""
+    """Keep torchvision from registering its compiled operators, which a CUDA build does not have with a CPU torch."""
     sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
 
 

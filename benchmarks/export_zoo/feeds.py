@@ -1,4 +1,4 @@
-"""The judge's own values and points; nothing here is shared with optkit."""
+"""The judge's own values and points; it shares no code with optkit."""
 
 import re
 from collections.abc import Mapping
@@ -48,12 +48,12 @@ def feed(case: Case, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarra
 
 
 def usual_sizes(case: Case) -> dict[str, int]:
-    """Return the sizes that an engineer would take for an example: those in the middle of the ranges."""
+    """Return the sizes of an example: those in the middle of the ranges."""
     return {dim: usual for dim, (_, usual, _) in case.dims.items()}
 
 
 def points(case: Case) -> list[dict[str, int]]:
-    """Return where a file must be right: all dimensions at min, opt, max and an odd point; each alone there, others at opt."""
+    """Return the points at which a file must be correct: all dimensions at min, opt, max and an odd point; each alone there, others at opt."""
     usual = usual_sizes(case)
     kinds = [{dim: pick(range_) for dim, range_ in case.dims.items()} for pick in (min, max, _odd)]
     found = [usual, *kinds]

@@ -100,7 +100,7 @@ class SeriesModel(Wrapper):
 
 
 class ClipModel(Wrapper):
-    """Takes texts and images, as many of each as one likes."""
+    """Takes any number of texts and images."""
 
     def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         return self.call(input_ids=input_ids, pixel_values=pixel_values, attention_mask=attention_mask)
@@ -108,7 +108,7 @@ class ClipModel(Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class _Tiny:
-    """How one tiny model is made."""
+    """The recipe for one tiny model."""
 
     model: str
     config: dict[str, Any]

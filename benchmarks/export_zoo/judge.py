@@ -1,8 +1,8 @@
-"""Examines the files that the tools handed over for one model, and knows nothing of how they were made.
+"""Check the exported files of one model, without information about the tools that made them.
 
     python -m export_zoo.judge own/mlp 20 dynamo=a.onnx optkit=b.onnx > verdicts.json
 
-A verdict holds one entry for each question: null where the file is right, else what is wrong with it.
+A verdict has one entry for each check: null if the file passes, otherwise the fault.
 """
 
 import json
@@ -57,7 +57,7 @@ class Reference:
 
 
 def judge(case: Case, reference: Reference, path: Path, opset: int) -> Verdict:
-    """Answer every question about one file; a file that cannot even be opened is wrong at its corners."""
+    """Run every check on one file; a file that cannot be opened fails at its corners."""
     verdict: Verdict = dict.fromkeys(("checker", "opset", "dynamic", "corners", "batched"))
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -106,7 +106,7 @@ def _wrong_corner(session: onnxruntime.InferenceSession, reference: Reference) -
 
 
 def _wrong_batch(case: Case, session: onnxruntime.InferenceSession) -> str | None:
-    """Compare f([a, b]) with [f(a), f(b)], on the file alone."""
+    """Compare f([a, b]) with [f(a), f(b)], using only the file."""
     low, usual, _ = case.dims["batch"]
     a = feed(case, usual_sizes(case) | {"batch": low}, SEEDS[0])
     b = feed(case, usual_sizes(case) | {"batch": usual - low}, SEEDS[1])
@@ -125,11 +125,9 @@ def _wrong_batch(case: Case, session: onnxruntime.InferenceSession) -> str | Non
 def _infer(session: onnxruntime.InferenceSession, values: Mapping[str, np.ndarray]) -> Outputs:
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
-    feeds = {
-        name: array for name, array in values.items() if name in wanted
-    }  # a lost input is told by _lost_dimensions
+    feeds = {name: array for name, array in values.items() if name in wanted}  # _lost_dimensions reports a lost input
     ids = values.get("input_ids")
-    if ids is not None:  # inputs that optimum adds, with what the model takes for them by itself
+    if ids is not None:  # inputs that optimum adds, with the model's default values
         own = {
             "token_type_ids": np.zeros_like(ids),
             "position_ids": np.broadcast_to(np.arange(ids.shape[1]), ids.shape),
@@ -139,7 +137,7 @@ def _infer(session: onnxruntime.InferenceSession, values: Mapping[str, np.ndarra
 
 
 def _matched(expected: Outputs, got: Outputs) -> Outputs:
-    """Return the outputs under the reference's names: by name where the file has them all, else by position."""
+    """Return the outputs under the reference's names: by name if the file has them all, otherwise by position."""
     if set(expected) <= set(got):
         return {name: got[name] for name in expected}
     if len(expected) != len(got):

@@ -1,7 +1,7 @@
 # ruff: noqa: D102 - what forward does is said by its class
-"""Small models of our own: recurrent, graph, flow, control flow, several outputs, and what else people really write.
+"""Small models written for the zoo: recurrent, graph, flow, control flow, several outputs, and other code from practice.
 
-The last few are traps: nobody can export them rightly as they stand, and the question is who says so.
+The last few are traps: no tool can export them correctly, and the question is which tools report this.
 """
 
 import dataclasses
@@ -592,7 +592,7 @@ class QuantileHead(nn.Module):
 
 
 class BranchOnValues(nn.Module):
-    """An `if` on what is in the tensor: scripted it is right, traced it keeps one branch, exported it is refused."""
+    """An `if` on the values of a tensor: scripting is correct, tracing keeps one branch, and export refuses it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -604,7 +604,7 @@ class BranchOnValues(nn.Module):
 
 
 class BranchWithCond(BranchOnValues):
-    """The same branch written with `torch.cond`, as torch.export asks for."""
+    """The same branch written with `torch.cond`, as torch.export requires."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cond(x.mean() > 0, self.loud, self.quiet, (x,))
@@ -640,7 +640,7 @@ class ScriptedLoop(nn.Module):
 
 
 class FoldedBatch(nn.Module):
-    """Trap: normalizes over all that it was given, so an answer depends on its neighbours in the batch."""
+    """Trap: normalizes over the whole batch, so an output depends on the other samples in the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -665,7 +665,7 @@ class BakedPositions(nn.Module):
 
 
 class BatchStatistics(nn.Module):
-    """Trap: a norm that was told to keep no statistics uses those of the batch."""
+    """Trap: a norm without running statistics uses those of the batch."""
 
     def __init__(self) -> None:
         super().__init__()

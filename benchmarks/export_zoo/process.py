@@ -15,7 +15,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a process took."""
+    """The time and memory of a process."""
 
     code: int
     seconds: float
@@ -53,7 +53,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str], log: Path, l
 
 
 def without_torchvision(folder: Path) -> Path:
-    """Return a folder that, on a Python's path, makes torchvision look absent to a tool that would trip over a CUDA build of it."""
+    """Return a folder that, on a Python's path, makes torchvision look absent to a tool that fails with its CUDA build."""
     site = folder / "without_torchvision"
     site.mkdir()
     (site / "sitecustomize.py").write_text("import sys\nsys.modules['torchvision'] = None\n")

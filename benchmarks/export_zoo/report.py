@@ -18,24 +18,24 @@ QUESTIONS = {
 
 
 def right(line: Line) -> bool:
-    """Whether a file was handed over and is right in every way."""
+    """Whether a file was exported and passes every check."""
     return bool(line["exported"]) and not faults(line)
 
 
 def wrong(line: Line) -> bool:
-    """Whether a wrong file was handed over as good."""
+    """Whether a wrong file was exported as correct."""
     return bool(line["exported"]) and bool(faults(line))
 
 
 def faults(line: Line) -> list[str]:
-    """Return what the judge found, in words."""
+    """Return the judge's findings as text."""
     return [f"{QUESTIONS[name]}: {fault}" for name, fault in (line["verdict"] or {}).items() if fault]
 
 
 def one_line(line: Line) -> str:
-    """Return an attempt as progress is shown."""
-    told = "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
-    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {told[:200]}"
+    """Return an attempt as a line of the progress."""
+    found = "right" if right(line) else "WRONG " + "; ".join(faults(line)) if wrong(line) else "no: " + line["message"]
+    return f"{line['model']:42} {line['tool']:12} {line['seconds']:6.1f} s {line['peak_mib']:5} MiB  {found[:200]}"
 
 
 def markdown(lines: Sequence[Line]) -> str:

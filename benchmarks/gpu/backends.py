@@ -1,7 +1,7 @@
-"""What the GPU benchmark runs: eager PyTorch, TorchScript, CUDA graphs, torch.compile, ONNX Runtime, TensorRT, each on one case.
+"""The backends of the GPU benchmark: eager PyTorch, TorchScript, CUDA graphs, torch.compile, ONNX Runtime, TensorRT, each on one case.
 
-Needs torch, onnx and numpy; onnxruntime with CUDA, tensorrt or tensorrt_rtx with pycuda are used where they are there. Nothing of optkit is
-imported but its TensorRT worker, which needs no package of optkit's.
+Needs torch, onnx and numpy. Uses onnxruntime with CUDA, tensorrt or tensorrt_rtx with pycuda if they are installed. From optkit, only the
+TensorRT worker is imported, which needs no other package of optkit.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class NotRunError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One model in one precision at one batch size; `reference` is the answer of eager FP32."""
+    """One model in one precision at one batch size; `reference` is the outputs of eager FP32."""
 
     model: Model
     precision: str
@@ -48,7 +48,7 @@ class Case:
         return tuple(x.half() if self.precision == "fp16" and x.is_floating_point() else x for x in found)
 
 
-Ready = tuple[Callable[[], Any], Callable[[], np.ndarray]]  # one awaited inference; the answer
+Ready = tuple[Callable[[], Any], Callable[[], np.ndarray]]  # one inference until its end; returns the outputs
 
 
 # ---------------------------------------------------------------------------------------------- PyTorch
@@ -136,7 +136,7 @@ def _onnx(case: Case) -> Path:
 
 
 def onnxruntime(case: Case) -> Ready:
-    """ONNX Runtime on the device, inputs and outputs bound there; never the CPU in a GPU's place."""
+    """ONNX Runtime on the device, inputs and outputs bound there; never the CPU instead of a GPU."""
     try:
         import onnxruntime as ort
     except ImportError as e:
@@ -189,7 +189,7 @@ def _on_gpu(case: Case, cuda_graph: bool) -> dict[str, Any]:
 
 
 def run_engine(case: Case, cuda_graph: bool) -> dict[str, Any]:
-    """Build the engine of a case where it is not there yet, and run it in the worker."""
+    """Build the engine of a case if it does not exist yet, and run it in the worker."""
     onnx = _onnx(case)
     plan = onnx.with_suffix(".plan")
     inputs = {name: x.cpu().numpy() for name, x in zip(case.model.names, case.inputs(), strict=True)}
@@ -222,7 +222,7 @@ def _build(case: Case, onnx: Path, plan: Path, inputs: dict[str, np.ndarray]) ->
 
 
 def _ask(case: Case, job: dict[str, Any], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the worker a job and requests, and return its results; what it cannot do is the reason why it was not run."""
+    """Send a job and requests to the worker, and return its results; a failure becomes the reason why it was not run."""
     path = case.folder / "job.json"
     path.write_text(json.dumps(job))
     with (case.folder / "worker.log").open("w+") as printed:  # a file: a pipe that nobody reads may fill
@@ -243,7 +243,7 @@ def _ask(case: Case, job: dict[str, Any], requests: list[dict[str, Any]]) -> lis
 
 
 def _results(process: "subprocess.Popen[str]", requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the result of the job and of every request that was answered, each asked after the answer before it."""
+    """Return the result of the job and of every request; each request is sent after the reply to the one before."""
     assert process.stdin
     assert process.stdout
     results: list[dict[str, Any]] = []
@@ -261,7 +261,7 @@ def _results(process: "subprocess.Popen[str]", requests: list[dict[str, Any]]) -
     return results
 
 
-# In this order, so that what takes long to start does not keep the others from their numbers.
+# The order is such that a slow start does not take the time of the others.
 BACKENDS: dict[str, Callable[[Case], Any]] = {
     "eager": eager,
     "torchscript": torchscript,

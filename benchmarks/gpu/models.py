@@ -1,4 +1,4 @@
-"""The models that the GPU benchmark runs, in plain PyTorch with seeded random weights: speed and parity, and no claim of accuracy."""
+"""The models of the GPU benchmark, in plain PyTorch with seeded random weights: for speed and parity, not for accuracy."""
 
 import dataclasses
 from collections.abc import Callable

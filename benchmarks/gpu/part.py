@@ -1,9 +1,9 @@
-"""One backend of the GPU benchmark on every case, in a process of its own; each row is written as it is found.
+"""One backend of the GPU benchmark on every case, in a separate process; each row is written when it is measured.
 
     python benchmarks/gpu/part.py BACKEND --rows rows.jsonl --folder FOLDER --device cuda --models digits --batches 1 --precisions fp32 \
         --tensorrt-python python3
 
-`run.py` starts it, and ends it where it takes too long; what it wrote until then counts.
+`run.py` starts it, and stops it if it takes too long; the rows that it has written are used.
 """
 
 import argparse
@@ -25,13 +25,13 @@ import torch
 from backends import BACKENDS, MIN_CALLS, MIN_SECONDS, WARMUP_CALLS, Case, NotRunError, Ready
 from models import MODELS
 
-# How far an answer may be from eager FP32, as optkit's own checks have it: atol, rtol, the least cosine.
+# The tolerances to eager FP32, the same as in optkit's checks: atol, rtol, the smallest cosine.
 TOLERANCES = {"fp32": (1e-4, 1e-3, 0.9999), "fp16": (1e-2, 1e-2, 0.999)}
 NO_GPU = 2
 
 
 def main() -> int:
-    """Run the cases and write the rows, the facts of the machine first; 2 where torch finds no GPU."""
+    """Run the cases and write the rows, the facts of the machine first; return 2 if torch finds no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backend", choices=list(BACKENDS))
     for name in ("rows", "folder"):
@@ -61,12 +61,12 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
 
 
 def row(backend: Callable[[Case], Ready | dict[str, Any]], case: Case) -> dict[str, Any]:
-    """Prepare a backend, compare its answer, and time it; what it raises is the reason why it was not run."""
+    """Prepare a backend, compare its outputs, and time it; an exception becomes the reason why it was not run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch: TorchScript is deprecated
             ready = backend(case)
-            if isinstance(ready, dict):  # measured in a process of its own
+            if isinstance(ready, dict):  # measured in a separate process
                 times, answer, more = ready["times_ms"], ready["answer"], {"parts": ready["parts"]}
             else:
                 call, get = ready
@@ -74,7 +74,7 @@ def row(backend: Callable[[Case], Ready | dict[str, Any]], case: Case) -> dict[s
                 times = _timed(call)
     except NotRunError as e:
         return {"not_run": str(e)}
-    except Exception as e:  # one backend of many: the others go on
+    except Exception as e:  # the other backends continue
         return {"not_run": f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')[:200]}"}
     times = sorted(times)
     p50 = statistics.median(times)
@@ -113,7 +113,7 @@ def _timed(call: Callable[[], Any]) -> list[float]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return what the numbers were taken on."""
+    """Return the facts of the machine."""
     gpu = torch.cuda.get_device_properties(0) if device == "cuda" else None
     return {
         "device": device,

@@ -3,15 +3,15 @@
     python benchmarks/gpu/run.py [--models digits,resnet50,minilm] [--batches 1,8,64] [--precisions fp32,fp16] [--budget 540]
                                  [--tensorrt-python PATH] [--keep]
 
-Needs torch, onnx and numpy; onnxruntime with CUDA, tensorrt or tensorrt_rtx with pycuda are used where they are there, and what is not there
-is told: "not run: reason". Nothing of optkit is imported but its TensorRT worker, which needs no package of optkit's.
+Needs torch, onnx and numpy. Uses onnxruntime with CUDA, tensorrt or tensorrt_rtx with pycuda if they are installed; the table shows a missing
+one as "not run: reason". From optkit, only the TensorRT worker is imported, which needs no other package of optkit.
 
-Every backend runs in a process of its own with a limit of time, so that a crash, or a compiler that does not end, costs its own numbers
-alone; the results are written anew after each. All together take no longer than `--budget` seconds.
+Every backend runs in a separate process with a time limit, so a crash, or a compiler that does not end, loses only the numbers of this
+backend; the results are written again after each backend. All together take at most `--budget` seconds.
 
-What a number is: one call on inputs that lie on the GPU, awaited, without copies between host and device; the median and the 99th percentile of
-calls over at least 0.5 s after a warm-up, on the host's clock. Parity is that of the answer with eager FP32 on the same inputs; TF32 is off.
-`--device cpu` rehearses the script where no GPU is; its numbers mean nothing, and are written only where `--json` says.
+A number is one call with inputs on the GPU, until its end, without copies between host and device: the median and the 99th percentile of
+the calls in at least 0.5 s after a warm-up, on the host's clock. Parity compares the outputs with eager FP32 on the same inputs; TF32 is off.
+`--device cpu` tests the script on a machine without a GPU; these numbers have no meaning, and are written only with `--json`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from typing import Any
 PART = Path(__file__).resolve().with_name("part.py")
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "gpu.json"
 NO_GPU = 2
-# Seconds that a backend has for all its cases. In this order, so that what takes long to start keeps no other from its numbers.
+# Time limit in seconds of a backend for all its cases. The order is such that a slow start does not take the time of the others.
 LIMITS_S = {
     "eager": 90.0, "torchscript": 90.0, "cuda-graphs": 90.0, "onnxruntime": 120.0, "tensorrt": 300.0, "tensorrt+graph": 90.0,
     "compile": 240.0,
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    """Run all, print the table, write it as JSON and Markdown; 1 when an answer is not equal to eager FP32, 2 where no GPU is."""
+    """Run all, print the table, write it as JSON and Markdown; 1 if outputs are not equal to eager FP32, 2 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="digits,resnet50,minilm")
     parser.add_argument("--batches", default="1,8,64")
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def _kept(path: Path | None, backends: Sequence[str]) -> dict[str, Any]:
-    """Return what a file has of other backends; nothing where there is no such file."""
+    """Return the rows of other backends in a file; an empty list if there is no such file."""
     if path is None or not path.exists():
         return {}
     document: dict[str, Any] = json.loads(path.read_text())
@@ -135,7 +135,7 @@ def _missing(case: tuple[str, str, int], backend: str, reason: str) -> Row:
 
 
 def _write(document: dict[str, Any], path: Path | None) -> None:
-    """Write the results so far, as JSON and as Markdown, each whole or not at all."""
+    """Write the results so far atomically, as JSON and as Markdown."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ def _line(row: Row) -> str:
 
 
 def _markdown(document: dict[str, Any]) -> str:
-    """Return the table, with the machine under it."""
+    """Return the table and the facts of the machine."""
     rows = document["rows"]
     measured, wrong = sum("p50_ms" in row for row in rows), sum(row.get("equal") is False for row in rows)
     machine = ", ".join(f"{name} {value}" for name, value in (document["machine"] or {}).items() if value is not None)

@@ -1,1 +1,1 @@
-"""What `benchmarks/int8_accuracy.py` is made of."""
+"""The parts of `benchmarks/int8_accuracy.py`."""

@@ -1,8 +1,8 @@
-"""One tool that is not optkit, with its defaults, on one ONNX file; run in a process of its own, under the tool's own Python.
+"""One tool other than optkit, with its defaults, on one ONNX file; a separate process with the tool's own Python.
 
     python attempt.py TOOL MODEL CALIBRATION OUTPUT
 
-CALIBRATION is a folder of .npz files, one feed each. It imports nothing of optkit, and only the tool that it runs.
+CALIBRATION is a folder of .npz files, one feed each. It imports nothing from optkit, and only the tool that it runs.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Which points of accuracy against speed are worth having."""
+"""The Pareto front of accuracy against speed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ NO_DIFFERENCE_DB = 0.1  # of SQNR
 
 
 class Point(NamedTuple):
-    """A file of a tool: how good it is, SQNR in dB or a share, and the two ends of the interval of its speed-up."""
+    """A file of a tool: its quality (SQNR in dB or a share), and the two ends of the interval of its speed-up."""
 
     tool: str
     quality: float
@@ -23,7 +23,7 @@ def beats(a: Point, b: Point, margin: float = NO_DIFFERENCE_DB) -> bool:
 
 
 def beaten(points: Sequence[Point], margin: float = NO_DIFFERENCE_DB) -> dict[str, str]:
-    """Return, for each tool that another one beats, the first such."""
+    """Return each tool that another tool beats, with the first of these others."""
     found = {b.tool: next((a.tool for a in points if beats(a, b, margin)), "") for b in points}
     return {tool: other for tool, other in found.items() if other}
 

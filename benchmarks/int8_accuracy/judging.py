@@ -1,4 +1,4 @@
-"""What a file is worth: its outputs for the judge, and its speed beside the others of its task."""
+"""Evaluate a file: its outputs on the evaluation data, and its speed together with the other files of its task."""
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def open_file(file: Path, task: Task) -> Any:
 
 
 def outputs(file: Path, task: Task, feeds: Sequence[Feed]) -> np.ndarray:
-    """Return what a file gives for all feeds, row by row."""
+    """Return the outputs of a file for all feeds, row by row."""
     from optkit.runners import open_runner
 
     with open_runner(open_file(file, task)) as runner:

@@ -1,6 +1,6 @@
-"""What else may help static INT8: SmoothQuant by its strength, bias correction, cross-layer equalisation, 8-bit unsigned weights; accuracy alone, no times.
+"""Other methods for static INT8: SmoothQuant by strength, bias correction, cross-layer equalisation, 8-bit unsigned weights; only accuracy, no times.
 
-All weights but the unsigned ones have 7 bits, which no x86 processor lets overflow, so the figures are the same on all of them.
+All weights except the unsigned ones have 7 bits, which do not overflow on any x86 processor, so the figures are the same on all of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ Result = dict[str, Any]
 
 
 def tried(task: Task, folder: Path) -> list[Result]:
-    """Return the quality of the task's model by each method, beside plain static INT8 by min-max."""
+    """Return the quality of the task's model with each method, and with plain static INT8 by min-max."""
     feeds = task.evaluation()
     expected = outputs(folder / "fp32.onnx", task, feeds)
     rows = []
@@ -104,7 +104,7 @@ def _equalised(prepared: Path) -> Path | None:
 
 
 def _corrected(prepared: Path, calibration: Path) -> Path:
-    """Write a copy whose biases take away the mean that quantized weights add to each output channel.
+    """Write a copy whose biases correct the mean error that quantized weights add to each output channel.
 
     After M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, with the mean over the
     calibration data in the place of one from batch normalization.
@@ -131,7 +131,7 @@ def _corrected(prepared: Path, calibration: Path) -> Path:
 
 
 def _added_means(model: onnx.ModelProto, layers: Sequence[onnx.NodeProto], feeds: Sequence[Feed]) -> list[np.ndarray]:
-    """Return for each layer the mean, over the data, of what the rounding of its weights adds to each output channel."""
+    """Return for each layer the mean error, over the data, that the rounding of its weights adds to each output channel."""
     import onnxruntime
 
     probe = onnx.ModelProto()

@@ -1,8 +1,8 @@
-"""The models that no recipe has: factories without training, and the training that writes their weights to a file.
+"""The models that are not in a recipe: factories without training, and the training that writes their weights to a file.
 
-`crowded` is the harder task: scikit-learn's digits (UCI) at a random place of a larger picture, dimmed, with pieces of other digits and
-noise around them, read by depthwise-separable convolutions (Howard et al. 2017, https://arxiv.org/abs/1704.04861), whose few weights a
-channel make them the usual victims of INT8.
+`crowded` is the harder task: scikit-learn's digits (UCI) at a random position in a larger picture, dimmed, with pieces of other digits and
+noise around them, classified by depthwise-separable convolutions (Howard et al. 2017, https://arxiv.org/abs/1704.04861). These have few
+weights per channel and often lose accuracy in INT8.
 """
 
 import functools
@@ -99,7 +99,7 @@ def train_diabetes(path: Path) -> None:
 
 
 def _train(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, loss, path: Path, *, epochs, rate, decay) -> None:
-    torch.set_num_threads(1)  # with several, sums come out in another order each time
+    torch.set_num_threads(1)  # with several threads, the order of sums changes from run to run
     torch.manual_seed(0)
     model.train()
     x, y = torch.from_numpy(inputs), torch.from_numpy(targets)

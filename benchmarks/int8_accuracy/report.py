@@ -9,7 +9,10 @@ Result = dict[str, Any]
 TARGET_SPEED, TARGET_COSINE, TARGET_COSINE_SPEED = 3.0, 0.993, 2.8
 SETTINGS = ((1, 1), (1, 8), (2, 1), (2, 8))  # threads, batch
 OPTKIT = "optkit"
-MEASURES = {"sqnr_db": ("SQNR", NO_DIFFERENCE_DB), "agreement": ("agreement", 0.01)}  # and what is no difference
+MEASURES = {
+    "sqnr_db": ("SQNR", NO_DIFFERENCE_DB),
+    "agreement": ("agreement", 0.01),
+}  # and the size that counts as no difference
 
 
 def markdown(results: Result) -> str:
@@ -41,7 +44,7 @@ def summary(results: Result) -> str:
 
 
 def _machine(results: Result) -> Iterator[str]:
-    """Say what the processor means for the speeds."""
+    """Return a note on the effect of the processor on the speeds."""
     if results["machine"]["vnni"] is False:
         yield from (
             "**This processor has no VNNI**, the instructions that multiply 8-bit numbers four at a time. What INT8 gains here is what AVX2 gives, "
@@ -73,7 +76,7 @@ def _summary(tasks: Mapping[str, Result], vnni: bool | None) -> Iterator[str]:
 
 
 def targets(tasks: Mapping[str, Result]) -> list[tuple[str, str, bool]]:
-    """Return the speeds to reach: (target, what was measured, whether it holds); what was not measured is left out."""
+    """Return the target speeds: (target, measurement, whether it is reached); a target without measurement is left out."""
     found: list[tuple[str, str, bool]] = []
     best = _best_pick(tasks.get("resnet18"))
     if best:
@@ -97,7 +100,7 @@ def frontiers(tasks: Mapping[str, Result]) -> list[tuple[str, str, str, bool]]:
                 own, others = ([p for p in points if _ours(p.tool) is ours] for ours in (True, False))
                 if not own:
                     continue
-                exact = Point("FP32", float("inf"), 1.0, 1.0)  # which everybody has
+                exact = Point("FP32", float("inf"), 1.0, 1.0)  # which every tool has
                 missed = out_of_reach([*own, exact], others, margin)
                 pick = [p for p in own if p.tool == OPTKIT]
                 behind = beaten([*pick, *others], margin).get(OPTKIT) if pick else None
@@ -125,7 +128,7 @@ def _ours(tool: str) -> bool:
 
 
 def _judged(task: Result) -> list[tuple[str, Result]]:
-    """Return what was made, the best SQNR first."""
+    """Return the files, sorted by SQNR, the best first."""
     found = [(tool, made) for tool, made in task["made"].items() if made["exit"] == 0]
     return sorted(found, key=lambda one: -(one[1]["sqnr_db"] or 0.0))
 
@@ -145,7 +148,7 @@ def _points(task: Result, threads: int, batch: int, measure: str = "sqnr_db") ->
 
 
 def _beaten(task: Result, threads: int, batch: int) -> dict[str, str]:
-    """Return who beats a tool; FP32 itself where nobody else does and INT8 is not faster."""
+    """Return the tools that beat a tool; FP32 if no other does and INT8 is not faster."""
     points = _points(task, threads, batch)
     return beaten([*points, Point("FP32", float("inf"), 1.0, 1.0)])
 

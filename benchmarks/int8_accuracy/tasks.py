@@ -1,4 +1,4 @@
-"""The tasks: a model, its contract, data that calibrates it, other data that judges it, and the score that its users would look at."""
+"""The tasks: a model, its inputs and outputs, calibration data, other data for the evaluation, and the score that its users would look at."""
 
 import dataclasses
 import sys

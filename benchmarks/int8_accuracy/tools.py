@@ -1,4 +1,4 @@
-"""The tools: the command line of each, and one attempt of it in a process of its own."""
+"""The tools: the command line of each, and one run of it in a separate process."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ OWN = (
     "optkit-torch dynamic",
 )
 # Each peer with its defaults, and ONNX Runtime's once more as its documentation advises for x86 processors without VNNI:
-# unsigned activations, a scale for each channel, 7-bit weights. Name -> whose environment it needs.
+# unsigned activations, a scale for each channel, 7-bit weights. Name -> the tool whose environment it needs.
 PEERS = {
     "ort-static": "", "ort-dynamic": "", "ort-static advised": "", "ort-dynamic advised": "",
     "olive-static": "olive", "olive-dynamic": "olive", "modelopt": "modelopt", "inc-static": "inc", "inc-dynamic": "inc",
@@ -35,7 +35,7 @@ Result = dict[str, Any]
 
 
 def file_of(tool: str, folder: Path) -> Path:
-    """Return where the file of a tool lies."""
+    """Return the path of a tool's file."""
     return folder / f"{tool.replace(' ', '-')}.{'pt' if 'torch' in tool else 'onnx'}"
 
 
@@ -45,7 +45,7 @@ def weights(task: Task, folder: Path) -> list[str]:
 
 
 def command(tool: str, task: Task, folder: Path, pythons: Mapping[str, Path | None]) -> list[str] | None:
-    """Return the command line of a tool; None where its environment was not given."""
+    """Return the command line of a tool; None if its environment was not given."""
     model, calibration, file = str(folder / "fp32.onnx"), str(folder / "calibration"), file_of(tool, folder)
     data = ["--data" if tool.endswith("dynamic") else "--calibration", calibration]
     quantize = [*OPTKIT, "quantize", model, "-o", str(file), "--force", *data]
@@ -67,20 +67,20 @@ def command(tool: str, task: Task, folder: Path, pythons: Mapping[str, Path | No
 
 
 def attempt(line: Sequence[str], file: Path, folder: Path) -> Result:
-    """Run a tool in a process of its own; `exit` is 0 when it handed over a file."""
+    """Run a tool in a separate process; `exit` is 0 if it wrote a file."""
     file.unlink(missing_ok=True)
-    # A copy of its own: modelopt 0.47 writes to the model that it is given.
+    # A separate copy: modelopt 0.47 writes to its input model.
     shutil.copyfile(folder / "fp32.onnx", folder / "given.onnx")
     environment = os.environ | {"OLIVE_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
     done = run_process(line, environment, folder / "log.txt", LIMIT_S)
     made: Result = {"exit": done.code or int(not file.exists()), "seconds": done.seconds, "peak_mib": done.peak_mib}
     if made["exit"]:
         lines = [line.strip() for line in done.text.splitlines() if line.strip()]
-        told = [line for line in lines if "rror" in line or line.startswith(("not ", "parity"))] or lines[-1:]
-        return made | {"message": " ".join(told[-2:])[:400].replace("|", "/")}
+        found = [line for line in lines if "rror" in line or line.startswith(("not ", "parity"))] or lines[-1:]
+        return made | {"message": " ".join(found[-2:])[:400].replace("|", "/")}
     return made | {"size_bytes": file.stat().st_size, "message": "", "said": _said(done.text)}
 
 
 def _said(text: str) -> list[str]:
-    """Return the lines in which optkit says what it chose, and what against."""
+    """Return the lines of optkit about chosen and rejected types."""
     return [line.strip() for line in text.splitlines() if line.strip().startswith(("chosen:", "not chosen:"))]

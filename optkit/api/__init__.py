@@ -1,14 +1,14 @@
-"""One file for each command. A function takes the options as arguments, prints nothing and returns the record that the command prints.
+"""One file for each command. A function takes the options as arguments, prints nothing and returns the record that the command shows.
 
-arguments       what the functions take: modules, data and functions in memory, or the text that the command line has for them
-make            run one stage, prove its file, and put it in place only if it holds every limit
-export, quantize, build_engine      one file is made
-check, bench, compare               models are compared
-inspect, lint                       a file, a machine or a repository is examined
+arguments       converts arguments: modules, data and functions in memory, or the same text that the command line takes
+make            runs one stage, verifies its file, and moves the file into place only if it passes all gates
+export, quantize, build_engine      make one file
+check, bench, compare               compare models
+inspect, lint                       examine a file, a machine or a repository
 package, migrate, smoke, load_test, ab      packages for servers, and running servers
-open            a model file, open to be run
-run             a recipe, from YAML or built in Python
-repro           a script that repeats an export without optkit
-showing         how records show themselves in a notebook and by print()
-wording         messages for Python: arguments in the place of options
+open            opens a model file to run it
+run             runs a recipe from YAML or Python
+repro           writes a script that repeats an export without optkit
+showing         the display of records in a notebook and by print()
+wording         rewrites messages for Python: arguments instead of options
 """

@@ -1,4 +1,4 @@
-"""Two running variants of a model against each other: their answers, and their latencies in blocks that alternate."""
+"""`optkit ab`: compare the outputs and the latencies of two running models, measured in alternating blocks."""
 
 import functools
 import time
@@ -26,10 +26,10 @@ NAMES = ("a", "b")  # reference first
 
 
 class VariantTimes(Record):
-    """One variant, and the times of its answers as this machine saw them; connecting and the first answer stand apart."""
+    """The latencies of one endpoint, measured on this machine; connecting and the first call are separate."""
 
     url: str
-    connect_ms: float  # with what Triton is asked of the model
+    connect_ms: float  # includes reading the model's metadata from Triton
     first_call_ms: float
     latencies: Latencies
 
@@ -41,23 +41,23 @@ class AbRecord(Document):
 
     a: VariantTimes
     b: VariantTimes
-    machine: Machine  # that asked; the servers may be elsewhere
+    machine: Machine  # the client; the servers may run on other machines
     settings: BenchSettings
     load_before: float | None
-    values: str  # where those of the requests came from
-    requests: int  # whose answers were compared; the first one was timed
+    values: str  # the source of the request data
+    requests: int  # number of requests compared; only the first one was timed
     tolerance: Tolerance
     answers: tuple[OutputParity, ...]
-    order: tuple[tuple[str, ...], ...]  # the variants in the order of their turns, one row for each block
+    order: tuple[tuple[str, ...], ...]  # the order of the endpoints in each block
     speed_up: SpeedUp
     max_regression: float | None
-    failures: tuple[str, ...]  # the gates that are broken
+    failures: tuple[str, ...]  # gates that failed
     warnings: tuple[str, ...]
     interrupted: bool
 
 
 class Gates(Record):
-    """What makes the verdict negative; nothing without them."""
+    """Gates that make the verdict negative."""
 
     max_regression: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     same_answers: bool = False
@@ -79,29 +79,30 @@ def ab(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AbRecord:
-    """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
+    """Compare the outputs and latencies of two running models or versions, with confidence intervals.
 
     Args:
-        a: the reference: `http://` or `grpc://host:port/models/NAME[/versions/N]` on Triton, `http://host:port/predictions/NAME[/VERSION]` on
+        a: reference: `http://` or `grpc://host:port/models/NAME[/versions/N]` on Triton, `http://host:port/predictions/NAME[/VERSION]` on
             TorchServe.
-        b: what is compared with it.
-        data: requests: `file.py:function`, .npz files or a golden sample for Triton, bodies as files for TorchServe; None: seeded random on Triton.
-        max_regression: how much slower `b` may be, as 0.05 or "5%".
-        same_answers: fail where the answers differ.
-        atol: absolute tolerance; None takes that of FP32.
-        rtol: relative tolerance; None takes that of FP32.
-        token: the inference key of TorchServe.
-        half_width: of the 95 % interval, relative, to measure to.
-        time_limit_s: no new block begins after so many seconds.
-        limit_s: how long an answer may take.
-        seed: of the random order and of random values.
-        progress: is called with what is done, how many turns are done, and of how many.
+        b: candidate to compare with the reference, in the same form.
+        data: requests: for Triton `file.py:function`, .npz files or a golden sample; for TorchServe files with request bodies. None uses seeded
+            random values on Triton.
+        max_regression: largest allowed regression of latency, relative, for example 0.05 or "5%"; None sets no limit.
+        same_answers: fail if the outputs differ.
+        atol: absolute tolerance for differences of outputs; None uses the default of FP32.
+        rtol: relative tolerance for differences of outputs; None uses the default of FP32.
+        token: inference key of TorchServe.
+        half_width: target half-width of the 95 % confidence interval of a speed-up, relative; measurement stops when it is reached.
+        time_limit_s: time in seconds after which no new block starts.
+        limit_s: time limit for a response, in seconds.
+        seed: seed of the random order of blocks and of random values.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        the answers and latencies; `failures` are the gates that are not held.
+        the comparison of outputs and latencies; `failures` lists the gates that failed.
 
     Raises:
-        OptkitError: they cannot be compared, or a server does not answer.
+        OptkitError: the two cannot be compared, or a server does not respond.
     """
     measured = settings(BenchSettings, half_width=half_width, time_limit_s=time_limit_s, seed=seed)
     gates = settings(Gates, max_regression=as_share("--max-regression", max_regression), same_answers=same_answers)
@@ -128,29 +129,31 @@ def compare_variants(
     gates: Gates,
     limit_s: float,
 ) -> AbRecord:
-    """Ask both the same, compare the answers, and measure the latencies of the first request.
+    """Send the same requests to both endpoints, compare the outputs, and measure the latency of the first request.
 
-    A turn is a connection of its own; a latency holds what the network and the server's queue took, and the encoding of the answer, but not
-    that of the request. Ctrl-C keeps the blocks that are whole.
+    Each block opens a new connection. A latency includes the network, the server's queue and the encoding of the response, but not the
+    encoding of the request. After Ctrl-C the complete blocks are kept.
 
     Raises:
-        RecipeError: they are on servers of different kinds, which take different requests.
-        FeedError: the data does not fit.
-        RunnerError: a server cannot be reached, refuses, answers something else, or does not answer within the limit.
+        RecipeError: the endpoints are on different kinds of servers, which take different requests.
+        FeedError: the data does not match the inputs of the model.
+        RunnerError: a server cannot be reached, rejects a request, sends an unexpected response, or exceeds the time limit.
     """
     if a.kind != b.kind:
-        raise RecipeError(f"{a.url} is on {a.kind} and {b.url} on {b.kind}; expected two that take the same requests")
+        raise RecipeError(
+            f"{a.url} is on {a.kind} and {b.url} on {b.kind}; expected two endpoints on the same kind of server"
+        )
     load, both = load_average(), dict(zip(NAMES, (a, b), strict=True))
-    with doing("answers"):
+    with doing("compare outputs"):
         requests, values = a.requests(data, settings.seed, limit_s)
-        answers = [_ask(variant, requests, limit_s) for variant in (a, b)]
+        responses = [_responses(variant, requests, limit_s) for variant in (a, b)]
     turns = {name: functools.partial(_turn, v, requests[0], settings, limit_s) for name, v in both.items()}
     series = Series(turns, NAMES[0], settings, may_drop=False)
     stopped = series.run()
     times = [_times(variant, [row[name] for row in series.used]) for name, variant in both.items()]
-    found = tuple(o for x, y in zip(*answers, strict=True) for o in compare_answers(x, y, tolerance))
+    found = tuple(o for x, y in zip(*responses, strict=True) for o in compare_responses(x, y, tolerance))
     speed = compared(NAMES, _rows(requests[0]), (times[0].latencies, times[1].latencies), settings, stopped)
-    failures, warnings = _held(b.url, speed, found, gates)
+    failures, warnings = _gate_results(b.url, speed, found, gates)
     return AbRecord(
         a=times[0],
         b=times[1],
@@ -170,30 +173,32 @@ def compare_variants(
     )
 
 
-def compare_answers(a: Answer, b: Answer, tolerance: Tolerance) -> list[OutputParity]:
-    """Compare two answers to one request: the numbers within tolerance, all else as it is."""
+def compare_responses(a: Answer, b: Answer, tolerance: Tolerance) -> list[OutputParity]:
+    """Compare two responses to one request: numbers within the tolerance, all other content exactly."""
     found = compare_outputs(a.numbers, b.numbers, {}, tolerance)
     if a.rest != b.rest:
         failure = f"differs in more than numbers: {b.rest[:200]}; the reference has {a.rest[:200]}"
-        found.append(OutputParity(output="answer", sizes={}, max_abs=None, max_rel=None, cosine=None, failure=failure))
+        found.append(
+            OutputParity(output="response", sizes={}, max_abs=None, max_rel=None, cosine=None, failure=failure)
+        )
     return found
 
 
-def _ask(variant: Endpoint, requests: Sequence[Request], limit_s: float) -> list[Answer]:
+def _responses(variant: Endpoint, requests: Sequence[Request], limit_s: float) -> list[Answer]:
     with variant.session(limit_s) as prepare:
         return [prepare(request)() for request in requests]
 
 
 def _turn(variant: Endpoint, request: Request, settings: BenchSettings, limit_s: float) -> Turn:
-    """Connect anew, ask once, and time what follows."""
-    began = time.perf_counter()
+    """Open a new connection, send one request, and measure the latency of the following requests."""
+    started = time.perf_counter()
     with variant.session(limit_s) as prepare:
         connected = time.perf_counter()
-        ask = prepare(request)
-        ask()
+        send = prepare(request)
+        send()
         first = time.perf_counter()
-        block = time_block(ask, settings)
-    return Turn(variant.kind, (connected - began) * 1000, (first - connected) * 1000, (block,))
+        block = time_block(send, settings)
+    return Turn(variant.kind, (connected - started) * 1000, (first - connected) * 1000, (block,))
 
 
 def _times(variant: Endpoint, turns: Sequence[Turn]) -> VariantTimes:
@@ -206,25 +211,25 @@ def _times(variant: Endpoint, turns: Sequence[Turn]) -> VariantTimes:
 
 
 def _rows(request: Request) -> int:
-    """Return how many samples a request holds, where it is of arrays."""
+    """Return the number of samples in a request of arrays; 1 for another request."""
     arrays = list(request.values()) if isinstance(request, dict) else []
     return max((len(array) for array in arrays if array.ndim), default=1)
 
 
-def _held(
-    url: str, s: SpeedUp, answers: Sequence[OutputParity], gates: Gates
+def _gate_results(
+    url: str, speed_up: SpeedUp, outputs: Sequence[OutputParity], gates: Gates
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the gates that are broken, and those of which the noise does not let one say."""
-    low, high = (1 / s.high - 1 if s.high else None), (1 / s.low - 1 if s.low else None)
-    failure, warning = regression(f"latency of {url}", 1 / s.ratio - 1, low, high, gates.max_regression)
+    """Return the gates that failed, and warnings for gates that noise left undecided."""
+    low, high = (1 / speed_up.high - 1 if speed_up.high else None), (1 / speed_up.low - 1 if speed_up.low else None)
+    failure, warning = regression(f"latency of {url}", 1 / speed_up.ratio - 1, low, high, gates.max_regression)
     failures = [failure] if failure else []
-    different = difference(answers)
+    different = difference(outputs)
     if gates.same_answers and different:
-        failures.append(f"answers of {url}: {different}")
+        failures.append(f"outputs of {url}: {different}")
     return tuple(failures), (warning,) if warning else ()
 
 
-def difference(answers: Sequence[OutputParity]) -> str | None:
-    """Return the first difference between answers, with the number of others; None where they are the same within tolerance."""
-    found = [f"output {o.output!r}: {o.failure}" for o in answers if o.failure]
+def difference(outputs: Sequence[OutputParity]) -> str | None:
+    """Return the first difference between outputs and the number of further ones; None if all are equal within the tolerance."""
+    found = [f"output {o.output!r}: {o.failure}" for o in outputs if o.failure]
     return (found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")) if found else None

@@ -1,4 +1,4 @@
-"""What the functions of `optkit` take: objects in memory, or the text that the command line has in their place."""
+"""Conversion of the arguments of `optkit` functions: objects in memory, or the same text that the command line takes."""
 
 import contextlib
 import os
@@ -39,24 +39,22 @@ Predict = Callable[[Feed], "dict[str, np.ndarray]"]
 Evaluate = str | Callable[[Predict], float]
 ModelFile = StrPath | Passport | Artifact
 Model = "torch.nn.Module | StrPath"
-_APPENDED = f"onnxruntime{os.sep}transformers"
+_ORT_TRANSFORMERS = f"onnxruntime{os.sep}transformers"
 
-Progress = Callable[
-    [str, int, int | None], None
-]  # what is done, how many turns are done, of how many; None where nobody knows
+Progress = Callable[[str, int, int | None], None]  # description, iterations done, total; None if it is unknown
 
 
 class Call:
-    """One call of a function of `optkit`: what it was given in memory has targets until the call ends."""
+    """One call of an `optkit` function. It registers objects in memory under targets, which are valid until the call ends."""
 
     def __init__(self, name: Callable[[object, str], str]) -> None:
         self._name = name
 
     def model(self, model: object) -> str:
-        """Return the target of a module in memory, or the source that a text or path is.
+        """Return the target of a module in memory, or a source (text or path) as text.
 
         Raises:
-            ModelError: it is neither.
+            ModelError: `model` is neither a module nor a source.
         """
         if isinstance(model, (str, os.PathLike)):
             return os.path.expanduser(os.fspath(model))  # noqa: PTH111 - a source need not be a path
@@ -69,30 +67,32 @@ class Call:
         return self._name(model, type(model).__name__)
 
     def data(self, data: Data | None, to_feed: ToFeed | None = None) -> str | None:
-        """Return the target of data in memory, or the absolute source that a text or path is; None for none.
+        """Return the target of data in memory, or a data source (text or path) with its path made absolute; None for None.
 
         Args:
-            data: an iterable of feeds, a function that gives one, or a source as the command line takes it.
-            to_feed: makes a feed of one item of `data`, as of a batch of a DataLoader that has labels too.
+            data: iterable of feeds, function that returns one, or data source as the command line takes it.
+            to_feed: function that converts one item of `data` to a feed, for example a batch of a DataLoader with labels.
         """
         if data is None:
             return None
         if isinstance(data, (str, os.PathLike)):
             if to_feed is not None:
-                raise FeedError("to_feed: is for data in memory; a source in a file gives feeds itself. Leave it out.")
+                raise FeedError(
+                    "to_feed: applies only to data in memory; a data source in a file yields feeds. Omit it."
+                )
             return absolute_data(os.path.expanduser(os.fspath(data)), Path())  # noqa: PTH111
         if not (callable(data) or isinstance(data, Iterable)):
             raise FeedError(
-                f"data: is a {type(data).__name__}; expected an iterable of feeds, or a function that gives one"
+                f"data: is a {type(data).__name__}; expected an iterable of feeds, or a function that returns one"
             )
         title = getattr(data, "__name__", type(data).__name__)
-        return self._name(_Converted(data, to_feed) if to_feed is not None else data, title)
+        return self._name(_ConvertedItems(data, to_feed) if to_feed is not None else data, title)
 
     def function(self, function: Evaluate | None) -> str | None:
-        """Return the target of a function in memory, or the absolute target that a text is; None for none.
+        """Return the target of a function in memory, or a target (text) with its path made absolute; None for None.
 
         Raises:
-            ModelError: it is neither.
+            ModelError: `function` is neither a function nor text.
         """
         if function is None:
             return None
@@ -103,7 +103,7 @@ class Call:
         return self._name(function, getattr(function, "__name__", type(function).__name__))
 
     def example(self, example: object) -> str | None:
-        """Return the target of example inputs in memory, or the absolute target that a text is; None for none."""
+        """Return the target of example inputs in memory, or a target (text) with its path made absolute; None for None."""
         if example is None or isinstance(example, str):
             return user_code.absolute_target(example, Path()) if example else None
         return self._name(example, "example")
@@ -111,12 +111,12 @@ class Call:
 
 @contextlib.contextmanager
 def call(progress: Progress | None = None) -> Iterator[Call]:
-    """Begin a call; at its end no object of the caller's is kept.
+    """Start a call; when it ends, no object of the caller is kept.
 
     Args:
-        progress: is told how far each long loop is; None leaves that to whoever watches already.
+        progress: callback for the progress of long loops; None keeps the sink that is installed already.
     """
-    with user_code.in_memory() as name, _reporting(progress), _without_traces():
+    with user_code.in_memory() as name, _reporting(progress), _restored_sys_path():
         try:
             yield Call(name)
         finally:
@@ -124,16 +124,16 @@ def call(progress: Progress | None = None) -> Iterator[Call]:
 
 
 @contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Take from `sys.path` again what onnxruntime.transformers appends to it when it is imported.
+def _restored_sys_path() -> Iterator[None]:
+    """Remove from `sys.path` the folder that onnxruntime.transformers appends when it is imported.
 
-    Its package is dropped too: whoever imports it next gets the folder back, which its other modules need.
+    The package is removed from `sys.modules` too: its next import appends the folder again, which its other modules need.
     """
     before = set(sys.path)
     try:
         yield
     finally:
-        added = [folder for folder in sys.path if folder not in before and folder.endswith(_APPENDED)]
+        added = [folder for folder in sys.path if folder not in before and folder.endswith(_ORT_TRANSFORMERS)]
         if added:
             sys.path[:] = [folder for folder in sys.path if folder not in added]
             sys.modules.pop("onnxruntime.transformers", None)
@@ -144,7 +144,7 @@ def _reporting(progress: Progress | None) -> contextlib.AbstractContextManager[N
 
 
 class _Callback(Sink):
-    """Tells a function of the caller's how far loops are; loops may nest."""
+    """A progress sink that calls a function of the caller; loops may be nested."""
 
     def __init__(self, function: Progress) -> None:
         self._function = function
@@ -163,8 +163,8 @@ class _Callback(Sink):
         self._open.pop()
 
 
-class _Converted:
-    """Items of the caller's, each made a feed as it is read; they can be read as often as the items can."""
+class _ConvertedItems:
+    """An iterable that converts each item of the caller's data to a feed when it is read."""
 
     def __init__(self, items: Iterable[Any] | Callable[[], Iterable[Any]], to_feed: ToFeed) -> None:
         self._items = items
@@ -179,10 +179,10 @@ class _Converted:
 
 
 def as_inputs(inputs: Inputs | None, option: str = "--input") -> tuple[TensorSpec, ...]:
-    """Return inputs given as `{"image": "float32[batch,3,224,224]"}` or as `["image:float32[batch,3,224,224]"]`; none for None.
+    """Parse inputs, either `{"image": "float32[batch,3,224,224]"}` or `["image:float32[batch,3,224,224]"]`; empty for None.
 
     Raises:
-        RecipeError: one does not follow the grammar.
+        RecipeError: an input has invalid syntax.
     """
     named = inputs.items() if isinstance(inputs, Mapping) else ((None, spec) for spec in inputs or ())
     try:
@@ -194,19 +194,19 @@ def as_inputs(inputs: Inputs | None, option: str = "--input") -> tuple[TensorSpe
 
 
 def as_dims(dims: Dims | None) -> dict[str, DimRange]:
-    """Return ranges given as `{"batch": (1, 8, 64)}` or as `{"batch": "1:8:64"}`; none for None.
+    """Parse ranges, either `{"batch": (1, 8, 64)}` or `{"batch": "1:8:64"}`; empty for None.
 
     Raises:
-        RecipeError: one does not follow the grammar, or its numbers are not ordered.
+        RecipeError: a range has invalid syntax, or its numbers are not in ascending order.
     """
     found: dict[str, DimRange] = {}
-    for name, given in (dims or {}).items():
+    for name, value in (dims or {}).items():
         if fault := name_text_fault(name):
             raise RecipeError(f"--dim: {fault}")
-        if isinstance(given, DimRange):
-            found[name] = given
+        if isinstance(value, DimRange):
+            found[name] = value
             continue
-        text = given if isinstance(given, str) else ":".join(map(str, given))
+        text = value if isinstance(value, str) else ":".join(map(str, value))
         try:
             found[name] = DimRange.parse(text)
         except ValidationError as e:
@@ -217,10 +217,10 @@ def as_dims(dims: Dims | None) -> dict[str, DimRange]:
 
 
 def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
-    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
+    """Split name=value options at the first `=`, or with `last` at the last one, because a name may contain `=`.
 
     Raises:
-        RecipeError: there is no =, or a name is given twice.
+        RecipeError: an option has no `=`, or a name is given twice.
     """
     found: dict[str, str] = {}
     for item in items or ():
@@ -237,7 +237,7 @@ def settings(cls: type[R], **given: object) -> R:
     """Build a record from options.
 
     Raises:
-        RecipeError: a value does not fit; names every option at fault.
+        RecipeError: a value is invalid; the message names every invalid option.
     """
     try:
         return cls.model_validate(given)
@@ -247,19 +247,19 @@ def settings(cls: type[R], **given: object) -> R:
 
 
 def _as_option(fault: str) -> str:
-    """Return a fault of a key as one of the option that gave it."""
+    """Return the fault of a key as a fault of the option that sets it."""
     key, colon, what = fault.partition(":")
     if colon:
         return f"--{key.replace('_', '-')}{colon}{what}"
-    first, *words = fault.split(" ")  # a fault of several keys, which begins with one and may name others
+    first, *words = fault.split(" ")  # a fault of several keys starts with one key and may name others
     return " ".join([f"--{first.replace('_', '-')}", *(f"--{w.replace('_', '-')}" if "_" in w else w for w in words)])
 
 
 def as_device(device: str) -> Device:
-    """Return a device by its name.
+    """Return the device with this name.
 
     Raises:
-        RecipeError: it is none.
+        RecipeError: there is no such device.
     """
     try:
         return Device(device)
@@ -268,10 +268,10 @@ def as_device(device: str) -> Device:
 
 
 def as_share(option: str, share: float | str | None) -> float | None:
-    """Return a share given as 0.05 or as "5%".
+    """Parse a fraction given as 0.05 or "5%".
 
     Raises:
-        RecipeError: it is no number.
+        RecipeError: the text is not a number.
     """
     if share is None or not isinstance(share, str):
         return share
@@ -279,25 +279,25 @@ def as_share(option: str, share: float | str | None) -> float | None:
     try:
         return float(number) / (100 if percent else 1) if not rest else float(share)
     except ValueError as e:
-        raise RecipeError(f"{option} {share}: expected a share, as in 5% or 0.05") from e
+        raise RecipeError(f"{option} {share}: expected a fraction, as in 5% or 0.05") from e
 
 
 def as_tolerance(atol: float | None, rtol: float | None) -> Tolerance | None:
-    """Return the tolerance that was asked for; None for that of the precision."""
+    """Return the tolerance from the options; None if neither is given, for the default of the precision."""
     return None if atol is None and rtol is None else settings(Tolerance, atol=atol or 0.0, rtol=rtol or 0.0)
 
 
 def open_model_file(model: ModelFile, dims: Dims | None = None) -> Artifact:
-    """Open a model file, as `open_model_passport` does."""
+    """Open a model file; see `open_model_passport`."""
     return open_model_passport(model, dims).artifact
 
 
 def open_model_passport(model: ModelFile, dims: Dims | None = None) -> Passport:
-    """Read the passport of a model file whose named dimensions all have a range.
+    """Read the passport of a model file and check that every named dimension has a range.
 
     Raises:
-        ArtifactError: it is no model file.
-        RecipeError: a dimension has no range; says what to add.
+        ArtifactError: the file is not a model file.
+        RecipeError: a dimension has no range; the message has the options to add.
     """
     path = model_path(model)
     passport = open_passport(path, as_dims(dims))
@@ -306,7 +306,7 @@ def open_model_passport(model: ModelFile, dims: Dims | None = None) -> Passport:
     missing, unknown = sorted(used - set(artifact.dims)), sorted(set(artifact.dims) - used)
     if missing:
         add = " ".join(map(dim_option, missing))
-        raise RecipeError(f"{path}: no range is known for {', '.join(missing)}. Add {add} with your own numbers.")
+        raise RecipeError(f"{path}: no range is given for {', '.join(missing)}. Add {add} with your own numbers.")
     if unknown:
         raise RecipeError(
             f"--dim {unknown[0]}: no input of {path} uses it; they use {', '.join(sorted(used)) or 'none'}"
@@ -315,25 +315,25 @@ def open_model_passport(model: ModelFile, dims: Dims | None = None) -> Passport:
 
 
 def is_model_file(model: object) -> TypeGuard[ModelFile]:
-    """Whether a model is a file that can be run as it is, and no module or source of one."""
+    """Whether a model is a model file that a runner can load; false for a module and for its source."""
     return isinstance(model, (Passport, Artifact, os.PathLike)) or (isinstance(model, str) and ":" not in model)
 
 
 def model_path(model: ModelFile) -> Path:
-    """Return the file of a path, of a passport, or of an artifact."""
+    """Return the path of a model file, a passport or an artifact."""
     if isinstance(model, Passport):
         return model.artifact.path
     return model.path if isinstance(model, Artifact) else user_path(model)
 
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:
-    """Return where values for an artifact come from; `data` is absolute, or a target in memory."""
+    """Return the input values for an artifact; `data` is an absolute data source or a target in memory."""
     return Samples.of(data, artifact.inputs, artifact.dims)
 
 
 @dataclass(frozen=True)
 class SourceModel:
-    """Which model is taken out of PyTorch, and its contract."""
+    """The source of a PyTorch model, and its contract."""
 
     target: str
     inputs: tuple[TensorSpec, ...] = ()
@@ -347,7 +347,7 @@ class SourceModel:
         """Build the model and write its source artifact to a folder.
 
         Raises:
-            ModelError: it cannot be built or run, or the contract does not fit it.
+            ModelError: the model cannot be built or run, or does not match the contract.
         """
         return make_source(
             self.target,
@@ -362,8 +362,8 @@ class SourceModel:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """How what is made is proven: the values, what measures accuracy, and the limits."""
+class Verification:
+    """The options for the verification of an artifact: data, evaluation function and limits."""
 
     data: str | None = None
     evaluate: str | None = None
@@ -374,7 +374,7 @@ class Proof:
     allow_batch_dependence: bool = False
 
     def requirements(self) -> Requirements:
-        """Return what the proof asks."""
+        """Return the requirements for `Prover`."""
         tolerance = as_tolerance(self.atol, self.rtol)
         return Requirements(
             tolerances=dict.fromkeys(Precision, tolerance) if tolerance else {},

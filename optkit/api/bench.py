@@ -1,4 +1,4 @@
-"""`optkit bench`: models measured in alternating blocks, and one model against a copy of itself."""
+"""`optkit bench`: measure models in alternating blocks, or test the benchmark with two copies of one model."""
 
 import os
 import tempfile
@@ -25,7 +25,7 @@ from optkit.api.arguments import (
 from optkit.api.check import check_same_inputs, open_any
 from optkit.artifact import Artifact, Format
 from optkit.benchmark import BenchSettings, load_average, this_machine
-from optkit.benchmark import self_test as test_itself
+from optkit.benchmark import self_test as run_self_test
 from optkit.benchmark.bench_record import BenchRecord, ModelContract, SelfTestRecord
 from optkit.benchmark.changes import Limits
 from optkit.data import Samples
@@ -58,32 +58,32 @@ def bench(
     to_feed: ToFeed | None = None,
     progress: Progress | None = None,
 ) -> BenchRecord:
-    """Measure models in alternating blocks: percentiles, throughput, and how much faster each is than the first, with intervals.
+    """Measure models in alternating blocks: latency percentiles, throughput, and the speed-up over the first model with confidence intervals.
 
     Args:
-        models: model files and modules in memory that take the same inputs; the first one is the reference. A module gets the contract of
-            the first file.
-        batches: batch sizes; none: min, opt and max of the declared range.
-        concurrency: numbers of callers at once; none: not measured.
-        device: where all run; never another one in its place.
-        cuda_graph: replay a captured CUDA graph; on cuda.
-        threads: of each runtime; None takes all cores.
-        half_width: of the 95 % interval of a speed-up, relative, to measure to.
-        time_limit_s: no new block begins after so many seconds.
-        seed: of the random order of the blocks.
-        baseline: a run.json, or a saved record of this function, to compare with.
-        max_regression: how much worse latency, throughput and size may become, as 0.05 or "5%"; needs `baseline`.
-        across_machines: compare with a baseline of another machine all the same.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        progress: is called with what is done, how many turns are done, and of how many.
+        models: model files and modules in memory with the same inputs; the first one is the reference. A module gets the contract of the
+            first file.
+        batches: batch sizes; empty uses min, opt and max of the declared range.
+        concurrency: numbers of concurrent callers; empty does not measure concurrency.
+        device: device to run on, without fallback to another device.
+        cuda_graph: replay a captured CUDA graph; needs device cuda.
+        threads: threads of each runtime; None uses all cores.
+        half_width: target half-width of the 95 % confidence interval of a speed-up, relative; measurement stops when it is reached.
+        time_limit_s: time in seconds after which no new block starts.
+        seed: seed of the random order of blocks.
+        baseline: earlier run to compare with: a run.json or a saved record of this function.
+        max_regression: largest allowed regression of latency, throughput and size, relative, for example 0.05 or "5%"; None sets no limit; needs `baseline`.
+        across_machines: compare times although they were measured on different machines.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        the measurements; `comparison.failures` are the gates that are not held.
+        the measurements; `comparison.failures` lists the gates that failed.
 
     Raises:
-        OptkitError: they do not take the same inputs, one of them cannot be run, or the baseline does not fit.
+        OptkitError: the models do not take the same inputs, one of them cannot be run, or the baseline is not comparable.
     """
     measured = settings(
         BenchSettings,
@@ -98,11 +98,11 @@ def bench(
     )
     limits = settings(Limits, max_regression=as_share("--max-regression", max_regression))
     if baseline is None and max_regression is not None:
-        raise RecipeError("--max-regression: is held against an earlier run. Give --baseline run.json.")
+        raise RecipeError("--max-regression: needs an earlier run to compare with. Give --baseline run.json.")
     before = read_snapshot(Path(baseline)) if baseline is not None else None
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        opened = _open_all(given, models, Path(folder), dims)
-        samples = samples_of(opened[0], given.data(data, to_feed))
+    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+        opened = _open_all(api_call, models, Path(folder), dims)
+        samples = samples_of(opened[0], api_call.data(data, to_feed))
         return bench_files(opened, samples, measured, before, limits, across_machines=across_machines)
 
 
@@ -121,27 +121,27 @@ def self_test(
     to_feed: ToFeed | None = None,
     progress: Progress | None = None,
 ) -> SelfTestRecord:
-    """Compare a model with a copy of itself, and count how often the benchmark is right.
+    """Test the benchmark: compare a model with a copy of itself, and count the comparisons that correctly find no difference.
 
     Args:
-        model: a model file.
-        trials: how many comparisons.
-        batches: as `bench` takes them, like all that follow.
-        device: where it runs.
-        threads: of the runtime.
-        half_width: of the 95 % interval, relative.
-        time_limit_s: of one comparison.
-        seed: of the random order of the blocks.
-        dims: the range of each named dimension, where no passport has it.
-        data: real samples; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        progress: is called with what is done, how many turns are done, and of how many.
+        model: model file.
+        trials: number of comparisons.
+        batches: batch sizes; empty uses min, opt and max of the declared range.
+        device: device to run on, without fallback to another device.
+        threads: threads of the runtime; None uses all cores.
+        half_width: target half-width of the 95 % confidence interval, relative.
+        time_limit_s: time in seconds after which no new block of a comparison starts.
+        seed: seed of the random order of blocks.
+        dims: range of each named dimension as (min, opt, max); needed only if the passport has none.
+        data: real samples; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        how often it was right; `found.passed` says whether that is often enough.
+        the number of correct comparisons; `found.passed` is whether they are enough.
 
     Raises:
-        OptkitError: it cannot be run, or no trial is asked for.
+        OptkitError: the model cannot be run, or `trials` is less than 1.
     """
     measured = settings(
         BenchSettings,
@@ -152,28 +152,30 @@ def self_test(
         time_limit_s=time_limit_s,
         seed=seed,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         artifact = open_model_file(model, dims)
-        return self_test_file(artifact, samples_of(artifact, given.data(data, to_feed)), measured, trials)
+        return self_test_file(artifact, samples_of(artifact, api_call.data(data, to_feed)), measured, trials)
 
 
 def _open_all(
-    given: Call, models: "Sequence[ModelFile | torch.nn.Module]", folder: Path, dims: Dims | None
+    api_call: Call, models: "Sequence[ModelFile | torch.nn.Module]", folder: Path, dims: Dims | None
 ) -> list[Artifact]:
-    """Open every model; modules get the contract of the first file.
+    """Open all models; modules get the contract of the first file.
 
     Raises:
-        RecipeError: there is no file, so that nothing declares the inputs of a module.
+        RecipeError: there is no model file that declares the inputs of the modules.
     """
     files = [model for model in models if is_model_file(model)]
     if not files:
-        raise RecipeError("bench: nothing declares the inputs. Give at least one model file beside the modules.")
+        raise RecipeError(
+            "bench: no model file declares the inputs. Give at least one model file in addition to the modules."
+        )
     like = open_model_file(files[0], dims)
     found = []
     for i, model in enumerate(models):
         own = folder / str(i)
         own.mkdir()
-        found.append(open_any(given, model, like, own, dims))
+        found.append(open_any(api_call, model, like, own, dims))
     return found
 
 
@@ -186,20 +188,20 @@ def bench_files(
     *,
     across_machines: bool = False,
 ) -> BenchRecord:
-    """Measure models that take the same inputs; the first one is the reference of the speed-ups.
+    """Measure models with the same inputs; the first one is the reference of the speed-ups.
 
     Args:
-        artifacts: the models.
-        samples: where the values come from.
-        settings: of the benchmark.
-        baseline: an earlier run to compare with.
-        limits: the gates of that comparison; None for none.
-        across_machines: compare with a baseline of another machine all the same.
+        artifacts: models to measure.
+        samples: input values.
+        settings: settings of the benchmark.
+        baseline: earlier run to compare with.
+        limits: gates of the comparison; None sets no limit.
+        across_machines: compare times although they were measured on different machines.
 
     Raises:
-        ArtifactError: the baseline is of another model or machine, or has no artifact in common.
-        FeedError: they do not take the same inputs, or a batch size lies outside the declared range.
-        RunnerError: one of them cannot be loaded on the device.
+        ArtifactError: the baseline is from another model or machine, or has no artifact in common.
+        FeedError: the models do not take the same inputs, or a batch size is outside the declared range.
+        RunnerError: a model cannot be loaded on the device.
     """
     for artifact in artifacts[1:]:
         check_same_inputs(artifacts[0], artifact)
@@ -207,7 +209,7 @@ def bench_files(
     named = dict(zip(_names(paths), artifacts, strict=True))
     machine = this_machine()
     if baseline:
-        named = dict(zip(_names_in(baseline, paths), artifacts, strict=True))
+        named = dict(zip(_names_from_baseline(baseline, paths), artifacts, strict=True))
         check_comparable(baseline, None, ModelContract.of(artifacts[0]), machine, across_machines=across_machines)
     record = bench_record(named, samples, settings, machine, reference=next(iter(named)))
     if baseline is None or record.interrupted:
@@ -218,24 +220,24 @@ def bench_files(
 
 
 def self_test_file(artifact: Artifact, samples: Samples, settings: BenchSettings, trials: int) -> SelfTestRecord:
-    """Compare a model with a copy of itself, and return how often the benchmark was right.
+    """Compare a model with a copy of itself, and count the correct comparisons.
 
     Raises:
-        FeedError: no trial is asked for, or a batch size lies outside the declared range.
-        RunnerError: it cannot be run on the device.
+        FeedError: `trials` is less than 1, or a batch size is outside the declared range.
+        RunnerError: the model cannot be run on the device.
     """
     load = load_average()
-    found = test_itself(artifact, samples, settings, trials)
+    found = run_self_test(artifact, samples, settings, trials)
     return SelfTestRecord(
         artifact=artifact.path.name, machine=this_machine(), settings=settings, load_before=load, found=found
     )
 
 
-def _names_in(baseline: Snapshot, paths: Sequence[Path]) -> list[str]:
-    """Return a name for each path, that of the baseline where its file or its folder has one of these; a step's folder has its name.
+def _names_from_baseline(baseline: Snapshot, paths: Sequence[Path]) -> list[str]:
+    """Return a name for each path: the name in the baseline if it equals the name of the file or of its folder (a step's name).
 
     Raises:
-        ArtifactError: none of them is in the baseline.
+        ArtifactError: no name is in the baseline.
     """
     names = _names(paths)
     known = [
@@ -245,20 +247,20 @@ def _names_in(baseline: Snapshot, paths: Sequence[Path]) -> list[str]:
     if not set(known) & set(baseline.variants):
         raise ArtifactError(
             f"{baseline.path}: no artifact in common: {', '.join(baseline.variants)} before, {', '.join(known)} now. "
-            "A file is known by its name, or by that of its folder."
+            "An artifact is matched by the name of its file or of its folder."
         )
     return known if len(set(known)) == len(known) else names
 
 
 def _shown_path(artifact: Artifact) -> Path:
-    """Return the path that names an artifact: its file's, or what a source names in Python, such as `Net`."""
+    """Return the path to show for an artifact: the path of its file, or for a Python source the name of the object, such as `Net`."""
     if artifact.format is not Format.PYTORCH:
         return artifact.path
     return artifact.path.with_name(ModelSource.read(artifact.path).target.rpartition(":")[2])
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each path: its file name where these differ, else the path as far as it differs."""
+    """Return a short name for each path: the file names if they differ, else the paths without their common part."""
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names

@@ -1,4 +1,4 @@
-"""`optkit build-engine`: a TensorRT engine from an ONNX file or from a PyTorch model, proven where a GPU is."""
+"""`optkit build-engine`: build a TensorRT engine from an ONNX or PyTorch model, and verify it if a GPU is available."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from optkit.api.arguments import (
     Inputs,
     ModelFile,
     Progress,
-    Proof,
     Scalar,
     SourceModel,
     StrPath,
     ToFeed,
+    Verification,
     as_dims,
     call,
     model_path,
@@ -27,7 +27,7 @@ from optkit.api.arguments import (
     settings,
 )
 from optkit.api.export import source_model
-from optkit.api.make import check_output, make, make_file, making_source
+from optkit.api.make import check_output, make, make_file, temporary_source
 from optkit.artifact import Artifact, Passport
 from optkit.artifact.engine import Profile, ShapeRange, hull, profile_dims, profiles_faults
 from optkit.artifact.gates import Gates
@@ -77,51 +77,52 @@ def build_engine(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Build a TensorRT engine, and prove it where a GPU is; without one the passport says what is not proven.
+    """Build a TensorRT engine, and verify it if a GPU is available; otherwise the passport records that it is unverified.
 
     Args:
-        model: an ONNX file, or a model as `export_onnx` takes it, which is exported and proven first.
-        output: the file to write; its passport goes beside it.
-        precision: made in the ONNX file first; None takes that of the file.
-        calibration: real samples, from which the ranges of INT8 are taken.
-        profiles: each as `{"image": "1x3x224x224,8x3x224x224,64x3x224x224"}` for min, opt and max; none: the declared ranges.
-        runtime: tensorrt builds on a GPU, tensorrt-rtx ahead of time; auto takes what is here.
-        gpu: what to build for, as `["sm86", "RTX 4090"]`; none: what the runtime takes.
-        tensorrt_python: the interpreter that has TensorRT; None takes this one.
-        workspace_mib: the most memory of one layer, in MiB; None sets no limit.
-        optimization_level: 0 (fast build) to 5; None takes TensorRT's own, 3.
+        model: ONNX model, or a model as `export_onnx` takes it, which is exported and verified first.
+        output: file to write; its passport is written beside it.
+        precision: precision to convert the ONNX model to before the build: fp32, fp16, int8 or int8+fp16; None keeps the precision of the model.
+        calibration: real samples for the calibration of INT8 ranges.
+        profiles: optimization profiles, each with the min, opt and max shape of every input, for example
+            `{"image": "1x3x224x224,8x3x224x224,64x3x224x224"}`; empty uses the declared ranges.
+        runtime: tensorrt (builds on a GPU), tensorrt-rtx (builds ahead of time), or auto (the one that is available).
+        gpu: target GPUs, for example `["sm86", "RTX 4090"]`; empty uses the default of the runtime.
+        tensorrt_python: Python interpreter with TensorRT installed; None uses this one.
+        workspace_mib: maximum workspace memory of a layer, in MiB; None sets no limit.
+        optimization_level: builder optimization level, 0 (fast build) to 5; None uses the default of TensorRT, 3.
         tf32: allow TF32 (10-bit mantissa) for FP32 math on sm80 and newer.
-        timing_cache: auto (kept for each GPU, release and driver), none, or a file.
-        version_compatible: also for later releases.
-        hardware_compatible: also for other GPUs.
-        refit: weights can be replaced later.
-        strip: leave out weights that are refitted.
-        require: the share of layers that must compute in a precision, as `{"fp16": 0.9}`; needs a GPU.
-        inputs: of a PyTorch model, as `{"image": "float32[batch,3,224,224]"}`; None reads it off example inputs.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}` for min, opt and max.
-        example: example inputs of a PyTorch model, or `"file.py:function"` that gives some.
-        outputs: names for the outputs of a PyTorch model, in order.
-        weights: a state dict to load into a PyTorch model.
-        args: arguments of the factory of a PyTorch model.
-        data: real samples for the proof; without any those of `calibration`, else seeded random values.
-        to_feed: makes a feed of one item of `calibration` and of `data`.
-        evaluate: takes `predict` (a feed to output name -> array) and returns a number, larger is better.
-        max_drop: how far accuracy may fall, in the unit of `evaluate`.
-        atol: absolute tolerance; None takes that of the precision.
-        rtol: relative tolerance; None takes that of the precision.
-        allow_batch_dependence: allow a model whose answers depend on the other samples of a batch.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        timing_cache: auto (one for each GPU, release and driver), none, or the path of a file.
+        version_compatible: build an engine that later TensorRT releases can load.
+        hardware_compatible: build an engine that other GPUs can load: ampere-plus or same-compute-capability.
+        refit: build an engine whose weights can be replaced later.
+        strip: omit weights that are refitted later.
+        require: minimum fraction of layers that compute in a precision, for example `{"fp16": 0.9}`; needs a GPU.
+        inputs: inputs of a PyTorch model, for example `{"image": "float32[batch,3,224,224]"}`; None derives them from example inputs.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        example: example inputs of a PyTorch model, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
+        outputs: names of the outputs of a PyTorch model, in order; None derives them from the outputs of the model.
+        weights: file with a state dict to load into a PyTorch model.
+        args: arguments of the factory function of a PyTorch model.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
+        to_feed: function that converts one item of `calibration` or `data` to a feed.
+        evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
+        max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.
+        atol: absolute tolerance for differences of outputs; None uses the default of the precision.
+        rtol: relative tolerance for differences of outputs; None uses the default of the precision.
+        allow_batch_dependence: accept a model whose outputs for a sample depend on the other samples in the batch.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made and proven; with `failures` it does not hold a limit, and nothing was written.
+        the passport of the file; if `failures` is not empty, a limit was exceeded and nothing was written.
 
     Raises:
-        OptkitError: it cannot be built, or not be written; nothing was changed.
+        OptkitError: the engine cannot be built or the file cannot be written; nothing was changed.
     """
     check_output(Path(output), force)
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         stage = settings(
             BuildTensorRt,
             runtime=runtime,
@@ -140,15 +141,15 @@ def build_engine(
             strip=strip,
             require=dict(require or {}),
         )
-        proof = Proof(
-            given.data(data, to_feed) if data is not None else samples,
-            given.function(evaluate),
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples,
+            api_call.function(evaluate),
             max_drop,
             atol,
             rtol,
             allow_batch_dependence=allow_batch_dependence,
         )
-        of_source = {
+        source_options = {
             "--input": inputs,
             "--example": example,
             "--weights": weights,
@@ -156,20 +157,22 @@ def build_engine(
             "--output-name": outputs,
         }
         if _is_onnx(model):
-            wrong = next((option for option, value in of_source.items() if value), None)
-            if wrong:
-                raise RecipeError(f"{wrong}: is for a model source, and {model} is an ONNX file. Leave it out.")
-            return make(stage, _opened(model, dims, stage.profiles), Path(output), proof, force=force)
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        with making_source(source) as made:
-            return make(stage, _exported(source, made), Path(output), proof, force=force)
+            given_option = next((option for option, value in source_options.items() if value), None)
+            if given_option:
+                raise RecipeError(
+                    f"{given_option}: applies only to a model source, but {model} is an ONNX file. Omit it."
+                )
+            return make(stage, _open_onnx(model, dims, stage.profiles), Path(output), verification, force=force)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        with temporary_source(source) as made:
+            return make(stage, _export_onnx(source, made), Path(output), verification, force=force)
 
 
 def as_profile(profile: str | Mapping[str, str]) -> Profile:
-    """Return a profile given as input -> shapes, or as `input=min,opt,max;other=min,opt,max`.
+    """Parse a profile given as input -> shapes, or as `input=min,opt,max;other=min,opt,max`.
 
     Raises:
-        RecipeError: it does not follow the grammar; says which input.
+        RecipeError: the syntax of an input is invalid.
     """
     parts = profile.items() if isinstance(profile, Mapping) else pairs("--profile", _parts(profile), last=True).items()
     found: Profile = {}
@@ -188,14 +191,14 @@ def _parts(profile: str) -> list[str]:
 
 
 def _is_onnx(model: object) -> TypeGuard[ModelFile]:
-    """Whether a model is a file of ONNX, and none that PyTorch builds."""
+    """Whether a model is an ONNX file, and not the source of a PyTorch model."""
     if isinstance(model, (Passport, Artifact)):
         return True
     return isinstance(model, (str, os.PathLike)) and os.fspath(model).endswith(".onnx")
 
 
-def _opened(model: ModelFile, dims: Dims | None, profiles: Sequence[Profile]) -> Artifact:
-    """Open an ONNX file; where profiles are given, they are the ranges of its dimensions."""
+def _open_onnx(model: ModelFile, dims: Dims | None, profiles: Sequence[Profile]) -> Artifact:
+    """Open an ONNX file; profiles, if given, set the ranges of its dimensions."""
     if not profiles:
         return open_model_file(model, dims)
     path = model_path(model)
@@ -207,8 +210,8 @@ def _opened(model: ModelFile, dims: Dims | None, profiles: Sequence[Profile]) ->
     return artifact.model_copy(update={"dims": ranges})
 
 
-def _exported(model: SourceModel, source: Artifact) -> Artifact:
-    """Export a model to ONNX beside its source artifact, and prove that file equal to the model."""
+def _export_onnx(model: SourceModel, source: Artifact) -> Artifact:
+    """Export a model to ONNX in the folder of its source artifact, and verify the file against the model."""
     made = make_file(
         ExportOnnx(),
         source,
@@ -218,5 +221,5 @@ def _exported(model: SourceModel, source: Artifact) -> Artifact:
         samples=Samples(source.inputs, source.dims, None),
     )
     if made.failures:
-        raise StageError(f"{model.target}: its ONNX file is not equal to the model: {made.failures[0]}")
+        raise StageError(f"{model.target}: the outputs of its ONNX file differ from the model: {made.failures[0]}")
     return made.artifact

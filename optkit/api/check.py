@@ -1,4 +1,4 @@
-"""`optkit check`: one model against another, at every corner of their dimensions."""
+"""`optkit check`: compare the outputs of two models at every corner of their dimensions."""
 
 import tempfile
 from pathlib import Path
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class CheckRecord(Document):
-    """One model held against another."""
+    """A candidate model compared with a reference model."""
 
     schema_id: ClassVar[str] = "optkit/check/1"
 
@@ -54,66 +54,66 @@ def check(
     device: Literal["cpu", "cuda"] = "cpu",
     progress: Progress | None = None,
 ) -> CheckRecord:
-    """Compare two models at every corner of their dimensions, and check that the candidate's samples do not depend on their batch.
+    """Compare two models at every corner of their dimensions, and check the batch independence of the candidate.
 
     Args:
-        reference: a model file, a module in memory, or `file.py:build`.
-        candidate: the model file to prove.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        atol: absolute tolerance; None takes that of the precision.
-        rtol: relative tolerance; None takes that of the precision.
-        device: where both run; never another one in its place.
-        progress: is called with what is done, how many turns are done, and of how many.
+        reference: model file, module in memory, or `file.py:build`.
+        candidate: model file to check.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        atol: absolute tolerance for differences of outputs; None uses the default of the precision.
+        rtol: relative tolerance for differences of outputs; None uses the default of the precision.
+        device: device to run on, without fallback to another device.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was compared; with `failures` the two differ.
+        the results; if `failures` is not empty, the two models differ.
 
     Raises:
-        OptkitError: they do not take the same inputs, or one of them cannot be run.
+        OptkitError: the models do not take the same inputs, or one of them cannot be run.
     """
-    with call(progress) as given, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        proven = open_model_file(candidate, dims)
-        right = open_any(given, reference, proven, Path(folder), dims)
-        samples = samples_of(proven, given.data(data, to_feed))
-        return check_pair(right, proven, samples, as_tolerance(atol, rtol), as_device(device))
+    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+        candidate_file = open_model_file(candidate, dims)
+        reference_artifact = open_any(api_call, reference, candidate_file, Path(folder), dims)
+        samples = samples_of(candidate_file, api_call.data(data, to_feed))
+        return check_pair(reference_artifact, candidate_file, samples, as_tolerance(atol, rtol), as_device(device))
 
 
 def open_any(
-    given: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
+    api_call: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
 ) -> Artifact:
-    """Open a model file, or build a module with the contract of a file.
+    """Open a model file, or build a module with the contract of a model file.
 
     Args:
-        given: the call that the model belongs to.
-        model: a model file, a module in memory, or a source such as `file.py:build`.
-        like: the file whose inputs, ranges and names of outputs a module gets.
-        folder: where the source artifact of a module is written.
-        dims: ranges, where no passport has them.
+        api_call: current API call.
+        model: model file, module in memory, or source such as `file.py:build`.
+        like: model file that provides inputs, ranges and output names for a module.
+        folder: folder for the source artifact of a module.
+        dims: ranges of named dimensions; needed only if the passport has none.
 
     Raises:
-        OptkitError: it cannot be opened or built.
+        OptkitError: the model cannot be opened or built.
     """
     if is_model_file(model):
         return open_model_file(model, dims)
-    return open_reference(given.model(model), like, folder)
+    return open_reference(api_call.model(model), like, folder)
 
 
 def check_pair(
     reference: Artifact, candidate: Artifact, samples: Samples, tolerance: Tolerance | None, device: Device
 ) -> CheckRecord:
-    """Check parity of two models, and batch independence of the candidate where it has a batch dimension.
+    """Check the parity of two models, and the batch independence of the candidate if it has a batch dimension.
 
     Raises:
-        FeedError: the two do not take the same inputs.
+        FeedError: the models do not take the same inputs.
         RunnerError: one of them cannot be loaded on the device.
     """
     check_same_inputs(reference, candidate)
-    with open_runner(reference, device) as right, open_runner(candidate, device) as proven:
-        parity = check_parity(right, proven, samples, candidate.dims, tolerance)
+    with open_runner(reference, device) as expected, open_runner(candidate, device) as found:
+        parity = check_parity(expected, found, samples, candidate.dims, tolerance)
         comparable = parity.cosine is not None and batch_dim(candidate.inputs) is not None
-        independence = check_batch_independence(proven, samples, candidate.dims, tolerance) if comparable else None
+        independence = check_batch_independence(found, samples, candidate.dims, tolerance) if comparable else None
     failures = [f"parity: {parity.failure}"] if not parity.passed else []
     if independence and not independence.passed:
         failures.append(f"batch independence: {independence.failure}")
@@ -121,25 +121,25 @@ def check_pair(
 
 
 def open_reference(target: str, candidate: Artifact, folder: Path) -> Artifact:
-    """Return the source artifact of a model in Python, with the contract of the file that is held against it.
+    """Return the source artifact of a Python model, with the contract of the model file to compare it with.
 
     Args:
-        target: a factory, or what else a module can come from.
-        candidate: gives the inputs, the ranges and the names of the outputs.
-        folder: where the source artifact is written.
+        target: factory function, or another source of a module.
+        candidate: model file that provides inputs, ranges and output names.
+        folder: folder for the source artifact.
 
     Raises:
-        ModelError: it cannot be built or run, or returns another number of outputs.
+        ModelError: the model cannot be built or run, or has a different number of outputs.
     """
     names = tuple(spec.name for spec in candidate.outputs)
     return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names)
 
 
 def check_same_inputs(a: Artifact, b: Artifact) -> None:
-    """Refuse two models that do not take the same inputs.
+    """Raise an error if two models do not take the same inputs.
 
     Raises:
-        FeedError: a name, a type or the number of dimensions differs.
+        FeedError: a name, a dtype or a number of dimensions differs.
     """
     if {(s.name, s.dtype, len(s.shape)) for s in a.inputs} != {(s.name, s.dtype, len(s.shape)) for s in b.inputs}:
         takes = " and ".join(f"{x.path.name} takes {', '.join(map(str, x.inputs))}" for x in (a, b))

@@ -1,4 +1,4 @@
-"""`optkit compare`: two runs or benchmarks, held against gates."""
+"""`optkit compare`: compare two runs or benchmarks and check gates."""
 
 from pathlib import Path
 
@@ -23,17 +23,17 @@ def compare(
     """Compare two runs or benchmarks by the names of their artifacts.
 
     Args:
-        old: the baseline: a run.json, a saved benchmark, or the record that `run` or `bench` returned.
-        new: what is compared with it, likewise.
-        max_regression: how much worse latency, throughput and size may become, as 0.05 or "5%".
-        max_drop: how far accuracy may fall, in the unit of the evaluation.
-        across_machines: compare times though they were measured on different machines.
+        old: baseline: a run.json, a saved benchmark, or a record returned by `run` or `bench`.
+        new: run or benchmark to compare with the baseline, in the same forms.
+        max_regression: largest allowed regression of latency, throughput and size, relative, for example 0.05 or "5%"; None sets no limit.
+        max_drop: largest allowed drop in accuracy, in the unit of the evaluation; None sets no limit.
+        across_machines: compare times although they were measured on different machines.
 
     Returns:
-        every change with its verdict; `failures` are the gates that are not held.
+        all changes, each with its verdict; `failures` lists the gates that failed.
 
     Raises:
-        ArtifactError: they cannot be compared: other models, other machines, nothing measured, no artifact in common.
+        ArtifactError: the two cannot be compared: different models or machines, no measurements, or no artifact in common.
     """
     limits = settings(Limits, max_regression=as_share("--max-regression", max_regression), max_accuracy_drop=max_drop)
     return compare_snapshots(_snapshot(old, "old"), _snapshot(new, "new"), limits, across_machines=across_machines)

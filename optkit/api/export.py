@@ -1,4 +1,4 @@
-"""`optkit export`: from a PyTorch model to a file, proven equal to the model."""
+"""`optkit export`: export a PyTorch model to a file and verify the file against the model."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from optkit.api.arguments import (
     Dims,
     Inputs,
     Progress,
-    Proof,
     Scalar,
     SourceModel,
     StrPath,
     ToFeed,
+    Verification,
     as_dims,
     as_inputs,
     call,
     settings,
 )
-from optkit.api.make import check_output, make, making_source
+from optkit.api.make import check_output, make, temporary_source
 from optkit.artifact import Passport
 from optkit.stages import ExportOnnx, ExportTorchScript
 from optkit.untrusted.paths import user_path
@@ -53,39 +53,41 @@ def export_torchscript(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Export a model to TorchScript, and prove the file equal to the model.
+    """Export a model to TorchScript, and verify the file against the model.
 
     Args:
-        model: a module in memory, or a source: `file.py:build`, `package.module:factory`, a TorchScript or .pt2 file, a Hugging Face folder.
-        output: the file to write; its passport goes beside it.
-        inputs: what the model takes, as `{"image": "float32[batch,3,224,224]"}`; None reads it off example inputs.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}` for min, opt and max.
-        example: example inputs, or `"file.py:function"` that gives some.
-        outputs: names for the outputs, in order.
-        weights: a state dict to load.
-        args: arguments of the factory.
-        method: auto scripts, and traces where that fails.
-        strict: refuse a trace that turned a value of the example into a constant.
-        data: real samples for the proof; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        atol: absolute tolerance; None takes that of the precision.
-        rtol: relative tolerance; None takes that of the precision.
-        allow_batch_dependence: allow a model whose answers depend on the other samples of a batch.
-        repro: a new folder for a script that repeats the export without optkit.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        model: module in memory, or a source: `file.py:build`, `package.module:factory`, a TorchScript or .pt2 file, a Hugging Face folder.
+        output: file to write; its passport is written beside it.
+        inputs: inputs of the model, for example `{"image": "float32[batch,3,224,224]"}`; None derives them from example inputs.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
+        outputs: names of the outputs, in order; None derives them from the outputs of the model.
+        weights: file with a state dict to load into the model.
+        args: arguments of the factory function.
+        method: auto (script, then trace if scripting fails), script or trace.
+        strict: fail if tracing turned a value of the example inputs into a constant.
+        data: real samples for verification; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        atol: absolute tolerance for differences of outputs; None uses the default of the precision.
+        rtol: relative tolerance for differences of outputs; None uses the default of the precision.
+        allow_batch_dependence: accept a model whose outputs for a sample depend on the other samples in the batch.
+        repro: new folder for a script that repeats the export without optkit.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made and proven; with `failures` it is not equal to the model, and nothing was written.
+        the passport of the file; if `failures` is not empty, its outputs differ from the model and nothing was written.
 
     Raises:
-        OptkitError: it cannot be exported, or not be written; nothing was changed.
+        OptkitError: the model cannot be exported or the file cannot be written; nothing was changed.
     """
     stage = settings(ExportTorchScript, method=method, strict=strict)
-    with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
-        return _export(stage, source, Path(output), proof, repro, force)
+    with call(progress) as api_call:
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        verification = Verification(
+            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
+        )
+        return _export(stage, source, Path(output), verification, repro, force)
 
 
 def export_onnx(
@@ -111,45 +113,48 @@ def export_onnx(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Export a model to ONNX, and prove the file equal to the model at every corner of its dimensions.
+    """Export a model to ONNX, and verify the file against the model at every corner of its dimensions.
 
     Args:
-        model: a module in memory, or a source: `file.py:build`, `package.module:factory`, a TorchScript or .pt2 file, a Hugging Face folder.
-        output: the file to write; its passport goes beside it.
-        inputs: what the model takes, as `{"image": "float32[batch,3,224,224]"}`; None reads it off example inputs.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}` for min, opt and max.
-        example: example inputs, or `"file.py:function"` that gives some.
-        outputs: names for the outputs, in order.
-        weights: a state dict to load.
-        args: arguments of the factory.
-        opset: that the file must have.
-        exporter: auto tries dynamo, torchscript (a trace) and script in turn; best takes the faster of the first two.
-        dynamo_limit_s: processor time after which the dynamo exporter is stopped.
-        strict: refuse a trace that turned a value of the example into a constant.
-        data: real samples for the proof; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        atol: absolute tolerance; None takes that of the precision.
-        rtol: relative tolerance; None takes that of the precision.
-        allow_batch_dependence: allow a model whose answers depend on the other samples of a batch.
-        repro: a new folder for a script that repeats the export without optkit.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        model: module in memory, or a source: `file.py:build`, `package.module:factory`, a TorchScript or .pt2 file, a Hugging Face folder.
+        output: file to write; its passport is written beside it.
+        inputs: inputs of the model, for example `{"image": "float32[batch,3,224,224]"}`; None derives them from example inputs.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
+        outputs: names of the outputs, in order; None derives them from the outputs of the model.
+        weights: file with a state dict to load into the model.
+        args: arguments of the factory function.
+        opset: opset version of the file.
+        exporter: auto (dynamo, then torchscript, then script), best (the faster of dynamo and torchscript), dynamo, torchscript (tracing), or
+            script (keeps branches and loops).
+        dynamo_limit_s: limit for the CPU time of the dynamo exporter, in seconds.
+        strict: fail if tracing turned a value of the example inputs into a constant.
+        data: real samples for verification; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        atol: absolute tolerance for differences of outputs; None uses the default of the precision.
+        rtol: relative tolerance for differences of outputs; None uses the default of the precision.
+        allow_batch_dependence: accept a model whose outputs for a sample depend on the other samples in the batch.
+        repro: new folder for a script that repeats the export without optkit.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made and proven; with `failures` it is not equal to the model, and nothing was written.
+        the passport of the file; if `failures` is not empty, its outputs differ from the model and nothing was written.
 
     Raises:
-        OptkitError: it cannot be exported, or not be written; nothing was changed.
+        OptkitError: the model cannot be exported or the file cannot be written; nothing was changed.
     """
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
-    with call(progress) as given:
-        source = source_model(given, model, inputs, dims, example, outputs, weights, args)
-        proof = Proof(given.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
-        return _export(stage, source, Path(output), proof, repro, force)
+    with call(progress) as api_call:
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        verification = Verification(
+            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
+        )
+        return _export(stage, source, Path(output), verification, repro, force)
 
 
 def source_model(
-    given: Call,
+    api_call: Call,
     model: object,
     inputs: Inputs | None,
     dims: Dims | None,
@@ -158,12 +163,12 @@ def source_model(
     weights: StrPath | None,
     args: Mapping[str, Scalar] | None,
 ) -> SourceModel:
-    """Return the model that a call names, with its contract."""
+    """Return the source model and contract that the arguments describe."""
     return SourceModel(
-        target=given.model(model),
+        target=api_call.model(model),
         inputs=as_inputs(inputs),
         dims=as_dims(dims),
-        example=given.example(example),
+        example=api_call.example(example),
         outputs=tuple(outputs) if outputs else None,
         weights=user_path(weights) if weights else None,
         args=dict(args or {}),
@@ -174,15 +179,15 @@ def _export(
     stage: ExportOnnx | ExportTorchScript,
     model: SourceModel,
     output: Path,
-    proof: Proof,
+    verification: Verification,
     repro: StrPath | None,
     force: bool,
 ) -> Passport:
     check_output(output, force)
-    with making_source(model) as source:
+    with temporary_source(model) as source:
         if repro:
-            from optkit.api.repro import write_repro  # numpy, which a build of an engine does without
+            from optkit.api.repro import write_repro  # imports numpy, which an engine build does not need
 
             script = write_repro(source, stage, Path(repro))
-            logger.info("to repeat this without optkit: cd %s && python %s", repro, script.name)
-        return make(stage, source, output, proof, force=force)
+            logger.info("to repeat this export without optkit: cd %s && python %s", repro, script.name)
+        return make(stage, source, output, verification, force=force)

@@ -1,4 +1,4 @@
-"""`optkit inspect` and `optkit doctor`: what a model file is, and what this machine has."""
+"""`optkit inspect` and `optkit doctor`: examine a model file, and examine this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from optkit.tensorrt.installed import find_installed
 
 
 class Inspection(Document):
-    """What a model file says of itself, and its passport where it has one."""
+    """The description of a model file, and its passport if it has one."""
 
     schema_id: ClassVar[str] = "optkit/inspection/1"
 
@@ -28,11 +28,11 @@ class Inspection(Document):
     size_bytes: int
     onnx: OnnxFacts | None
     passport: Passport | None
-    loads_here: str | None = None  # of an engine: why it would not run on this machine; empty where it would
+    loads_here: str | None = None  # for an engine: why it cannot run on this machine; empty if it can
 
 
 class Library(Record):
-    """A library: its version, or what to type when it is missing; and what it is for."""
+    """A library: its version, its purpose, and the problem with its fix if there is one."""
 
     name: str
     version: str | None
@@ -42,7 +42,7 @@ class Library(Record):
 
 
 class TensorRtHere(Record):
-    """What would load an engine on this machine."""
+    """The TensorRT installation and the GPU of this machine."""
 
     gpu: str | None
     target: str | None
@@ -51,7 +51,7 @@ class TensorRtHere(Record):
 
 
 class TritonRelease(Record):
-    """The TensorRT of a release of Triton, and where that is written."""
+    """The TensorRT version of a Triton release, and the source of this information."""
 
     release: str
     tensorrt: str
@@ -59,7 +59,7 @@ class TritonRelease(Record):
 
 
 class EngineVerdict(Record):
-    """Why an engine would not load, here and in the named Triton release; None where it would, or where nothing was asked."""
+    """Why an engine cannot be loaded, here and in the given Triton release; None if it can, or if no release is given."""
 
     file: str
     built_by: str
@@ -76,22 +76,25 @@ class Examination(Document):
     optkit: str
     machine: Machine
     libraries: tuple[Library, ...]
-    onnxruntime_providers: tuple[str, ...]  # that a tiny model really ran on, not the ones listed
-    tensorrt: TensorRtHere | None  # None where no TensorRT is installed
-    triton: TritonRelease | None  # the release that was asked about
+    onnxruntime_providers: tuple[str, ...]  # the providers that ran a tiny model, not only the available ones
+    tensorrt: TensorRtHere | None  # None if TensorRT is not installed
+    triton: TritonRelease | None  # the release to check engines for
     engines: tuple[EngineVerdict, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is missing that the main job needs."""
+        """Whether no required library has a problem."""
         return all(lib.problem is None for lib in self.libraries if lib.needed)
 
 
 def inspect(model: ModelFile) -> Inspection:
-    """Read what a model file is: its contract, precision, operators, and what was found about it.
+    """Describe a model file: contract, precision, operators, and recorded measurements.
+
+    Args:
+        model: model file.
 
     Raises:
-        ArtifactError: it is none.
+        ArtifactError: the file is not a model file.
     """
     path = model_path(model)
     artifact = open_artifact(path)
@@ -126,16 +129,18 @@ _LIBRARIES = (
 
 
 def doctor(engines: Sequence[StrPath] = (), *, triton: str | None = None, gpu: str | None = None) -> Examination:
-    """Look at this machine; ONNX Runtime is asked to run a model on each provider, since its list proves nothing.
+    """Describe this machine and its libraries, and check which engines can be loaded.
+
+    Each ONNX Runtime provider runs a tiny model, because the list of available providers does not show that they work.
 
     Args:
-        engines: files of engines; each is asked whether it would load.
-        triton: a release of Triton, such as 25.10, whose TensorRT would load the engines.
-        gpu: of the machine where that Triton runs; None takes the one here.
+        engines: engine files to check.
+        triton: Triton release to check the engines for, for example 25.10.
+        gpu: GPU of the Triton server, for example A10 or sm86; None uses the GPU of this machine.
 
     Raises:
-        RecipeError: the release or the GPU is not known.
-        ArtifactError: an engine cannot be read, or is none.
+        RecipeError: the release or the GPU is unknown.
+        ArtifactError: a file cannot be read, or is not an engine.
     """
     release = _triton(triton) if triton else None
     libraries = []
@@ -171,8 +176,8 @@ def _triton(release: str) -> TritonRelease:
     known, sources = platforms().triton, platforms().sources
     if release not in known:
         raise RecipeError(
-            f"--triton {release}: no release that optkit knows; it knows {', '.join(sorted(known))}. Give one of these, or compare "
-            f"the TensorRT in the release's own notes."
+            f"--triton {release}: unknown Triton release; optkit knows {', '.join(sorted(known))}. Give one of these, or look up "
+            f"the TensorRT version in the release notes of Triton."
         )
     return TritonRelease(
         release=release, tensorrt=known[release], source=": ".join((sources["triton"], sources["triton_images"]))
@@ -184,7 +189,7 @@ def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> Engi
     engine = artifact.engine
     if engine is None:
         raise ArtifactError(f"{path}: is {artifact.format}; expected an engine made by optkit build-engine")
-    there = None
+    triton_refusal = None
     if release:
         try:
             target = compute_capability(gpu) if gpu else find_installed().target
@@ -192,16 +197,20 @@ def _verdict(path: Path, release: TritonRelease | None, gpu: str | None) -> Engi
             raise RecipeError(f"--gpu: {e}") from e
         if target is None:
             raise RecipeError(
-                "--triton: no GPU is here, and an engine fits a GPU. Name the server's with --gpu, as --gpu A10."
+                "--triton: no GPU was found on this machine, and an engine depends on the GPU. Give the GPU of the server, as --gpu A10."
             )
-        there = load_refusal(engine, "tensorrt", release.tensorrt, target)
+        triton_refusal = load_refusal(engine, "tensorrt", release.tensorrt, target)
     return EngineVerdict(
-        file=str(path), built_by=engine.built_by, targets=engine.targets, here=why_not_runnable(artifact), triton=there
+        file=str(path),
+        built_by=engine.built_by,
+        targets=engine.targets,
+        here=why_not_runnable(artifact),
+        triton=triton_refusal,
     )
 
 
 def _working_providers() -> tuple[str, ...]:
-    """Return the providers of ONNX Runtime that take a tiny model here."""
+    """Return the ONNX Runtime providers that load a tiny model on this machine."""
     import onnxruntime
     from onnx import TensorProto, helper
 
@@ -209,7 +218,7 @@ def _working_providers() -> tuple[str, ...]:
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", [value], [out])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    onnxruntime.set_default_logger_severity(4)  # a library that cannot be loaded is the answer, not a log line
+    onnxruntime.set_default_logger_severity(4)  # a library that cannot be loaded is a result, not a log message
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     working = []

@@ -1,4 +1,4 @@
-"""`optkit lint`: what is wrong with a Triton model repository, without a server."""
+"""`optkit lint`: find problems in a Triton model repository without a server."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from optkit.serving.triton.lint import lint as lint_repository
 
 
 def lint(repository: StrPath, *, fix: bool = False, server_gpus: int | None = None) -> LintRecord:
-    """Find what is wrong with a Triton model repository, without a server and without running its models.
+    """Find problems in a Triton model repository, without a server and without running its models.
 
     Args:
-        repository: the folder of models.
-        fix: fix what is safe to fix; a config.pbtxt that was changed stays beside it as config.pbtxt.orig.
-        server_gpus: how many GPUs the server will have; None: not known.
+        repository: Triton model repository.
+        fix: make safe fixes; the old file is kept as config.pbtxt.orig.
+        server_gpus: number of GPUs of the server; None if it is unknown.
 
     Returns:
-        every finding; `passed` says whether a server would load the repository.
+        all findings; `passed` is whether a server would load the repository.
 
     Raises:
-        ArtifactError: it is no repository.
+        ArtifactError: the folder is not a model repository.
         OutputError: a fix cannot be written.
     """
     return lint_repository(Path(repository), fix=fix, gpus=server_gpus)

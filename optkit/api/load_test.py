@@ -1,4 +1,4 @@
-"""`optkit loadtest`: load on a running server, and what the figures say about batching."""
+"""`optkit loadtest`: put load on a running server, and derive advice on dynamic batching."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Literal
 from optkit.api.arguments import Data, Inputs, Progress, StrPath, ToFeed, as_inputs, call, settings
 from optkit.errors import FeedError, RecipeError
 from optkit.loadtest import LoadRecord, LoadSettings, Source, parse_target, with_advice
-from optkit.loadtest import load_test as put_load
+from optkit.loadtest import load_test as run_load_test
 from optkit.untrusted.reading import MAX_BODY_BYTES, read_bytes
 
-_CONCURRENCY = (1, 2, 4, 8, 16)  # where neither concurrency nor rate is given
+_CONCURRENCY = (1, 2, 4, 8, 16)  # the default if neither concurrency nor rate is given
 
 
 def load_test(
@@ -40,39 +40,39 @@ def load_test(
     arrivals_per_s: float | None = None,
     progress: Progress | None = None,
 ) -> LoadRecord:
-    """Put load on a running server: latencies, throughput, the batches that it formed, and what they say about batching.
+    """Load-test a model on a running server: latency, throughput, formed batches, and advice on dynamic batching.
 
     Args:
-        url: `http://host:port` or `grpc://host:port` of Triton, `http://host:port/predictions/NAME` of TorchServe.
-        model: on Triton; None takes the only one.
-        version: on Triton; None leaves it to the server.
-        concurrency: numbers of requests under way; none: 1, 2, 4, 8 and 16 where no rate is given.
-        rate: requests a second, whatever the server does.
-        arrivals: of a rate.
-        tool: what sends the requests; auto takes perf-analyzer where it is installed.
-        batch: samples in one request.
-        duration_s: how long each load is counted.
-        warmup_s: how long each load runs uncounted before.
-        limit_s: how long an answer may take.
-        max_requests: of each load.
-        seed: of random inputs and Poisson arrivals.
-        repository: a Triton repository with golden samples.
-        data: real samples; without any those of `repository`, else seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        inputs: of a model on TorchServe, as `{"image": "float32[batch,3,224,224]"}`.
-        body: the bytes of a request to TorchServe, or a file that holds them.
-        content_type: of `body`.
-        token: the inference key of TorchServe.
-        against: the record of the same model without, or with, batching.
-        max_latency_ms: what a request may take, for the advice.
-        arrivals_per_s: expected samples a second, for the advice; None takes that at the knee.
-        progress: is called with what is done, how many turns are done, and of how many.
+        url: `http://host:port` or `grpc://host:port` for Triton, `http://host:port/predictions/NAME` for TorchServe.
+        model: name of the model on Triton; None uses the only model.
+        version: version of the model on Triton; None lets the server choose.
+        concurrency: closed loop: numbers of concurrent callers; empty uses 1, 2, 4, 8 and 16 if no rate is given.
+        rate: open loop: requests per second, for example [50, 100].
+        arrivals: distribution of arrivals for `rate`: poisson or constant.
+        tool: load generator: auto (perf-analyzer if it is installed), perf-analyzer or asyncio (the client of optkit).
+        batch: samples per request.
+        duration_s: measured time of each load, in seconds.
+        warmup_s: warm-up time of each load, in seconds; not measured.
+        limit_s: time limit for a response, in seconds.
+        max_requests: maximum number of requests of each load.
+        seed: seed of random inputs and Poisson arrivals.
+        repository: Triton model repository with golden samples.
+        data: real samples; None uses the golden samples of `repository`; without `repository`, seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        inputs: inputs of a model on TorchServe, for example `{"image": "float32[batch,3,224,224]"}`.
+        body: body of the requests to TorchServe, as bytes or as a file.
+        content_type: content type of `body`.
+        token: inference key of TorchServe.
+        against: for the advice: the record of a test of the same model without (or with) dynamic batching.
+        max_latency_ms: for the advice: latency limit of a request, in milliseconds; None sets no limit.
+        arrivals_per_s: for the advice: expected samples per second; None uses the throughput at the knee.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        every load; `failures` says which requests failed.
+        the measurements of all loads; `failures` lists the failed requests.
 
     Raises:
-        OptkitError: no server answers, the requests cannot be made as asked, or the server refuses the first one.
+        OptkitError: no server responds, the requests cannot be created, or the server rejects the first request.
     """
     target = parse_target(url, model, version)
     load = settings(
@@ -89,9 +89,9 @@ def load_test(
         seed=seed,
     )
     earlier = against if against is None or isinstance(against, LoadRecord) else LoadRecord.read(Path(against))
-    with call(progress) as given:
+    with call(progress) as api_call:
         source = Source(
-            data=given.data(data, to_feed),
+            data=api_call.data(data, to_feed),
             repository=Path(repository) if repository else None,
             inputs=as_inputs(inputs),
             body=body
@@ -100,13 +100,13 @@ def load_test(
             content_type=content_type,
             headers=_authorization(token),
         )
-        record = put_load(target, load, source)
+        record = run_load_test(target, load, source)
     return with_advice(record, earlier, max_latency_ms, arrivals_per_s)
 
 
 def _authorization(token: str | None) -> Mapping[str, str]:
     if token and not (token.isascii() and token.isprintable()):
         raise RecipeError(
-            "--token: holds characters that no key has; expected the inference key of TorchServe's key_file.json"
+            "--token: contains invalid characters; expected the inference key from TorchServe's key_file.json"
         )
     return {"Authorization": f"Bearer {token}"} if token else {}

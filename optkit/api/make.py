@@ -1,4 +1,4 @@
-"""One stage on its own: its file is made beside its destination, proven, and only then put in place."""
+"""Run one stage: make its file in a temporary folder, verify it, and move it into place if it passes."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from optkit.api.arguments import Proof, SourceModel, samples_of, settings
+from optkit.api.arguments import SourceModel, Verification, samples_of, settings
 from optkit.artifact import Artifact, Passport, passport_path
 from optkit.artifact.gates import Gates
 from optkit.checks import Prover, Requirements
@@ -23,34 +23,36 @@ from optkit.untrusted.paths import exists, file_fault, is_file, is_folder, new_f
 logger = logging.getLogger(__name__)
 
 
-def make(stage: Stage, source: Artifact, output: Path, proof: Proof, *, force: bool) -> Passport:
-    """Run one stage and prove its artifact, as a command asks for it.
+def make(stage: Stage, source: Artifact, output: Path, verification: Verification, *, force: bool) -> Passport:
+    """Run one stage and verify its artifact, with the options of a command.
 
     Raises:
-        RecipeError: the limits do not fit together.
-        OptkitError: as `make_file`.
+        RecipeError: a limit for accuracy is set without an evaluation function.
+        OptkitError: see `make_file`.
     """
-    if proof.max_drop is not None and proof.evaluate is None:
+    if verification.max_drop is not None and verification.evaluate is None:
         raise RecipeError(
-            f"--max-drop {proof.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
+            f"--max-drop {verification.max_drop:g}: nothing measures accuracy. Give --evaluate file.py:evaluate."
         )
     return make_file(
         stage,
         source,
         output,
-        requirements=proof.requirements(),
-        gates=settings(Gates, max_accuracy_drop=proof.max_drop, batch_independence=not proof.allow_batch_dependence),
-        samples=samples_of(source, proof.data),
+        requirements=verification.requirements(),
+        gates=settings(
+            Gates, max_accuracy_drop=verification.max_drop, batch_independence=not verification.allow_batch_dependence
+        ),
+        samples=samples_of(source, verification.data),
         force=force,
     )
 
 
 @contextlib.contextmanager
-def making_source(model: SourceModel) -> Iterator[Artifact]:
-    """Build a model in a temporary folder, and give its source artifact.
+def temporary_source(model: SourceModel) -> Iterator[Artifact]:
+    """Build a model in a temporary folder and yield its source artifact.
 
     Raises:
-        ModelError: it cannot be built or run, or the contract does not fit it.
+        ModelError: the model cannot be built or run, or does not match the contract.
     """
     with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
         source = model.make(Path(folder))
@@ -69,32 +71,32 @@ def make_file(
     samples: Samples,
     force: bool = False,
 ) -> Passport:
-    """Run one stage and prove its artifact against the one that it was made from; `output` is written only when it holds.
+    """Run one stage and verify its artifact against the source artifact; write `output` only if all gates pass.
 
     Args:
-        stage: what to run.
-        source: what it takes.
-        output: the file to write; its passport, and external data if any, go beside it.
-        requirements: tolerances, evaluation and device of the proof.
-        gates: what must hold.
-        samples: the values of the proof.
-        force: whether an existing file may be replaced.
+        stage: stage to run.
+        source: input artifact of the stage.
+        output: file to write; its passport and its external data are written beside it.
+        requirements: tolerances, evaluation function and device of the verification.
+        gates: limits that the artifact must meet.
+        samples: input values for the verification.
+        force: replace `output` if it exists.
 
     Returns:
-        the passport of what was made; its failures are the gates that it does not hold, and then nothing was written.
+        the passport of the artifact; if its `failures` is not empty, gates failed and nothing was written.
 
     Raises:
-        OutputError: `output` exists, or cannot be written; nothing was changed.
-        OptkitError: the stage or its proof could not be carried out.
+        OutputError: `output` exists or cannot be written; nothing was changed.
+        OptkitError: the stage or its verification failed to run.
     """
     output = output.absolute()
     check_output(output, force)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        workshop = tempfile.TemporaryDirectory(prefix=".optkit-", dir=output.parent)
+        temporary = tempfile.TemporaryDirectory(prefix=".optkit-", dir=output.parent)
     except OSError as e:
         raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
-    with workshop as folder:
+    with temporary as folder:
         started = time.perf_counter()
         prover = Prover(source, samples, requirements)
         stage = stage.with_feeds(samples.real)
@@ -115,16 +117,16 @@ def make_file(
         failures = gate_failures(passport, reference, gates)
         if not failures:
             passport.save()
-            _publish(artifact, output)
+            _move_into_place(artifact, output)
     placed = artifact.model_copy(update={"path": output})
     return passport.model_copy(update={"artifact": placed, "failures": failures})
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Refuse a destination that would lose something of the user's.
+    """Raise an error if writing `output` would overwrite something without `force`.
 
     Raises:
-        OutputError: it is a folder, or a file and `force` was not given.
+        OutputError: `output` is a folder, or a file that exists and `force` is false.
     """
     if fault := new_file_fault(passport_path(output)):
         raise OutputError(f"{output}: {fault}. Give another name with -o.")
@@ -134,8 +136,8 @@ def check_output(output: Path, force: bool) -> None:
         raise OutputError(f"{output}: exists already. Give --force to replace it, or another name with -o.")
 
 
-def _publish(artifact: Artifact, output: Path) -> None:
-    """Move the files into place, the model after its data, each whole or not at all; data of what was there goes."""
+def _move_into_place(artifact: Artifact, output: Path) -> None:
+    """Move each file into place atomically, the model after its external data; then delete the old model's external data."""
     old = _data_files(output)
     new = {output.with_name(file.name): file for file in (*reversed(artifact.all_files), passport_path(artifact.path))}
     try:
@@ -148,7 +150,7 @@ def _publish(artifact: Artifact, output: Path) -> None:
 
 
 def _data_files(output: Path) -> set[Path]:
-    """Return the data files that the passport of a file to be replaced names, as far as they lie beside it."""
+    """Return the external data files in the same folder that the passport of an existing `output` names."""
     path = passport_path(output)
     try:
         names = Passport.read(path).artifact.files if is_file(path) else ()

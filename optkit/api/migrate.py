@@ -1,4 +1,4 @@
-"""From a TorchServe archive to a Triton repository."""
+"""`optkit migrate`: convert a TorchServe archive to a Triton model repository."""
 
 import tempfile
 from pathlib import Path
@@ -25,33 +25,41 @@ def migrate(
     batching: bool = True,
     force: bool = False,
 ) -> PackageRecord:
-    """Turn an archive into a model of a Triton repository.
+    """Convert a TorchServe archive to a model in a Triton model repository.
 
-    A model whose handler only hands tensors on becomes a plain ONNX or TorchScript model, and is batched only when that is proven to change no
-    answer. Any other becomes a Python model that runs the handler.
+    If the handler only passes tensors to the model, the result is an ONNX or TorchScript model; it is batched only after a check that
+    batching does not change the outputs. Otherwise the result is a Python model that runs the handler.
 
     Args:
-        archive: a .mar file; a config.properties beside it is read too.
-        repository: the folder of models; made if need be.
-        name: of the model; None takes the archive's.
-        inputs: of a TorchScript file of which nothing else tells them.
-        dims: ranges of named dimensions, likewise.
-        batching: whether the server may put requests together, where TorchServe did.
-        force: replace a model of this name.
+        archive: TorchServe archive (.mar); a config.properties in the same folder is read too.
+        repository: Triton model repository; it is created if it does not exist.
+        name: name of the model on the server; None uses the name in the archive.
+        inputs: inputs of a TorchScript model that does not declare them.
+        dims: range of each named dimension as (min, opt, max); needed only if the archive declares none.
+        batching: let the server batch requests, if TorchServe did.
+        force: replace an existing model with this name.
 
     Raises:
-        OptkitError: the archive cannot be opened or turned; nothing was written.
+        OptkitError: the archive cannot be opened or converted; nothing was written.
     """
     with tempfile.TemporaryDirectory(prefix="optkit-mar-") as folder:
         mar = open_mar(Path(archive).absolute(), Path(folder))
-        asked = TorchServeBatching.of(mar, batching=batching)
+        torchserve_batching = TorchServeBatching.of(mar, batching=batching)
         artifact = plain_model(mar, as_dims(dims), as_inputs(inputs))
         if artifact is None:
-            return PackageRecord(packages=(package_handler(mar, Path(repository), asked, name, force=force),))
-        return PackageRecord(packages=(_plain(artifact, Path(repository), asked, name or mar.name, force=force),))
+            return PackageRecord(
+                packages=(package_handler(mar, Path(repository), torchserve_batching, name, force=force),)
+            )
+        return PackageRecord(
+            packages=(
+                _package_plain_model(artifact, Path(repository), torchserve_batching, name or mar.name, force=force),
+            )
+        )
 
 
-def _plain(artifact: Artifact, repository: Path, batching: TorchServeBatching, name: str, *, force: bool) -> Packaged:
+def _package_plain_model(
+    artifact: Artifact, repository: Path, batching: TorchServeBatching, name: str, *, force: bool
+) -> Packaged:
     settings = batching.serving(name)
     independence: BatchIndependence | None = None
     if settings.batches:
@@ -60,5 +68,5 @@ def _plain(artifact: Artifact, repository: Path, batching: TorchServeBatching, n
     packaged = package_triton(
         artifact, repository, settings, name=name, independence=independence, sample=None, force=force
     )
-    note = "the handler only handed tensors on: clients now send the tensors themselves, by name"
+    note = "the handler only passed tensors to the model: clients now send the tensors directly, by name"
     return packaged.model_copy(update={"notes": (*packaged.notes, note)})

@@ -1,4 +1,4 @@
-"""`optkit package`: model files and Python functions, into a Triton repository or a TorchServe model store."""
+"""`optkit package`: package model files and Python functions for Triton or TorchServe."""
 
 import inspect
 import os
@@ -50,7 +50,7 @@ from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 
 class PackageRecord(Document):
-    """What one command packaged."""
+    """The packages that one command wrote."""
 
     schema_id: ClassVar[str] = "optkit/package/1"
 
@@ -81,36 +81,36 @@ def package_triton(
     force: bool = False,
     progress: Progress | None = None,
 ) -> PackageRecord:
-    """Write models into a Triton model repository; versions that are there already stay.
+    """Write models to a Triton model repository. Existing versions stay.
 
     Args:
-        models: ONNX or TorchScript files; or TensorRT engines of one model, one for each kind of GPU.
-        repository: the folder of models; made if need be.
-        name: of the model on the server; None takes that of the file.
-        version: the version folder.
-        batching: let the server put requests together, where that is proven to change no answer.
-        preferred_batch_sizes: sizes of batches that the server sends at once.
-        max_queue_delay_us: how long a request may wait for others.
-        instances: copies of the model on each device.
-        gpus: the numbers of the GPUs to run on; none: the CPU.
-        keep_versions: how many of the latest versions are served; 0 serves all.
-        max_batch_size: None takes the largest declared size.
-        max_queue_size: how many requests may wait; None: any.
-        queue_timeout_us: how long a request may wait before it is refused; None: for ever.
-        response_cache: let the server answer equal requests from its cache.
-        warmup: run a sample when the model is loaded.
+        models: ONNX or TorchScript models; or TensorRT engines of one model, one for each GPU type.
+        repository: Triton model repository; it is created if it does not exist.
+        name: name of the model on the server; None uses the name of the file.
+        version: version folder.
+        batching: let the server batch requests, after a check that batching does not change the outputs.
+        preferred_batch_sizes: preferred batch sizes, for example [8, 64]; empty sets none.
+        max_queue_delay_us: maximum time that a request waits for a batch, in microseconds.
+        instances: model instances on each device.
+        gpus: numbers of the GPUs to run on, for example [0, 1]; empty runs on the CPU.
+        keep_versions: number of latest versions to serve; 0 serves all.
+        max_batch_size: largest batch size; None uses the declared maximum.
+        max_queue_size: maximum number of waiting requests; None sets no limit.
+        queue_timeout_us: maximum time that a request waits before it is rejected, in microseconds; None sets no limit.
+        response_cache: let the server cache responses.
+        warmup: run a sample while the model loads.
         client: write a Python client to `REPOSITORY_clients/NAME`.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples for the warm-up and the golden samples; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        force: replace a version that is there with other content.
-        progress: is called with what is done, how many turns are done, and of how many.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples for golden samples and warm-up; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        force: replace an existing version with other content.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was packaged, and where.
+        the packages and their paths.
 
     Raises:
-        OptkitError: a model cannot be packaged so, or not be written; those before it are there.
+        OptkitError: a model cannot be packaged with these settings or cannot be written; earlier models stay packaged.
     """
     files = [models] if isinstance(models, (str, os.PathLike, Passport, Artifact)) else list(models)
     if name and len(files) > 1 and any(model_path(file).suffix != ".plan" for file in files):
@@ -131,9 +131,9 @@ def package_triton(
         warmup=warmup,
         client=client,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         opened = [open_model_passport(file, dims) for file in files]
-        return package_files(opened, Path(repository), serving, given.data(data, to_feed), force)
+        return package_files(opened, Path(repository), serving, api_call.data(data, to_feed), force)
 
 
 def package_torchserve(
@@ -160,30 +160,30 @@ def package_torchserve(
     """Write a TorchServe archive (.mar) and its config.properties.
 
     Args:
-        model: a TorchScript or ONNX file.
-        model_store: the folder of archives; made if need be.
-        name: of the model on the server; None takes that of the file.
-        version: of the model.
-        handler: your own handler; None writes one.
-        extra_files: files to add.
-        requirements: a requirements.txt to add.
-        image: where requests are images, how one becomes the input, as `{"resize": 256, "crop": 224}`.
-        class_names: the classes, or a text file with one a line.
-        workers: worker processes.
-        batch_size: how many requests are put together.
-        max_batch_delay_ms: how long a request may wait for others.
+        model: TorchScript or ONNX model.
+        model_store: folder of archives; it is created if it does not exist.
+        name: name of the model on the server; None uses the name of the file.
+        version: version of the model.
+        handler: your own handler file; None generates one.
+        extra_files: files to add to the archive.
+        requirements: requirements.txt to add to the archive.
+        image: preprocessing of images, if requests are images, for example `{"resize": 256, "crop": 224}`.
+        class_names: class names, or a text file with one class per line.
+        workers: number of worker processes.
+        batch_size: maximum number of requests in a batch.
+        max_batch_delay_ms: maximum time that a request waits for a batch, in milliseconds.
         client: write a Python client to `MODEL_STORE_clients/NAME`.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples for the golden samples; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        force: replace an archive that is there with other content.
-        progress: is called with what is done, how many turns are done, and of how many.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples for golden samples; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        force: replace an existing archive with other content.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was packaged, and where.
+        the packages and their paths.
 
     Raises:
-        OptkitError: the model cannot be packaged so, or not be written.
+        OptkitError: the model cannot be packaged with these settings, or the archive cannot be written.
     """
     serving = settings(
         TorchServeServing,
@@ -199,9 +199,9 @@ def package_torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
         client=client,
     )
-    with call(progress) as given:
+    with call(progress) as api_call:
         opened = open_model_passport(model, dims)
-        return package_files([opened], Path(model_store), serving, given.data(data, to_feed), force)
+        return package_files([opened], Path(model_store), serving, api_call.data(data, to_feed), force)
 
 
 def package_triton_python(
@@ -225,33 +225,33 @@ def package_triton_python(
     force: bool = False,
     progress: Progress | None = None,
 ) -> PackageRecord:
-    """Write a Python function as a model of a Triton repository, after proving that it keeps what is declared.
+    """Write a Python function as a model to a Triton model repository, after a check that it matches its declaration.
 
     Args:
-        function: takes and returns a mapping of name to array; `"file.py:function"`, or a function that stands in a file.
-        repository: the folder of models; made if need be.
-        inputs: what it takes, as `{"pixels": "uint8[batch,8,8]"}`.
-        returns: what it returns, in the same form.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`.
-        data: real samples in a file, for the package is proven again from them; without any, seeded random values.
-        extra_files: files that the function reads beside its code.
-        name: of the model on the server; None takes that of the function.
-        version: the version folder.
-        batching: let the server put requests together, where that is proven to change no answer.
-        max_batch_size: None takes the largest declared size.
-        preferred_batch_sizes: sizes of batches that the server sends at once.
-        max_queue_delay_us: how long a request may wait for others.
-        instances: copies of the model.
-        warmup: run a sample when the model is loaded.
+        function: function that takes and returns a mapping of name to array: `"file.py:function"`, or a function defined in a file.
+        repository: Triton model repository; it is created if it does not exist.
+        inputs: inputs of the function, for example `{"pixels": "uint8[batch,8,8]"}`.
+        returns: outputs of the function, in the same form.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        data: data source with real samples, as the command line takes it; None uses seeded random values.
+        extra_files: files that the function reads from the folder of its code.
+        name: name of the model on the server; None uses the name of the function.
+        version: version folder.
+        batching: let the server batch requests, after a check that batching does not change the outputs.
+        max_batch_size: largest batch size; None uses the declared maximum.
+        preferred_batch_sizes: preferred batch sizes, for example [8, 64]; empty sets none.
+        max_queue_delay_us: maximum time that a request waits for a batch, in microseconds.
+        instances: model instances.
+        warmup: run a sample while the model loads.
         client: write a Python client to `REPOSITORY_clients/NAME`.
-        force: replace a version that is there with other content.
-        progress: is called with what is done, how many turns are done, and of how many.
+        force: replace an existing version with other content.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was packaged, and where.
+        the packages and their paths.
 
     Raises:
-        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+        OptkitError: the function cannot be packaged with these settings or cannot be written; nothing was changed.
     """
     serving = settings(
         TritonPythonServing,
@@ -283,20 +283,20 @@ def _text(specs: Sequence[TensorSpec]) -> dict[str, str]:
 
 
 def _target_of(function: Callable[..., Any]) -> str:
-    """Return the target of a function that stands in a file; the server imports that file, and nothing of this process.
+    """Return the target of a function that is defined in a file; the server imports that file.
 
     Raises:
-        ModelError: it stands in none.
+        ModelError: the function is not defined in a file.
     """
     try:
         file = inspect.getsourcefile(function)
-    except TypeError:  # built in, or an instance
+    except TypeError:  # a built-in function or an instance
         file = None
     name = getattr(function, "__qualname__", type(function).__name__)
     target = f"{file}:{name}"
     if file is None or not is_file(file) or not name.isidentifier() or user_code.target_fault(target):
         raise ModelError(
-            f"function {name}: stands in no file, and a server imports files. Save it, and give 'file.py:{name}'."
+            f"function {name}: is not defined in a file, but the server imports it from a file. Save it in a file, and give 'file.py:{name}'."
         )
     return target
 
@@ -318,12 +318,12 @@ def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
 def package_files(
     passports: Sequence[Passport], folder: Path, serving: ArtifactServing, data: str | None, force: bool
 ) -> PackageRecord:
-    """Package files that somebody has, each under the name of its file where the settings give none.
+    """Package model files; without a name in the settings, each model gets the name of its file.
 
-    Batch independence is taken from the passport, and checked now where it holds none.
+    Batch independence is read from the passport, or checked now if the passport has no result.
 
     Raises:
-        OptkitError: one of them cannot be packaged; those before it are there.
+        OptkitError: a model cannot be packaged; earlier models stay packaged.
     """
     others: tuple[Artifact, ...] = ()
     if len(passports) > 1 and all(passport.artifact.format is Format.TENSORRT for passport in passports):
@@ -335,7 +335,7 @@ def package_files(
         raise OutputError(
             f"{folder}: {names.count(twice)} models would be named {twice!r}. Package them one by one with --name."
         )
-    done = []
+    packages = []
     for passport, name in zip(passports, names, strict=True):
         artifact = passport.artifact
         samples = samples_of(artifact, data)
@@ -343,17 +343,17 @@ def package_files(
             with open_runner(artifact) as runner:
                 found = check_batch_independence(runner, samples, artifact.dims)
             passport = passport.model_copy(update={"batch_independence": found})
-        done.append(package(passport, folder, serving, name=name, samples=samples, force=force, others=others))
-    return PackageRecord(packages=tuple(done))
+        packages.append(package(passport, folder, serving, name=name, samples=samples, force=force, others=others))
+    return PackageRecord(packages=tuple(packages))
 
 
 def package_python(
     serving: TritonPythonServing, folder: Path, dims: Mapping[str, DimRange], force: bool
 ) -> PackageRecord:
-    """Prove a function and package it as a Python model.
+    """Check a function and package it as a Python model.
 
     Raises:
-        OptkitError: it cannot be packaged so, or not be written; nothing was changed.
+        OptkitError: the function cannot be packaged with these settings or cannot be written; nothing was changed.
     """
     samples = Samples.of(serving.data, serving.inputs, dims)
     return PackageRecord(packages=(package_function(serving, folder, dims, samples, force=force),))

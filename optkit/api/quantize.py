@@ -1,4 +1,4 @@
-"""`optkit convert` and `optkit quantize`: from an ONNX model to FP16 or INT8, proven against the model."""
+"""`optkit convert` and `optkit quantize`: convert a model to FP16 or INT8 and verify the file against the model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from optkit.api.arguments import (
     Inputs,
     ModelFile,
     Progress,
-    Proof,
     Scalar,
     StrPath,
     ToFeed,
+    Verification,
     call,
     open_model_file,
     settings,
 )
 from optkit.api.export import source_model
-from optkit.api.make import check_output, make, making_source
+from optkit.api.make import check_output, make, temporary_source
 from optkit.artifact import Passport
 from optkit.errors import RecipeError
 from optkit.stages import ConvertFp16, QuantizeDynamic, QuantizeStatic, QuantizeTorch
@@ -44,32 +44,32 @@ def convert_fp16(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Cast an ONNX model to FP16, and prove it against the model; its inputs and outputs keep their types.
+    """Convert an ONNX model to FP16, and verify the file against the model; inputs and outputs keep their types.
 
     Args:
-        model: an ONNX file.
-        output: the file to write; its passport goes beside it.
-        keep_ops: operators that stay in FP32.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples for the proof; without any, seeded random values.
-        to_feed: makes a feed of one item of `data`.
-        evaluate: takes `predict` (a feed to output name -> array) and returns a number, larger is better.
-        max_drop: how far accuracy may fall, in the unit of `evaluate`.
-        atol: absolute tolerance; None takes that of the precision.
-        rtol: relative tolerance; None takes that of the precision.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        model: ONNX model.
+        output: file to write; its passport is written beside it.
+        keep_ops: operators to keep in FP32.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples for verification; None uses seeded random values.
+        to_feed: function that converts one item of `data` to a feed.
+        evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
+        max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.
+        atol: absolute tolerance for differences of outputs; None uses the default of the precision.
+        rtol: relative tolerance for differences of outputs; None uses the default of the precision.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made and proven; with `failures` it does not hold a limit, and nothing was written.
+        the passport of the file; if `failures` is not empty, a limit was exceeded and nothing was written.
 
     Raises:
-        OptkitError: it cannot be converted, or not be written; nothing was changed.
+        OptkitError: the model cannot be converted or the file cannot be written; nothing was changed.
     """
     stage = settings(ConvertFp16, keep_ops=tuple(keep_ops))
-    with call(progress) as given:
-        proof = Proof(given.data(data, to_feed), given.function(evaluate), max_drop, atol, rtol)
-        return make(stage, open_model_file(model, dims), Path(output), proof, force=force)
+    with call(progress) as api_call:
+        verification = Verification(api_call.data(data, to_feed), api_call.function(evaluate), max_drop, atol, rtol)
+        return make(stage, open_model_file(model, dims), Path(output), verification, force=force)
 
 
 def quantize(
@@ -103,45 +103,45 @@ def quantize(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Quantize an ONNX model to INT8, prove it against the model, and measure whether it is faster.
+    """Quantize an ONNX model to INT8, verify the file against the model, and measure whether it is faster.
 
-    With `max_drop` or `min_cosine` the fewest layers stay in float that bring the model within it.
+    With `max_drop` or `min_cosine`, as few layers as possible are kept in float so that the model meets the limit.
 
     Args:
-        model: an ONNX file in FP32.
-        output: the file to write; its passport goes beside it.
-        mode: static, dynamic, or auto: with calibration data the faster of the two, else dynamic.
-        target: cpu measures the types and takes the fastest; tensorrt writes what TensorRT accepts.
-        calibration: real samples, from which the ranges of activations are taken.
-        method: how ranges are chosen.
-        percentile: the share of values that the percentile method keeps, of 100.
-        sample: count one element in so many in histograms.
-        doctor: also describe the calibration data in the passport's notes.
-        fresh: calibrate anew also where `output` keeps ranges that still hold.
-        activation_type: uint8, int8, or auto: the faster one here.
+        model: FP32 ONNX model.
+        output: file to write; its passport is written beside it.
+        mode: static, dynamic, or auto (the faster of the two with calibration data, else dynamic).
+        target: cpu (measures the INT8 types and uses the fastest) or tensorrt (a Q/DQ model for TensorRT).
+        calibration: real samples for the calibration of activation ranges.
+        method: calibration method: minmax, moving-average, percentile, entropy or mse.
+        percentile: percentage of values inside the range, for the percentile method.
+        sample: sampling interval for histograms: N counts every N-th element.
+        doctor: add statistics of the calibration data to the notes of the passport.
+        fresh: calibrate again even if the existing `output` has valid ranges to reuse.
+        activation_type: uint8, int8, or auto (the faster one on this machine).
         weight_type: int8 or uint8.
-        format: qdq, qoperator, or auto: the faster one here.
-        per_channel: a scale for each channel of a weight.
-        reduce_range: 7-bit weights; None: on x86 processors without VNNI.
-        smooth: SmoothQuant's alpha, 0 for none; None: where a transformer gains.
-        op_types: operators to quantize, no others; none: those that gain.
-        exclude: names of nodes that stay in float, as patterns such as `/encoder/layer.0/*`.
-        exclude_ops: operators that stay in float.
-        keep_first_last: leave the first and the last layer in float.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`, where no passport has it.
-        data: real samples for the proof; without any those of `calibration`, else seeded random values.
-        to_feed: makes a feed of one item of `calibration` and of `data`.
-        evaluate: takes `predict` (a feed to output name -> array) and returns a number, larger is better.
-        max_drop: how far accuracy may fall, in the unit of `evaluate`.
-        min_cosine: the smallest cosine to the float outputs, on calibration samples.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        format: qdq, qoperator, or auto (the faster one on this machine).
+        per_channel: use one scale per output channel of a weight.
+        reduce_range: use 7-bit weights; None uses them on x86 processors without VNNI.
+        smooth: alpha of SmoothQuant, 0 to disable it; None tries it on transformers and keeps it if it helps.
+        op_types: the only operators to quantize; empty selects the operators that gain from it.
+        exclude: patterns of node names to keep in float, for example `/encoder/layer.0/*`.
+        exclude_ops: operators to keep in float.
+        keep_first_last: keep the first and the last layer in float.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
+        to_feed: function that converts one item of `calibration` or `data` to a feed.
+        evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
+        max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.
+        min_cosine: smallest allowed cosine similarity to the float outputs, on calibration samples; None sets no limit.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made, proven and measured; with `failures` it does not hold a limit, and nothing was written.
+        the passport of the file, with measurements; if `failures` is not empty, a limit was exceeded and nothing was written.
 
     Raises:
-        OptkitError: it cannot be quantized, or not be written; nothing was changed.
+        OptkitError: the model cannot be quantized or the file cannot be written; nothing was changed.
     """
     common = {
         "target": target,
@@ -155,8 +155,8 @@ def quantize(
         "max_drop": max_drop,
         "min_cosine": min_cosine,
     }
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         static = {
             "calibration": samples,
             "method": method,
@@ -170,29 +170,31 @@ def quantize(
         stage = _stage(mode, common, static)
         if not fresh:
             stage = stage.with_earlier(Path(output))
-        proof = Proof(given.data(data, to_feed) if data is not None else samples, given.function(evaluate), max_drop)
-        return make(stage, open_model_file(model, dims), Path(output), proof, force=force)
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples, api_call.function(evaluate), max_drop
+        )
+        return make(stage, open_model_file(model, dims), Path(output), verification, force=force)
 
 
 def _stage(mode: str, common: Mapping[str, object], static: Mapping[str, object]) -> QuantizeStatic | QuantizeDynamic:
-    """Return the stage that a mode stands for.
+    """Return the stage for a mode.
 
     Raises:
-        RecipeError: there is no such mode, or an option is given that is for another one.
+        RecipeError: the mode is unknown, or an option applies to another mode.
     """
     tensorrt, data = common["target"] == "tensorrt", static["calibration"]
     if mode == "static" or (mode == "auto" and (data or tensorrt)):
         return settings(QuantizeStatic, **common, **static, or_dynamic=mode == "auto" and not tensorrt)
     if mode not in ("auto", "dynamic"):
         raise RecipeError(f"--mode {mode}: expected auto, dynamic or static")
-    usual = QuantizeStatic(calibration=str(data) if data else None)
-    other = [key for key, value in static.items() if value != getattr(usual, key)]
-    judged = common["max_drop"] is not None or common["min_cosine"] is not None
-    if other or (data and not judged):
-        named = f"--{(other or ['calibration'])[0].replace('_', '-')}"
+    defaults = QuantizeStatic(calibration=str(data) if data else None)
+    static_only = [key for key, value in static.items() if value != getattr(defaults, key)]
+    has_limit = common["max_drop"] is not None or common["min_cosine"] is not None
+    if static_only or (data and not has_limit):
+        named = f"--{(static_only or ['calibration'])[0].replace('_', '-')}"
         raise RecipeError(
-            f"{named}: is for static quantization, which needs --calibration DATA; dynamic quantization takes samples for the "
-            "proof, with --data, and to rank layers, with --max-drop or --min-cosine"
+            f"{named}: applies only to static quantization, which needs --calibration DATA. Dynamic quantization uses samples for "
+            "verification, with --data, and to rank layers, with --max-drop or --min-cosine."
         )
     return settings(QuantizeDynamic, **common)
 
@@ -220,49 +222,51 @@ def quantize_torch(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Passport:
-    """Quantize a PyTorch model to INT8 TorchScript for TorchServe and Triton, and prove it against the model.
+    """Quantize a PyTorch model to INT8 TorchScript for TorchServe and Triton, and verify the file against the model.
 
     Args:
-        model: a module in memory, or a source: `file.py:build`, `package.module:factory`, a Hugging Face folder.
-        output: the file to write; its passport goes beside it.
-        mode: static, dynamic, or auto: static with calibration data, else dynamic.
-        calibration: real samples, from which the ranges of activations are taken.
-        backend: PyTorch's quantized engine; qnnpack is for Arm.
-        per_channel: a scale for each channel of a weight.
-        reduce_range: 7-bit activations, for x86 without VNNI; None looks at the processor.
-        inputs: what the model takes, as `{"image": "float32[batch,3,224,224]"}`; None reads it off example inputs.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}` for min, opt and max.
-        example: example inputs, or `"file.py:function"` that gives some.
-        outputs: names for the outputs, in order.
-        weights: a state dict to load.
-        args: arguments of the factory.
-        data: real samples for the proof; without any those of `calibration`, else seeded random values.
-        to_feed: makes a feed of one item of `calibration` and of `data`.
-        evaluate: takes `predict` (a feed to output name -> array) and returns a number, larger is better.
-        max_drop: how far accuracy may fall, in the unit of `evaluate`.
-        allow_batch_dependence: allow a model whose answers depend on the other samples of a batch.
-        force: replace `output` where it exists.
-        progress: is called with what is done, how many turns are done, and of how many.
+        model: module in memory, or a source: `file.py:build`, `package.module:factory`, a Hugging Face folder.
+        output: file to write; its passport is written beside it.
+        mode: static, dynamic, or auto (static with calibration data, else dynamic).
+        calibration: real samples for the calibration of activation ranges.
+        backend: quantized engine of PyTorch: auto, x86, fbgemm, onednn, or qnnpack for Arm.
+        per_channel: use one scale per output channel of a weight.
+        reduce_range: use 7-bit activations, for x86 processors without VNNI; None decides by the processor.
+        inputs: inputs of the model, for example `{"image": "float32[batch,3,224,224]"}`; None derives them from example inputs.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
+        outputs: names of the outputs, in order; None derives them from the outputs of the model.
+        weights: file with a state dict to load into the model.
+        args: arguments of the factory function.
+        data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
+        to_feed: function that converts one item of `calibration` or `data` to a feed.
+        evaluate: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
+        max_drop: largest allowed drop in accuracy, in the unit of `evaluate`; None sets no limit.
+        allow_batch_dependence: accept a model whose outputs for a sample depend on the other samples in the batch.
+        force: replace `output` if it exists.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        what was made and proven; with `failures` it does not hold a limit, and nothing was written.
+        the passport of the file; if `failures` is not empty, a limit was exceeded and nothing was written.
 
     Raises:
-        OptkitError: it cannot be quantized, or not be written; nothing was changed.
+        OptkitError: the model cannot be quantized or the file cannot be written; nothing was changed.
     """
     chosen = mode if mode != "auto" else "static" if calibration is not None else "dynamic"
     if chosen == "dynamic" and calibration is not None:
-        raise RecipeError("--calibration is for --mode static; dynamic quantization finds its ranges at each run")
+        raise RecipeError(
+            "--calibration: applies only to --mode static; dynamic quantization computes ranges at each inference. Omit it."
+        )
     check_output(Path(output), force)
-    with call(progress) as given:
-        samples = given.data(calibration, to_feed)
+    with call(progress) as api_call:
+        samples = api_call.data(calibration, to_feed)
         common = {"backend": backend, "per_channel": per_channel, "reduce_range": reduce_range}
         stage = settings(QuantizeTorch, mode=chosen, calibration=samples, **common)
-        proof = Proof(
-            given.data(data, to_feed) if data is not None else samples,
-            given.function(evaluate),
+        verification = Verification(
+            api_call.data(data, to_feed) if data is not None else samples,
+            api_call.function(evaluate),
             max_drop,
             allow_batch_dependence=allow_batch_dependence,
         )
-        with making_source(source_model(given, model, inputs, dims, example, outputs, weights, args)) as source:
-            return make(stage, source, Path(output), proof, force=force)
+        with temporary_source(source_model(api_call, model, inputs, dims, example, outputs, weights, args)) as source:
+            return make(stage, source, Path(output), verification, force=force)

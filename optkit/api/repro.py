@@ -1,4 +1,4 @@
-"""A script and its inputs that repeat an export without optkit, for a bug report to somebody else."""
+"""Write a script that repeats an export without optkit, with its inputs, for a bug report to another project."""
 
 import json
 import shutil
@@ -27,29 +27,29 @@ import numpy as np
 import torch
 '''
 
-_ANSWERS = '''
+_FLATTEN = '''
 
-def answers(outputs):
-    """Return the tensors of an output as a flat list."""
+def flatten(outputs):
+    """Return the tensors of a nested output as a flat list."""
     if outputs is None or isinstance(outputs, torch.Tensor):
         return [] if outputs is None else [outputs]
     if hasattr(outputs, "__dataclass_fields__") and not isinstance(outputs, dict):
         outputs = {{name: getattr(outputs, name) for name in outputs.__dataclass_fields__}}
     values = outputs.values() if hasattr(outputs, "values") else outputs
-    return [tensor for value in values for tensor in answers(value)]
+    return [tensor for value in values for tensor in flatten(value)]
 
 '''
 
 _RETURNING_TUPLE = '''
 class ReturningTuple(torch.nn.Module):
-    """The model, with its output as one flat tuple: torch does not know the types that it returns."""
+    """Returns the model's outputs as one flat tuple, because torch cannot export the types that the model returns."""
 
     def __init__(self):
         super().__init__()
         self.model = model
 
     def forward(self, {parameters}):
-        return tuple(answers(self.model({arguments})))
+        return tuple(flatten(self.model({arguments})))
 
 
 model = ReturningTuple().eval()
@@ -62,10 +62,10 @@ for name in {feeds}:
     feed = dict(np.load(name))
     tensors = {{key: torch.from_numpy(array) for key, array in feed.items()}}
     with torch.no_grad():
-        expected = [tensor.numpy() for tensor in answers({call})]
+        expected = [tensor.numpy() for tensor in flatten({call})]
     found = {found}
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
-        print(name, "output", i, a.shape, b.shape, "max abs", np.abs(a - b).max() if a.shape == b.shape else "other shape")
+        print(name, "output", i, a.shape, b.shape, "max abs", np.abs(a - b).max() if a.shape == b.shape else "shapes differ")
 """
 
 
@@ -73,15 +73,15 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
     """Write `repro.py`, the model's code or file, its weights, and feeds as .npz; return the path of the script.
 
     Args:
-        source: of an nn.Module.
-        stage: the export to repeat; a choice of exporters becomes the first of them.
-        folder: new or empty.
+        source: source artifact of an nn.Module.
+        stage: export stage to repeat; for a choice of exporters, the script uses the first one.
+        folder: new or empty folder.
 
     Raises:
-        OutputError: the folder holds something, or cannot be written.
+        OutputError: the folder is not empty or cannot be written.
     """
     if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
-        raise OutputError(f"{folder}: holds something already; expected a new or empty folder for the reproduction")
+        raise OutputError(f"{folder}: is not empty; expected a new or empty folder for the reproduction")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         feeds = _write_feeds(source, folder)
@@ -92,9 +92,9 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
         else:
             lines = _torchscript_lines(stage, call)
             positional = _call(Call(call.inputs), "tensors")
-            found = f"[tensor.detach().numpy() for tensor in answers(exported({positional}))]"
+            found = f"[tensor.detach().numpy() for tensor in flatten(exported({positional}))]"
         head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
-        model = "\n".join(_model_lines(source, folder)) + "\n" + _ANSWERS.format() + _returning_tuple(source, call)
+        model = "\n".join(_model_lines(source, folder)) + "\n" + _FLATTEN.format() + _returning_tuple(source, call)
         compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
         path = folder / SCRIPT
         path.write_text(head + model + "\n".join(lines) + "\n" + compare, encoding="utf-8")
@@ -124,10 +124,10 @@ def _model_lines(source: Artifact, folder: Path) -> list[str]:
 
 
 def _returning_tuple(source: Artifact, call: Call) -> str:
-    """Return the code that wraps the model, where its source was wrapped."""
+    """Return the code that wraps the model, if the source artifact wraps it; else an empty string."""
     if not ModelSource.read(source.path).flatten:
         return ""
-    names = parameters(spec.name for spec in call.positional).values()  # what is passed by position may have any name
+    names = parameters(spec.name for spec in call.positional).values()  # positional parameters may have any name
     keywords = [spec.name for spec in call.keyword]  # parameters of forward
     signature = ", ".join([*names, *(["*", *keywords] if keywords else [])])
     return _RETURNING_TUPLE.format(
@@ -136,7 +136,7 @@ def _returning_tuple(source: Artifact, call: Call) -> str:
 
 
 def _write_feeds(source: Artifact, folder: Path) -> list[str]:
-    """Write the feed that the exporter is shown, and one for each corner of the dimensions."""
+    """Write the example feed of the exporter, and one feed for each corner of the dimensions."""
     feeds = {"example.npz": example_sizes(source.dims)}
     feeds |= {f"corner_{i}.npz": sizes for i, sizes in enumerate(corners(source.dims))}
     for name, sizes in feeds.items():
@@ -159,7 +159,7 @@ def _example(call: Call) -> list[str]:
 
 
 def _by_position(call: Call) -> list[str]:
-    """Return the lines that make `called`, the model called by position, and its `args`: tracers take nothing else."""
+    """Return the lines that define `called`, a model with positional arguments only, and its `args`; tracing needs this form."""
     if not call.keyword:
         return [*_example(call), "called = model"]
     named = ", ".join(f"{spec.name!r}: tensors[{i}]" for i, spec in enumerate(call.inputs))

@@ -1,4 +1,4 @@
-"""`optkit run`: a recipe carried out, from a file or built in Python."""
+"""`optkit run`: run a recipe from a file or from Python."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from optkit.errors import RecipeError
 from optkit.pipeline.history import HISTORY_FILE
 from optkit.pipeline.plan import Origin, Plan, make_plan
 from optkit.pipeline.records import RunRecord
-from optkit.pipeline.run import run as carry_out
+from optkit.pipeline.run import run as run_plan
 from optkit.recipe import Recipe as RecipeKeys
 from optkit.recipe import load_recipe
 from optkit.record import Record, faults
@@ -22,26 +22,26 @@ from optkit.report.html import publish
 if TYPE_CHECKING:
     import torch
 
-Keys = Mapping[str, Any] | Record  # what a recipe in YAML has under a key
+Keys = Mapping[str, Any] | Record  # the value of a key of a recipe
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe built in Python: the keys are those of a recipe in YAML, with modules, functions and data in the place of strings.
+    """A recipe in Python. It has the keys of a recipe in YAML, with modules, functions and data in memory instead of strings.
 
     Args:
-        name: of the recipe, and of what it packages.
-        model: a module in memory, or a source such as `file.py:build`, relative to the current folder.
-        inputs: what the model takes, as `{"image": "float32[batch,3,224,224]"}`; none: read off example inputs.
-        steps: each a stage with its keys, as `{"stage": "export-onnx", "opset": 20}`.
-        dims: the range of each named dimension, as `{"batch": (1, 8, 64)}`.
-        outputs: names for the model's outputs, in order.
-        weights: a state dict to load.
-        args: arguments of the factory.
-        example: example inputs, where `inputs` is left out.
-        calibration: real samples for calibration and proofs.
-        evaluation: takes `predict` and returns a number, larger is better.
-        tolerances, gates, tensorrt, bench, choose, serve, ensembles: as in YAML.
+        name: name of the recipe and of its packages.
+        model: module in memory, or a source such as `file.py:build`, relative to the current folder.
+        inputs: inputs of the model, for example `{"image": "float32[batch,3,224,224]"}`; empty derives them from example inputs.
+        steps: steps, each a stage with its keys, for example `{"stage": "export-onnx", "opset": 20}`.
+        dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
+        outputs: names of the outputs, in order; None derives them from the outputs of the model.
+        weights: file with a state dict to load into the model.
+        args: arguments of the factory function.
+        example: example inputs; used if `inputs` is not given.
+        calibration: real samples for calibration and verification.
+        evaluation: function that takes `predict` (feed -> output name -> array) and returns a number; larger is better.
+        tolerances, gates, tensorrt, bench, choose, serve, ensembles: see the keys of a recipe in YAML.
     """
 
     name: str
@@ -77,29 +77,29 @@ def run(
     history: StrPath | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
-    """Carry out a recipe: export, optimize, prove, measure, package; write its records and its report.
+    """Run a recipe: export, optimize, verify, measure and package; write the records and the report.
 
-    What a recipe has in memory is not rebuilt by a later process: a run in the same folder makes the steps anew whose model, data or code
-    differs, and reuses the others.
+    A run in the same folder repeats only the steps whose model, data or code has changed, and reuses the other artifacts. A later process
+    cannot rebuild objects that a recipe has in memory.
 
     Args:
-        recipe: a YAML file, or a `Recipe`.
-        output: the folder of the run; None takes `build/NAME`.
-        step: make only this step and what it needs, without benchmark and packages.
-        overrides: dotted key -> YAML value, as `{"model.weights": "w.pt"}`; for a YAML file.
-        fresh: make everything anew.
-        history: the file that runs are added to; None takes history.jsonl in the folder.
-        progress: is called with what is done, how many turns are done, and of how many.
+        recipe: YAML file, or a `Recipe`.
+        output: folder of the run; None uses `build/NAME`.
+        step: run only this step and the steps that it needs, without benchmark and packages.
+        overrides: dotted key -> YAML value, for example `{"model.weights": "w.pt"}`; only for a recipe in a file.
+        fresh: run all steps again, without reuse.
+        history: history file, to which runs are appended; None uses history.jsonl in the folder of the run.
+        progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
     Returns:
-        every step, the benchmark, the winner and the packages; `failures` are the gates that are not held.
+        the steps, the benchmark, the winner and the packages; `failures` lists the gates that failed.
 
     Raises:
-        OptkitError: the recipe cannot be carried out. A step that fails is recorded, and the others go on.
+        OptkitError: the recipe cannot be run. A failed step does not raise: it is recorded, and the other steps continue.
     """
-    with call(progress) as given:
-        plan = _plan(given, recipe, output, step, overrides)
-        record = carry_out(plan, fresh=fresh, finish=step is None)
+    with call(progress) as api_call:
+        plan = _plan(api_call, recipe, output, step, overrides)
+        record = run_plan(plan, fresh=fresh, finish=step is None)
         publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 
@@ -111,26 +111,26 @@ def plan(
     step: str | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Check a recipe and return its plan; nothing is done.
+    """Check a recipe and return its plan, without running it.
 
     Args:
-        recipe: as `run` takes it, like all that follow.
-        output: the folder of the run.
-        step: make only this step and what it needs.
-        overrides: dotted key -> YAML value.
+        recipe: YAML file, or a `Recipe`.
+        output: folder of the run; None uses `build/NAME`.
+        step: plan only this step and the steps that it needs.
+        overrides: dotted key -> YAML value; only for a recipe in a file.
 
     Returns:
-        every step in an order in which it can run.
+        the steps in an order in which they can run.
 
     Raises:
-        RecipeError: it cannot be carried out; lists every fault.
+        RecipeError: the recipe cannot be run; the message lists every fault.
     """
-    with call() as given:
-        return _plan(given, recipe, output, step, overrides)
+    with call() as api_call:
+        return _plan(api_call, recipe, output, step, overrides)
 
 
 def _plan(
-    given: Call,
+    api_call: Call,
     recipe: StrPath | Recipe,
     output: StrPath | None,
     step: str | None,
@@ -138,27 +138,29 @@ def _plan(
 ) -> Plan:
     if isinstance(recipe, Recipe):
         if overrides:
-            raise RecipeError("overrides: are for a recipe in a file. Change the Recipe with dataclasses.replace.")
-        keys, origin = _keys(given, recipe), None
+            raise RecipeError(
+                "overrides: apply only to a recipe in a file. Change the Recipe with dataclasses.replace."
+            )
+        keys, origin = _keys(api_call, recipe), None
     else:
         keys = load_recipe(Path(recipe), overrides)
         origin = Origin(recipe=os.fspath(recipe), overrides=dict(overrides or {}))
     return make_plan(keys, Path(output) if output else Path("build") / keys.name, step, origin)
 
 
-def _keys(given: Call, recipe: Recipe) -> RecipeKeys:
-    """Return the keys of a recipe, with targets in the place of what is in memory."""
+def _keys(api_call: Call, recipe: Recipe) -> RecipeKeys:
+    """Return the keys of a recipe, with targets instead of objects in memory."""
     content = {
         "name": recipe.name,
         "model": {
-            "source": given.model(recipe.model),
+            "source": api_call.model(recipe.model),
             "weights": os.fspath(recipe.weights) if recipe.weights else None,
             "args": dict(recipe.args),
-            "example": given.example(recipe.example),
+            "example": api_call.example(recipe.example),
         },
         "outputs": tuple(recipe.outputs) if recipe.outputs else None,
         "dims": as_dims(recipe.dims),
-        "data": {"calibration": given.data(recipe.calibration), "evaluation": given.function(recipe.evaluation)},
+        "data": {"calibration": api_call.data(recipe.calibration), "evaluation": api_call.function(recipe.evaluation)},
         "steps": [_plain(step) for step in recipe.steps],
         **{key: _plain(value) for key in _AS_IN_YAML if (value := getattr(recipe, key))},
     }
@@ -172,7 +174,7 @@ def _keys(given: Call, recipe: Recipe) -> RecipeKeys:
 
 
 def _plain(value: Any) -> Any:
-    """Return keys as YAML would give them."""
+    """Return keys as plain values, as in YAML."""
     if isinstance(value, Record):
         return value.model_dump(exclude_unset=True)
     if isinstance(value, Mapping):

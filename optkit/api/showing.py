@@ -1,4 +1,4 @@
-"""Records show themselves to a caller in Python; the command line shows them by itself."""
+"""The display of records for callers in Python; the command line has its own output module."""
 
 from typing import TYPE_CHECKING
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def show_records() -> None:
-    """Let records show themselves in a notebook, through rich, and by print()."""
+    """Enable the display of records in a notebook, by rich and by print()."""
     Document.viewer = _viewer
 
 
 def _viewer() -> "Viewer":
-    from optkit.report import showing  # draws with rich: imported when a record is shown
+    from optkit.report import showing  # imports rich, so it is imported only when a record is shown
 
     return showing

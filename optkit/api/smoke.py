@@ -1,4 +1,4 @@
-"""Golden samples replayed: those of a Triton repository, of a TorchServe archive, or of a folder of archives."""
+"""`optkit smoke`: replay the golden samples of a Triton repository, a TorchServe archive, or a folder of archives."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +14,23 @@ from optkit.untrusted.paths import is_folder
 def smoke(
     package: StrPath, *, urls: Sequence[str] = (), token: str | None = None, start: bool = False, limit_s: float = 60.0
 ) -> SmokeRecord:
-    """Replay golden samples against running servers, or against a local server that is started and ended.
+    """Send golden samples to running servers, or to a local server that is started and stopped, and compare the outputs.
 
     Args:
-        package: a Triton repository, a TorchServe archive, or a folder of archives.
-        urls: of running servers: http://host:port, or grpc://host:port of Triton.
-        token: the inference key of a TorchServe that runs already; nobody else reads it.
-        start: start a local server, ask it, and end it.
-        limit_s: for a start, and for each answer.
+        package: Triton model repository, TorchServe archive (.mar), or folder of archives.
+        urls: URLs of running servers: http://host:port, or grpc://host:port for Triton.
+        token: inference key of TorchServe.
+        start: start a local server, test it, and stop it.
+        limit_s: time limit in seconds for the start of the server and for each response.
 
     Returns:
-        every replay; `passed` says whether all were answered as by the artifact.
+        the result for each server; `passed` is whether all outputs match the artifact's.
 
     Raises:
-        RecipeError: neither URLs nor `start`, or both; a URL is of another form, or TorchServe wants another token.
+        RecipeError: neither `urls` nor `start` is given, or both are; a URL is malformed; or TorchServe rejects the token.
         ArtifactError: there are no golden samples.
         MissingDependency: no server is installed here.
-        RunnerError: it does not start, or no server answers at a URL.
+        RunnerError: the server does not start, or no server responds at a URL.
     """
     if bool(urls) == start:
         raise RecipeError("smoke: expected either --url of a running server, or --start")
@@ -44,7 +44,7 @@ def smoke(
 
 
 def _archives(path: Path) -> list[Path]:
-    """Return the archives that a path means: itself, or those of a model store; none where it is no such folder."""
+    """Return the archive at a path, or the archives in a folder; empty for any other path."""
     if path.suffix == ".mar" and not is_folder(path):
         return [path]
     return sorted(path.glob("*.mar")) if is_folder(path) else []

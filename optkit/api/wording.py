@@ -1,4 +1,4 @@
-"""Messages for the caller of a function: they name arguments where those of the command line name options."""
+"""Rewriting of messages for Python: arguments and functions instead of options and commands."""
 
 import functools
 import re
@@ -11,18 +11,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:[ =](?P<value>\"[^\"]*\"|'[^']*'|(?!-)[^\s,;()]*[^\s,;().:]))?")
-# Options that stand together are arguments of one call.
+# Adjacent options become arguments of one call, separated by a comma.
 _TOGETHER = re.compile(r"(--[a-z-]+ (?:\"[^\"]*\"|[^\s-]\S*[=:]\S*)) (?=--)")
-# What follows an option in a sentence, and is no value of it.
+# Words that may follow an option in a sentence and are not its value.
 _WORDS = frozenset(
     [
         "again",
         "all",
         "and",
+        "applies",
         "are",
         "as",
-        "asks",
         "at",
+        "because",
         "below",
         "both",
         "by",
@@ -30,23 +31,25 @@ _WORDS = frozenset(
         "for",
         "from",
         "has",
+        "if",
         "in",
         "instead",
         "is",
         "it",
+        "need",
+        "needs",
         "of",
         "on",
         "once",
+        "only",
         "or",
         "refuses",
         "so",
-        "tell",
         "than",
         "that",
         "the",
         "there",
         "to",
-        "wants",
         "which",
         "with",
         "without",
@@ -105,10 +108,10 @@ _FUNCTION = re.compile(r"\boptkit (ab|bench|check|compare|doctor|inspect|lint|mi
 
 
 def for_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function whose errors name its arguments, where those of the command line name options."""
+    """Wrap a function so that its error messages name arguments instead of options."""
 
     @functools.wraps(function)
-    def worded(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
         except OptkitError as e:
@@ -117,11 +120,11 @@ def for_python(function: Callable[P, T]) -> Callable[P, T]:
             e.add = ""
             raise
 
-    return worded
+    return wrapped
 
 
 def python_words(message: str) -> str:
-    """Return a message with arguments in the place of options, and functions in the place of commands."""
+    """Return a message with options replaced by arguments, and commands replaced by functions."""
     for command, function in _COMMANDS.items():
         message = message.replace(command, function)
     message = _FUNCTION.sub(r"optkit.\1", message)
@@ -146,7 +149,7 @@ def _argument(match: re.Match[str]) -> str:
 
 
 def _value(argument: str, value: str) -> str:
-    """Return the text of an option's value as Python."""
+    """Return the value of an option as Python source."""
     if argument in ("inputs", "returns"):
         name, _, spec = value.partition(":")
         return f'{{"{name}": "{spec}"}}'

@@ -1,12 +1,12 @@
-"""The command line: each command builds arguments, calls one function of `optkit.api` and shows one record.
+"""The command line: each command parses its arguments, calls one function of `optkit.api` and prints one record.
 
-app             the commands, and the one place where errors become text and an exit code
+app             the application: commands, error messages and exit codes
 options         options that several commands share
-values          from the text of options to arguments
-output          the one place that prints
-making          what is shown after a file was made
+values          parsing of option values
+output          printing of results, hints, verdicts and progress
+passport        the output of commands that make one file
 run, export, quantize, quantize_torch, build_engine, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
-schema          the commands, as their names say
+schema          the commands of the same names
 ci              JUnit files, annotations and job summaries
 """
 

@@ -13,37 +13,43 @@ _URL = "http:// or grpc://host:port/models/NAME[/versions/N] on Triton, http://h
 @with_output
 def ab(
     out: Output,
-    a: Annotated[str, typer.Argument(help=f"The reference: {_URL}.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="What is compared with it.", show_default=False)],
+    a: Annotated[str, typer.Argument(help=f"Reference: {_URL}.", show_default=False)],
+    b: Annotated[
+        str, typer.Argument(help="Candidate to compare with the reference, in the same form.", show_default=False)
+    ],
     data: Annotated[
         str | None,
         typer.Option(
-            help="Requests. Triton: file.py:function, .npz files, a golden sample. TorchServe: bodies as files.",
-            show_default="seeded random on Triton",
+            help="Requests: for Triton file.py:function, .npz files or a golden sample; for TorchServe files with request bodies.",
+            show_default="seeded random values on Triton",
         ),
     ] = None,
     max_regression: Annotated[
-        str | None, typer.Option("--max-regression", help="How much slower b may be, as 5%.", show_default=False)
+        str | None,
+        typer.Option(
+            "--max-regression",
+            help="Largest allowed regression of latency, relative, for example 5%.",
+            show_default="no limit",
+        ),
     ] = None,
-    same_answers: Annotated[bool, typer.Option("--same-answers", help="Fail where the answers differ.")] = False,
+    same_answers: Annotated[bool, typer.Option("--same-answers", help="Fail if the outputs differ.")] = False,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="OPTKIT_TOKEN", help="The inference key of TorchServe.", show_default=False),
-    ] = None,
-    half_width: Annotated[float, typer.Option(help="Of the 95 % interval, relative, to measure to.")] = 0.015,
-    time_limit_s: Annotated[float, typer.Option(help="No new block begins after so many seconds.")] = 30.0,
-    limit_s: Annotated[float, typer.Option("--limit-s", min=0.1, help="How long an answer may take.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Of the random order and of random values.")] = 0,
+    token: options.Token = None,
+    half_width: options.HalfWidth = 0.015,
+    time_limit_s: options.TimeLimitS = 30.0,
+    limit_s: Annotated[float, typer.Option("--limit-s", min=0.1, help="Time limit for a response, in seconds.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random order of blocks and of random values.")] = 0,
 ) -> None:
-    """Compare two running models or versions: whether they answer the same, and which is faster, with intervals.
+    """Compare the outputs and latencies of two running models or versions, with confidence intervals.
+
+    Exit code 1: a gate failed.
 
     Example: optkit ab http://127.0.0.1:8000/models/digits/versions/1 http://127.0.0.1:8000/models/digits/versions/2
     """
     from optkit.api.ab import ab as run
 
-    with out.working():
+    with out.show_progress():
         record = run(
             a,
             b,
@@ -58,6 +64,6 @@ def ab(
             limit_s=limit_s,
             seed=seed,
         )
-    out.answer(record)
+    out.result(record)
     out.verdict(record.failures, record.warnings)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)

@@ -1,4 +1,4 @@
-"""The application: its commands, and the one place where errors become text and an exit code."""
+"""The application: commands, error messages and exit codes."""
 
 import atexit
 import gc
@@ -33,11 +33,11 @@ from optkit.errors import OptkitError, interrupted
 
 _BUG = 3
 _INTERRUPTED = 130
-_GARBAGE_AFTER = 10_000  # new objects
+_GC_THRESHOLD = 10_000  # new objects
 
 
 def _typer(help_text: str, epilog: str | None = None) -> typer.Typer:
-    """Return an application whose help is drawn without rich, which would double its time."""
+    """Return an application that prints help without rich, because rich would double the time."""
     return typer.Typer(
         help=help_text,
         no_args_is_help=True,
@@ -49,13 +49,13 @@ def _typer(help_text: str, epilog: str | None = None) -> typer.Typer:
 
 
 app = _typer(
-    "From a PyTorch model to the fastest artifact that still gives the right answers: exported, quantized, proven, "
-    "measured, packaged.",
+    "Export, quantize, verify, measure and package a PyTorch model: optkit finds the fastest artifact whose outputs are "
+    "still correct.",
     epilog="Example: optkit run recipes/digits.yaml",
 )
-_export = _typer("Export a PyTorch model, and prove the file equal to it.")
-_convert = _typer("Convert a model to another precision, and prove the file against it.")
-_package = _typer("Write what a server takes.")
+_export = _typer("Export a PyTorch model, and verify the file against the model.")
+_convert = _typer("Convert a model to another precision, and verify the file against the model.")
+_package = _typer("Package a model for a server.")
 
 app.command("run")(run.run)
 _export.command("torchscript")(export.torchscript)
@@ -88,7 +88,7 @@ app.command("doctor")(inspect.doctor)
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,  # noqa: ARG001 - read by main
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback if an error occurs.")] = False,  # noqa: ARG001 - read by main
 ) -> None:
     if version:
         from optkit._version import __version__
@@ -99,8 +99,8 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 negative verdict, 2 could not run, 3 a bug in optkit, 130 Ctrl-C or SIGTERM."""
-    _expect_little_garbage()
-    _clean_up_when_ended()
+    _tune_garbage_collection()
+    _handle_termination()
     try:
         app()
     except OptkitError as e:
@@ -108,7 +108,7 @@ def main() -> NoReturn:
             print_traceback()
         if interrupted(e):
             sys.exit(_INTERRUPTED)
-        print_error(f"{e}{_with_added(e.add)}")
+        print_error(f"{e}{_command_with_options(e.add)}")
         sys.exit(2)
     except Exception as e:
         if interrupted(e):
@@ -119,29 +119,32 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _with_added(options: str) -> str:
-    """Return the command that failed with options added, to paste; nothing where there are none."""
+def _command_with_options(options: str) -> str:
+    """Return a line with the failed command and the added options, ready to paste; empty without options."""
     from optkit.untrusted.quoting import shell_line
 
     return f"\nRun: {shell_line('optkit', *sys.argv[1:])} {options}" if options else ""
 
 
-def _expect_little_garbage() -> None:
-    """Look for garbage seldom, and not at all at the end: torch's modules and a captured model live as long as the process.
+def _tune_garbage_collection() -> None:
+    """Collect garbage less often, and not at exit: torch's modules and an exported model live as long as the process.
 
-    Python's defaults spend 8 % of the time of an export of ResNet-18 on looking, and as much again when it ends.
+    With Python's defaults, garbage collection takes 8 % of the time of a ResNet-18 export, and the same time again at exit.
     """
-    gc.set_threshold(_GARBAGE_AFTER, *gc.get_threshold()[1:])
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
     atexit.register(gc.freeze)
 
 
-def _clean_up_when_ended() -> None:
-    """Take as Ctrl-C what containers, CI, `timeout` and a terminal that closes send: no server stays, and no file half-written."""
+def _handle_termination() -> None:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that child processes are stopped and no incomplete file is left.
+
+    Containers, CI systems, `timeout` and a closed terminal send them.
+    """
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP
             signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice, and the second would cut the cleaning short
+    signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice; the second signal must not interrupt the cleanup
     raise KeyboardInterrupt

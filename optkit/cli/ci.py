@@ -1,4 +1,4 @@
-"""What a command leaves for CI besides its answer: a JUnit file, annotations, the summary of the job."""
+"""Output for CI systems: JUnit files, annotations and job summaries."""
 
 import sys
 from collections.abc import Sequence
@@ -11,33 +11,35 @@ if TYPE_CHECKING:
     from optkit.report.cases import Case
 
 
-def check_baseline(baseline: Path | None, max_regression: str | None, *, wanted: bool) -> None:
-    """Refuse options that report a comparison where nothing is compared.
+def check_baseline(baseline: Path | None, max_regression: str | None, *, needs_comparison: bool) -> None:
+    """Raise an error if an option needs a comparison and there is no baseline.
 
     Args:
-        baseline: an earlier run; None for none.
-        max_regression: the gate, as 5%.
-        wanted: whether another option asks for what only a comparison gives.
+        baseline: earlier run to compare with.
+        max_regression: gate, for example 5%.
+        needs_comparison: whether another option needs a comparison.
 
     Raises:
-        RecipeError: an option needs a baseline, and there is none.
+        RecipeError: an option needs a baseline, and none is given.
     """
-    if baseline is None and (wanted or max_regression):
-        raise RecipeError("--max-regression, --junit and --github tell of a comparison. Give --baseline run.json.")
+    if baseline is None and (needs_comparison or max_regression):
+        raise RecipeError(
+            "--max-regression, --junit and --github: need an earlier run to compare with. Give --baseline run.json."
+        )
 
 
-def tell_ci(cases: "Sequence[Case]", name: str, markdown: str, junit: Path | None, github: bool) -> None:
-    """Write what --junit and --github ask for.
+def report_to_ci(cases: "Sequence[Case]", name: str, markdown: str, junit: Path | None, github: bool) -> None:
+    """Write the output of --junit and --github.
 
     Args:
-        cases: what passed and what failed.
-        name: of the suite, and the file that the annotations stand at.
-        markdown: for the summary of the job.
-        junit: the file; None for none.
-        github: whether this is a job of GitHub Actions.
+        cases: test cases, passed and failed.
+        name: name of the test suite, and the file of the annotations.
+        markdown: text of the job summary.
+        junit: JUnit file to write; None writes none.
+        github: write annotations and the job summary for GitHub Actions.
 
     Raises:
-        OutputError: a file cannot be written, or this is no such job.
+        OutputError: a file cannot be written, or `github` is set outside a GitHub Actions job.
     """
     if junit:
         from optkit.report.junit import write_junit

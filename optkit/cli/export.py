@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import typer
 
 from optkit.cli import options
-from optkit.cli.making import Source, show_made
 from optkit.cli.output import Output, with_output
+from optkit.cli.passport import show_passport
 from optkit.cli.values import parse_args, parse_dims
 
 Method = Literal["auto", "script", "trace"]
@@ -16,16 +16,18 @@ Exporter = Literal["auto", "best", "dynamo", "torchscript", "script"]
 @with_output
 def torchscript(
     out: Output,
-    source: Source,
-    output: options.Output,
-    method: Annotated[Method, typer.Option(help="auto (script, then trace), script or trace.")] = "auto",
+    source: options.Source,
+    output: options.OutputFile,
+    method: Annotated[
+        Method, typer.Option(help="Method: auto (script, then trace if scripting fails), script or trace.")
+    ] = "auto",
     inputs: options.Inputs = None,
     example: options.Example = None,
     dims: options.Dims = None,
     outputs: options.OutputNames = None,
     weights: options.Weights = None,
     args: options.Arguments = None,
-    data: options.Data = None,
+    data: options.VerificationData = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     allow_batch_dependence: options.AllowBatchDependence = False,
@@ -33,14 +35,14 @@ def torchscript(
     repro: options.Repro = None,
     force: options.Force = False,
 ) -> None:
-    """Export a model to TorchScript, and prove the file equal to the model.
+    """Export a model to TorchScript, and verify the file against the model.
 
     Example: optkit export torchscript recipes/digits.py:build -o digits.pt --input "image:float32[batch,1,8,8]" --dim
     batch=1:8:64
     """
     from optkit.api.export import export_torchscript
 
-    with out.working():
+    with out.show_progress():
         made = export_torchscript(
             source,
             output,
@@ -59,24 +61,24 @@ def torchscript(
             repro=repro,
             force=force,
         )
-    show_made(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))
+    show_passport(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))
 
 
 @with_output
 def onnx(
     out: Output,
-    source: Source,
-    output: options.Output,
-    opset: Annotated[int, typer.Option(help="The opset that the file must have.")] = 20,
+    source: options.Source,
+    output: options.OutputFile,
+    opset: Annotated[int, typer.Option(help="Opset version of the file.")] = 20,
     exporter: Annotated[
         Exporter,
         typer.Option(
-            help="auto (dynamo, then torchscript, then script), best (the faster of the first two), dynamo, torchscript "
-            "(traces), or script (keeps branches and loops)."
+            help="Exporter: auto (dynamo, then torchscript, then script), best (the faster of dynamo and torchscript), dynamo, "
+            "torchscript (tracing), or script (keeps branches and loops)."
         ),
     ] = "auto",
     dynamo_limit_s: Annotated[
-        float, typer.Option(help="Stop the dynamo exporter after so many seconds of processor time.")
+        float, typer.Option(help="Limit for the CPU time of the dynamo exporter, in seconds.")
     ] = 60.0,
     inputs: options.Inputs = None,
     example: options.Example = None,
@@ -84,7 +86,7 @@ def onnx(
     outputs: options.OutputNames = None,
     weights: options.Weights = None,
     args: options.Arguments = None,
-    data: options.Data = None,
+    data: options.VerificationData = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     allow_batch_dependence: options.AllowBatchDependence = False,
@@ -92,14 +94,14 @@ def onnx(
     repro: options.Repro = None,
     force: options.Force = False,
 ) -> None:
-    """Export a model to ONNX, and prove the file equal to the model at every corner of its dimensions.
+    """Export a model to ONNX, and verify the file against the model at every corner of its dimensions.
 
     Example: optkit export onnx recipes/digits.py:build -o digits.onnx --input "image:float32[batch,1,8,8]" --dim
     batch=1:8:64
     """
     from optkit.api.export import export_onnx
 
-    with out.working():
+    with out.show_progress():
         made = export_onnx(
             source,
             output,
@@ -121,4 +123,4 @@ def onnx(
             force=force,
         )
     hints = ("quantize", output, "-o", "int8.onnx"), ("bench", output), ("package", "triton", output, "-o", "repo")
-    show_made(out, made, output, hints)
+    show_passport(out, made, output, hints)

@@ -20,19 +20,21 @@ class LintFormat(StrEnum):
 @with_output
 def lint(
     out: Output,
-    repository: Annotated[Path | None, typer.Argument(help="A Triton model repository.", show_default=False)] = None,
+    repository: Annotated[Path | None, typer.Argument(help="Triton model repository.", show_default=False)] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Make safe fixes; the old file stays as config.pbtxt.orig.")
+        bool, typer.Option("--fix", help="Make safe fixes; the old file is kept as config.pbtxt.orig.")
     ] = False,
     server_gpus: Annotated[
         int | None, typer.Option(min=0, help="Number of GPUs of the server.", show_default="unknown")
     ] = None,
     layout: Annotated[
-        LintFormat, typer.Option("--format", help="text, or github: annotations for a workflow.")
+        LintFormat, typer.Option("--format", help="Output format: text, or github (annotations for a workflow).")
     ] = LintFormat.TEXT,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules and exit.")] = False,
 ) -> None:
-    """Find problems in a Triton model repository, without a server. Exit code 1: there are errors.
+    """Find problems in a Triton model repository, without a server and without running its models.
+
+    Exit code 1: there are errors.
 
     Example: optkit lint model_repository
     """
@@ -41,16 +43,16 @@ def lint(
     from optkit.serving.triton.lint import RULES, RuleList
 
     if rules:
-        out.answer(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
+        out.result(RuleList(rules=tuple(RULES.values())), rules_table(RULES.values()))
         return
     if repository is None:
         raise RecipeError(
-            "REPOSITORY: is missing; expected the folder of a Triton model repository. Give it, or use --rules."
+            "REPOSITORY: is missing; expected a Triton model repository. Give its folder, or use --rules."
         )
-    with out.working():
+    with out.show_progress():
         record = run(repository, fix=fix, server_gpus=server_gpus)
     if layout is LintFormat.GITHUB:
         out.commands(record, github_annotations(record))
     else:
-        out.answer(record)
+        out.result(record)
     raise typer.Exit(0 if record.passed else 1)

@@ -20,16 +20,16 @@ def loadtest(
     url: Annotated[
         str,
         typer.Argument(
-            help="http://host:port or grpc://host:port for Triton, http://host:port/predictions/NAME for TorchServe.",
+            help="URL: http://host:port or grpc://host:port for Triton, http://host:port/predictions/NAME for TorchServe.",
             show_default=False,
         ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", help="The model on Triton.", show_default="the only model")
+        str | None, typer.Option("--model", help="Name of the model on Triton.", show_default="the only model")
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option("--version", help="The version of the model on Triton.", show_default="chosen by the server"),
+        typer.Option("--version", help="Version of the model on Triton.", show_default="chosen by the server"),
     ] = None,
     concurrency: Annotated[
         str | None,
@@ -45,27 +45,41 @@ def loadtest(
         Arrivals, typer.Option(help="Distribution of arrivals for --rate: poisson or constant.")
     ] = "poisson",
     tool: Annotated[
-        Tool, typer.Option(help="Load generator: auto, perf-analyzer or asyncio (optkit's client).")
+        Tool,
+        typer.Option(
+            help="Load generator: auto (perf-analyzer if it is installed), perf-analyzer or asyncio (the client of optkit)."
+        ),
     ] = "auto",
-    batch: Annotated[int, typer.Option("--batch", help="Samples in one request.")] = 1,
-    duration_s: Annotated[float, typer.Option(help="Measured time of each load.")] = 5.0,
-    warmup_s: Annotated[float, typer.Option(help="Warm-up of each load; not measured.")] = 1.0,
-    limit_s: Annotated[float, typer.Option("--limit-s", help="Time limit for a response.")] = 10.0,
+    batch: Annotated[int, typer.Option("--batch", help="Samples per request.")] = 1,
+    duration_s: Annotated[float, typer.Option(help="Measured time of each load, in seconds.")] = 5.0,
+    warmup_s: Annotated[float, typer.Option(help="Warm-up time of each load, in seconds; not measured.")] = 1.0,
+    limit_s: Annotated[float, typer.Option("--limit-s", help="Time limit for a response, in seconds.")] = 10.0,
     max_requests: Annotated[int, typer.Option(help="Maximum number of requests of each load.")] = 200_000,
-    seed: Annotated[int, typer.Option(help="Seed for random inputs and Poisson arrivals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs and Poisson arrivals.")] = 0,
     repository: Annotated[
-        Path | None, typer.Option(help="A Triton repository with golden samples.", show_default=False)
+        Path | None, typer.Option(help="Triton model repository with golden samples.", show_default=False)
     ] = None,
-    data: options.Data = None,
-    inputs: options.Inputs = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Real samples: file.py:function, a .npz file or a folder of them, or images.yaml.",
+            show_default="golden samples of --repository, else seeded random values",
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help='Input of a model on TorchServe, for example "image:float32[batch,3,224,224]"; repeat for each input.',
+            show_default=False,
+        ),
+    ] = None,
     body: Annotated[
-        Path | None, typer.Option(help="A file with the body of the requests to TorchServe.", show_default=False)
+        Path | None, typer.Option(help="File with the body of the requests to TorchServe.", show_default=False)
     ] = None,
     content_type: Annotated[str, typer.Option(help="Content type of --body.")] = "application/json",
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="OPTKIT_TOKEN", help="TorchServe's inference key.", show_default=False),
-    ] = None,
+    token: options.Token = None,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +88,8 @@ def loadtest(
         ),
     ] = None,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="For the advice: latency limit of a request.", show_default=False)
+        float | None,
+        typer.Option(help="For the advice: latency limit of a request, in milliseconds.", show_default="no limit"),
     ] = None,
     arrivals_per_s: Annotated[
         float | None,
@@ -89,7 +104,7 @@ def loadtest(
     """
     from optkit.api.load_test import load_test
 
-    with out.working():
+    with out.show_progress():
         record = load_test(
             url,
             model=model,
@@ -114,7 +129,7 @@ def loadtest(
             max_latency_ms=max_latency_ms,
             arrivals_per_s=arrivals_per_s,
         )
-    out.answer(record)
+    out.result(record)
     out.verdict(record.failures)
     raise typer.Exit(130 if record.interrupted else 1 if record.failures else 0)
 

@@ -13,23 +13,36 @@ from optkit.cli.values import parse_dims
 @with_output
 def migrate(
     out: Output,
-    archive: Annotated[Path, typer.Argument(help="A TorchServe archive (.mar).", show_default=False)],
-    output: options.Output,
+    archive: Annotated[
+        Path,
+        typer.Argument(
+            help="TorchServe archive (.mar); a config.properties in the same folder is read too.", show_default=False
+        ),
+    ],
+    output: options.OutputFolder,
     name: Annotated[
-        str | None, typer.Option("--name", help="The model's name on the server.", show_default="name in the archive")
+        str | None, typer.Option("--name", help="Name of the model on the server.", show_default="name in the archive")
     ] = None,
-    inputs: options.Inputs = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Input of a TorchScript model that does not declare its inputs, for example "
+            '"image:float32[batch,3,224,224]"; repeat for each input.',
+            show_default=False,
+        ),
+    ] = None,
     dims: options.Dims = None,
     batching: Annotated[bool, typer.Option(help="Let the server batch requests, if TorchServe did.")] = True,
     force: options.Force = False,
 ) -> None:
-    """Turn a TorchServe archive into a Triton model repository.
+    """Convert a TorchServe archive to a model in a Triton model repository.
 
     Example: optkit migrate model_store/digits.mar -o model_repository
     """
     from optkit.api.migrate import migrate as run
 
-    with out.working():
+    with out.show_progress():
         record = run(
             archive,
             output,
@@ -39,5 +52,5 @@ def migrate(
             batching=batching,
             force=force,
         )
-    out.answer(record)
+    out.result(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages))

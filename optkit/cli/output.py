@@ -1,6 +1,6 @@
-"""What a command shows: its answer on stdout, all else on stderr, decided once from -q, -v and --json.
+"""The output of commands: results on stdout, everything else on stderr, as -q, -v and --json select.
 
-rich is imported when something is shown, so that --help does not wait for it.
+rich is imported on first use, so that --help does not wait for it.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 class Output:
-    """The one place that prints."""
+    """The output of one command; no other module prints."""
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: int = 0) -> None:
         self.as_json = as_json
@@ -44,14 +44,14 @@ class Output:
 
     @functools.cached_property
     def err(self) -> "PlainConsole":
-        """The console of all that is not the answer."""
+        """The console on stderr, for everything except the result."""
         from optkit.untrusted.console import PlainConsole
 
         return PlainConsole()
 
     @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Show progress on stderr while the block runs, where a person can see it; what the user's code prints goes there too."""
+    def show_progress(self) -> Iterator[None]:
+        """Show progress on stderr while the block runs, if stderr is a terminal; redirect the output of user code to stderr."""
         with contextlib.redirect_stdout(sys.stderr), self._progress():
             yield
 
@@ -65,28 +65,28 @@ class Output:
         with _bars(self.err) as bars, reporting(_Bars(bars)):
             yield
 
-    def answer(self, record: "Document", *parts: "RenderableType") -> None:
-        """Print the answer: the record as one JSON document, or what a person reads of it; `parts` replace what is usual."""
-        self._answer(record, lambda: self._show(record, parts))
+    def result(self, record: "Document", *parts: "RenderableType") -> None:
+        """Print a record as one JSON document, or as text; `parts`, if given, replace the default text."""
+        self._write(record, lambda: self._show(record, parts))
 
     def commands(self, record: "Document", lines: str) -> None:
-        """Print the answer as commands of a workflow, which must reach the runner as they are: whoever made them has escaped their texts."""
-        self._answer(record, lambda: self._stdout.write(f"{lines}\n"))
+        """Print a record as one JSON document, or as workflow commands, whose texts the caller has escaped."""
+        self._write(record, lambda: self._stdout.write(f"{lines}\n"))
 
-    def _answer(self, record: "Document", show: Callable[[], object]) -> None:
+    def _write(self, record: "Document", show: Callable[[], object]) -> None:
         try:
             if self.as_json:
                 self._stdout.write(record.to_json() + "\n")
             else:
                 show()
             self._stdout.flush()
-        except BrokenPipeError:  # the reader has seen enough, as `head` does; the exit code is still the verdict
-            self._drop_the_rest()
+        except BrokenPipeError:  # the reader, such as `head`, closed the pipe; the exit code stays valid
+            self._discard_output()
         except OSError as e:
-            self._drop_the_rest()  # else Python tries once more at its end, fails, and exits with 120
+            self._discard_output()  # otherwise Python writes again at exit, fails, and exits with code 120
             raise OutputError(f"standard output: cannot be written ({e.strerror or e})") from e
 
-    def _drop_the_rest(self) -> None:
+    def _discard_output(self) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
 
     def _show(self, record: "Document", parts: "Sequence[RenderableType]") -> None:
@@ -95,13 +95,13 @@ class Output:
         print_parts(self._out, parts or shown(record))
 
     def hint(self, *lines: str) -> None:
-        """Print the next useful commands, on stderr."""
+        """Print hints, such as the next commands, on stderr."""
         if not (self.quiet or self.as_json):
             for line in lines:
                 self.err.print(line, style="dim", soft_wrap=True)
 
     def verdict(self, failures: Sequence[str], warnings: Sequence[str] = ()) -> None:
-        """Print why the verdict is negative, and what could not be decided, on stderr."""
+        """Print on stderr the failures, and the warnings about undecided gates."""
         for warning in warnings:
             self.err.print(f"warning: {warning}", style="yellow", soft_wrap=True)
         for failure in failures:
@@ -109,7 +109,7 @@ class Output:
 
 
 class _Bars:
-    """A sink of progress that draws with rich; loops may nest."""
+    """A progress sink that draws bars with rich; loops may be nested."""
 
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress
@@ -132,7 +132,9 @@ def _bars(console: "PlainConsole") -> "Progress":
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),  # it may hold the name of a file, such as m[a].py
+        TextColumn(
+            "{task.description}", markup=False
+        ),  # the text may contain a file name with brackets, such as m[a].py
         BarColumn(20),
         TextColumn("{task.fields[done]}{task.fields[of]}"),
         TimeElapsedColumn(),
@@ -143,7 +145,7 @@ def _bars(console: "PlainConsole") -> "Progress":
 
 
 class _Handler(logging.Handler):
-    """Log lines through the console that draws the progress, so that they stand above it."""
+    """Prints log messages on the console of the progress bars, so that they appear above the bars."""
 
     def __init__(self, output: Output, level: int) -> None:
         super().__init__(level)
@@ -160,35 +162,35 @@ def _log_to(output: Output, level: int, libraries: bool) -> None:
     log.handlers = [h for h in log.handlers if not isinstance(h, _Handler)]
     log.addHandler(_Handler(output, level))
     log.setLevel(level)
-    log.propagate = False  # libraries give the root logger a handler of its own in passing
+    log.propagate = False  # some libraries add a handler to the root logger
 
 
 def with_output(command: Callable[Concatenate[Output, P], R]) -> Callable[..., R]:
-    """Add --json, -q and -v behind a command's own options, and pass the output that they ask for as its first argument."""
+    """Add the options --json, -q and -v to a command, and pass the `Output` that they configure as its first argument."""
 
     @functools.wraps(command)
     def shown(*args: Any, as_json: bool, quiet: bool, verbose: int, **given: Any) -> R:
         return command(Output(as_json=as_json, quiet=quiet, verbose=verbose), *args, **given)
 
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    # Typer reads a command's options off its signature.
+    # Typer derives the options of a command from its signature.
     shown.__signature__ = inspect.Signature([*own, *inspect.signature(_shared).parameters.values()])  # type: ignore[attr-defined]
     return shown
 
 
 def _shared(as_json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0) -> None:
-    """Has the options that `with_output` adds."""
+    """Defines the options that `with_output` adds."""
 
 
 def print_error(text: str) -> None:
-    """Print why a command could not run, on stderr."""
+    """Print on stderr why a command could not run."""
     from optkit.untrusted.console import PlainConsole
 
     PlainConsole().print(f"error: {text}", style="red", soft_wrap=True)
 
 
 def print_traceback() -> None:
-    """Print the traceback of the error that is being handled, on stderr."""
+    """Print on stderr the traceback of the current error."""
     import traceback
 
     from optkit.untrusted.console import PlainConsole

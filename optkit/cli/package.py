@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from optkit.api.package import PackageRecord
 
 Name = Annotated[
-    str | None, typer.Option("--name", help="The model's name on the server.", show_default="name of the file")
+    str | None, typer.Option("--name", help="Name of the model on the server.", show_default="name of the file")
 ]
 
-Version = Annotated[int, typer.Option(help="The version folder.")]
-Batching = Annotated[bool, typer.Option(help="Let the server batch requests.")]
+Version = Annotated[int, typer.Option(help="Version folder.")]
+Batching = Annotated[
+    bool, typer.Option(help="Let the server batch requests, after a check that batching does not change the outputs.")
+]
 PreferredBatchSizes = Annotated[
     str | None, typer.Option(help="Preferred batch sizes, for example 8,64.", show_default="none")
 ]
-MaxQueueDelayUs = Annotated[int, typer.Option(help="How long a request may wait for a batch.")]
+MaxQueueDelayUs = Annotated[int, typer.Option(help="Maximum time that a request waits for a batch, in microseconds.")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="Largest batch size.", show_default="declared maximum")]
 Warmup = Annotated[bool, typer.Option(help="Run a sample while the model loads.")]
 Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
@@ -34,39 +36,45 @@ def triton(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help="ONNX or TorchScript models; TensorRT engines of one model, one for each GPU.", show_default=False
+            help="ONNX or TorchScript models; or TensorRT engines of one model, one for each GPU type.",
+            show_default=False,
         ),
     ],
-    output: options.Output,
+    output: options.OutputFolder,
     name: Name = None,
     version: Version = 1,
     batching: Batching = True,
     preferred_batch_sizes: PreferredBatchSizes = None,
     max_queue_delay_us: MaxQueueDelayUs = 0,
     instances: Annotated[int, typer.Option(help="Model instances on each device.")] = 1,
-    gpus: Annotated[str | None, typer.Option(help="GPUs to run on, for example 0,1.", show_default="CPU")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="Numbers of the GPUs to run on, for example 0,1.", show_default="CPU")
+    ] = None,
     keep_versions: Annotated[int, typer.Option(help="Number of latest versions to serve; 0 serves all.")] = 1,
     max_batch_size: MaxBatchSize = None,
     max_queue_size: Annotated[
         int | None, typer.Option(help="Maximum number of waiting requests.", show_default="no limit")
     ] = None,
     queue_timeout_us: Annotated[
-        int | None, typer.Option(help="How long a request may wait before it is refused.", show_default="no limit")
+        int | None,
+        typer.Option(
+            help="Maximum time that a request waits before it is rejected, in microseconds.", show_default="no limit"
+        ),
     ] = None,
     response_cache: Annotated[bool, typer.Option(help="Let the server cache responses.")] = False,
     warmup: Warmup = True,
     client: Client = True,
-    dims: options.Dims = None,
-    data: options.Data = None,
+    dims: options.ModelFileDims = None,
+    data: options.PackageData = None,
     force: options.Force = False,
 ) -> None:
-    """Write a Triton model repository. Existing versions stay.
+    """Write models to a Triton model repository. Existing versions stay.
 
     Example: optkit package triton model.onnx -o model_repository --name digits
     """
     from optkit.api.package import package_triton
 
-    with out.working():
+    with out.show_progress():
         record = package_triton(
             models,
             output,
@@ -96,26 +104,39 @@ def triton_python(
     out: Output,
     function: Annotated[
         str,
-        typer.Argument(help="file.py:function that takes and returns a mapping of name to array.", show_default=False),
+        typer.Argument(
+            help="Function that takes and returns a mapping of name to array, as file.py:function.", show_default=False
+        ),
     ],
-    output: options.Output,
-    inputs: options.Inputs = None,
+    output: options.OutputFolder,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help='Input of the function, for example "pixels:uint8[batch,8,8]"; repeat for each input.',
+            show_default=False,
+        ),
+    ] = None,
     returns: Annotated[
         list[str] | None,
         typer.Option(
-            "--returns", help='One output as "name:dtype[dim,...]"; repeat it for each output.', show_default=False
+            "--returns",
+            help='Output of the function, for example "image:float32[batch,1,8,8]"; repeat for each output.',
+            show_default=False,
         ),
     ] = None,
     dims: options.Dims = None,
-    data: options.Data = None,
+    data: options.PackageData = None,
     extra_files: Annotated[
         list[Path] | None,
         typer.Option(
-            "--extra-file", help="A file that the function reads from the folder of its code.", show_default=False
+            "--extra-file",
+            help="File that the function reads from the folder of its code; repeat for each file.",
+            show_default=False,
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="The model's name on the server.", show_default="name of the function")
+        str | None, typer.Option("--name", help="Name of the model on the server.", show_default="name of the function")
     ] = None,
     version: Version = 1,
     batching: Batching = True,
@@ -127,7 +148,7 @@ def triton_python(
     client: Client = True,
     force: options.Force = False,
 ) -> None:
-    """Write a Python function as a model of a Triton repository, after a check that it fits its declaration.
+    """Write a Python function as a model to a Triton model repository, after a check that it matches its declaration.
 
     Example: optkit package triton-python steps.py:scale --input "pixels:uint8[batch,8,8]" --returns "image:float32[batch,1,8,8]"
     --dim batch=1:8:64 -o model_repository
@@ -136,7 +157,7 @@ def triton_python(
 
     if not inputs or not returns:
         raise RecipeError('triton-python: expected --input "x:float32[batch,4]" and --returns "y:float32[batch,2]"')
-    with out.working():
+    with out.show_progress():
         record = package_triton_python(
             function,
             output,
@@ -162,32 +183,37 @@ def triton_python(
 @with_output
 def torchserve(
     out: Output,
-    model: Annotated[Path, typer.Argument(help="A TorchScript or ONNX model.", show_default=False)],
-    output: options.Output,
+    model: Annotated[Path, typer.Argument(help="TorchScript or ONNX model.", show_default=False)],
+    output: options.OutputFolder,
     name: Name = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
-    handler: Annotated[Path | None, typer.Option(help="Your own handler.", show_default="generated")] = None,
+    handler: Annotated[Path | None, typer.Option(help="Your own handler file.", show_default="generated")] = None,
     extra_files: Annotated[
-        list[Path] | None, typer.Option("--extra-file", help="A file to add.", show_default=False)
+        list[Path] | None,
+        typer.Option("--extra-file", help="File to add to the archive; repeat for each file.", show_default=False),
     ] = None,
-    requirements: Annotated[Path | None, typer.Option(help="A requirements.txt to add.", show_default=False)] = None,
+    requirements: Annotated[
+        Path | None, typer.Option(help="requirements.txt to add to the archive.", show_default=False)
+    ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
             "--image",
-            help="Requests are images; the preprocessing, for example resize=256, crop=224, mode=RGB, mean=[...], std=[...].",
+            help="Preprocessing of images, if requests are images, for example resize=256 or mean=[0.5]; repeat for each setting.",
             show_default=False,
         ),
     ] = None,
     class_names: Annotated[
-        Path | None, typer.Option(help="A text file with one class per line.", show_default=False)
+        Path | None, typer.Option(help="Text file with one class per line.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 1,
     batch_size: Annotated[int, typer.Option(help="Maximum number of requests in a batch.")] = 1,
-    max_batch_delay_ms: Annotated[int, typer.Option(help="How long a request may wait for a batch.")] = 100,
+    max_batch_delay_ms: Annotated[
+        int, typer.Option(help="Maximum time that a request waits for a batch, in milliseconds.")
+    ] = 100,
     client: Client = True,
-    dims: options.Dims = None,
-    data: options.Data = None,
+    dims: options.ModelFileDims = None,
+    data: options.PackageData = None,
     force: options.Force = False,
 ) -> None:
     """Write a TorchServe archive (.mar) and its config.properties.
@@ -196,7 +222,7 @@ def torchserve(
     """
     from optkit.api.package import package_torchserve
 
-    with out.working():
+    with out.show_progress():
         record = package_torchserve(
             model,
             output,
@@ -219,6 +245,6 @@ def torchserve(
 
 
 def _show(out: Output, record: "PackageRecord") -> None:
-    """Show what was packaged, and the command that serves it."""
-    out.answer(record)
+    """Print the packages, and the command that serves the first one."""
+    out.result(record)
     out.hint(*(f"next: {packaged.command}" for packaged in record.packages[:1]))

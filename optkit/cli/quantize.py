@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from optkit.cli import options
-from optkit.cli.making import show_made
 from optkit.cli.output import Output, with_output
+from optkit.cli.passport import show_passport
 from optkit.cli.values import parse_dims
 
 Mode = Literal["auto", "static", "dynamic"]
@@ -15,33 +15,34 @@ Target = Literal["cpu", "tensorrt"]
 Method = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 ActivationType = Literal["auto", "uint8", "int8"]
 WeightType = Literal["int8", "uint8"]
-Form = Literal["auto", "qdq", "qoperator"]
-Model = Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)]
+Format = Literal["auto", "qdq", "qoperator"]
+Model = Annotated[Path, typer.Argument(help="ONNX model.", show_default=False)]
 
 
 @with_output
 def fp16(
     out: Output,
     model: Model,
-    output: options.Output,
+    output: options.OutputFile,
     keep_ops: Annotated[
-        list[str] | None, typer.Option("--keep-op", help="An operator that stays in FP32.", show_default=False)
+        list[str] | None,
+        typer.Option("--keep-op", help="Operator to keep in FP32; repeat for each operator.", show_default=False),
     ] = None,
-    dims: options.Dims = None,
-    data: options.Data = None,
+    dims: options.ModelFileDims = None,
+    data: options.VerificationData = None,
     evaluate: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     force: options.Force = False,
 ) -> None:
-    """Cast an ONNX model to FP16; its inputs and outputs keep their types.
+    """Convert an ONNX model to FP16, and verify the file against the model; inputs and outputs keep their types.
 
     Example: optkit convert fp16 model.onnx -o model.fp16.onnx
     """
     from optkit.api.quantize import convert_fp16
 
-    with out.working():
+    with out.show_progress():
         made = convert_fp16(
             model,
             output,
@@ -54,82 +55,100 @@ def fp16(
             rtol=rtol,
             force=force,
         )
-    show_made(out, made, output, (("bench", model, output),))
+    show_passport(out, made, output, (("bench", model, output),))
 
 
 @with_output
 def quantize(
     out: Output,
     model: Model,
-    output: options.Output,
+    output: options.OutputFile,
     mode: Annotated[
         Mode,
-        typer.Option(help="static, dynamic, or auto: with calibration data the faster of the two, else dynamic."),
+        typer.Option(
+            help="Mode: static, dynamic, or auto (the faster of the two with calibration data, else dynamic)."
+        ),
     ] = "auto",
-    target: Annotated[Target, typer.Option(help="cpu (types are measured and chosen) or tensorrt.")] = "cpu",
-    calibration: Annotated[
-        str | None, typer.Option(help="Real samples: file.py:function, .npz or images.yaml.", show_default=False)
-    ] = None,
+    target: Annotated[
+        Target,
+        typer.Option(
+            help="Target: cpu (measures the INT8 types and uses the fastest) or tensorrt (a Q/DQ model for TensorRT)."
+        ),
+    ] = "cpu",
+    calibration: options.Calibration = None,
     method: Annotated[
-        Method, typer.Option(help="How ranges are chosen: minmax, moving-average, percentile, entropy or mse.")
+        Method, typer.Option(help="Calibration method: minmax, moving-average, percentile, entropy or mse.")
     ] = "minmax",
-    percentile: Annotated[float, typer.Option(help="What the percentile method keeps, of 100.")] = 99.999,
-    sample: Annotated[int, typer.Option(help="Count one element in so many in histograms.")] = 1,
-    doctor: Annotated[bool, typer.Option("--doctor", help="Show what the calibration data is like.")] = False,
+    percentile: Annotated[
+        float, typer.Option(help="Percentage of values inside the range, for --method percentile.")
+    ] = 99.999,
+    sample: Annotated[int, typer.Option(help="Sampling interval for histograms: N counts every N-th element.")] = 1,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Add statistics of the calibration data to the notes of the passport.")
+    ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Calibrate anew also where OUTPUT keeps ranges that still hold.")
+        bool, typer.Option("--fresh", help="Calibrate again even if the existing OUTPUT has valid ranges to reuse.")
     ] = False,
     activation_type: Annotated[
-        ActivationType, typer.Option(help="uint8, int8, or auto: what is faster here.")
+        ActivationType, typer.Option(help="Activation type: uint8, int8, or auto (the faster one on this machine).")
     ] = "auto",
-    weight_type: Annotated[WeightType, typer.Option(help="int8 or uint8.")] = "int8",
-    format: Annotated[Form, typer.Option("--format", help="qdq, qoperator, or auto: what is faster here.")] = "auto",
-    per_channel: Annotated[bool, typer.Option(help="A scale for each channel of a weight.")] = True,
+    weight_type: Annotated[WeightType, typer.Option(help="Weight type: int8 or uint8.")] = "int8",
+    format: Annotated[
+        Format, typer.Option("--format", help="Format: qdq, qoperator, or auto (the faster one on this machine).")
+    ] = "auto",
+    per_channel: Annotated[bool, typer.Option(help="Use one scale per output channel of a weight.")] = True,
     reduce_range: Annotated[
-        bool | None, typer.Option(help="7-bit weights.", show_default="on x86 without VNNI")
+        bool | None, typer.Option(help="Use 7-bit weights.", show_default="on x86 processors without VNNI")
     ] = None,
     smooth: Annotated[
         float | None,
         typer.Option(
-            help="SmoothQuant's alpha, 0 for none (needs --calibration).", show_default="where a transformer gains"
+            help="Alpha of SmoothQuant, 0 to disable it (needs --calibration).",
+            show_default="tried on transformers",
         ),
     ] = None,
     op_types: Annotated[
         list[str] | None,
-        typer.Option("--op", help="An operator to quantize, no others.", show_default="those that gain"),
+        typer.Option(
+            "--op",
+            help="The only operator to quantize; repeat for each operator.",
+            show_default="operators that gain from it",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="Nodes that stay in float, as a pattern: /encoder/layer.0/*", show_default=False),
-    ] = None,
-    exclude_ops: Annotated[
-        list[str] | None, typer.Option("--exclude-op", help="An operator that stays in float.", show_default=False)
-    ] = None,
-    keep_first_last: Annotated[bool, typer.Option(help="Leave the first and the last layer in float.")] = False,
-    dims: options.Dims = None,
-    data: Annotated[
-        str | None,
         typer.Option(
-            "--data", help="Real samples for the proof.", show_default="those of --calibration, else random values"
+            help="Pattern of node names to keep in float, for example /encoder/layer.0/*; repeat for each pattern.",
+            show_default=False,
         ),
     ] = None,
+    exclude_ops: Annotated[
+        list[str] | None,
+        typer.Option("--exclude-op", help="Operator to keep in float; repeat for each operator.", show_default=False),
+    ] = None,
+    keep_first_last: Annotated[bool, typer.Option(help="Keep the first and the last layer in float.")] = False,
+    dims: options.ModelFileDims = None,
+    data: options.DataOrCalibration = None,
     evaluate: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
     min_cosine: Annotated[
         float | None,
-        typer.Option(help="The smallest cosine to the float outputs (needs --calibration).", show_default=False),
+        typer.Option(
+            help="Smallest allowed cosine similarity to the float outputs, on calibration samples (needs --calibration).",
+            show_default="no limit",
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Quantize an ONNX model to INT8, prove it against the model, and say whether it is worth it.
+    """Quantize an ONNX model to INT8, verify the file against the model, and measure whether it is faster.
 
-    With --max-drop or --min-cosine the fewest layers stay in float that bring the model within it.
+    With --max-drop or --min-cosine, as few layers as possible are kept in float so that the model meets the limit.
 
     Example: optkit quantize model.onnx -o model.int8.onnx --calibration data.py:calibration
     """
     from optkit.api.quantize import quantize as run
 
-    with out.working():
+    with out.show_progress():
         made = run(
             model,
             output,
@@ -158,6 +177,6 @@ def quantize(
             min_cosine=min_cosine,
             force=force,
         )
-    # What is for TensorRT says nothing about its speed here.
+    # A model for TensorRT cannot be benchmarked meaningfully on the CPU.
     hints = (("bench", model, output),) if target == "cpu" else (("inspect", output),)
-    show_made(out, made, output, hints)
+    show_passport(out, made, output, hints)

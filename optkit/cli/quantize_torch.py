@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import typer
 
 from optkit.cli import options
-from optkit.cli.making import Source, show_made
 from optkit.cli.output import Output, with_output
+from optkit.cli.passport import show_passport
 from optkit.cli.values import parse_args, parse_dims
 
 Mode = Literal["auto", "dynamic", "static"]
@@ -16,18 +16,19 @@ Backend = Literal["auto", "x86", "fbgemm", "onednn", "qnnpack"]
 @with_output
 def quantize_torch(
     out: Output,
-    source: Source,
-    output: options.Output,
+    source: options.Source,
+    output: options.OutputFile,
     mode: Annotated[
-        Mode, typer.Option(help="auto (static with calibration data, else dynamic), dynamic or static.")
+        Mode, typer.Option(help="Mode: static, dynamic, or auto (static with calibration data, else dynamic).")
     ] = "auto",
-    calibration: Annotated[
-        str | None, typer.Option(help="Real samples: file.py:function or a folder of .npz.", show_default=False)
-    ] = None,
-    backend: Annotated[Backend, typer.Option(help="auto, x86, fbgemm, onednn, or qnnpack for Arm.")] = "auto",
-    per_channel: Annotated[bool, typer.Option(help="A scale for each channel of a weight.")] = True,
+    calibration: options.Calibration = None,
+    backend: Annotated[
+        Backend, typer.Option(help="Quantized engine of PyTorch: auto, x86, fbgemm, onednn, or qnnpack for Arm.")
+    ] = "auto",
+    per_channel: Annotated[bool, typer.Option(help="Use one scale per output channel of a weight.")] = True,
     reduce_range: Annotated[
-        bool | None, typer.Option(help="7-bit activations, for x86 without VNNI.", show_default="by processor")
+        bool | None,
+        typer.Option(help="Use 7-bit activations, for x86 processors without VNNI.", show_default="by processor"),
     ] = None,
     inputs: options.Inputs = None,
     example: options.Example = None,
@@ -35,20 +36,20 @@ def quantize_torch(
     outputs: options.OutputNames = None,
     weights: options.Weights = None,
     args: options.Arguments = None,
-    data: options.Data = None,
+    data: options.DataOrCalibration = None,
     evaluate: options.Evaluate = None,
     max_drop: options.MaxDrop = None,
     allow_batch_dependence: options.AllowBatchDependence = False,
     force: options.Force = False,
 ) -> None:
-    """Quantize a PyTorch model to INT8 TorchScript for TorchServe and Triton, and prove it against the model.
+    """Quantize a PyTorch model to INT8 TorchScript for TorchServe and Triton, and verify the file against the model.
 
     Example: optkit quantize-torch recipes/digits.py:build -o digits.int8.pt --calibration recipes/digits.py:calibration
     --input "image:float32[batch,1,8,8]" --dim batch=1:8:64
     """
     from optkit.api.quantize import quantize_torch as run
 
-    with out.working():
+    with out.show_progress():
         made = run(
             source,
             output,
@@ -69,4 +70,4 @@ def quantize_torch(
             allow_batch_dependence=allow_batch_dependence,
             force=force,
         )
-    show_made(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))
+    show_passport(out, made, output, (("bench", output), ("package", "torchserve", output, "-o", "model_store")))

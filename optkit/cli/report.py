@@ -10,13 +10,13 @@ from optkit.cli.output import Output
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
     history: options.History = None,
     markdown: options.Markdown = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write report.html again from the records of a run, or print them as Markdown.
+    """Write the HTML report of a run again from its records, or print it as Markdown.
 
     Example: optkit report build/digits --markdown
     """
@@ -28,7 +28,7 @@ def report(
     out = Output(as_json=as_json, quiet=quiet)
     record = read_run(folder)
     if markdown or as_json:
-        out.answer(record, run_markdown(record))
+        out.result(record, run_markdown(record))
         return
     path = write_report(record, folder, read_history(history or folder / HISTORY_FILE))
-    out.answer(record, str(path))
+    out.result(record, str(path))

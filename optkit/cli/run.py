@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from optkit.cli import options
-from optkit.cli.ci import tell_ci
+from optkit.cli.ci import report_to_ci
 from optkit.cli.output import Output, with_output
 from optkit.cli.values import pairs
 
@@ -14,22 +14,33 @@ from optkit.cli.values import pairs
 @with_output
 def run(
     out: Output,
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(help="Recipe: a YAML file.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The folder of the run.", show_default="build/<name>")
+        Path | None, typer.Option("-o", "--output", help="Folder of the run.", show_default="build/<name>")
     ] = None,
-    step: Annotated[str | None, typer.Option("--step", help="Make only this step and what it needs.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="Run only this step and the steps that it needs.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A key of the recipe as key.key=value.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Value for a key of the recipe, for example model.weights=w.pt; repeat for each key.",
+            show_default=False,
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, print the plan, do nothing.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say of every artifact why it won or lost.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and print its plan, without running it.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain for every artifact why it was or was not chosen.")
+    ] = False,
     history: options.History = None,
     junit: options.Junit = None,
     github: options.Github = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run all steps again, without reuse.")] = False,
 ) -> None:
-    """Carry out a recipe: export, optimize, prove, measure, package.
+    """Run a recipe: export, optimize, verify, measure and package; write the records and the report.
+
+    Exit code 1: a gate failed.
 
     Example: optkit run recipes/digits.yaml
     """
@@ -41,14 +52,14 @@ def run(
     given = pairs("--set", overrides)
     if dry_run:
         plan = api.plan(recipe, output, step=step, overrides=given)
-        out.answer(plan)
+        out.result(plan)
         return
-    with out.working():
+    with out.show_progress():
         record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)
     folder = (output or Path("build") / record.recipe).absolute()
     shown = [choice_text(record)] if explain else []
-    out.answer(record, *run_tables(record), *shown, run_summary(record, folder))
+    out.result(record, *run_tables(record), *shown, run_summary(record, folder))
     out.verdict(record.failures)
-    tell_ci(cases_of_run(record), str(recipe), run_markdown(record), junit, github)
+    report_to_ci(cases_of_run(record), str(recipe), run_markdown(record), junit, github)
     out.hint(*next_commands(record, folder))
     raise typer.Exit(record.exit_code)

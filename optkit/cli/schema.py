@@ -10,10 +10,11 @@ from optkit.errors import RecipeError
 
 def schema(
     name: Annotated[
-        str, typer.Argument(help="run, bench, comparison, ab, history, loadtest or passport.", show_default=False)
+        str,
+        typer.Argument(help="Document: run, bench, comparison, ab, history, loadtest or passport.", show_default=False),
     ],
 ) -> None:
-    """Print the JSON schema of a file that optkit writes; its "schema" key holds the version.
+    """Print the JSON schema of a file that optkit writes; the "schema" key of the file names the version.
 
     Example: optkit schema run
     """
@@ -36,5 +37,5 @@ def schema(
         "passport": Passport,
     }
     if name not in documents:
-        raise RecipeError(f"{name}: no such document; expected {', '.join(documents)}")
+        raise RecipeError(f"{name}: unknown document; expected one of {', '.join(documents)}")
     typer.echo(json.dumps(documents[name].json_schema(), indent=2))

@@ -9,8 +9,11 @@ import typer
 from optkit.cli import options
 from optkit.cli.output import Output, with_output
 
-Repository = Annotated[Path, typer.Argument(help="A Triton model repository.", show_default=False)]
-LimitS = Annotated[float, typer.Option("--limit-s", min=0.1, help="Time limit for a start or an answer.")]
+Repository = Annotated[Path, typer.Argument(help="Triton model repository.", show_default=False)]
+LimitS = Annotated[
+    float,
+    typer.Option("--limit-s", min=0.1, help="Time limit in seconds for the start of the server and for each response."),
+]
 
 
 @with_output
@@ -19,33 +22,32 @@ def smoke(
     package: Annotated[
         Path,
         typer.Argument(
-            help="A Triton model repository, a TorchServe archive (.mar), or a folder of these.", show_default=False
+            help="Triton model repository, TorchServe archive (.mar), or folder of archives.", show_default=False
         ),
     ],
     urls: Annotated[
         list[str] | None,
         typer.Option(
             "--url",
-            help="http://host:port, or grpc://host:port for Triton; may be repeated.",
+            help="URL of a running server: http://host:port, or grpc://host:port for Triton; repeat for each server.",
             show_default=False,
         ),
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option("--token", envvar="OPTKIT_TOKEN", help="TorchServe's inference key.", show_default=False),
-    ] = None,
+    token: options.Token = None,
     start: Annotated[bool, typer.Option("--start", help="Start a local server, test it, and stop it.")] = False,
     limit_s: LimitS = 60.0,
 ) -> None:
-    """Send golden samples to a running server and compare the answers. Exit code 1: an answer differs.
+    """Send golden samples to running servers and compare the outputs.
+
+    Exit code 1: an output differs.
 
     Example: optkit smoke model_repository --url http://127.0.0.1:8000 --url grpc://127.0.0.1:8001
     """
     from optkit.api.smoke import smoke as run
 
-    with out.working():
+    with out.show_progress():
         record = run(package, urls=urls or (), token=token, start=start, limit_s=limit_s)
-    out.answer(record)
+    out.result(record)
     raise typer.Exit(0 if record.passed else 1)
 
 
@@ -58,15 +60,15 @@ class Engine(StrEnum):
 
 def serve(
     repository: Repository,
-    start: Annotated[bool, typer.Option("--start", help="Start the local server until Ctrl-C.")] = False,
-    engine: Annotated[Engine, typer.Option("--engine", help="The container engine.")] = Engine.DOCKER,
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the metrics.")] = 8002,
+    start: Annotated[bool, typer.Option("--start", help="Start a local server and run it until Ctrl-C.")] = False,
+    engine: Annotated[Engine, typer.Option("--engine", help="Container engine: docker or podman.")] = Engine.DOCKER,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="gRPC port.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Metrics port.")] = 8002,
     limit_s: LimitS = 60.0,
     as_json: options.Json = False,
 ) -> None:
-    """Print the command that serves a Triton repository on this machine, or start a local server.
+    """Print the command that serves a Triton model repository on this machine, or start a local server.
 
     Example: optkit serve model_repository
     """
@@ -79,7 +81,7 @@ def serve(
     needs = {"on_gpu": uses_gpu(repository), "cached": uses_cache(repository)}
     command = serve_command(repository, **needs, engine=engine.value, ports=ports)
     if not start:
-        out.answer(ServeRecord(command=command), command)
+        out.result(ServeRecord(command=command), command)
         return
     with TritonServer(find_triton(), repository, limit_s=limit_s, ports=ports) as server:
         out.hint(f"serving {repository} on http://{server.http} and grpc://{server.grpc}; Ctrl-C stops it")

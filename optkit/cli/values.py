@@ -1,6 +1,6 @@
-"""From the text of options to the values that the functions of `optkit` take.
+"""Parsing of option values.
 
-`optkit.api` is imported when an option was given: it loads what --help must not wait for.
+`optkit.api` is imported only when an option is given, so that --help does not wait for it.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> dict[str, str]:
-    """Split name=value options, at the first =, or at the last one where a name may hold some and no value does.
+    """Split name=value options; see `optkit.api.arguments.pairs`.
 
     Raises:
-        RecipeError: there is no =, or a name is given twice.
+        RecipeError: an option has no `=`, or a name is given twice.
     """
     from optkit.api.arguments import pairs as split
 
@@ -22,10 +22,10 @@ def pairs(option: str, items: Sequence[str] | None, *, last: bool = False) -> di
 
 
 def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
-    """Read --dim options.
+    """Parse --dim options.
 
     Raises:
-        RecipeError: one does not follow the grammar, or its numbers are not ordered.
+        RecipeError: a range has invalid syntax, or its numbers are not in ascending order.
     """
     from optkit.api.arguments import as_dims
 
@@ -33,21 +33,21 @@ def parse_dims(items: Sequence[str] | None) -> "dict[str, DimRange]":
 
 
 def parse_sizes(option: str, text: str | None) -> tuple[int, ...]:
-    """Read numbers that are separated by commas.
+    """Parse integers separated by commas.
 
     Raises:
-        RecipeError: something else is there.
+        RecipeError: a part is not an integer.
     """
     from optkit.errors import RecipeError
 
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError as e:
-        raise RecipeError(f"{option} {text}: expected numbers separated by commas, as in 1,8,64") from e
+        raise RecipeError(f"{option} {text}: expected numbers separated by commas, for example 1,8,64") from e
 
 
 def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bool | None]":
-    """Read --set options as arguments of a factory; values are YAML, so 3 is a number and true a bool.
+    """Parse --set options as arguments of a factory function; values are YAML, so 3 is a number and true is a bool.
 
     Raises:
         RecipeError: a value is a list or a mapping.
@@ -60,17 +60,17 @@ def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bo
         value = parse_yaml(text, f"--set {name}", RecipeError)
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise RecipeError(
-                f"--set {name}={text}: is a {type(value).__name__}; expected a number, a text, true or false"
+                f"--set {name}={text}: is a {type(value).__name__}; expected a number, text, true or false"
             )
         found[name] = value
     return found
 
 
 def parse_yaml_options(option: str, items: Sequence[str] | None) -> dict[str, object]:
-    """Read name=value options whose values are YAML, as in resize=256 or mean=[0.5,0.5,0.5].
+    """Parse name=value options with YAML values, for example resize=256 or mean=[0.5,0.5,0.5].
 
     Raises:
-        RecipeError: a value is no YAML.
+        RecipeError: a value is not valid YAML.
     """
     from optkit.errors import RecipeError
     from optkit.untrusted.documents import parse_yaml

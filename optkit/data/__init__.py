@@ -1,9 +1,9 @@
-"""The sources of input values.
+"""Sources of input values.
 
-feeds           functions of the user's, .npz files, seeded random values; feeds of any size cut from them
-image_folder    a folder of images, described by an images.yaml
-preprocessing   how an image file becomes an input
-images          the same without optkit: packages carry this file, so it imports nothing of optkit
+feeds           user functions, .npz files and seeded random values; feeds of any size made from them
+image_folder    a folder of images, described by an images.yaml file
+preprocessing   conversion of an image file to an input
+images          preprocessing without optkit: packages contain this file, so it does not import optkit
 """
 
 from optkit.data.feeds import Feeds, Samples, absolute_data, data_fault, random_feed, write_npz

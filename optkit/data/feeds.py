@@ -1,4 +1,4 @@
-"""The sources of feeds: .npz files, images, the user's function, or seeded random values (never for calibration)."""
+"""Sources of feeds: .npz files, images, a user function, or seeded random values (never for calibration)."""
 
 import functools
 import hashlib
@@ -26,7 +26,7 @@ _SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 class Feeds:
     """A data source that can be read more than once; every feed is checked against the declared inputs when it is read.
 
-    Iterating raises FeedError at the first feed that does not fit, and where there is no feed.
+    Iterating raises FeedError at the first feed that does not match the inputs, and if there is no feed.
     """
 
     def __init__(self, target: str, inputs: Sequence[TensorSpec]) -> None:
@@ -35,7 +35,7 @@ class Feeds:
         self._count: int | None = None  # the number of feeds; known after a complete reading
 
     def sha256(self) -> str:
-        """Return the hash of the source: of the files or the code, or of the feeds themselves where they are in memory."""
+        """Return the hash of the source: of the files or the code, or of the feeds if they are in memory."""
         if user_code.is_in_memory(self.target) and not callable(self._code):
             return self._content_sha256
         if _is_code(self.target):
@@ -45,7 +45,7 @@ class Feeds:
         return hash_of({file.name: sha256_of(file) for file in _npz_files(Path(self.target))})
 
     def first_image(self) -> Path | None:
-        """Return the first image file; None where the source is not an image folder."""
+        """Return the first image file; None if the source is not an image folder."""
         return ImageFolder.from_file(Path(self.target)).files()[0] if _is_images(self.target) else None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -61,21 +61,21 @@ class Feeds:
         expected = self._expected()
         if expected and number + 1 != expected:
             raise FeedError(
-                f"{self.target}: gave {number + 1} feeds; expected {expected}, its length or the number of the last reading. "
+                f"{self.target}: yielded {number + 1} feeds; expected {expected}, its length or the number at the previous reading. "
                 f"Give a list of feeds, or a function that yields the same feeds at each call."
             )
         if number < 0:
-            raise FeedError(f"{self.target}: gave no feed; expected at least one mapping of input name to array")
+            raise FeedError(f"{self.target}: yielded no feeds; expected at least one mapping of input name to array")
         self._count = number + 1
 
     def _expected(self) -> int | None:
-        """Return the number of feeds that a complete reading must give: that of the last reading, or the length of the user's object."""
+        """Return the expected number of feeds: the number at the previous reading, or the length of the user's object; None if unknown."""
         if self._count is None and _is_code(self.target) and isinstance(self._called, Sized):
             return len(self._called)
         return self._count
 
     def __length_hint__(self) -> int:
-        """Return the number of feeds where it is known without reading, else 0; `__len__` would also define the truth value."""
+        """Return the number of feeds if it is known without reading, else 0; not `__len__`, which would define the truth value."""
         if _is_images(self.target):
             return len(ImageFolder.from_file(Path(self.target)).files())
         if not _is_code(self.target):
@@ -83,7 +83,7 @@ class Feeds:
         return operator.length_hint(self._called, 0)
 
     def _guarded(self) -> Iterator[object]:
-        """Read the feeds; translate an error of the user's iterable into a FeedError with the user's line."""
+        """Read the feeds; convert an error in the user's iterable to a FeedError with the user's line."""
         feeds, number = iter(self._read()), 0
         while True:
             try:
@@ -117,34 +117,34 @@ class Feeds:
 
     @functools.cached_property
     def _code(self) -> Any:
-        """The object that the target names; None where the target is not code."""
+        """The object that the target names; None if the target is not code."""
         return user_code.load(self.target) if _is_code(self.target) else None
 
     @functools.cached_property
     def _called(self) -> Iterable[object]:
         """The result of the user's function, which is called once, or at each reading if it returns an iterator."""
-        given = self._code
+        source = self._code
         try:
-            with user_code.running(given):
-                found = given() if callable(given) else given
+            with user_code.running(source):
+                found = source() if callable(source) else source
         except (Exception, SystemExit) as e:
             raise FeedError(f"{self.target}: raised {user_code.describe(e)}") from e
         if not isinstance(found, Iterable):
             raise FeedError(
-                f"{self.target}: gave a {type(found).__name__}; expected an iterable of feeds, such as a list"
+                f"{self.target}: the data is a {type(found).__name__}; expected an iterable of feeds, such as a list"
             )
         if iter(found) is not found:
             return found
-        if callable(given):
-            return _Rereadable(given)
+        if callable(source):
+            return _Rereadable(source)
         raise FeedError(
-            f"{self.target}: gave a {type(found).__name__}, which can be read only once; calibration reads its data "
+            f"{self.target}: the data is a {type(found).__name__}, which can be read only once; calibration reads its data "
             f"more than once. Give a list of feeds, or a function that yields them."
         )
 
 
 class _Rereadable:
-    """Calls a generator function at each reading, so that feeds can be made while they are read."""
+    """Calls a generator function at each reading, so that feeds are made while they are read."""
 
     def __init__(self, function: Callable[[], Iterable[object]]) -> None:
         self._function = function
@@ -217,7 +217,7 @@ def _npz_files(path: Path) -> list[Path]:
     if not exists(path):
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or files[0].suffix != ".npz":
-        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed each")
+        raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
     for file in files:
         if fault := path_fault(file):
             raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
@@ -225,7 +225,7 @@ def _npz_files(path: Path) -> list[Path]:
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:
-    """Write arrays by name as one .npz, as `numpy.savez` does, which takes the names `file` and `allow_pickle` for its own arguments."""
+    """Write named arrays as one .npz file. `numpy.savez` cannot write arrays named `file` or `allow_pickle`."""
     import numpy as np
 
     with zipfile.ZipFile(stream, "w") as archive:
@@ -274,10 +274,10 @@ def random_feed(
 
 
 class Samples:
-    """Feeds of any size: real data cut and repeated, or seeded random values where there is no real data.
+    """Feeds of any size: real data, cut or repeated to the size, or seeded random values without real data.
 
     Every named dimension is cut or repeated from its start, so a text with padding on the right keeps its first tokens, and a mask
-    still fits its ids. Real data is read at the first use, and only up to the size of the largest batch.
+    still fits its ids. Real data is read on first use, and only up to the size of the largest batch.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
@@ -288,7 +288,7 @@ class Samples:
 
     @classmethod
     def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
-        """Samples from a data source, or seeded random ones where there is none."""
+        """Return samples from a data source, or seeded random samples if `target` is None."""
         return cls(inputs, dims, Feeds(target, inputs) if target else None)
 
     @property
@@ -297,10 +297,10 @@ class Samples:
         return "real samples" if self.real is not None else "seeded random"
 
     def at(self, sizes: Sizes, seed: int = 0) -> "dict[str, np.ndarray]":
-        """Return a feed of these sizes; another seed gives other values (real data starts at another sample).
+        """Return a feed of these sizes; another seed returns other values (for real data, another first sample).
 
         Raises:
-            FeedError: the real data does not fit the inputs.
+            FeedError: the real data does not match the inputs.
         """
         import numpy as np
 
@@ -318,7 +318,7 @@ class Samples:
 
     @functools.cached_property
     def _pool(self) -> "dict[str, np.ndarray]":
-        """The first real feeds of one shape concatenated, up to the largest batch; empty where there is no real data."""
+        """The first real feeds of one shape concatenated, up to the largest batch; empty without real data."""
         import numpy as np
 
         pool: dict[str, np.ndarray] = {}

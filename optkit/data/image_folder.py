@@ -1,13 +1,13 @@
-"""Images as feeds: a folder, and a YAML file beside it with the preprocessing.
+"""Images as feeds: a folder of images, and a YAML file with the preprocessing.
 
-    images: photos                 # a folder, relative to this file; read in the order of names, with subfolders
+    images: photos                 # folder, relative to this file; read with subfolders, in the order of names
     resize: 256
     crop: 224
     mean: [0.485, 0.456, 0.406]
     std: [0.229, 0.224, 0.225]
-    input: image                   # optional where the model has one input
+    input: image                   # optional if the model has one input
 
-All other keys are those of `ImagePreprocessing`, which servers use for requests too.
+The other keys are the fields of `ImagePreprocessing`, which servers also use for requests.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,15 +50,15 @@ class ImageFolder(ImagePreprocessing):
             raise FeedError(f"{file}: {'; '.join(faults(e))}") from e
         found = found.model_copy(update={"images": (file.parent / found.images).absolute()})
         if not found.files():
-            what = "no image in it" if is_folder(found.images) else "no such folder"
+            what = "no image in the folder" if is_folder(found.images) else "no such folder"
             raise FeedError(f"{file}: images: {found.images}: {what}; expected {', '.join(sorted(_IMAGES))}")
         return found
 
     def files(self) -> list[Path]:
-        """Return the images in the order of their names; links are followed.
+        """Return the image files in the order of their names; links are followed.
 
         Raises:
-            FeedError: a folder, a FIFO or a device has the name of an image.
+            FeedError: a folder, a FIFO or a device has an image suffix.
         """
         found = sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
         for path in found:
@@ -67,7 +67,7 @@ class ImageFolder(ImagePreprocessing):
         return found
 
     def sha256(self) -> str:
-        """Return the hash of the preprocessing and of the images."""
+        """Return the hash of the preprocessing and the images."""
         files = {str(file.relative_to(self.images)): sha256_of(file) for file in self.files()}
         return hash_of({"preprocessing": self.model_dump(mode="json", exclude={"images"}), "files": files})
 
@@ -75,7 +75,7 @@ class ImageFolder(ImagePreprocessing):
         """Yield one feed per image.
 
         Raises:
-            FeedError: the model has no such input, or a file cannot be read as an image or does not fit the input.
+            FeedError: the model has no such input, or a file cannot be read as an image or does not match the input.
             MissingDependency: Pillow is not installed.
         """
         known = {spec.name: spec for spec in inputs}

@@ -1,6 +1,6 @@
-"""From the bytes of an image to an input array of a model.
+"""Conversion of the bytes of an image to an input array.
 
-This file needs only numpy and Pillow and imports nothing of optkit. Packages for servers include it, so that calibration, evaluation and
+This file needs only numpy and Pillow and does not import optkit. Packages for servers contain it, so that calibration, evaluation and
 serving read images in the same way.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_PIXELS = 64 * 2**20  # of a stored image; a small file can contain far more
+MAX_PIXELS = 64 * 2**20  # limit for one image; a small file can expand to far more pixels
 
 
 def read_image(
@@ -27,20 +27,20 @@ def read_image(
     """Decode, resize, crop and normalise one image: (pixel * scale - mean) / std, channel by channel.
 
     Args:
-        content: of a file that Pillow reads, such as JPEG or PNG; only the first frame is used.
+        content: content of an image file that Pillow can read, such as JPEG or PNG; only the first frame is used.
         mode: `RGB`, `BGR` or `L`.
-        resize: the length of the shorter side, or (height, width); bilinear with antialiasing. None keeps the size.
-        crop: the side of a square, or (height, width), from the middle. None crops nothing.
-        scale: the factor for pixels of 0 to 255.
-        mean: one per channel, or one for all.
-        std: one per channel, or one for all.
+        resize: length of the shorter side, or (height, width); bilinear with antialiasing. None keeps the size.
+        crop: side of a center square, or (height, width) of a center crop. None does not crop.
+        scale: factor for pixel values from 0 to 255.
+        mean: one value per channel, or one value for all.
+        std: one value per channel, or one value for all.
         layout: `chw` or `hwc`.
 
     Returns:
-        float32, (C, H, W) or (H, W, C).
+        float32 array, (C, H, W) or (H, W, C).
 
     Raises:
-        ValueError: the content is not an image, or is too large, or smaller than the crop.
+        ValueError: the content is not an image, or the image is too large or smaller than the crop.
     """
     pixels = _pixels(content, "RGB" if mode == "BGR" else mode, resize)  # (H, W, C)
     pixels = _cropped(pixels, crop)

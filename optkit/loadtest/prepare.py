@@ -15,7 +15,7 @@ from optkit.loadtest.settings import LoadSettings
 from optkit.loadtest.target import Target
 from optkit.loadtest.triton_statistics import Json, TritonQueries
 from optkit.loadtest.values import BATCH, golden_of, specs_of, values_of
-from optkit.record import refused_as
+from optkit.record import validation_error_as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _specs_like(feed: Feed) -> tuple[TensorSpec, ...]:
     """Return input specs for a feed. The first dimension is the batch dimension if it is equal in all arrays."""
     firsts = {array.shape[:1] for array in feed.values()}
     batched = len(firsts) == 1 and () not in firsts
-    with refused_as(ArtifactError, "golden samples"):
+    with validation_error_as(ArtifactError, "golden samples"):
         return tuple(
             TensorSpec.model_validate(
                 {

@@ -11,7 +11,7 @@ import numpy as np
 from optkit.artifact.tensors import DType, Feed, TensorSpec, batch_dim
 from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import ArtifactError, FeedError, RecipeError, RunnerError
-from optkit.record import refused_as
+from optkit.record import validation_error_as
 from optkit.serving.golden import Golden, read_golden
 from optkit.serving.triton.package_record import read_record
 
@@ -45,7 +45,7 @@ def specs_of(metadata: Iterable[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
         if dtype not in set(DType):
             raise RecipeError(f"input {name!r}: has type {datatype}; a load test sends numbers and booleans only")
         dims = [size if size > 0 else f"{name}_{axis}" for axis, size in enumerate(shape)]
-        with refused_as(RunnerError, "what the server says of an input"):
+        with validation_error_as(RunnerError, "what the server says of an input"):
             dims = [BATCH, *dims[1:]] if batched else dims
             specs.append(TensorSpec(name=name, dtype=DType(dtype), shape=tuple(dims)))
     return tuple(specs)

@@ -12,7 +12,7 @@ from optkit.errors import ArtifactError, StageError, first_line
 from optkit.hashing import sha256_of
 from optkit.onnx_file.outline import outline
 from optkit.onnx_file.reading import byte_count, external_files, parse, tensors_in
-from optkit.record import Record, refused_as
+from optkit.record import Record, validation_error_as
 from optkit.untrusted.paths import FileName
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def _spec(value: "onnx.ValueInfoProto", path: Path) -> TensorSpec:
         known = dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
         dims.append(known or dim.dim_param or f"{value.name}_dim_{axis}")
     where = f"{path}: tensor {value.name[:80]!a}"
-    with refused_as(ArtifactError, where, "Export the model with another name."):
+    with validation_error_as(ArtifactError, where, "Export the model with another name."):
         return TensorSpec(name=value.name, dtype=dtype, shape=tuple(dims))
 
 

@@ -1,13 +1,13 @@
 """The run of a recipe.
 
     plan            checks a recipe before any work
-    run             carries it out
-    steps           makes one step, or reuses it
+    run             runs a plan
+    steps           makes or reuses the artifact of one step
     bench, packages, ensembles      the benchmark and the packages of a run
-    gates, measured_gates   limits of one artifact; budgets and regressions of a whole run
-    baseline, compare, remeasure    an earlier run: read, compared, measured again
-    history         all runs so far
-    records         what a run leaves on disk
+    gates, measured_gates   limits of one artifact; budget and regression of a whole run
+    baseline, compare, remeasure    read an earlier run, compare with it, measure its files again
+    history         one line for each earlier run
+    records         the records that a run writes
 
-Import its modules by their own names: an export needs one of them, and not the plans and measurements behind the others.
+Import each module by its name: an export needs only one of them, and the others import the plan and the benchmark.
 """

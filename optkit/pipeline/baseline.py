@@ -1,4 +1,4 @@
-"""What of a stored run another one is held against, and whether the two can be compared at all."""
+"""Read a stored run as a baseline, and check that a new run can be compared with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from optkit.pipeline.records import RunRecord, StepResult
 from optkit.untrusted.documents import read_json
 from optkit.untrusted.paths import is_folder
 
-# What a latency depends on; Python's or the kernel's version is reported, and does not make another machine.
+# A latency depends on these. The versions of Python and of the kernel are reported, but do not make it another machine.
 _MACHINE = ("cpu", "cores", "gpu", "vnni")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An artifact of a run, as far as it is compared."""
+    """The values of one artifact that a comparison reads."""
 
     name: str
     sha256: str = ""
@@ -31,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run, as far as it is compared."""
+    """The values of one run that a comparison reads."""
 
     path: Path
     recipe: str | None
@@ -44,15 +44,15 @@ class Snapshot:
     busy: bool = False  # whether other processes competed for the CPU
 
     def measured(self, name: str) -> dict[int, Measurement]:
-        """Return batch -> measurement of an artifact."""
+        """Return the measurements of an artifact by batch size."""
         return {m.batch: m for m in self.measurements if m.artifact == name}
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read a run.json, or what `optkit bench --json` wrote.
+    """Read a run.json or the output of `optkit bench --json`.
 
     Raises:
-        ArtifactError: it is neither, of another version, damaged, or nothing was measured in it.
+        ArtifactError: the file is neither, has another version, is damaged or contains no measurement.
     """
     if is_folder(path):
         raise ArtifactError(f"{path}: is a folder; expected a file such as {path / 'run.json'}")
@@ -69,20 +69,20 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def of_run(record: RunRecord, path: Path) -> Snapshot:
-    """Return what of a run is compared.
+    """Return the snapshot of a run.
 
     Raises:
-        ArtifactError: nothing was measured in it.
+        ArtifactError: the run contains no measurement.
     """
     if record.bench is None or not record.bench.measurements:
-        why = record.bench_error or "only some steps were asked for"
+        why = record.bench_error or "only some of its steps were run"
         raise ArtifactError(f"{path}: nothing was measured in this run ({why}). Run the whole recipe.")
     steps = {step.name: step for step in (record.source, *record.steps)}
     return of_steps(steps, record.bench, path, recipe=record.recipe)
 
 
 def of_steps(steps: Mapping[str, StepResult], bench: BenchRecord, path: Path, *, recipe: str) -> Snapshot:
-    """Return what of a run is compared, where its record is not whole yet."""
+    """Return the snapshot of a run whose record is not written yet."""
     missing = {m.artifact: m.reason for m in bench.not_run}
     return Snapshot(
         path=path,
@@ -98,13 +98,13 @@ def of_steps(steps: Mapping[str, StepResult], bench: BenchRecord, path: Path, *,
 
 
 def of_bench(record: BenchRecord, path: Path) -> Snapshot:
-    """Return what of a benchmark is compared: it knows nothing of accuracy and parity.
+    """Return the snapshot of a benchmark; it has no accuracy and no parity.
 
     Raises:
-        ArtifactError: nothing was measured in it.
+        ArtifactError: the benchmark contains no measurement.
     """
     if not record.measurements:
-        raise ArtifactError(f"{path}: nothing was measured in it. Run the benchmark again.")
+        raise ArtifactError(f"{path}: contains no measurement. Run the benchmark again.")
     variants = {f.artifact: Variant(f.artifact, f.sha256, f.size_bytes) for f in record.files}
     missing = {m.artifact: Variant(m.artifact, missing=m.reason) for m in record.not_run}
     return Snapshot(
@@ -123,27 +123,27 @@ def of_bench(record: BenchRecord, path: Path) -> Snapshot:
 def check_comparable(
     old: Snapshot, recipe: str | None, contract: ModelContract, machine: Machine, *, across_machines: bool
 ) -> tuple[str, ...]:
-    """Refuse a baseline that says nothing of a new run; return the facts of the machines that differ.
+    """Refuse a baseline that cannot be compared with the new run; return the differences between the two machines.
 
     Args:
         old: the baseline.
-        recipe: of the new run; None where there is none.
-        contract: what the new run's models take and return.
-        machine: that the new run is measured on.
-        across_machines: compare times of different machines all the same.
+        recipe: the name of the new run's recipe, if there is one.
+        contract: the inputs and outputs of the new run's models.
+        machine: the machine of the new run.
+        across_machines: allow different machines.
 
     Raises:
-        ArtifactError: it is of another model, or was measured on another machine.
+        ArtifactError: the baseline was made from another recipe or model, or measured on another machine.
     """
     if old.recipe and recipe and old.recipe != recipe:
-        raise ArtifactError(f"{old.path}: is a run of recipe {old.recipe!r}; expected one of {recipe!r}")
+        raise ArtifactError(f"{old.path}: is a run of recipe {old.recipe!r}; expected a run of recipe {recipe!r}")
     for what, was, now in (
         ("inputs", old.contract.inputs, contract.inputs),
         ("outputs", old.contract.outputs, contract.outputs),
     ):
         if was != now:
             raise ArtifactError(
-                f"{old.path}: is of another model: {what} {', '.join(was)}; the new one has {', '.join(now)}"
+                f"{old.path}: was made from another model: its {what} are {', '.join(was)}; those of the new run are {', '.join(now)}"
             )
     facts = [
         f"{fact} {getattr(old.machine, fact)!r} before, {getattr(machine, fact)!r} now"
@@ -152,14 +152,14 @@ def check_comparable(
     ]
     if facts and not across_machines:
         raise ArtifactError(
-            f"{old.path}: was measured on another machine ({'; '.join(facts)}), so its times say nothing of this one. "
-            "Measure a baseline here, or compare all the same with --across-machines."
+            f"{old.path}: was measured on another machine ({'; '.join(facts)}), so the times cannot be compared. "
+            "Measure a baseline on this machine, or compare anyway with --across-machines."
         )
     return tuple(facts)
 
 
 def differing_versions(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
-    """Return the libraries whose version is another one."""
+    """Return the libraries that have different versions in the two runs."""
     return tuple(
         f"{name} {old.versions[name]} before, {version} now"
         for name, version in new.versions.items()

@@ -1,4 +1,4 @@
-"""The benchmark of a run, kept as long as its artifacts, its settings and the machine are the same."""
+"""The benchmark of a run. It is reused while the artifacts, the settings and the machine are the same."""
 
 import logging
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from optkit.untrusted.paths import is_file
 logger = logging.getLogger(__name__)
 
 BENCH_FILE = "bench.json"
-WRONG = "its answers cannot be compared with the model's (parity), so its speed says nothing"
+WRONG = "its outputs cannot be compared with those of the source (parity), so its latency is not measured"
 
 
 def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) -> tuple[BenchRecord, bool]:
-    """Measure all that can be run; what was measured of the same artifacts in the same way on this machine is kept."""
+    """Measure every artifact that can run here, or reuse the last benchmark if its key is the same; return whether it was reused."""
     passports = {name: result.passport for name, result in results.items() if result.passport}
     runnable = {
         name: passport.artifact
@@ -61,7 +61,7 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
         passport.model_copy(update={"measurements": mine}).save()
     record.write(path)
     if record.interrupted:
-        logger.warning("interrupted: %d blocks that were whole are kept in %s", len(record.order), path)
+        logger.warning("interrupted: %d complete blocks are stored in %s", len(record.order), path)
         raise KeyboardInterrupt
     return record, False
 
@@ -69,11 +69,11 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
 def bench_record(
     artifacts: Mapping[str, Artifact], samples: Samples, settings: BenchSettings, machine: Machine, reference: str
 ) -> BenchRecord:
-    """Measure artifacts against one of them, and return all that was found with the machine that it was found on.
+    """Measure artifacts against one of them, and return the measurements with the machine that they were made on.
 
     Raises:
-        FeedError: a batch size lies outside the declared range.
-        RunnerError: no artifact can be run on the device.
+        FeedError: a batch size is outside the declared range.
+        RunnerError: no artifact can run on the device.
     """
     load = load_average()
     found = measure(artifacts, samples, settings, reference)
@@ -96,7 +96,7 @@ def bench_record(
 
 
 def _cannot_run(passport: Passport, plan: Plan) -> str | None:
-    """Return why an engine is not measured: it cannot be run here, or the others run on the CPU; None where it is."""
+    """Return why an engine is not measured, or None: it cannot run here, or the benchmark runs on the CPU."""
     if passport.unproven:
         return passport.unproven
     if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:

@@ -1,7 +1,7 @@
-"""Two runs held against each other: what changed in latency, throughput, size, accuracy and parity, and which gate that breaks.
+"""Compare two runs: changes of latency, throughput, size, accuracy and parity, and the gates that fail.
 
-The verdict on a time is as honest as its interval: a gate fails when all of the interval is beyond the limit, and is left open, with a
-warning, when the limit lies inside it.
+A gate on a time fails only when the whole interval is beyond the limit. When the limit is inside the interval, the gate is undecided, and
+the report has a warning.
 """
 
 import math
@@ -14,7 +14,7 @@ from optkit.benchmark.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Chang
 from optkit.errors import ArtifactError
 from optkit.pipeline.baseline import Snapshot, Variant, check_comparable, differing_versions
 
-_EQUAL_WITHIN = 0.01  # of a time: an interval inside it says that nothing changed
+_EQUAL_WITHIN = 0.01  # share of a time: an interval inside +-1 % means no change
 
 
 def compare(
@@ -24,18 +24,18 @@ def compare(
 
     Args:
         old: the baseline.
-        new: what is held against it.
+        new: the run that is compared with it.
         limits: the gates.
-        across_machines: compare times of different machines all the same.
-        together: both were measured in one benchmark, block by block, so nothing lies between the two.
+        across_machines: allow different machines.
+        together: both were measured in one benchmark, in the same blocks, so there is no spread between two runs.
 
     Raises:
-        ArtifactError: they cannot be compared: other models, other machines, nothing measured, no artifact in common.
+        ArtifactError: the two cannot be compared: different models or machines, no measurement, or no artifact in both.
     """
     differing = check_comparable(old, new.recipe, new.contract, new.machine, across_machines=across_machines)
     if not set(old.variants) & set(new.variants):
         names = ", ".join(old.variants), ", ".join(new.variants)
-        raise ArtifactError(f"{old.path}: no artifact in common: {names[0]} before, {names[1]} now")
+        raise ArtifactError(f"{old.path}: no artifact is in both runs: {names[0]} before, {names[1]} now")
     anchors = () if together else _unchanged(old, new)
     changes: list[MetricChange] = []
     for name in old.variants:
@@ -56,7 +56,7 @@ def compare(
 
 
 def _unchanged(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
-    """Return the artifacts that both runs measured and that are the very same file."""
+    """Return the artifacts that both runs measured and whose files are identical."""
     return tuple(
         name
         for name, variant in old.variants.items()
@@ -67,20 +67,20 @@ def _unchanged(old: Snapshot, new: Snapshot) -> tuple[str, ...]:
 
 def _method(anchors: Sequence[str], together: bool) -> str:
     if together:
-        return "the baseline's files were measured again, block by block with the new ones"
+        return "the baseline's files were measured again, in the same blocks as the new ones"
     if anchors:
         return (
-            f"two stored runs; beside files of the same runtime that did not change ({', '.join(anchors)}) with "
-            f"{BETWEEN_RUNS_ANCHORED:.0%} of spread between runs, else with {BETWEEN_RUNS:.0%}"
+            f"two stored runs; times are relative to unchanged files of the same runtime ({', '.join(anchors)}) with "
+            f"{BETWEEN_RUNS_ANCHORED:.0%} spread between runs, otherwise {BETWEEN_RUNS:.0%}"
         )
     return (
-        f"two stored runs without a file in common, with {BETWEEN_RUNS:.0%} of spread between runs. "
-        "Measuring both together says more: keep the baseline's files where they were measured"
+        f"two stored runs that share no file, with {BETWEEN_RUNS:.0%} spread between runs. "
+        "Measuring both together gives narrower intervals: keep the baseline's files where they were measured"
     )
 
 
 def _of_one(old: Variant, new: Variant, limits: Limits) -> Iterator[MetricChange]:
-    """Yield what has no noise: whether it is there, its parity, accuracy and size."""
+    """Yield the changes that have no noise: availability, parity, accuracy and size."""
     if old.missing is None and new.missing is not None:
         failure = f"was measured before; now: {new.missing}" if limits.max_regression is not None else None
         yield MetricChange(
@@ -102,7 +102,7 @@ def _of_one(old: Variant, new: Variant, limits: Limits) -> Iterator[MetricChange
             new=float(new.parity),
             worse_by=float(old.parity) - float(new.parity),
             verdict=_exact(float(old.parity) - float(new.parity)),
-            failure=f"parity: held before, now {new.parity_failure}" if worse else None,
+            failure=f"parity: passed before, now {new.parity_failure}" if worse else None,
         )
     if old.accuracy is not None and new.accuracy is not None:
         yield _accuracy(new.name, old.accuracy, new.accuracy, limits)
@@ -153,21 +153,21 @@ def _times(
 
 
 def _doubt(old: Snapshot, new: Snapshot, name: str) -> str | None:
-    """Return why times of two stored runs prove nothing of an artifact, though their interval might."""
+    """Return why the times of two stored runs cannot decide a gate, even if their interval does; None if they can."""
     if old.busy or new.busy:
         return "the machine was busy"
     if old.variants[name].sha256 == new.variants[name].sha256 and dict(old.versions) == dict(new.versions):
-        return "neither the file nor a library changed, so the machine did"
+        return "the file and the libraries are the same, so the machine must have changed"
     return None
 
 
 def _runtime(run: Snapshot, name: str) -> str | None:
-    """Return what ran an artifact: another runtime meets a busy machine in another way and is no anchor."""
+    """Return the runtime of an artifact. Other load on the CPU affects each runtime differently, so an anchor has the same one."""
     return next((m.provider for m in run.measurements if m.artifact == name), None)
 
 
 def _anchored(metric: Metric, run: Snapshot, name: str, anchors: Sequence[str], batch: int) -> list[float]:
-    """Return the log of the time of each block, relative to the median of the anchors' times in the same block."""
+    """Return the log of each block's time, relative to the median of the anchors' times in the same block."""
     mine = _logs(metric, run.measured(name)[batch])
     beside = [_logs(metric, found) for anchor in anchors if (found := run.measured(anchor).get(batch))]
     if not beside:
@@ -176,7 +176,7 @@ def _anchored(metric: Metric, run: Snapshot, name: str, anchors: Sequence[str], 
 
 
 def _logs(metric: Metric, measured: Measurement) -> list[float]:
-    """Return the log of the time of a call in each block: the median, or for the throughput the mean, whose inverse it is."""
+    """Return the log of each block's time per call: the median for latency, the mean for throughput (its inverse)."""
     if metric is Metric.LATENCY:
         return [math.log(ms) for ms in measured.blocks_p50_ms]
     return [math.log(sum(block) / len(block)) for block in measured.times_ms if block]
@@ -191,9 +191,9 @@ def _time(
     limits: Limits,
     doubt: str | None,
 ) -> MetricChange:
-    """Return the change of a time; a throughput of 1/1.25 is a time of 1.25, and so is worse by 25 %.
+    """Return the change of a latency or throughput; a throughput divided by 1.25 is worse by 25 %, as is a latency times 1.25.
 
-    A gate stays open where there is a doubt.
+    With a `doubt`, the gate is undecided.
     """
     worse_by = values[1] / values[0] - 1 if metric is Metric.LATENCY else values[0] / values[1] - 1
     low = high = None
@@ -219,15 +219,15 @@ def _time(
 def regression(
     what: str, worse_by: float, low: float | None, high: float | None, allowed: float | None, doubt: str | None = None
 ) -> tuple[str | None, str | None]:
-    """The failure of a gate on a time, and the warning where noise or a doubt leaves the gate undecided.
+    """Return the failure of a gate on a time, and the warning if noise or a doubt leaves the gate undecided.
 
     Args:
-        what: whose time it is.
-        worse_by: the share by which it has become worse.
-        low: the interval's lower end; None where there were too few blocks.
-        high: its upper end.
-        allowed: the gate; None for none.
-        doubt: why the interval proves nothing.
+        what: the metric, for the message.
+        worse_by: the share by which it became worse.
+        low: the lower end of the interval; None if there were too few blocks.
+        high: the upper end.
+        allowed: the limit; None if there is no gate.
+        doubt: why the interval cannot decide the gate.
     """
     if allowed is None or (high is not None and high <= allowed):
         return None, None

@@ -1,4 +1,4 @@
-"""The ensembles of a run: their parts made, the whole proven against the source code's pipeline, and packaged."""
+"""The ensembles of a run: make their parts, check the whole against the pipeline's source code, and package it."""
 
 import logging
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ Made = Mapping[str, Passport]  # the artifacts of the run that passed their gate
 def package_ensembles(
     plan: Plan, results: Mapping[str, StepResult], winner: Winner | None
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
-    """Prove and write every ensemble of the recipe; return them, and why others were refused."""
+    """Check and write every ensemble of the recipe; return the packages, and the reasons why others were not written."""
     passed = {name: result.passport for name, result in results.items() if result.passport and result.passed}
     if winner is not None:
         passed[FASTEST] = passed[winner.artifact]
@@ -58,20 +58,20 @@ def _package(plan: Plan, settings: EnsembleSettings, passed: Made) -> Packaged:
     samples = Samples.of(settings.data, ensemble.inputs, ensemble.dims)
     golden, proof = _prove(ensemble, settings, samples)
     repository = plan.out_dir / FOLDERS["triton"]
-    packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder is the run's own
+    packaged = package_ensemble(ensemble, settings, repository, golden, force=True)  # the folder belongs to the run
     return packaged.model_copy(update={"notes": (proof, *packaged.notes)})
 
 
 def _prove(ensemble: Ensemble, settings: EnsembleSettings, samples: Samples) -> tuple[Golden, str]:
-    """Return golden samples of the pipeline and a sentence on its proof.
+    """Check the ensemble against its reference; return golden samples and a sentence on the check.
 
     Raises:
-        StageError: it is not equal to the source code's pipeline.
+        StageError: the outputs are not equal to those of the reference.
     """
     with LocalEnsemble(ensemble) as local:
         parity = prove_ensemble(local, settings.reference, samples)
         if not parity.passed:
-            raise StageError(f"not packaged: it does not give what {parity.reference} gives: {parity.failure}")
+            raise StageError(f"not packaged: its outputs differ from those of {parity.reference}: {parity.failure}")
         feed = samples.at(golden_sizes(ensemble.inputs, ensemble.dims))
         golden = Golden(feed, local.infer(feed), ensemble_tolerance(ensemble))
     points = len({tuple(output.sizes.items()) for output in parity.outputs})
@@ -82,7 +82,7 @@ def _prove(ensemble: Ensemble, settings: EnsembleSettings, samples: Samples) -> 
 
 
 def _node(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange], passed: Made) -> Node:
-    """Return a part, made where it has to be; what it gives is still open."""
+    """Return the node of a part, and export its module if it has one; `gives` is still empty."""
     if part.artifact is not None:
         if part.artifact not in passed:
             raise StageError(f"not packaged: {part.artifact!r} did not pass its gates")
@@ -104,10 +104,10 @@ def _node(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange], passed
 
 
 def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) -> Passport:
-    """Export a module to ONNX, and prove the file equal to it.
+    """Export a module to ONNX, and check that the file is equal to it.
 
     Raises:
-        StageError: no exporter writes a file that is right.
+        StageError: no exporter writes an equal file.
     """
     source = make_source(
         part.module or "", folder / "source", part.inputs, used_dims(part.inputs, dims), outputs=part.output_names
@@ -128,7 +128,7 @@ def _takes(part: EnsemblePart, inputs: tuple[TensorSpec, ...]) -> dict[str, str]
 
 
 def _giving(node: Node, part: EnsemblePart, read: set[str]) -> Node:
-    """Return the node with what it gives: what its part maps, and every other output that somebody takes under its own name."""
+    """Return the node with its outputs in `gives`: those that the part maps, and those that another part reads by their own name."""
     own = {spec.name: spec.name for spec in node.outputs if spec.name in read and spec.name not in part.gives}
     return Node(
         node.name,

@@ -1,4 +1,4 @@
-"""What a recipe asks of an artifact before it may win and be packaged."""
+"""The gates of one artifact: it must pass them before it can win or be packaged."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -9,12 +9,12 @@ from optkit.artifact.findings import Accuracy, Measurement, SpeedUp
 from optkit.artifact.gates import Gates
 from optkit.artifact.tensors import batch_dim
 
-if TYPE_CHECKING:  # of a run, which a single step needs nothing of
+if TYPE_CHECKING:  # only a whole run has a benchmark; a single step does not import it
     from optkit.benchmark.bench_record import BenchRecord
 
 
 def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) -> tuple[str, ...]:
-    """Return what an artifact does not hold: parity, batch independence, accuracy against that of the reference."""
+    """Return the gates that an artifact fails: parity, batch independence, accuracy against the reference."""
     failures = [*_precision_failures(passport.artifact.engine)]
     if passport.unproven:
         return tuple(failures)
@@ -40,22 +40,22 @@ def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) 
 
 
 def _precision_failures(engine: EngineFacts | None) -> Iterator[str]:
-    """Yield what the inspector's count of layers does not hold."""
+    """Yield the failed gates on precision, from the engine inspector's count of layers."""
     if engine is None:
         return
     found = {share.precision: share.layers for share in engine.layers}
-    for kind, wanted in engine.required.items():
-        if not found.get(kind, 0.0) >= wanted:
-            yield f"precision: {found.get(kind, 0.0):.0%} of the layers compute in {kind}; at least {wanted:.0%} is asked for"
+    for kind, least in engine.required.items():
+        if not found.get(kind, 0.0) >= least:
+            yield f"precision: {found.get(kind, 0.0):.0%} of the layers compute in {kind}; at least {least:.0%} is required"
 
 
 def over_budget(name: str, size_bytes: int, bench: "BenchRecord | None", gates: Gates) -> tuple[str, ...]:
-    """Return why an artifact that is right may not be chosen: it is too large, too slow, or was not measured.
+    """Return why a correct artifact may not be chosen: it is too large, too slow, or was not measured.
 
     Args:
-        name: of the artifact.
-        size_bytes: of all its files.
-        bench: of the run; None where nothing was measured, and then only the size is held.
+        name: the artifact.
+        size_bytes: the size of all its files.
+        bench: the benchmark of the run; without one, only the size is checked.
         gates: the budget.
     """
     found = []
@@ -67,12 +67,12 @@ def over_budget(name: str, size_bytes: int, bench: "BenchRecord | None", gates: 
     mine = [m for m in bench.measurements if m.artifact == name]
     if not mine:
         return (*found, "latency: not measured")
-    found += [*_too_slow(mine, gates), *_too_few(mine, gates)]
-    found += _too_little([s for s in bench.speed_ups if s.candidate == name], gates)
+    found += [*_latency_failures(mine, gates), *_throughput_failures(mine, gates)]
+    found += _speed_up_failures([s for s in bench.speed_ups if s.candidate == name], gates)
     return tuple(found)
 
 
-def _too_slow(measured: Sequence[Measurement], gates: Gates) -> list[str]:
+def _latency_failures(measured: Sequence[Measurement], gates: Gates) -> list[str]:
     p50_ms = {m.batch: m.p50_ms for m in measured}
     return [
         f"latency at batch {batch}: "
@@ -82,25 +82,25 @@ def _too_slow(measured: Sequence[Measurement], gates: Gates) -> list[str]:
     ]
 
 
-def _too_few(measured: Sequence[Measurement], gates: Gates) -> list[str]:
+def _throughput_failures(measured: Sequence[Measurement], gates: Gates) -> list[str]:
     rates = {m.batch: m.samples_per_s for m in measured}
     return [
         f"throughput at batch {batch}: "
-        + (f"{rates[batch]:,.1f} samples/s; at least {least:g} is asked" if batch in rates else "not measured")
+        + (f"{rates[batch]:,.1f} samples/s; at least {least:g} is required" if batch in rates else "not measured")
         for batch, least in _by_batch(gates.min_samples_per_s, measured).items()
         if batch not in rates or not rates[batch] >= least
     ]
 
 
 def _by_batch(limit: float | dict[int, float] | None, measured: Sequence[Measurement]) -> dict[int, float]:
-    """Return the limit of each batch that has one: of those named, or the same for every one that was measured."""
+    """Return the limit of each batch size: a single limit applies to every measured one."""
     return limit if isinstance(limit, dict) else {m.batch: limit for m in measured if limit is not None}
 
 
-def _too_little(speed_ups: Sequence[SpeedUp], gates: Gates) -> list[str]:
+def _speed_up_failures(speed_ups: Sequence[SpeedUp], gates: Gates) -> list[str]:
     least = gates.min_speedup
     return [
-        f"speed-up at batch {s.batch}: {s.ratio:.2f}x {s.reference}; at least {least:g}x is asked"
+        f"speed-up at batch {s.batch}: {s.ratio:.2f}x {s.reference}; at least {least:g}x is required"
         for s in speed_ups
         if least is not None and not s.ratio >= least
     ]

@@ -1,4 +1,4 @@
-"""The history of a recipe: one line of JSON for each run that measured something, oldest first."""
+"""The history of a recipe: one line of JSON for each run that has measurements, oldest first."""
 
 import json
 import os
@@ -32,12 +32,12 @@ class PastVariant(Record):
 
 
 class HistoryEntry(Document):
-    """One run, small enough to keep all of them."""
+    """One run: one short line, so that all runs can be kept."""
 
     schema_id: ClassVar[str] = "optkit/history/1"
 
     created: str  # UTC, ISO 8601
-    commit: str | None  # that was checked out, where there is one
+    commit: str | None  # the commit that was checked out, if any
     recipe: str
     machine: str  # its name: processor, cores, GPU
     optkit: str
@@ -46,7 +46,7 @@ class HistoryEntry(Document):
 
     @classmethod
     def of(cls, record: RunRecord) -> "HistoryEntry":
-        """Return the line of a run."""
+        """Return the entry of a run."""
         measured = record.bench.measurements if record.bench else ()
         return cls(
             created=record.created,
@@ -71,7 +71,7 @@ class HistoryEntry(Document):
 
 
 def machine_name(machine: Machine) -> str:
-    """Return what tells a machine from another one as far as latency goes."""
+    """Return the facts of a machine that latency depends on, as one name."""
     return f"{machine.cpu}, {machine.cores} cores" + (f", {machine.gpu}" if machine.gpu else "")
 
 
@@ -87,16 +87,16 @@ def append_history(path: Path, entry: HistoryEntry) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)  # one write of one line: two runs that end at once do not mix
+            stream.write(line)  # one write: lines of two runs that end at the same time do not mix
     except OSError as e:
         raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
 
 
 def read_history(path: Path) -> list[HistoryEntry]:
-    """Return every run of the history; none where there is no file.
+    """Return every run of the history, or none if there is no file.
 
     Raises:
-        ArtifactError: a line is no entry of this version's; names it.
+        ArtifactError: a line is not an entry of this version; the message names the line.
     """
     if not exists(path):
         return []
@@ -118,7 +118,7 @@ def read_history(path: Path) -> list[HistoryEntry]:
 
 
 def _commit() -> str | None:
-    """Return the commit that is checked out: what CI says, else what git says of the working directory."""
+    """Return the checked-out commit: from CI's GITHUB_SHA, otherwise from git in the working directory."""
     named = os.environ.get("GITHUB_SHA")
     if named:
         return named

@@ -1,4 +1,4 @@
-"""The gates of a run that need its measurements: the budget, and the regression against an earlier run."""
+"""The gates that need the run's measurements: the budget, and the regression against an earlier run."""
 
 import logging
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_baseline(plan: Plan, source: Artifact) -> Snapshot | None:
-    """Return the run of before that the gates name.
+    """Return the earlier run that `gates.baseline` names.
 
     Raises:
-        ArtifactError: it cannot be read, or is of another model or machine.
+        ArtifactError: it cannot be read, or has another model or machine.
     """
     if plan.recipe.gates.baseline is None:
         return None
@@ -32,14 +32,14 @@ def read_baseline(plan: Plan, source: Artifact) -> Snapshot | None:
     return found
 
 
-def hold_regression(
+def check_regression(
     plan: Plan,
     results: Mapping[str, StepResult],
     bench: BenchRecord,
     baseline: Snapshot,
     samples: Samples,
 ) -> tuple[dict[str, StepResult], Comparison]:
-    """Hold the run against its baseline; an artifact that became slower or larger than is allowed fails."""
+    """Compare the run with its baseline; an artifact fails if it became slower or larger than the gates allow."""
     now = of_steps(results, bench, plan.out_dir / "run.json", recipe=plan.recipe.name)
     artifacts = {name: result.artifact for name, result in results.items() if result.artifact}
     limits = Limits(max_regression=plan.recipe.gates.max_regression)
@@ -53,17 +53,17 @@ def hold_regression(
     }, found
 
 
-def hold_budget(
+def check_budget(
     results: Mapping[str, StepResult], bench: BenchRecord | None, gates: Gates
 ) -> tuple[dict[str, StepResult], tuple[str, ...]]:
-    """Mark what is right but over the budget; when that leaves nothing to choose from, say so for each."""
-    held = {
+    """Mark the artifacts over the budget; if no correct artifact is within it, return a failure for each."""
+    checked = {
         name: result.model_copy(update={"over_budget": over_budget(name, result.size_bytes or 0, bench, gates)})
         if result.made
         else result
         for name, result in results.items()
     }
-    right = [result for result in held.values() if result.made and not result.failures and not result.unproven]
-    if any(not result.over_budget for result in right):
-        return held, ()
-    return held, tuple(f"{result.name}: {text}" for result in right for text in result.over_budget)
+    correct = [result for result in checked.values() if result.made and not result.failures and not result.unproven]
+    if any(not result.over_budget for result in correct):
+        return checked, ()
+    return checked, tuple(f"{result.name}: {text}" for result in correct for text in result.over_budget)

@@ -1,4 +1,4 @@
-"""The packages at the end of a run, made anew only when their artifact or settings have changed."""
+"""The packages at the end of a run. A package is made again only if its artifact or settings have changed."""
 
 import logging
 import shutil
@@ -31,7 +31,7 @@ FOLDERS = {"triton": "model_repository", "triton-python": "model_repository", "t
 
 
 class KeptPackage(Record):
-    """A package and the hash of what it was made of and of what was written."""
+    """A package, the hash of its inputs (`key`) and the hash of its files."""
 
     key: str
     sha256: str
@@ -52,7 +52,7 @@ def package_all(
     winner: Winner | None,
     samples: Samples,
 ) -> tuple[tuple[Packaged, ...], tuple[str, ...]]:
-    """Write the package of every `serve` entry; return them, and why others were refused.
+    """Write the package of every `serve` entry; return the packages, and the reasons why others were not written.
 
     An artifact that did not pass its gates is never packaged.
     """
@@ -80,10 +80,10 @@ def package_all(
 
 
 def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner: Winner | None) -> tuple[str, Passport]:
-    """Find the step whose artifact is packaged: its name and passport.
+    """Return the name and passport of the artifact to package.
 
     Raises:
-        StageError: it did not pass its gates.
+        StageError: the artifact did not pass its gates.
     """
     name = serving.artifact if serving.artifact != FASTEST else winner.artifact if winner else None
     passport = results[name].passport if name and results[name].passed else None
@@ -95,7 +95,7 @@ def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner:
 
 
 def _clear(out_dir: Path) -> None:
-    """Remove what a killed run left half-written, which a server would take for a model."""
+    """Remove unfinished folders of a killed run, because a server would load them as models."""
     for folder in FOLDERS.values():
         for left in (out_dir / folder).glob(".optkit-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -119,7 +119,7 @@ def _package_or_reuse(
             serving,
             name=plan.recipe.name,
             samples=samples,
-            force=True,  # the folder is the run's own
+            force=True,  # the folder belongs to the run
         )
 
     return _kept_or_made(plan, serving, made_of, before, make)
@@ -147,11 +147,11 @@ def _kept_or_made(
     before: dict[str, KeptPackage],
     make: Callable[[], Packaged],
 ) -> KeptPackage:
-    """Return the package of before where all that it was made of is the same and it is whole, else make it."""
+    """Return the earlier package if its inputs are the same and its files are intact, otherwise make it."""
     key = hash_of(
         {
             **made_of,
-            "folder": str(plan.out_dir),  # the package's record names it
+            "folder": str(plan.out_dir),  # the package's record contains this path
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
             "optkit": __version__,
@@ -167,7 +167,7 @@ def _kept_or_made(
 
 
 def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
-    """Return the ranges of the dimensions that inputs name."""
+    """Return the ranges of the dimensions that the inputs use."""
     names = {dim for spec in inputs for dim in spec.shape}
     return {name: allowed for name, allowed in dims.items() if name in names}
 

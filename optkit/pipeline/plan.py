@@ -1,4 +1,4 @@
-"""The plan: a recipe checked against what is there, before torch is imported and before any work; all faults at once."""
+"""Make a plan from a recipe: check everything before torch is imported and any work starts, and report all faults together."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ SOURCE = "source"  # the name of the model itself among the steps
 
 
 class PlannedStep(Record):
-    """A step and where its input comes from; `skip` says why it cannot run here."""
+    """A step and the step that makes its input; `skip` is the reason why it cannot run here."""
 
     stage: AnyStage
     parent: str
@@ -35,14 +35,14 @@ class PlannedStep(Record):
 
 
 class Origin(Record):
-    """What was typed to make a run."""
+    """The recipe file and the --set options that a run was started with."""
 
-    recipe: str  # the path of its file, as it was typed
+    recipe: str  # the path of its file, as given on the command line
     overrides: dict[str, str] = Field(default_factory=dict)  # --set: key -> value
 
 
 class Plan(Document):
-    """Every step in an order in which it can run."""
+    """Every step, each after the step that makes its input."""
 
     schema_id: ClassVar[str] = "optkit/plan/1"
 
@@ -56,13 +56,13 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Or
     """Check a recipe and put its steps in order.
 
     Args:
-        recipe: its paths are absolute.
-        out_dir: where artifacts go; it may not exist yet.
-        only: the one step that is wanted, with those that it needs.
-        origin: what was typed, for the record.
+        recipe: a recipe with absolute paths.
+        out_dir: the folder of the artifacts; it may not exist yet.
+        only: plan this step and the steps that it needs; None for all steps.
+        origin: how the run was started, for its record.
 
     Raises:
-        RecipeError: it cannot be carried out; lists every fault.
+        RecipeError: the recipe cannot run; the message lists every fault.
         OutputError: `out_dir` cannot be written.
     """
     steps, faults = _resolve(recipe.steps, Format.ONNX if is_onnx(recipe.model.source) else Format.PYTORCH)
@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Or
             faults += [f"{_where(i, step.stage)}: {text}" for text in missing]
     names = [step.name for step in steps]
     if only is not None and only not in names:
-        faults.append(f"--step {only}: no such step{did_you_mean(only, names)}")
+        faults.append(f"--step {only}: is not a step of the recipe{did_you_mean(only, names)}")
     if faults:
         raise RecipeError("\n".join(faults))
     _check_writable(out_dir)
@@ -84,7 +84,7 @@ def make_plan(recipe: Recipe, out_dir: Path, only: str | None = None, origin: Or
 
 
 def _resolve(stages: Sequence[AnyStage], source: Format) -> tuple[list[PlannedStep], list[str]]:
-    """Find the parent of every step: a stage of PyTorch models starts at the source, any other takes the step before it."""
+    """Find the parent of every step: the source for a stage that takes a PyTorch model, otherwise the step before it."""
     formats: dict[str, Format] = {SOURCE: source}
     steps: list[PlannedStep] = []
     faults: list[str] = []
@@ -92,20 +92,24 @@ def _resolve(stages: Sequence[AnyStage], source: Format) -> tuple[list[PlannedSt
         where = _where(i, stage)
         if stage.step in formats:
             taken = (
-                "is the name of the model itself" if stage.step == SOURCE else "there is a step of that name before it"
+                "this name is reserved for the source model"
+                if stage.step == SOURCE
+                else "an earlier step has the same name"
             )
-            faults.append(f"{where}: {taken}. Give it a name of its own with name: ...")
+            faults.append(f"{where}: {taken}. Set another one with name: ...")
             continue
         before = steps[-1].name if steps else SOURCE
         parent = stage.after or (SOURCE if Format.PYTORCH in stage.accepts else before)
         if parent not in formats:
             later = parent in {s.step for s in stages[i:]}
-            hint = "; it comes later: move it before this step" if later else did_you_mean(parent, list(formats))
-            faults.append(f"{where}: after {parent!r}, which is no step before it{hint}")
+            hint = (
+                ": that step comes later. Move it before this step." if later else did_you_mean(parent, list(formats))
+            )
+            faults.append(f"{where}: after {parent!r} is not an earlier step{hint}")
         elif formats[parent] not in stage.accepts:
-            wanted = " or ".join(sorted(stage.accepts))
-            add = f" Add an export-{wanted} step before it." if wanted == Format.ONNX else ""
-            faults.append(f"{where}: accepts {wanted}, but {parent!r} is {formats[parent]}.{add}")
+            accepted = " or ".join(sorted(stage.accepts))
+            add = f" Add an export-{accepted} step before it." if accepted == Format.ONNX else ""
+            faults.append(f"{where}: accepts {accepted}, but {parent!r} is {formats[parent]}.{add}")
         formats[stage.step] = stage.produces
         steps.append(PlannedStep(stage=stage, parent=parent))
     return steps, faults
@@ -117,7 +121,7 @@ def _where(i: int, stage: Stage) -> str:
 
 
 def _model_faults(recipe: Recipe) -> Iterator[str]:
-    """Collect what the records of the model and of its inputs find at fault, each with its key."""
+    """Collect the faults that the records of the model and of its inputs report, each with its key."""
     yield from _under("model.", recipe.model.faults())
     if recipe.inputs:
         yield from _under("inputs: ", dimension_faults(recipe.inputs, recipe.dims))
@@ -126,7 +130,7 @@ def _model_faults(recipe: Recipe) -> Iterator[str]:
 
 
 def _work_faults(recipe: Recipe) -> Iterator[str]:
-    """Collect what the records of data, steps, gates and packages find at fault, each with its key."""
+    """Collect the faults that the records of data, steps, gates and packages report, each with its key."""
     calibration, evaluation = recipe.data.calibration, recipe.data.evaluation
     yield from _under("data.", recipe.data.faults())
     for i, stage in enumerate(recipe.steps):
@@ -144,29 +148,29 @@ def _under(where: str, faults: Iterable[str]) -> Iterator[str]:
 
 
 def _name_faults(recipe: Recipe) -> Iterator[str]:
-    """Find packages of one name, two models that would lie in one folder, and an ensemble in the folder of a step."""
+    """Find packages with the same name, models with the same folder, and ensembles with the folder of a step."""
     packages = [(serving.server, serving.served_name(recipe.name), serving.version) for serving in recipe.serve]
     for server, name, version in sorted({p for p in packages if packages.count(p) > 1}, key=str):
-        yield f"serve: two entries write {name!r} version {version} for {server}. Give one another name or version."
+        yield f"serve: two entries write {name!r} version {version} for {server}. Change the name or version of one."
     models = list(dict.fromkeys(name for server, name, _ in packages if server == "triton"))
     for ensemble in recipe.ensembles:
         models += [ensemble.name, *dict.fromkeys(f"{ensemble.name}_{part.name}" for part in ensemble.parts)]
     for name in sorted({name for name in models if models.count(name) > 1}):
-        yield f"ensembles: two models of the Triton repository would be called {name!r}. Give one another name."
+        yield f"ensembles: two models of the Triton repository have the name {name!r}. Rename one."
     folders = {SOURCE, "model_repository", "model_store", *(stage.step for stage in recipe.steps)}
     for ensemble in recipe.ensembles:
         if ensemble.name in folders:
-            yield f"ensembles: {ensemble.name!r} is the folder of a step too. Give the ensemble another name."
+            yield f"ensembles: {ensemble.name!r} is also the folder of a step. Rename the ensemble."
 
 
 def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:
     by_name = {step.name: step for step in steps}
-    wanted: list[PlannedStep] = []
+    chain: list[PlannedStep] = []
     name = only
     while name != SOURCE:
-        wanted.insert(0, by_name[name])
+        chain.insert(0, by_name[name])
         name = by_name[name].parent
-    return wanted
+    return chain
 
 
 def _check_writable(out_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves: a record of every step, and of the whole."""
+"""The records of a run: one for each step, and `run.json` for the whole."""
 
 from typing import ClassVar, Literal
 
@@ -20,7 +20,7 @@ from optkit.serving import Packaged
 
 
 class StepResult(Record):
-    """What became of one step. `failures` are the gates that its artifact did not pass."""
+    """The result of one step. `failures` are the gates that its artifact did not pass."""
 
     name: str
     stage: str
@@ -28,8 +28,8 @@ class StepResult(Record):
     status: Literal["built", "reused", "skipped", "failed"]
     optional: bool = False
     reason: str | None = None  # why it was skipped or failed
-    passport: Passport | None = None  # of its artifact, without measurements, which the run's benchmark has
-    size_bytes: int | None = None  # of all files of the artifact when the run ended
+    passport: Passport | None = None  # of its artifact, without measurements: these are in the run's benchmark
+    size_bytes: int | None = None  # of all files of the artifact at the end of the run
     failures: tuple[str, ...] = ()
     over_budget: tuple[str, ...] = ()  # correct, but too slow or too large to be chosen
 
@@ -45,7 +45,7 @@ class StepResult(Record):
         optional: bool = False,
         failures: tuple[str, ...] = (),
     ) -> "StepResult":
-        """The result of a step that has an artifact."""
+        """Return the result of a step that has an artifact."""
         return cls(
             name=name,
             stage=stage,
@@ -69,7 +69,7 @@ class StepResult(Record):
 
     @property
     def artifact(self) -> Artifact | None:
-        """The artifact; its path is that of the time when the run ended."""
+        """The artifact; its path is the path at the end of the run."""
         return self.passport.artifact if self.passport else None
 
     @property
@@ -89,22 +89,22 @@ class StepResult(Record):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how the artifact was made."""
+        """Remarks on how the artifact was made."""
         return self.artifact.notes if self.artifact else ()
 
     @property
     def quantization(self) -> Quantization | None:
-        """What was tried and measured to quantize the artifact."""
+        """The choices and measurements of the quantization."""
         return self.artifact.quantization if self.artifact else None
 
     @property
     def calibration(self) -> Diagnosis | None:
-        """The findings on the data that the ranges were taken from."""
+        """The findings on the calibration data."""
         return self.artifact.calibration.diagnosis if self.artifact and self.artifact.calibration else None
 
     @property
     def seconds(self) -> float | None:
-        """How long making the artifact took, when it was made."""
+        """The time that it took to make the artifact."""
         return self.passport.seconds if self.passport else None
 
     @property
@@ -114,7 +114,7 @@ class StepResult(Record):
 
     @property
     def batch_independence(self) -> BatchIndependence | None:
-        """Whether its answers depend on the other samples of a batch."""
+        """Whether its outputs depend on the other samples of a batch."""
         return self.passport.batch_independence if self.passport else None
 
     @property
@@ -124,12 +124,12 @@ class StepResult(Record):
 
     @property
     def unproven(self) -> str | None:
-        """Why nothing could be found out by running it here."""
+        """Why the artifact could not be checked on this machine."""
         return self.passport.unproven if self.passport else None
 
     @property
     def shifts(self) -> tuple[Shift, ...]:
-        """The inputs whose calibration data is unlike the evaluation data."""
+        """The inputs whose calibration data differs from the evaluation data."""
         return self.passport.shifts if self.passport else ()
 
 
@@ -139,7 +139,7 @@ class RunRecord(Document):
     schema_id: ClassVar[str] = "optkit/run/3"
 
     recipe: str
-    origin: Origin | None = None  # None for a run that was not started from the command line
+    origin: Origin | None = None  # None if the run was not started from the command line
     created: str  # UTC, ISO 8601
     optkit: str
     versions: dict[str, str]  # library -> version
@@ -149,21 +149,21 @@ class RunRecord(Document):
     steps: tuple[StepResult, ...]
     bench: BenchRecord | None
     bench_reused: bool = False
-    comparison: Comparison | None = None  # with the baseline that the gates name
+    comparison: Comparison | None = None  # with the baseline of the gates
     winner: Winner | None
     packaged: tuple[Packaged, ...]
-    failures: tuple[str, ...]  # what keeps the run from having passed
+    failures: tuple[str, ...]  # why the run did not pass
     bench_error: str | None = None  # why the benchmark could not be run
     seconds: float
 
     @property
     def exit_code(self) -> int:
-        """0: done and within limits; 1: a verdict is negative; 2: a step could not run."""
+        """0: done and within limits; 1: a verdict is negative; 2: a step or the benchmark could not run."""
         if self.bench_error or any(step.status == "failed" and not step.optional for step in self.steps):
             return 2
         return 1 if self.failures else 0
 
     @property
     def rebuilt(self) -> int:
-        """How many artifacts were made in this run."""
+        """The number of artifacts that this run made."""
         return sum(step.status == "built" for step in self.steps)

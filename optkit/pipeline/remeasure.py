@@ -1,4 +1,4 @@
-"""A benchmark held against an earlier one: the earlier files measured again beside the new ones where they are still there."""
+"""Compare a benchmark with an earlier one, and measure the earlier files again if they still exist."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from optkit.untrusted.paths import path_fault
 
 logger = logging.getLogger(__name__)
 
-BASELINE = " (baseline)"  # behind the names of the earlier files
+BASELINE = " (baseline)"  # suffix for the names of the earlier files
 
 
 def compare_with(
@@ -34,29 +34,29 @@ def compare_with(
     *,
     across_machines: bool = False,
 ) -> Comparison:
-    """Compare a run with an earlier one, in the best way that there is.
+    """Compare a run with an earlier one.
 
-    Files that changed are measured again beside those of the baseline, block by block, when the baseline's files are still there; a
-    clock or a neighbour of another day is then in neither. Otherwise the stored times are compared, and their intervals are wider.
+    If the baseline's files still exist, the changed files are measured again together with them, in the same blocks, so both versions are
+    measured under the same conditions. Otherwise the stored times are compared; their intervals are wider.
 
     Args:
         baseline: the earlier run.
         now: the new one.
-        artifacts: of the new run.
-        samples: where the values come from.
-        settings: of the benchmark.
+        artifacts: the artifacts of the new run.
+        samples: the source of input values.
+        settings: the settings of the benchmark.
         limits: the gates.
-        across_machines: compare stored times of different machines all the same.
+        across_machines: allow stored times of different machines.
 
     Raises:
         ArtifactError: the two cannot be compared.
-        RunnerError: nothing can be run on the device.
+        RunnerError: no artifact can run on the device.
     """
     stored = compare(baseline, now, limits, across_machines=across_machines)
     both = _pairs(baseline, artifacts)
     if not both:
         return stored
-    logger.info("measure %d files of the baseline again beside the new ones", len(both) // 2)
+    logger.info("measure %d files of the baseline again, together with the new ones", len(both) // 2)
     record = bench_record(both, samples, settings, now.machine, reference=next(iter(both)))
     if record.interrupted:
         raise KeyboardInterrupt
@@ -66,7 +66,7 @@ def compare_with(
         dataclasses.replace(baseline, measurements=_named(record, names, BASELINE)),
         dataclasses.replace(now, measurements=_named(record, names, "")),
         limits,
-        across_machines=True,  # both were measured here and now
+        across_machines=True,  # both were just measured on this machine
         together=True,
     )
     changes = [(again if name in names else stored).of(name) for name in baseline.variants if name in now.variants]
@@ -76,7 +76,7 @@ def compare_with(
 
 
 def _named(record: BenchRecord, names: Collection[str], suffix: str) -> tuple[Measurement, ...]:
-    """Return the measurements of the old or of the new files, under the names that both share."""
+    """Return the measurements of the old or the new files, without the suffix in their names."""
     return tuple(
         m.model_copy(update={"artifact": name})
         for m in record.measurements
@@ -86,23 +86,23 @@ def _named(record: BenchRecord, names: Collection[str], suffix: str) -> tuple[Me
 
 
 def _pairs(baseline: Snapshot, artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """Return the files that changed and those of the baseline that they replace, where these can still be run.
+    """Return the changed files and the baseline's files that they replace, if these still exist.
 
-    A source model is left out: its file only says where the code was, and the code has changed with it.
+    A source model is left out: its file only contains the path of the code, and the old code no longer exists.
     """
     found: dict[str, Artifact] = {}
     for name, artifact in artifacts.items():
         old = baseline.variants.get(name)
         if old is None or old.sha256 == artifact.sha256 or artifact.format is Format.PYTORCH:
             continue
-        kept = _still_there(baseline, name, artifact)
+        kept = _baseline_file(baseline, name, artifact)
         if kept is not None and baseline.measured(name):
             found |= {f"{name}{BASELINE}": kept, name: artifact}
     return found
 
 
-def _still_there(baseline: Snapshot, name: str, like: Artifact) -> Artifact | None:
-    """Return a file of the baseline that still holds what was measured, where it was or beside the baseline's record."""
+def _baseline_file(baseline: Snapshot, name: str, like: Artifact) -> Artifact | None:
+    """Return the unchanged file of the baseline, from its old path or from the folder of the baseline's record; None if there is none."""
     file = next((file for file in baseline.files if file.artifact == name), None)
     for path in _places(file, baseline.path) if file else ():
         try:

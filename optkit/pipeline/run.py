@@ -1,4 +1,4 @@
-"""Run a recipe: the tree of steps, their proofs, the benchmark, the winner and the packages."""
+"""Run a recipe: the steps, their checks, the benchmark, the winner and the packages."""
 
 import logging
 import shutil
@@ -20,7 +20,7 @@ from optkit.errors import ArtifactError, OptkitError
 from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
-from optkit.pipeline.measured_gates import hold_budget, hold_regression, read_baseline
+from optkit.pipeline.measured_gates import check_budget, check_regression, read_baseline
 from optkit.pipeline.packages import PACKAGES_FILE, package_all
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
@@ -35,37 +35,39 @@ RUN_FILE = "run.json"
 
 
 def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
-    """Carry out a plan and write `run.json` in its folder.
+    """Run a plan and write `run.json` in its folder.
 
     Args:
         plan: made by `make_plan`.
-        fresh: make everything anew, also what could be reused.
-        finish: go on to the benchmark and the packages when the steps are done.
+        fresh: make everything again and reuse nothing.
+        finish: run the benchmark and write the packages after the steps.
 
     Raises:
-        ModelError: the model itself cannot be built or run. A step that fails is recorded, and the others go on.
+        ModelError: the source model cannot be built or run. A step that fails is recorded, and the others continue.
         OutputError: the folder cannot be written.
     """
     started = time.perf_counter()
     if fresh:
-        _forget(plan)
+        _remove_outputs(plan)
     with doing(f"build {Path(plan.recipe.model.source).name}"):
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
-        bench_points(source.artifact, plan.recipe.bench.batches)  # what cannot be measured is refused before the work
+        bench_points(
+            source.artifact, plan.recipe.bench.batches
+        )  # refuse a batch size that cannot be measured before any work
     samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
-    baseline = read_baseline(plan, source.artifact) if finish else None  # refused before the work, too
+    baseline = read_baseline(plan, source.artifact) if finish else None  # also refused before any work
     results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None
     try:
         bench, bench_reused = bench_step(plan, results, samples) if finish else (None, False)
     except OptkitError as e:
-        bench_error = str(e)  # the artifacts are there all the same, and so is their record
+        bench_error = str(e)  # the artifacts exist anyway, so their record is written
     comparison = None
     if bench and baseline:
-        results, comparison = hold_regression(plan, results, bench, baseline, samples)
+        results, comparison = check_regression(plan, results, bench, baseline, samples)
     first = results.pop(SOURCE)
-    results, budget = hold_budget(results, bench, plan.recipe.gates)
+    results, budget = check_budget(results, bench, plan.recipe.gates)
     winner = _winner(results, bench, plan.recipe.choose)
     packaged: tuple[Packaged, ...] = ()
     refusals: tuple[str, ...] = ()
@@ -105,15 +107,17 @@ def read_run(folder: Path) -> RunRecord:
     """Return the record of the run in a folder.
 
     Raises:
-        ArtifactError: there is none, or it is of another version.
+        ArtifactError: there is none, or it has another version.
     """
     if not is_file(folder / RUN_FILE):
-        raise ArtifactError(f"{folder}: holds no {RUN_FILE}; expected the folder of a run. Give the -o of optkit run.")
+        raise ArtifactError(
+            f"{folder}: contains no {RUN_FILE}; expected the folder of a run. Give the -o of optkit run."
+        )
     return RunRecord.read(folder / RUN_FILE)
 
 
 def _winner(results: Mapping[str, StepResult], bench: BenchRecord | None, choice: Choice) -> Winner | None:
-    """Choose among the steps; each that cannot win comes with its reason."""
+    """Choose the winner among the steps; a step that cannot win has its reason in the result."""
     if bench is None:
         return None
     not_run = {missing.artifact: f"not run: {missing.reason}" for missing in bench.not_run}
@@ -136,13 +140,13 @@ def _refusal(result: StepResult) -> str | None:
 
 
 def _steps(plan: Plan, source: Passport, reused: bool, samples: Samples) -> dict[str, StepResult]:
-    """Prove the source, and make or reuse and prove every step; a failure ends only the branch behind it."""
-    asked = Requirements(
+    """Check the source, then make or reuse and check every step; a failure skips only the steps that depend on it."""
+    requirements = Requirements(
         tolerances=plan.recipe.tolerances,
         evaluation=plan.recipe.data.evaluation,
         device=plan.recipe.bench.device,
     )
-    prover = Prover(source.artifact, samples, asked)
+    prover = Prover(source.artifact, samples, requirements)
     source = _proven(prover, source)
     failures = gate_failures(source, None, plan.recipe.gates)
     results = {SOURCE: StepResult.of(source, name=SOURCE, stage=SOURCE, parent=None, reused=reused, failures=failures)}
@@ -158,7 +162,7 @@ def _step(plan: Plan, step: PlannedStep, results: Mapping[str, StepResult], prov
     if step.skip is not None:
         return _not_made(step, "skipped", step.skip)
     if parent is None:
-        return _not_made(step, "skipped", f"{step.parent!r}, which it takes, was not made")
+        return _not_made(step, "skipped", f"its input {step.parent!r} was not made")
     try:
         with doing(step.name):
             passport, reused = stage_step(step.stage, parent, plan.out_dir / step.name, prover)
@@ -196,7 +200,7 @@ def _proven(prover: Prover, passport: Passport) -> Passport:
 
 
 def _failures(results: list[StepResult]) -> list[str]:
-    """Return what keeps the run from having passed; an optional step may fail."""
+    """Return why the run did not pass; an optional step may fail."""
     found = []
     for result in results:
         if result.optional:
@@ -212,7 +216,7 @@ def _log(result: StepResult) -> None:
         case "built":
             text = f"built in {result.seconds or 0:.1f} s"
         case "reused":
-            text = "reused, nothing that went into it has changed"
+            text = "reused, its inputs and settings have not changed"
         case _:
             text = f"{result.status}: {result.reason}"
     logger.info("%s: %s", result.name, text)
@@ -222,8 +226,8 @@ def _log(result: StepResult) -> None:
         logger.info("  %s", note)
 
 
-def _forget(plan: Plan) -> None:
-    """Remove what this recipe has made in its folder, and nothing else."""
+def _remove_outputs(plan: Plan) -> None:
+    """Remove the files that this recipe made in its folder, and nothing else."""
     for name in (SOURCE, *(step.name for step in plan.steps)):
         shutil.rmtree(plan.out_dir / name, ignore_errors=True)
     for name in (RUN_FILE, BENCH_FILE, PACKAGES_FILE):

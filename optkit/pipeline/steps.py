@@ -1,4 +1,4 @@
-"""One step in a run's folder: reused when nothing that went into it has changed, else made, whole or not at all."""
+"""One step of a run: its artifact is reused if its inputs and settings have not changed, otherwise made."""
 
 import logging
 import shutil
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
-    """Return the passport of the model itself, and whether it was reused.
+    """Return the passport of the source model, and whether it was reused.
 
     Raises:
         ModelError: the model cannot be built or run.
@@ -45,7 +45,7 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     if kept:
         return kept, True
     started = time.perf_counter()
-    # The model's path is relative to its folder, so it is written where it stays.
+    # The file contains the model's path relative to its folder, so it is written directly into the final folder.
     _remove(folder)
     if onnx:
         artifact = copy_onnx_source(onnx, folder, recipe.dims)
@@ -69,16 +69,16 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
     """Return the passport of a step's artifact, and whether it was reused.
 
     Args:
-        stage: what to run.
-        parent: the artifact that it takes.
-        folder: of the step; replaced as a whole when the step is made.
-        prover: proves candidates, where the stage leaves a choice.
+        stage: the stage to run.
+        parent: its input.
+        folder: the folder of the step; it is replaced when the step is made.
+        prover: checks the candidates of a stage that chooses by measurement.
 
     Raises:
-        OptkitError: the stage failed; what `folder` held before is gone, and nothing half-made is left.
+        OptkitError: the stage failed; the earlier content of `folder` is removed, and no unfinished file is left.
     """
     if isinstance(stage, BuildTensorRt) and stage.python:
-        name_interpreter(Path(stage.python))  # an engine that is reused may be run by it, too
+        name_interpreter(Path(stage.python))  # a reused engine may run with this interpreter, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     stage = stage.with_feeds(prover.samples.real)
     feeds = stage.feeds(parent)
@@ -116,7 +116,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
 
 
 def _kept(path: Path, key: str) -> Passport | None:
-    """Return the passport of an artifact made with this key and still intact."""
+    """Return the passport of an artifact that was made with this key and is still intact, or None."""
     try:
         passport = read_passport(path) if is_file(path) else None
     except ArtifactError as e:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
 from optkit.errors import ModelError
 from optkit.pytorch.forward import parameter_names
-from optkit.record import Record, refused_as
+from optkit.record import Record, validation_error_as
 from optkit.untrusted.quoting import yaml_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def infer_contract(example: object, module: "torch.nn.Module") -> InputContract:
                 dim = names.setdefault(seen, f"{name}_{axis}")
                 dims.setdefault(dim, DimRange(min=min(seen), opt=sorted(seen)[len(seen) // 2], max=max(seen)))
                 shape.append(dim)
-        with refused_as(ModelError, "example inputs", "Give them other names."):
+        with validation_error_as(ModelError, "example inputs", "Give them other names."):
             inputs.append(TensorSpec(name=name, dtype=_dtype(name, array), shape=tuple(shape)))
     return InputContract(inputs=tuple(inputs), dims=dims)
 

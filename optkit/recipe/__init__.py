@@ -1,7 +1,7 @@
-"""The recipe: its keys, and how its file is read.
+"""The recipe: its keys, and the reading of its file.
 
-keys            every key with its type
-reading         YAML, with the line of every fault
+keys            all keys with their types
+reading         reads YAML and reports every fault with its line
 """
 
 from optkit.recipe.keys import Recipe

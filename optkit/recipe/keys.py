@@ -1,4 +1,4 @@
-"""The keys of a recipe: what a model is, what is made of it, and what must hold."""
+"""The keys of a recipe: model, data, steps, gates, benchmark and serving."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,29 +24,29 @@ from optkit.user_code import absolute_target, target_fault
 
 
 def _specs(value: Any) -> Any:
-    """Read `name: dtype[dims]` pairs."""
+    """Parse `name: dtype[dims]` pairs."""
     if not isinstance(value, Mapping):
         raise ValueError("expected name: dtype[dim,...] pairs, as in image: float32[batch,3,224,224]")
     if not value:
-        raise ValueError("is empty; leave the key out to read the inputs off example inputs")
+        raise ValueError("is empty; omit the key to derive the inputs from example inputs")
     return tuple(TensorSpec.parse(str(text), name=str(name)) for name, text in value.items())
 
 
 def _range(value: Any) -> Any:
-    """Read a range that is written as min:opt:max."""
+    """Parse a range in the form min:opt:max."""
     return DimRange.parse(value) if isinstance(value, str) else value
 
 
 class ModelKeys(Record):
-    """Where the model comes from."""
+    """The source of the model."""
 
-    source: str  # file.py:build, package.module:factory, or a model file or folder; paths are relative to the recipe
-    weights: str | None = None  # a state dict, relative to the recipe
+    source: str  # file.py:build, package.module:factory, a model file or a folder; paths are relative to the recipe
+    weights: str | None = None  # file with a state dict, relative to the recipe
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
-    example: str | None = None  # file.py:function that gives example inputs, where `inputs` is left out
+    example: str | None = None  # file.py:function that returns example inputs; used if `inputs` is not given
 
     def faults(self) -> Iterator[str]:
-        """Yield what cannot be found or read, each with its key."""
+        """Yield a fault for each key whose source cannot be found or read."""
         if fault := source_fault(self.source):
             yield f"source: {fault}"
         if self.weights and (fault := weights_fault(Path(self.weights))):
@@ -56,13 +56,13 @@ class ModelKeys(Record):
 
 
 class DataKeys(Record):
-    """Where real data comes from."""
+    """The sources of real data."""
 
-    calibration: str | None = None  # feeds: file.py:function or a folder of .npz
-    evaluation: str | None = None  # file.py:function of predict, returns a number, larger is better
+    calibration: str | None = None  # data source of feeds, such as file.py:function, .npz files or images.yaml
+    evaluation: str | None = None  # file.py:function that takes predict and returns a number; larger is better
 
     def faults(self) -> Iterator[str]:
-        """Yield what cannot be found or read, each with its key."""
+        """Yield a fault for each key whose source cannot be found or read."""
         if self.calibration and (fault := data_fault(self.calibration)):
             yield f"calibration: {fault}"
         if self.evaluation and (fault := target_fault(self.evaluation)):
@@ -70,18 +70,18 @@ class DataKeys(Record):
 
 
 class TensorRtKeys(Record):
-    """Where TensorRT is."""
+    """The TensorRT installation."""
 
-    python: str | None = None  # the interpreter that has it, relative to the recipe; None takes optkit's own
+    python: str | None = None  # interpreter with TensorRT, relative to the recipe; None uses the interpreter of optkit
 
 
 class Recipe(Record):
-    """A recipe, as its file says it."""
+    """A recipe, as read from its file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=200)
     model: ModelKeys
-    inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)] = ()  # none: read off example inputs
-    outputs: tuple[TensorName, ...] | None = None  # names for the model's outputs, in order
+    inputs: Annotated[tuple[TensorSpec, ...], BeforeValidator(_specs)] = ()  # empty: derived from example inputs
+    outputs: tuple[TensorName, ...] | None = None  # names of the outputs, in order
     dims: dict[TensorName, Annotated[DimRange, BeforeValidator(_range)]] = Field(default_factory=dict)
     data: DataKeys = DataKeys()
     steps: tuple[AnyStage, ...] = Field(min_length=1)
@@ -96,17 +96,17 @@ class Recipe(Record):
     @model_validator(mode="after")
     def _outputs_differ(self) -> Self:
         if self.outputs and len(set(self.outputs)) < len(self.outputs):
-            raise ValueError(f"outputs: {', '.join(self.outputs)}; every name must be there once")
+            raise ValueError(f"outputs: {', '.join(self.outputs)}; output names must be unique")
         return self
 
     def with_absolute_paths(self, base: Path) -> Self:
-        """Return the recipe with every path made absolute, and its data given to the steps that take some.
+        """Return the recipe with absolute paths, and with its data source and interpreter set in the steps that use them.
 
         Args:
-            base: the folder that relative paths start at.
+            base: folder that relative paths start at.
 
         Raises:
-            ModelError: a target names nothing that a model or function can come from.
+            ModelError: a target is not a valid source of a model or function.
         """
         weights = str((base / self.model.weights).absolute()) if self.model.weights else None
         example = absolute_target(self.model.example, base) if self.model.example else None
@@ -125,7 +125,7 @@ class Recipe(Record):
         )
 
     def _with_python(self, stage: AnyStage) -> AnyStage:
-        """Return a stage with the recipe's interpreter of TensorRT where it has none of its own."""
+        """Return a stage with the recipe's TensorRT interpreter, if the stage does not set one."""
         if self.tensorrt.python and isinstance(stage, BuildTensorRt) and not stage.python:
             return stage.model_copy(update={"python": self.tensorrt.python})
         return stage

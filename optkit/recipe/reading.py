@@ -1,6 +1,6 @@
-"""Reading a recipe: its YAML checked for form, every fault listed at once with its line, and a near miss named.
+"""Reading of recipes: the YAML is validated, and all faults are reported with their lines and with suggestions for misspelled keys.
 
-Whether a recipe can be carried out is the plan's question.
+The plan checks whether a recipe can be run.
 """
 
 import typing
@@ -22,14 +22,14 @@ from optkit.untrusted.documents import parse_yaml, read_yaml_text, yaml_with_lin
 
 
 def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe; the paths in it become absolute, those of steps that take the recipe's data are filled in.
+    """Read a recipe and make its paths absolute.
 
     Args:
-        path: the YAML file.
-        overrides: dotted key -> YAML value, as `model.weights` -> `w.pt`.
+        path: YAML file.
+        overrides: dotted key -> YAML value, for example `model.weights` -> `w.pt`.
 
     Raises:
-        RecipeError: it cannot be read, or does not have the form of a recipe; lists every fault with its line.
+        RecipeError: the file cannot be read or is not a valid recipe; the message lists every fault with its line.
     """
     node, content = _parse(path)
     for key, value in (overrides or {}).items():
@@ -38,7 +38,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         recipe = Recipe.model_validate(content)
     except ValidationError as e:
         errors = e.errors()
-        lines = [_fault(path, node, error) for error in errors if not _echoes(error, errors)]
+        lines = [_fault(path, node, error) for error in errors if not _follows_from_others(error, errors)]
         raise RecipeError("\n".join(lines)) from e
     try:
         return recipe.with_absolute_paths(path.absolute().parent)
@@ -49,7 +49,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 def _parse(path: Path) -> "tuple[yaml.Node, dict[str, Any]]":
     node, content = yaml_with_lines(read_yaml_text(path, RecipeError), str(path), RecipeError)
     if node is None or not isinstance(content, dict):
-        raise RecipeError(f"{path}: holds no keys; expected a recipe with name, model, inputs and steps")
+        raise RecipeError(f"{path}: contains no keys; expected a recipe with name, model, inputs and steps")
     return node, content
 
 
@@ -59,23 +59,23 @@ def _override(content: dict[str, Any], key: str, value: str) -> None:
     for part in folders:
         inner = here.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {key}: {part!r} holds a {type(inner).__name__} and has no keys")
+            raise RecipeError(f"--set {key}: {part!r} is a {type(inner).__name__}; expected a mapping")
         here = inner
     here[last] = parse_yaml(value, f"--set {key}", RecipeError)
 
 
-def _echoes(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
-    """Whether an error is only that a list is empty once its faulty items, which have errors of their own, are left out."""
+def _follows_from_others(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+    """Whether an error only says that a list is too short, because its invalid items, which have their own errors, do not count."""
     loc = error["loc"]
     return error["type"] == "too_short" and any(e["loc"][: len(loc)] == loc != e["loc"] for e in errors)
 
 
 def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
-    """Return one fault as `recipe.yaml:12: steps.1.opset: what is wrong. Did you mean ...?`."""
+    """Return one fault as `recipe.yaml:12: steps.1.opset: fault. Did you mean ...?`."""
     loc = error["loc"]
     where = ".".join(str(part) for part in loc if not _is_tag(part))
     line = f"{path}:{_line(node, loc)}"
-    if not where:  # a fault between keys names them itself
+    if not where:  # the message of a fault that concerns several keys names the keys
         return f"{line}: {error['msg'].removeprefix('Value error, ')}"
     known = _keys_at(loc)
     match error["type"]:
@@ -87,7 +87,7 @@ def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
             return f"{line}: {where}: unknown {str(context.get('tag'))!r}{did_you_mean(str(context.get('tag')), tags)}"
         case "union_tag_not_found":
             tags = list(_tags(AnyStage if loc[0] == "steps" else AnyServing))
-            return f"{line}: {where}: has no {error['ctx']['discriminator']}; expected one of {', '.join(tags)}"
+            return f"{line}: {where}: has no key {error['ctx']['discriminator']}; expected one of {', '.join(tags)}"
         case "missing":
             return f"{line}: {where}: is missing"
         case _:
@@ -97,7 +97,7 @@ def _fault(path: Path, node: yaml.Node, error: ErrorDetails) -> str:
 
 
 def _is_tag(part: int | str) -> bool:
-    """Whether a part of a pydantic location is the tag of a union, which is no key of the file."""
+    """Whether a part of a pydantic location is the tag of a union, which is not a key of the file."""
     return isinstance(part, str) and any(part in _tags(union) for union in (AnyStage, AnyServing))
 
 
@@ -111,7 +111,7 @@ def _tags(union: Any) -> dict[str, type[Record]]:
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are known where a location ends."""
+    """Return the known keys at the end of a location."""
     here: type[Record] = Recipe
     for part in loc[:-1]:
         tagged = _tags(AnyStage) | _tags(AnyServing)
@@ -130,7 +130,7 @@ def _records(annotation: Any) -> Iterator[type[Record]]:
 
 
 def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
-    """Return the line of the deepest part of a location that the file has."""
+    """Return the line of the deepest part of a location that exists in the file."""
     line = node.start_mark.line + 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):

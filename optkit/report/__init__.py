@@ -1,13 +1,13 @@
-"""Records, shown to a person.
+"""Show records: in a terminal, as an HTML page, in a notebook and in CI.
 
-showing         what a person is shown of each kind of record, by the commands and in a notebook
+showing         tables and lines for each kind of record, for the commands and for a notebook
 notebook        tables as HTML
 table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke     for a terminal
-html            the page of a run; `view` says what is in it, `page/` is its template
+html            the page of a run; `view` prepares its content, `page/` is its template
 int8            its sections on layers and calibration
-pictures, svg, axes, heat       its drawings
+pictures, svg, axes, heat       its pictures
 markdown, cases, junit, github  for CI
-numbers, verdict, provenance    figures, verdicts and commands in words
+numbers, verdict, provenance    numbers, verdicts and commands as text
 """
 
 from optkit.report.choice import choice_text

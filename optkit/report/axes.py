@@ -1,4 +1,4 @@
-"""What several pictures do with their axes: lines with markers, ticks of milliseconds, names that do not overlap."""
+"""Shared parts of the pictures: lines with markers, logarithmic ticks, labels that do not overlap."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def line(axes: "Axes", name: str, place: int, points: Sequence[tuple[float, float]]) -> None:
-    """Draw a variant as a line through its points."""
+    """Draw the line of a variant through its points."""
     x, y = zip(*points, strict=True)
     marker = MARKERS[place % len(MARKERS)]
     axes.plot(x, y, color=series(place), marker=marker, markersize=5, linewidth=1.8, label=shorten(name))
 
 
 def ms_ticks(axes: "Axes") -> None:
-    """Put round numbers of ms under a logarithmic axis."""
+    """Set round numbers of ms as the ticks of a logarithmic x axis."""
     log_ticks(axes.xaxis, lambda value: f"{value:g}")
 
 
 def log_ticks(axis: "Axis", text: Callable[[float], str]) -> None:
-    """Put round numbers at a logarithmic axis, also where it spans less than a decade.
+    """Set round numbers as the ticks of a logarithmic axis, even if it spans less than a decade.
 
-    Matplotlib's own labels between decades are TeX, which no report shows as such.
+    Matplotlib's default labels between decades are TeX, which an SVG in a page does not render.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -39,7 +39,7 @@ def log_ticks(axis: "Axis", text: Callable[[float], str]) -> None:
 
 
 def label_points(figure: "Figure", axes: "Axes", points: Sequence["Point"]) -> None:
-    """Write each name beside its point where no other name stands."""
+    """Write each name next to its point, where it overlaps no other name."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()

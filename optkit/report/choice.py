@@ -1,4 +1,4 @@
-"""Why an artifact won, and why each other one did not."""
+"""Why an artifact won, and why the others did not."""
 
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,6 @@ def choice_text(record: "RunRecord") -> str:
     if winner is None:
         made = [step for step in record.steps if step.made]
         lines = [f"  {step.name}: {'; '.join((*step.failures, *step.over_budget)) or 'not measured'}" for step in made]
-        return "\n".join(["nobody won", *lines])
+        return "\n".join(["no winner", *lines])
     lost = [f"  {other.artifact}: {other.reason}" for other in winner.lost]
     return "\n".join([f"{winner.artifact} won: {winner.reason}", *lost])

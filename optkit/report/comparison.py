@@ -10,11 +10,11 @@ from optkit.report.numbers import change_text, ms_text, size_text
 from optkit.report.table import plain_table
 
 _STYLES = {Trend.BETTER: "green", Trend.WORSE: "red", Trend.SAME: "", Trend.TOO_NOISY: "yellow"}
-_WIDTHS = (15, 9, 9, 9, 17, 13)  # the tables of all artifacts stand one below the other
+_WIDTHS = (15, 9, 9, 9, 17, 13)  # the columns of all tables are aligned
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Return for each artifact its metrics before and now; `@8` is at batch 8."""
+    """Return a table for each artifact with its metrics before and now; `@8` means batch 8."""
     tables = []
     for artifact in dict.fromkeys(change.artifact for change in comparison.changes):
         table = plain_table(artifact, "metric", "before", "now", "worse by", "95 %", "verdict")
@@ -29,12 +29,12 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def comparison_shown(comparison: Comparison | None) -> list[Table | str]:
-    """Return all that a person is shown of a comparison; nothing where there is none."""
+    """Return the tables and the text of a comparison; an empty list if there is none."""
     return [*comparison_tables(comparison), comparison_text(comparison)] if comparison else []
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Return how the comparison was made, and what was in one of the two runs only."""
+    """Return the method of the comparison, and the artifacts that only one of the runs has."""
     return "\n".join(_facts(comparison))
 
 
@@ -62,7 +62,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def verdict_text(change: MetricChange) -> str:
-    """Return the verdict, and whether it breaks a gate."""
+    """Return the verdict, and whether a gate failed."""
     return f"{change.verdict}, failed" if change.failure else str(change.verdict)
 
 

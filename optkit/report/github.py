@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a command: annotations, and the summary of the job."""
+"""Output for GitHub Actions: annotations, and the summary of the job."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ def annotations(cases: Sequence[Case], file: str | None) -> list[str]:
 
     Args:
         cases: in their order.
-        file: that the annotations stand at, relative to the repository; None for none.
+        file: the file that the annotations refer to, relative to the repository; None for no file.
     """
     levels = {Outcome.FAILED: "error", Outcome.SKIPPED: "warning"}
     found = []
     for case in cases:
         if case.outcome in levels:
-            properties = ({"file": file} if file else {}) | {"title": f"{case.artifact}: {case.question}"}
+            properties = ({"file": file} if file else {}) | {"title": f"{case.artifact}: {case.check}"}
             found.append(workflow_command(levels[case.outcome], properties, case.message))
     return found
 
 
 def workflow_command(level: str, properties: Mapping[str, str], message: str) -> str:
-    """Return one command, on one line whatever its texts hold: one that held a line break could give commands of its own.
+    """Return one command on one line. Line breaks in the texts are escaped, so that a text cannot start another command.
 
     The format: https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
@@ -37,15 +37,15 @@ def workflow_command(level: str, properties: Mapping[str, str], message: str) ->
 
 
 def add_summary(markdown: str) -> None:
-    """Add to the summary of the job.
+    """Append Markdown to the summary of the job.
 
     Raises:
-        OutputError: this is no job of GitHub Actions, or its summary cannot be written.
+        OutputError: this is not a job of GitHub Actions, or its summary cannot be written.
     """
     path = os.environ.get(SUMMARY)
     if not path:
         raise OutputError(
-            f"--github: {SUMMARY} is not set; expected to run in a job of GitHub Actions. Leave --github out."
+            f"--github: {SUMMARY} is not set; expected a job of GitHub Actions, which sets it. Leave --github out."
         )
     try:
         with Path(path).open("a", encoding="utf-8") as stream:
@@ -55,7 +55,7 @@ def add_summary(markdown: str) -> None:
 
 
 def _data(text: str) -> str:
-    """Escape the message of a workflow command; its lines stay lines."""
+    """Escape the message of a workflow command; GitHub shows its line breaks."""
     return "%0A".join(visible(line).replace("%", "%25") for line in text.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""The parity of a run as a table of colours: one row for each artifact, one column for each output at each corner."""
+"""The parity of a run as a coloured table: one row for each artifact, one column for each output at each corner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from optkit.pipeline.records import StepResult
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of parity: what stands in it, what it means, and its colour."""
+    """One point of parity: its text, a description for the tooltip, and its colour."""
 
     text: str
-    words: str
+    description: str
     level: str
 
 
@@ -33,16 +33,16 @@ class Heat:
 
 
 def heat_of(steps: Sequence[StepResult]) -> Heat | None:
-    """Return the table; None where nothing was compared."""
-    proven = {step.name: _by_column(step.parity.outputs) for step in steps if step.parity and step.parity.outputs}
-    columns = tuple(dict.fromkeys(column for cells in proven.values() for column in cells))
+    """Return the table; None if nothing was compared."""
+    compared = {step.name: _by_column(step.parity.outputs) for step in steps if step.parity and step.parity.outputs}
+    columns = tuple(dict.fromkeys(column for cells in compared.values() for column in cells))
     missing = Cell("", "not compared", "")
-    rows = [HeatRow(name, tuple(cells.get(column, missing) for column in columns)) for name, cells in proven.items()]
+    rows = [HeatRow(name, tuple(cells.get(column, missing) for column in columns)) for name, cells in compared.items()]
     return Heat(columns, tuple(rows)) if rows else None
 
 
 def _by_column(outputs: Sequence[OutputParity]) -> dict[str, Cell]:
-    """Return a cell for each output at each corner; a corner that was visited twice keeps the worse one."""
+    """Return a cell for each output at each corner; if a corner was tested twice, the worse result is kept."""
     one_output = len({o.output for o in outputs}) == 1
     cells: dict[str, Cell] = {}
     worst: dict[str, float] = {}

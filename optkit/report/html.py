@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing else, in light and dark, on a screen, a phone and paper."""
+"""The report of a run: one self-contained HTML page for a screen, a phone and paper, with a light and a dark theme."""
 
 import base64
 import hashlib
@@ -18,12 +18,12 @@ REPORT_FILE = "report.html"
 
 
 def write_report(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ()) -> Path:
-    """Write the report of a run into its folder, whole or not at all, and return its path.
+    """Write the report of a run into its folder atomically, and return its path.
 
     Args:
         record: the run.
-        out_dir: its folder, which the commands in the report name.
-        history: the runs before and this one, oldest first.
+        out_dir: its folder; the commands in the report contain it.
+        history: the earlier runs and this one, oldest first.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -36,7 +36,7 @@ def write_report(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntr
 
 
 def publish(record: RunRecord, out_dir: Path, history: Path) -> Path:
-    """Add a run to its history when it measured something new, and write its report.
+    """Add a run to its history if it has new measurements, and write its report.
 
     Raises:
         OutputError: a file cannot be written.
@@ -48,11 +48,11 @@ def publish(record: RunRecord, out_dir: Path, history: Path) -> Path:
 
 
 def page(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ()) -> str:
-    """Return the report as HTML. Every text of the records is escaped; no script but the page's own may run."""
+    """Return the report as HTML. Every text of the records is escaped; only the page's own script may run."""
     import jinja2
     from markupsafe import Markup
 
-    # The folder of this module, read as text: it works from a wheel in a zip too.
+    # Read with importlib.resources: it also works when the package is in a zip file.
     files = resources.files("optkit.report") / "page"
     script = (files / "page.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -76,7 +76,7 @@ def page(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ())
 
 
 def _pictures(record: RunRecord, view: View) -> dict[str, str]:
-    """Return the pictures that there are data for; the others are empty, and their sections are left out."""
+    """Return the pictures. A picture without data is empty, and its section is left out."""
     found = dict.fromkeys(("trade_off", "distributions", "throughput", "parts", "over_time"), "")
     found["steps"] = pictures.bars("steps", "seconds", view.times, "s", view.reused)
     bench = record.bench
@@ -91,8 +91,8 @@ def _pictures(record: RunRecord, view: View) -> dict[str, str]:
                 row: {"copy in": p.copy_in_ms, "compute": p.compute_ms, "copy out": p.copy_out_ms}
                 for row, p in parts.items()
             }
-            enqueue = ("enqueue, on the host", {row: p.enqueue_ms for row, p in parts.items()})
-            found["parts"] = pictures.bars("parts", "median ms", on_stream, "ms", beside=enqueue)
+            enqueue = ("enqueue on the host", {row: p.enqueue_ms for row, p in parts.items()})
+            found["parts"] = pictures.bars("parts", "median ms", on_stream, "ms", overlay=enqueue)
     if len(view.points) > 1 and view.batch is not None:
         found["trade_off"] = pictures.trade_off(view.points, view.batch, view.quality, view.smaller_is_better)
     if len(view.history) > 1:

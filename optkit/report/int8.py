@@ -1,4 +1,4 @@
-"""The page's sections on INT8: the layers that a search ranked, the frontier that it walked, and what the calibration data was like."""
+"""The page's sections on INT8: the ranked layers, the accuracy for each number of layers in float, and the calibration data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from optkit.report.svg import GOOD, INK, MUTED, draw, series
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_OPEN = 20  # layers that are shown without a click
+_MOST_OPEN = 20  # up to this number of layers the table is open
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer, and what INT8 does to the outputs when it alone is quantized."""
+    """One layer, and the effect on the outputs when only this layer is quantized."""
 
     name: str
     op: str
@@ -31,7 +31,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class FrontierRow:
-    """What the model is worth with some layers in float."""
+    """The accuracy of the model with some layers in float."""
 
     kept: int
     value: str
@@ -52,13 +52,13 @@ class Search:
 
     @property
     def short(self) -> bool:
-        """Whether the table of the layers is short enough to lie open."""
+        """Whether the table of layers is short enough to be shown open."""
         return len(self.layers) <= _MOST_OPEN
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What the calibration doctor found in the data of one step; findings that are none are empty."""
+    """The findings of the calibration doctor for one step; an empty text means no finding."""
 
     step: str
     samples: str
@@ -70,25 +70,25 @@ class Calibrated:
 
 
 def searches(steps: Sequence[StepResult]) -> tuple[Search, ...]:
-    """Return the searches for the layers that stay in float, one for each step that needed one."""
+    """Return the searches for layers that stay in float, one for each step that has one."""
     found = [(step.name, step.quantization) for step in steps if step.quantization and step.quantization.layers]
     return tuple(_search(name, quantization) for name, quantization in found)
 
 
 def calibrations(steps: Sequence[StepResult]) -> tuple[Calibrated, ...]:
-    """Return what the calibration data was like, one row for each step that was calibrated."""
+    """Return the findings on the calibration data, one row for each calibrated step."""
     return tuple(_calibrated(step, step.calibration) for step in steps if step.calibration)
 
 
 def draw_frontier(search: Search, i: int) -> str:
-    """Draw the value against the number of layers in float, the limit as a line, a ring around what was chosen.
+    """Draw the value against the number of layers in float, with the limit as a line and a ring around the choice.
 
     Args:
-        search: with a frontier.
-        i: which search of the page it is.
+        search: a search with a frontier.
+        i: its index on the page, for unique ids.
     """
     found, points = search.found, search.found.frontier
-    judge = found.metric or "value"
+    metric = found.metric or "value"
 
     def paint(figure: "Figure") -> None:
         from matplotlib.ticker import MaxNLocator
@@ -118,8 +118,9 @@ def draw_frontier(search: Search, i: int) -> str:
 
     chosen = next((p for p in points if _is_chosen(p.kept, found)), None)
     alt = (
-        f"Frontier of {search.step}, by {judge}: {points[0].value:.6g} with {points[0].kept} layers in float, {points[-1].value:.6g} with "
-        f"{points[-1].kept}. " + (f"Chosen: {chosen.kept}, with {chosen.value:.6g}." if chosen else "None was enough.")
+        f"Accuracy of {search.step} by layers in float, measured by {metric}: {points[0].value:.6g} with {points[0].kept} layers in float, {points[-1].value:.6g} with "
+        f"{points[-1].kept}. "
+        + (f"Chosen: {chosen.kept}, with {chosen.value:.6g}." if chosen else "None reached the limit.")
     )
     return draw(f"frontier-{i}", alt, 260, paint)
 
@@ -156,12 +157,12 @@ def _search(name: str, found: Quantization) -> Search:
 
 def _sentence(found: Quantization) -> str:
     of = f"{len(found.exclude)} of {count(len(found.layers), 'layer')}"
-    judged = f", judged by {found.metric}" if found.metric else ""
+    metric = f", measured by {found.metric}" if found.metric else ""
     limit = f"; the limit is {found.limit:.6g}" if found.limit is not None else ""
     if found.failure:
-        return f"The limit was not reached{judged}: {found.failure}."
+        return f"The limit was not reached{metric}: {found.failure}."
     reached = f" and reach {found.value:.6g}" if found.value is not None else ""
-    return f"{of} stay in float{reached}{judged}{limit}."
+    return f"{of} stay in float{reached}{metric}{limit}."
 
 
 def _is_chosen(kept: int, found: Quantization) -> bool:
@@ -175,12 +176,16 @@ def _calibrated(step: StepResult, found: Diagnosis) -> Calibrated:
     return Calibrated(
         step=step.name,
         samples=f"{found.samples}: "
-        + (f"too few, try {found.suggested_samples}" if growing else f"enough, {found.suggested_samples} suffice"),
+        + (
+            f"too few, use {found.suggested_samples}"
+            if growing
+            else f"enough, {found.suggested_samples} are sufficient"
+        ),
         outliers=f"{len(found.outliers)}, worst sample {worst.sample} ({worst.worst} {worst.stretch:.1f}x)"
         if worst
         else "",
         duplicates=str(sum(len(group) - 1 for group in found.duplicates) or ""),
         constants=", ".join(f"{name} in {count(len(samples), 'sample')}" for name, samples in found.constants.items()),
-        long_tail=f"{tail.tensor}: 99.9 % lie in {tail.inner_share:.1%}" if tail else "",
+        long_tail=f"{tail.tensor}: 99.9 % of values in {tail.inner_share:.1%} of the range" if tail else "",
         shifts=tuple(map(str, step.shifts)),
     )

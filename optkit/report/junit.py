@@ -1,4 +1,4 @@
-"""A JUnit file, as Jenkins, GitLab and most of CI read it."""
+"""JUnit files, which Jenkins, GitLab and most CI systems read."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -8,7 +8,7 @@ from pathlib import Path
 from optkit.record import atomic_path
 from optkit.report.cases import Case, Outcome
 
-# What XML 1.0 cannot hold in any way, such as the escape that starts a colour in a terminal.
+# Characters that XML 1.0 does not allow even when escaped, such as the escape character of terminal colours.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -16,9 +16,9 @@ def write_junit(path: Path, name: str, cases: Sequence[Case]) -> None:
     """Write the cases as one suite.
 
     Args:
-        path: of the file; it is replaced.
-        name: of the suite.
-        cases: in their order.
+        path: the file; it is replaced.
+        name: the name of the suite.
+        cases: the cases, in this order.
 
     Raises:
         OutputError: the file cannot be written.
@@ -35,7 +35,7 @@ def write_junit(path: Path, name: str, cases: Sequence[Case]) -> None:
     root = ET.Element("testsuites")
     suite = ET.SubElement(root, "testsuite", {"name": _text(name), **counts})
     for case in cases:
-        where = {"classname": _text(case.artifact), "name": _text(case.question), "time": f"{case.seconds or 0:.3f}"}
+        where = {"classname": _text(case.artifact), "name": _text(case.check), "time": f"{case.seconds or 0:.3f}"}
         element = ET.SubElement(suite, "testcase", where)
         if case.outcome is Outcome.FAILED:
             ET.SubElement(element, "failure", {"message": _text(case.message)}).text = _text(case.message)

@@ -1,4 +1,4 @@
-"""The findings of a lint as text and as GitHub annotations."""
+"""The findings of `optkit lint` as text and as GitHub annotations."""
 
 import os
 from collections.abc import Iterable

@@ -31,7 +31,7 @@ def loadtest_table(record: "LoadRecord") -> Table:
 
 
 def loadtest_text(record: "LoadRecord") -> str:
-    """Return the lines below the table: batches, knees, the load generator and its requests, and notes."""
+    """Return the lines below the table: batches, knees, requests, the load generator and notes."""
     tool = "optkit's client" if record.tool == "asyncio" else record.tool
     lines = [f"batches at {point.load}: {_batches(point)}" for point in record.points if point.server]
     lines += [f"knee: {knee.load}, {knee.rule}" for knee in record.knees]
@@ -52,9 +52,9 @@ def advice_text(advice: "Advice") -> str:
         size = advice.preferred_batch_size or "none"
         head = f"advice: preferred_batch_size {size}, max_queue_delay_microseconds {advice.max_queue_delay_us}"
     else:
-        head = "advice: dynamic batching does not pay for this model"
+        head = "advice: dynamic batching does not help this model"
     pasted = [f"  {line}" for line in (*advice.recipe.splitlines(), *advice.config.splitlines())]
-    return "\n".join([head, *(f"  because {reason}" for reason in advice.reasons), *pasted])
+    return "\n".join([head, *(f"  reason: {reason}" for reason in advice.reasons), *pasted])
 
 
 def _batches(point: "LoadPoint") -> str:

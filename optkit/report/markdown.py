@@ -10,7 +10,7 @@ from optkit.untrusted.quoting import visible
 
 
 def run_markdown(record: RunRecord) -> str:
-    """Return a run: its verdict, its variants at one batch size, and what failed or was not run."""
+    """Return a run: its verdict, its variants at one batch size, and the parts that failed or were not run."""
     batch = shown_batch(record)
     head = ["artifact", "type", "size", "verdict", "accuracy", *_latency_head(batch)]
     rows = []
@@ -31,21 +31,21 @@ def run_markdown(record: RunRecord) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in GitHub's Markdown; the cells are escaped already."""
+    """Return a table in GitHub's Markdown; the cells are already escaped."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
 
 
 def cell(text: str) -> str:
-    """Return a text of the user's that can change nothing around it: no markup, no table, no mention, one line.
+    """Escape a text of the user, so that GitHub shows it as it is on one line: no markup, no table, no mention.
 
-    GitHub looks for mentions and for numbers of issues in the page that it has made of the text, where no escape is left: a blank without
-    width keeps the sign from the name.
+    GitHub looks for mentions and issue numbers in the rendered page, where escapes have no effect. So a zero-width space separates the
+    sign from the name.
     """
     return _SPECIAL.sub(_escaped, visible(" ".join(text.split())))
 
 
-# Signs of Markdown anywhere, and what begins a list or a heading where it comes first.
+# Special characters of Markdown anywhere, and those that start a list or a heading at the start of a line.
 _SPECIAL = re.compile(r"[\\`*_\[\]~<>|$&#@]|^[-+=]|^\d{1,9}[.)]")
 
 
@@ -61,5 +61,5 @@ def _latency_head(batch: int | None) -> list[str]:
 
 
 def listed(title: str, lines: Iterable[str]) -> str:
-    """Return a title and a list; the lines are escaped."""
+    """Return a title and a list; this function escapes the lines."""
     return f"**{title}**\n\n" + "\n".join(f"- {cell(line)}" for line in lines)

@@ -1,4 +1,4 @@
-"""A benchmark as tables for a terminal of 80 columns: what was measured, what the numbers include, and what they say."""
+"""A benchmark as tables for a terminal of 80 columns: the measurements, their conditions, and the verdicts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from rich.text import Text
 from optkit.artifact.findings import Measurement, SpeedUp, Stopped, Verdict
 from optkit.report.numbers import ms_text, provider_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine, included, left_to_the_cpu
+from optkit.report.verdict import busy_machine, included, parts_on_cpu
 
 if TYPE_CHECKING:
     from optkit.benchmark.bench_record import BenchRecord, SelfTestRecord
@@ -18,7 +18,7 @@ STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.TOO_NOISY: "ye
 
 
 def bench_tables(record: "BenchRecord") -> list[Table]:
-    """Return the latencies at each batch size, the comparisons, what the numbers include, and the throughput of several callers."""
+    """Return the latencies at each batch size, the comparisons, the conditions, and the throughput of several callers."""
     batches = sorted({m.batch for m in record.measurements})
     tables = [_latencies(batch, [m for m in record.measurements if m.batch == batch]) for batch in batches]
     if record.speed_ups:
@@ -29,36 +29,36 @@ def bench_tables(record: "BenchRecord") -> list[Table]:
 
 
 def bench_notes(record: "BenchRecord") -> list[str]:
-    """Return how it was measured, why it stopped, and what one should know before one believes it."""
+    """Return how the benchmark measured, why it stopped, and the warnings on its results."""
     first = record.measurements[0]
     where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
     cores = f" (processors {_ranges(first.affinity)})" if first.affinity else ""
-    load = "" if record.load_before is None else f", a load of {record.load_before:.1f} before"
+    load = "" if record.load_before is None else f", load average {record.load_before:.1f} at the start"
     governor = f", governor {record.machine.governor}" if record.machine.governor else ""
     lines = [
-        f"measured: {where}, {included(first)}, models warm{cores}{governor}{load}",
-        f"{len(record.order)} blocks in random order (seed {record.settings.seed}), every model loaded anew for each",
+        f"measured: {where}, {included(first)}, after warmup{cores}{governor}{load}",
+        f"{len(record.order)} blocks in random order (seed {record.settings.seed}), each model loaded again for every block",
     ]
     lines += [f"{reason}: {_of(record, reason)}" for reason in dict.fromkeys(s.stopped for s in record.speed_ups)]
     lines += [f"{knee.artifact}: knee at batch {knee.batch}, {knee.rule}" for knee in record.knees]
-    lines += left_to_the_cpu(record)
+    lines += parts_on_cpu(record)
     lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.not_run]
     if record.interrupted:
-        lines.append("interrupted: these are the blocks that were whole")
+        lines.append("interrupted: the numbers are those of the complete blocks")
     return ["\n".join([*lines, *busy_machine(record)])]
 
 
 def self_test_table(record: "SelfTestRecord") -> Table:
-    """Return how often comparisons of a model with itself were right."""
+    """Return how often the comparison of a model with itself gave the correct result."""
     found = record.found
     table = plain_table(
-        f"{record.artifact} against a copy of itself, {len(found.trials)} comparisons", "", "found", "honest"
+        f"{record.artifact} against a copy of itself, {len(found.trials)} comparisons", "", "found", "expected"
     )
     coverage = f"{found.coverage:.0%} ({found.coverage_low:.0%}-{found.coverage_high:.0%})"
-    table.add_row("95 % interval holds 1", Text(coverage, "green" if found.passed else "red"), "95 %")
+    table.add_row("95 % interval contains 1", Text(coverage, "green" if found.passed else "red"), "95 %")
     free = "too few blocks" if found.free_coverage is None else f"{found.free_coverage:.0%}"
-    table.add_row("distribution-free interval holds 1", free, "at least 95 %")
-    table.add_row("says faster or slower", f"{found.false_verdicts:.0%}", "5 %")
+    table.add_row("distribution-free interval contains 1", free, "at least 95 %")
+    table.add_row("verdict faster or slower", f"{found.false_verdicts:.0%}", "5 %")
     table.add_row("sd of the log ratio", "" if found.sd_log_ratio is None else f"{found.sd_log_ratio:.4f}", "")
     return table
 
@@ -73,7 +73,7 @@ def _latencies(batch: int, measured: Sequence[Measurement]) -> Table:
 
 
 def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
-    title = f"how many times faster than {speed_ups[0].reference}"
+    title = f"speed-up over {speed_ups[0].reference}"
     table = plain_table(title, "artifact", ">batch", ">speed-up", "95 %", "distribution-free", "verdict")
     for s in speed_ups:
         ratio, t, free = f"{s.ratio:.3f}x", interval_text(s.low, s.high), interval_text(s.free_low, s.free_high)
@@ -84,7 +84,7 @@ def _comparisons(speed_ups: Sequence[SpeedUp]) -> Table:
 
 def _included(measured: Sequence[Measurement]) -> Table:
     table = plain_table(
-        "what the numbers include",
+        "conditions",
         "artifact",
         ">batch",
         "ran on",
@@ -109,11 +109,9 @@ def _included(measured: Sequence[Measurement]) -> Table:
 
 
 def _gpu(measured: Sequence[Measurement]) -> Table:
-    """Return where a call's time goes on the GPU, and what the GPU did meanwhile."""
+    """Return the parts of a call on the GPU, and the state of the GPU during the calls."""
     columns = (">enqueue ms", ">copy in ms", ">compute ms", ">copy out ms", ">mJ", ">W", ">C", "throttled")
-    table = plain_table(
-        "a call on the GPU: its parts overlap; energy is that of one call", "artifact", ">batch", *columns
-    )
+    table = plain_table("one call on the GPU: its parts overlap; energy per call", "artifact", ">batch", *columns)
     for m in measured:
         parts = m.parts.model_dump().values() if m.parts else (None,) * 4
         gpu = m.gpu
@@ -129,7 +127,7 @@ def _gpu(measured: Sequence[Measurement]) -> Table:
 
 
 def _concurrency(record: "BenchRecord") -> Table:
-    streams = ", each on a CUDA stream of its own" if any(load.streams for load in record.concurrency) else ""
+    streams = ", each on its own CUDA stream" if any(load.streams for load in record.concurrency) else ""
     table = plain_table(
         f"several callers at once{streams}",
         "artifact",
@@ -157,12 +155,12 @@ def _of(record: "BenchRecord", reason: Stopped) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """Return both ends, or nothing where there were too few blocks."""
+    """Return both ends, or an empty text if there were too few blocks."""
     return "" if low is None or high is None else f"{low:.3f}-{high:.3f}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Return numbers in order as 0-3,6."""
+    """Return sorted numbers as ranges, such as 0-3,6."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

@@ -1,6 +1,7 @@
-"""Tables and texts as HTML for the output of a notebook's cell: no script, nothing from outside, every text escaped.
+"""Tables and texts as HTML for a notebook cell: no script, nothing from the network, every text escaped.
 
-A notebook's theme is light or dark, and some notebooks drop style sheets, so all is inherited but what stands in `style` attributes.
+A notebook has a light or a dark theme, and some notebooks remove style sheets. So only `style` attributes are used, and all other styles
+are inherited.
 """
 
 import html
@@ -14,7 +15,7 @@ from optkit.untrusted.quoting import visible
 _STYLES = {
     "bold": "font-weight:bold",
     "dim": "opacity:.7",
-    # Each has about the same contrast, 4.2 or more, to white and to the #111 of dark themes.
+    # Each has a contrast of at least 4.2 to white and to #111, the background of dark themes.
     "green": "color:#178a40;font-weight:bold",
     "yellow": "color:#a36d00;font-weight:bold",
     "red": "color:#dc4040;font-weight:bold",
@@ -31,7 +32,7 @@ def html_of(parts: Sequence[Table | Text | str]) -> str:
 
 
 def _table(table: Table) -> str:
-    """Return the cells of a table that rich would print."""
+    """Return a table with the cells that rich would print."""
     columns = table.columns
     caption = f'<caption style="{_CAPTION}">{_inline(table.title)}</caption>' if table.title else ""
     head = "".join(_cell("th", column, column.header, ' scope="col"', "border-bottom:1px solid") for column in columns)
@@ -55,7 +56,7 @@ def _text(text: Text | str) -> str:
 
 
 def _inline(content: object) -> str:
-    """Return a text, escaped, in the style that it has in a terminal."""
+    """Return an escaped text with its style in the terminal."""
     if not isinstance(content, Text):
         return _escaped(str(content))
     styles = ";".join(_STYLES[word] for word in str(content.style).split())
@@ -64,5 +65,5 @@ def _inline(content: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return the lines of a text, with escapes for what is markup and for what cannot be printed."""
+    """Return a text with markup and unprintable characters escaped."""
     return html.escape("\n".join(map(visible, text.split("\n"))))

@@ -1,4 +1,4 @@
-"""The pictures of a report, each with its words for those who do not see it."""
+"""The pictures of a report, each with a text alternative."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """A variant in the picture of the trade-off."""
+    """A variant in the trade-off picture."""
 
     name: str
-    place: int  # among all variants: its colour
+    place: int  # index among all variants, for its colour
     latency_ms: float
     quality: float  # accuracy, or the error against the source
     size_bytes: int | None
@@ -27,10 +27,10 @@ class Point:
 
 
 def dominated(points: Mapping[str, tuple[float, float]]) -> set[str]:
-    """Return the names of those that another one beats in one way and equals or beats in the other.
+    """Return the names of the dominated variants: another one is better in one cost and not worse in the other.
 
     Args:
-        points: name -> two costs, smaller is better in both.
+        points: name -> two costs; smaller is better for both.
     """
     return {
         name
@@ -44,7 +44,7 @@ def dominated(points: Mapping[str, tuple[float, float]]) -> set[str]:
 
 
 def trade_off(points: Sequence[Point], batch: int, quality: str, smaller_is_better: bool) -> str:
-    """Draw quality against latency, the size of the file as area, dominated variants pale."""
+    """Draw quality against latency; the area of a mark is the file size, and dominated variants are pale."""
     biggest = max((p.size_bytes or 0 for p in points), default=0)
 
     def paint(figure: "Figure") -> None:
@@ -81,13 +81,13 @@ def trade_off(points: Sequence[Point], batch: int, quality: str, smaller_is_bett
     alt = (
         f"Scatter plot of {len(points)} variants: {quality} against median latency at batch {batch}. Fastest is {best.name} "
         f"with {ms_text(best.latency_ms)} ms. "
-        + (f"Dominated by another one: {', '.join(pale)}." if pale else "No variant is dominated.")
+        + (f"Dominated: {', '.join(pale)}." if pale else "No variant is dominated.")
     )
     return draw("trade-off", alt, 360, paint)
 
 
 def distributions(measurements: Sequence["Measurement"], places: Mapping[str, int]) -> str:
-    """Draw how the calls of every variant spread at each batch size: 5 to 95 % thin, the middle half thick, the median as a mark."""
+    """Draw the latencies of every variant at each batch size: 5 to 95 % as a thin line, 25 to 75 % as a thick one, the median as a mark."""
     import numpy as np
 
     batches = sorted({m.batch for m in measurements})
@@ -115,7 +115,7 @@ def distributions(measurements: Sequence["Measurement"], places: Mapping[str, in
             axes.grid(visible=False, axis="y")
             axes.set_title(f"batch {batch}")
             ms_ticks(axes)
-        grid[-1, 0].set_xlabel("ms a call (log)")
+        grid[-1, 0].set_xlabel("ms per call (log)")
 
     alt = "Latency distributions. " + " ".join(
         f"Batch {b}: " + ", ".join(f"{m.artifact} median {ms_text(m.p50_ms)} ms" for m in rows[b]) + "."
@@ -125,7 +125,7 @@ def distributions(measurements: Sequence["Measurement"], places: Mapping[str, in
 
 
 def throughput(measurements: Sequence["Measurement"], places: Mapping[str, int], knees: Mapping[str, int]) -> str:
-    """Draw samples per second against the batch size, a ring around the batch after which more brings little."""
+    """Draw samples per second against the batch size, with a ring around the knee."""
     lines = {name: sorted((m for m in measurements if m.artifact == name), key=lambda m: m.batch) for name in places}
     lines = {name: found for name, found in lines.items() if found}
 
@@ -161,19 +161,19 @@ def bars(
     rows: Mapping[str, Mapping[str, float]],
     unit: str,
     pale: Sequence[str] = (),
-    beside: tuple[str, Mapping[str, float]] | None = None,
+    overlay: tuple[str, Mapping[str, float]] | None = None,
 ) -> str:
-    """Draw one bar for each row, in the parts that it has, one after the other.
+    """Draw one stacked bar for each row.
 
     Args:
-        name: of the picture.
-        title: says what a bar is.
+        name: the name of the picture.
+        title: the title above the bars.
         rows: row -> part -> value; every row has the same parts.
-        unit: of the values.
+        unit: the unit of the values.
         pale: rows that are drawn pale.
-        beside: what goes on at the same time as the parts, and its value in each row; drawn as a line across the bar.
+        overlay: label and values by row of something parallel to the parts; drawn as a line across the bar.
     """
-    along, values_along = beside or ("", {})
+    overlay_label, overlay_values = overlay or ("", {})
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
 
     def paint(figure: "Figure") -> None:
@@ -186,18 +186,18 @@ def bars(
                     y, values[part], left=left, height=0.62, color=color, alpha=alpha, label=part if y == 0 else None
                 )
                 left += values[part]
-            if row in values_along:
+            if row in overlay_values:
                 axes.vlines(
-                    values_along[row],
+                    overlay_values[row],
                     y - 0.42,
                     y + 0.42,
                     colors=INK,
                     linewidth=2.5,
-                    label=along if y == 0 else "_nolegend_",
+                    label=overlay_label if y == 0 else "_nolegend_",
                 )
             axes.annotate(
                 f"{left:.3g} {unit}",
-                (max(left, values_along.get(row, 0.0)), y),
+                (max(left, overlay_values.get(row, 0.0)), y),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
@@ -210,25 +210,27 @@ def bars(
         axes.set_xlabel(unit)
         axes.set_title(title)
         if len(parts) > 1:
-            columns = 2 if is_narrow(figure) else len(parts) + bool(along)
+            columns = 2 if is_narrow(figure) else len(parts) + bool(overlay_label)
             figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK)
 
     alt = f"{title}: " + "; ".join(
         f"{row} {sum(values.values()):.3g} {unit}"
         + (f" ({', '.join(f'{part} {v:.3g}' for part, v in values.items())})" if len(parts) > 1 else "")
-        + (f", {along} {values_along[row]:.3g}" if row in values_along else "")
+        + (f", {overlay_label} {overlay_values[row]:.3g}" if row in overlay_values else "")
         for row, values in rows.items()
     )
     return draw(name, alt, 70 + 27 * len(rows) + (40 if len(parts) > 1 else 0), paint)
 
 
-def over_time(lines: Mapping[str, Sequence[tuple[int, float]]], places: Mapping[str, int], whens: Sequence[str]) -> str:
+def over_time(
+    lines: Mapping[str, Sequence[tuple[int, float]]], places: Mapping[str, int], labels: Sequence[str]
+) -> str:
     """Draw the median latency of every variant over the runs of the history.
 
     Args:
         lines: variant -> (number of the run, ms).
         places: variant -> its colour.
-        whens: what stands under each run.
+        labels: the label of each run on the x axis.
     """
 
     def paint(figure: "Figure") -> None:
@@ -236,14 +238,14 @@ def over_time(lines: Mapping[str, Sequence[tuple[int, float]]], places: Mapping[
         for name, found in lines.items():
             line(axes, name, places.get(name, 0), found)
         axes.set_yscale("log")
-        step = max(1, len(whens) // (4 if is_narrow(figure) else 8))
-        axes.set_xticks(range(0, len(whens), step), [shorten(when) for when in whens[::step]])
+        step = max(1, len(labels) // (4 if is_narrow(figure) else 8))
+        axes.set_xticks(range(0, len(labels), step), [shorten(label) for label in labels[::step]])
         axes.set_title("median latency, ms (log)")
         log_ticks(axes.yaxis, ms_text)
         columns = 2 if is_narrow(figure) else 4
         figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=INK, fontsize=9)
 
-    alt = f"Median latency over {len(whens)} runs. " + ", ".join(
+    alt = f"Median latency over {len(labels)} runs. " + ", ".join(
         f"{name} from {ms_text(found[0][1])} to {ms_text(found[-1][1])} ms" for name, found in lines.items()
     )
     return draw("over-time", alt, 360, paint)

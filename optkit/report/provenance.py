@@ -1,4 +1,4 @@
-"""Where a run came from: the commands that make it again, its facts, and the runs before it."""
+"""The provenance of a run: the commands that reproduce it, its facts, and the earlier runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from optkit.untrusted.quoting import shell_line
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run of the history: the median latency of each variant, None where it was not measured."""
+    """One run of the history: the median latency of each variant, or None if it was not measured."""
 
     when: str
     values: tuple[float | None, ...]
@@ -20,7 +20,7 @@ class PastRun:
 def past_runs(
     record: RunRecord, history: Sequence[HistoryEntry], batch: int | None
 ) -> tuple[tuple[PastRun, ...], tuple[str, ...], str]:
-    """Return the past runs of this recipe on this machine; runs on another one have no place on the same axis."""
+    """Return the past runs of this recipe on this machine; latencies of other machines are not comparable."""
     mine = [e for e in history if e.recipe == record.recipe]
     here = [e for e in mine if e.machine == machine_name(record.machine)]
     names = tuple(dict.fromkeys(v.name for e in here for v in e.variants))
@@ -31,12 +31,12 @@ def past_runs(
         past.append(PastRun(when, tuple(latency.get(name) for name in names)))
     note = f"Median latency at batch {batch} in {len(here)} runs of this recipe on this machine."
     if len(mine) > len(here):
-        note += f" {len(mine) - len(here)} runs on other machines are in the history too and are not drawn."
+        note += f" {len(mine) - len(here)} runs in the history were made on other machines and are not drawn."
     return tuple(past), names, note
 
 
 def commands(record: RunRecord, out_dir: Path, batch: int | None) -> list[tuple[str, str]]:
-    """Return for each variant the command that makes it, and the one that measures it."""
+    """Return for each variant the commands that make and measure it."""
     if record.origin is None:
         return []
     overrides = [part for key, value in record.origin.overrides.items() for part in ("--set", f"{key}={value}")]
@@ -53,7 +53,7 @@ def commands(record: RunRecord, out_dir: Path, batch: int | None) -> list[tuple[
 
 
 def facts_of(record: RunRecord, out_dir: Path) -> list[tuple[str, str]]:
-    """Return what the numbers depend on, as name and value."""
+    """Return the facts that the numbers depend on, as name and value."""
     machine = record.machine
     memory = f", {machine.memory_gib} GiB" if machine.memory_gib else ""
     facts = [
@@ -71,6 +71,6 @@ def facts_of(record: RunRecord, out_dir: Path) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
     ]
     if record.bench and record.bench.load_before is not None:
-        facts.append(("load before", f"{record.bench.load_before:.1f} processes on {machine.cores} cores"))
+        facts.append(("load average at the start", f"{record.bench.load_before:.1f} on {machine.cores} cores"))
     facts += [("packaged", f"{packaged.target}: {packaged.path}") for packaged in record.packaged]
     return facts

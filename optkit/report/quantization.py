@@ -1,4 +1,4 @@
-"""What kept an INT8 model accurate, shown to a person: the layers, the frontier, and lines to paste into a recipe."""
+"""The search for layers that stay in float: the layers, the accuracy for each number of them, and lines for a recipe."""
 
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +10,7 @@ from optkit.untrusted.quoting import yaml_text
 
 
 def quantization_parts(found: Quantization | None) -> list[Table | str]:
-    """Return the tables of the layers and of the frontier, and the recipe lines; nothing where no layer was ranked."""
+    """Return the tables of the layers and of the frontier, and the recipe lines; an empty list if no layer was ranked."""
     if found is None or not found.layers:
         return []
     parts: list[Table | str] = [_layers(found), _frontier(found)]
@@ -20,7 +20,7 @@ def quantization_parts(found: Quantization | None) -> list[Table | str]:
 
 
 def recipe_lines(found: Quantization) -> list[str]:
-    """Return what makes a recipe leave the same layers in float without another search; nothing where none were found to stay."""
+    """Return recipe lines that keep the same layers in float without a new search; an empty list if no layer stays in float."""
     return (
         ["exclude:", *(f"  - {yaml_text(name)}" for name in found.exclude)]
         if found.exclude and not found.failure
@@ -29,7 +29,7 @@ def recipe_lines(found: Quantization) -> list[str]:
 
 
 def _layers(found: Quantization) -> Table:
-    table = plain_table("layers, most harmful first", "layer", "op", ">SQNR dB", ">size", "kept in")
+    table = plain_table("layers, most harmful first", "layer", "op", ">SQNR dB", ">size", "precision")
     for layer in found.layers:
         ratio = "" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         kept = Text("float", "yellow") if layer.kept else Text("INT8")
@@ -38,7 +38,7 @@ def _layers(found: Quantization) -> Table:
 
 
 def _frontier(found: Quantization) -> Table:
-    table = plain_table("frontier", ">in float", ">value", ">predicted ms", "")
+    table = plain_table("accuracy by layers in float", ">layers", ">value", ">predicted ms", "")
     for point in found.frontier:
         predicted = "" if point.predicted_ms is None else ms_text(point.predicted_ms)
         chosen = "chosen" if point.kept == len(found.exclude) and not found.failure else ""

@@ -1,6 +1,6 @@
-"""What a person is shown of each kind of record: the same tables and lines in a terminal, in a notebook and as text.
+"""The tables and lines of each kind of record: the same in a terminal, in a notebook and as text.
 
-What shows measurements is imported when there are some: its numpy would take memory from a build of an engine.
+Modules that show measurements are imported only if there are some, because numpy would take memory during the build of an engine.
 """
 
 import io
@@ -41,25 +41,25 @@ Part = Table | str
 
 
 def shown(record: Document) -> list[Part]:
-    """Return what the record of a command says, from top to bottom."""
+    """Return the tables and lines of a command's record, from top to bottom."""
     return _PARTS[kind_of(type(record))](record)
 
 
 def kind_of(document: type[Document]) -> str:
-    """Return the kind of a document, whatever the version of its schema."""
+    """Return the kind of a document, without the version of its schema."""
     return document.schema_id.split("/")[1]
 
 
 def verdict(record: Document) -> list[Text]:
-    """Return what could not be decided, and why the verdict is negative; nothing for a record that passed."""
-    judged = getattr(record, "comparison", None) if kind_of(type(record)) == "bench" else record
-    warnings = "\n".join(f"warning: {text}" for text in getattr(judged, "warnings", ()))
-    failures = "\n".join(f"failed: {text}" for text in getattr(judged, "failures", ()))
+    """Return the warnings and the failures; an empty list if there are none."""
+    checked = getattr(record, "comparison", None) if kind_of(type(record)) == "bench" else record
+    warnings = "\n".join(f"warning: {text}" for text in getattr(checked, "warnings", ()))
+    failures = "\n".join(f"failed: {text}" for text in getattr(checked, "failures", ()))
     return [Text(text, style) for text, style in ((warnings, "yellow"), (failures, "red")) if text]
 
 
 def print_parts(console: PlainConsole, parts: Sequence[RenderableType]) -> None:
-    """Print parts with an empty line between two; texts are not cut into lines, so that they can be copied."""
+    """Print parts with an empty line between them; texts are not wrapped, so that they can be copied."""
     for i, part in enumerate(parts):
         if i:
             console.print()
@@ -72,13 +72,13 @@ def as_html(record: Document) -> str:
 
 
 def as_rich(record: Document) -> RenderableType:
-    """Return a record as rich prints it."""
+    """Return a record as an object that rich can print."""
     parts = [Text(part) if isinstance(part, str) else part for part in _whole(record)]
     return Plain(Group(*(piece for i, part in enumerate(parts) for piece in ((Text(), part) if i else (part,)))))
 
 
 def as_text(record: Document) -> str:
-    """Return a record as plain text of the terminal's width, with lines that standard output can encode."""
+    """Return a record as plain text in the terminal's width, with characters that standard output can encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     console = PlainConsole(io.TextIOWrapper(io.BytesIO(), encoding=encoding), colours=False)
     with console.capture() as text:

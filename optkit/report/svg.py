@@ -1,8 +1,8 @@
-"""Drawing with matplotlib, as SVG that lies inside a page and takes its colours from the page's theme.
+"""Draw with matplotlib as inline SVG that takes its colours from the page's theme.
 
-A picture is drawn with marker colours that stand for roles (ink, line, series 3); in the SVG each becomes a CSS variable, so that one
-drawing serves the light and the dark theme and paper. Every picture is drawn twice, for a screen and for a phone: a drawing that
-is only scaled down cannot be read.
+A picture is drawn with marker colours, one for each role (ink, line, series 3). In the SVG each marker colour becomes a CSS variable, so
+that one drawing works in the light theme, in the dark theme and on paper. Every picture is drawn twice, for a screen and for a phone,
+because a scaled-down drawing is not readable.
 """
 
 import io
@@ -17,19 +17,19 @@ from optkit.untrusted.quoting import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Marker colours: no picture means them, the theme says what they are.
+# Marker colours: placeholders, which the theme's colours replace.
 INK, MUTED, LINE, SURFACE, GOOD = "#000001", "#000002", "#000003", "#000004", "#000005"
 SERIES = tuple(f"#0001{i:02x}" for i in range(8))
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", SURFACE: "surface", GOOD: "good"} | {
     marker: f"series-{i}" for i, marker in enumerate(SERIES)
 }
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # with a colour: series differ in shape too
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # series differ in shape as well as in colour
 
 WIDTHS_PX = {"wide": 900, "narrow": 350}
 _PX_PER_INCH = 96
-_STYLE: Any = {  # matplotlib types the keys one by one
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and copied
-    "text.parse_math": False,  # a dollar sign in a name is no formula
+_STYLE: Any = {  # matplotlib has a type for each key
+    "svg.fonttype": "none",  # text stays text: a screen reader can read it, and it can be searched and copied
+    "text.parse_math": False,  # a dollar sign in a name does not start a formula
     "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -57,12 +57,12 @@ _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
 def draw(name: str, alt: str, height_px: int, paint: Callable[["Figure"], None]) -> str:
-    """Return a picture as two `<svg>` elements, of which the page shows the one that fits.
+    """Return a picture as two `<svg>` elements; the page shows the one that fits its width.
 
     Args:
-        name: of the picture, unique in the page; the ids in the SVG start with it.
-        alt: what a person hears who does not see it.
-        height_px: of both drawings.
+        name: the name of the picture, unique in the page; the ids in the SVG start with it.
+        alt: the text alternative for screen readers.
+        height_px: the height of both drawings.
         paint: draws onto an empty figure.
     """
     import matplotlib
@@ -73,7 +73,7 @@ def draw(name: str, alt: str, height_px: int, paint: Callable[["Figure"], None])
     for size, width_px in WIDTHS_PX.items():
         key = f"{name}-{size}"
         with matplotlib.rc_context(rc=_STYLE | {"svg.hashsalt": key}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the fonts for the user's names
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has fonts for all characters
             figure = Figure(figsize=(width_px / _PX_PER_INCH, height_px / _PX_PER_INCH), layout="constrained")
             FigureCanvasSVG(figure)
             paint(figure)
@@ -84,7 +84,7 @@ def draw(name: str, alt: str, height_px: int, paint: Callable[["Figure"], None])
 
 
 def is_narrow(figure: "Figure") -> bool:
-    """Whether a drawing is the one for a phone."""
+    """Whether this is the drawing for a phone."""
     return figure.get_figwidth() * _PX_PER_INCH < 500
 
 
@@ -94,13 +94,13 @@ def series(i: int) -> str:
 
 
 def shorten(text: str, longest: int = 22) -> str:
-    """Return a label that leaves room for the picture and that XML can hold; the tables have the whole name."""
+    """Return a short label with printable characters only; the tables contain the whole name."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-(longest // 2 - 1) :]}"
 
 
 def _inline(text: str, key: str, size: str, alt: str) -> str:
-    """Return matplotlib's SVG file as an element of a page: named, ids of its own, colours of the theme."""
+    """Return matplotlib's SVG as an element of a page, with a label, unique ids and the theme's colours."""
     root = ET.fromstring(text)
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)
@@ -113,7 +113,7 @@ def _inline(text: str, key: str, size: str, alt: str) -> str:
             else:
                 element.set(attribute, _themed(value.replace("url(#", f"url(#{key}-")))
         if element.tag == f"{{{_SVG}}}style" and element.text:
-            element.text = ""  # a rule of one picture would hold for all in the page
+            element.text = ""  # its rules would apply to the whole page
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
     root.set("class", f"picture {size}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_tables(record: "RunRecord") -> list[Table]:
-    """The tables at the end of a run: every artifact at one batch size, and the speed-up at all."""
+    """Return the tables at the end of a run: every artifact at one batch size, and the speed-up at all of them."""
     bench = record.bench
     batches = sorted({m.batch for m in bench.measurements}) if bench else []
     shown = batches[len(batches) // 2] if batches else None
@@ -44,7 +44,7 @@ def run_tables(record: "RunRecord") -> list[Table]:
 
 
 def parity_table(parity: Parity) -> Table:
-    """Return every output at every point: differences and verdict."""
+    """Return a row for every output at every point, with differences and verdict."""
     table = plain_table(
         f"{parity.reference} and {parity.candidate}",
         "output",
@@ -68,7 +68,7 @@ def parity_table(parity: Parity) -> Table:
 
 
 class PlainTable(Table):
-    """A table whose texts are shown as they are: a name such as `x[bold]` or `a:100:b` is no markup and no emoji."""
+    """A table that shows its texts as they are: in names such as `x[bold]` or `a:100:b`, nothing is markup or emoji."""
 
     def add_row(self, *cells: "RenderableType | None", **options: Any) -> None:
         """Add a row."""
@@ -76,7 +76,7 @@ class PlainTable(Table):
 
 
 def plain_table(title: str, *columns: str) -> Table:
-    """An empty table in the one style of all; a column whose title begins with > is aligned right, as numbers are."""
+    """Return an empty table in the common style; a column whose title starts with > is aligned right, for numbers."""
     table = PlainTable(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in columns:
         table.add_column(Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left")
@@ -98,7 +98,7 @@ def _verdict(step: "StepResult") -> Text:
     if step.failures:
         return Text(step.failures[0].partition(":")[0], "red")
     if step.unproven:
-        return Text("not proven", "yellow")
+        return Text("not tested", "yellow")
     if step.over_budget:
         return Text(f"over {step.over_budget[0].split()[0].rstrip(':')}", "yellow")
     if step.parity is None:

@@ -1,4 +1,4 @@
-"""Records as lines of text for a terminal, and the commands that come next."""
+"""Records as lines of text for a terminal, and suggestions for the next command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from optkit.artifact.platforms import runs_on
 from optkit.errors import ArtifactError
 from optkit.report.numbers import size_text
 from optkit.report.table import plain_table
-from optkit.report.verdict import busy_machine, included, left_to_the_cpu
+from optkit.report.verdict import busy_machine, included, parts_on_cpu
 from optkit.untrusted.quoting import shell_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def plan_table(plan: "Plan") -> Table:
     """Return the steps of a plan in their order."""
-    table = plain_table(f"{plan.recipe.name}: plan", "step", "stage", "takes", "makes", "note")
+    table = plain_table(f"{plan.recipe.name}: plan", "step", "stage", "input", "output", "note")
     for step in plan.steps:
         note = f"skipped: {step.skip}" if step.skip else "optional" if step.stage.optional else ""
         table.add_row(step.name, step.stage.stage, step.parent, str(step.stage.produces), note)
@@ -32,7 +32,7 @@ def plan_table(plan: "Plan") -> Table:
 
 
 def run_summary(record: "RunRecord", out_dir: Path | None = None) -> str:
-    """Return what a run came to: what was reused, who won and why, what was packaged; and where its files are, in a known folder."""
+    """Return the summary of a run: reused artifacts, the winner and why it won, packages, and the paths of its files."""
     lines = []
     made = [step for step in (record.source, *record.steps) if step.made]
     reused = sum(step.status == "reused" for step in made)
@@ -41,13 +41,13 @@ def run_summary(record: "RunRecord", out_dir: Path | None = None) -> str:
             f"reused: {reused} of {len(made)} artifacts" + ("; nothing was rebuilt" if reused == len(made) else "")
         )
         if record.bench_reused:
-            lines.append("reused: the measurements, made of these same artifacts on this machine")
+            lines.append("reused: the measurements of the same artifacts on this machine")
     lines += [f"{step.status}: {step.name}: {step.reason}" for step in record.steps if not step.made]
     if record.bench:
         first = record.bench.measurements[0]
         where = record.machine.cpu if first.device == "cpu" else record.machine.gpu
-        lines.append(f"measured: {where}, {included(first)}, models warm")
-        lines += left_to_the_cpu(record.bench)
+        lines.append(f"measured: {where}, {included(first)}, after warmup")
+        lines += parts_on_cpu(record.bench)
         lines += [f"not run: {missing.artifact}: {missing.reason}" for missing in record.bench.not_run]
         lines += busy_machine(record.bench)
     if record.winner:
@@ -63,7 +63,7 @@ def run_summary(record: "RunRecord", out_dir: Path | None = None) -> str:
 
 
 def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
-    """Return the commands that a user would type after a run."""
+    """Return useful commands after a run."""
     if record.exit_code:
         return []
     commands = [packaged.command for packaged in record.packaged]
@@ -77,7 +77,7 @@ def next_commands(record: "RunRecord", out_dir: Path) -> list[str]:
 
 
 def passport_text(passport: Passport, output: Path | None) -> str:
-    """Return what was made and how well it was proven; `output` is None when it was not written."""
+    """Return the artifact's facts, notes and check results; `output` is None if it was not written."""
     artifact = passport.artifact
     facts = f"{artifact.format}, {artifact.precision}, {_size(artifact)}"
     where = f"{path_text(output)} ({facts})" if output else "not written"
@@ -95,18 +95,18 @@ def _proofs(passport: Passport) -> list[str]:
         verdict = "equal" if parity.passed else "not equal"
         lines.append(f"  parity: {verdict} at {points} points ({parity.values}; within {parity.tolerance}{worst})")
     if passport.batch_independence and passport.batch_independence.dim:
-        of = ", of the model that it was built from" if passport.unproven else ""
-        lines.append(f"  batch independence: {'proven' if passport.batch_independence.passed else 'refuted'}{of}")
+        of = " for the model that it was built from" if passport.unproven else ""
+        lines.append(f"  batch independence: {'passed' if passport.batch_independence.passed else 'failed'}{of}")
     if passport.accuracy:
         lines.append(f"  accuracy: {passport.accuracy.value:.4f}")
     lines += [f"  {shift}" for shift in passport.shifts]
     if passport.unproven:
-        lines.append(f"  not proven: parity, accuracy and the precision of layers: {passport.unproven}")
+        lines.append(f"  not tested: parity, accuracy and the precision of layers: {passport.unproven}")
     return lines
 
 
 def packages_text(record: "PackageRecord") -> str:
-    """Return what was packaged, where, and what one should know of it."""
+    """Return the packages with their paths, files and notes."""
     lines = []
     for packaged in record.packages:
         lines.append(f"{path_text(packaged.path)} ({packaged.target}, version {packaged.version})")
@@ -119,7 +119,7 @@ def packages_text(record: "PackageRecord") -> str:
 
 
 def inspection_text(record: "Inspection") -> str:
-    """Return what a file is."""
+    """Return the facts of a model file."""
     artifact = record.artifact
     lines = [f"{artifact.path.name}: {artifact.format}, {artifact.precision}, {size_text(record.size_bytes)}"]
     lines += [f"  input   {spec}" for spec in artifact.inputs]
@@ -128,7 +128,7 @@ def inspection_text(record: "Inspection") -> str:
     if record.onnx:
         facts = record.onnx
         lines.append(
-            f"  onnx    opset {facts.opset}, IR {facts.ir_version}, by {facts.producer or 'an unnamed producer'}"
+            f"  onnx    opset {facts.opset}, IR {facts.ir_version}, by {facts.producer or 'an unknown producer'}"
         )
         common = sorted(facts.nodes.items(), key=lambda item: -item[1])
         lines.append(f"  nodes   {sum(facts.nodes.values())}: {', '.join(f'{n} {op}' for op, n in common[:8])}")
@@ -136,7 +136,7 @@ def inspection_text(record: "Inspection") -> str:
     lines += _engine_lines(record)
     lines.append(f"  sha256  {artifact.sha256}")
     if record.passport is None:
-        return "\n".join([*lines, "  no passport: nothing is known of how it was made, nothing was proven"])
+        return "\n".join([*lines, "  no passport: optkit does not know how the file was made, and has not checked it"])
     lines += [f"  made by {record.passport.stage or 'optkit'} with {_versions(artifact.built_with)}"]
     lines += [f"  note    {note}" for note in artifact.notes]
     lines += _proofs(record.passport)
@@ -145,10 +145,10 @@ def inspection_text(record: "Inspection") -> str:
 
 
 def doctor_table(record: "Examination") -> Table:
-    """Return what this machine has."""
+    """Return the hardware and libraries of this machine."""
     machine = record.machine
     title = f"optkit {record.optkit}, Python {machine.python}, {machine.system}"
-    table = plain_table(title, "what", "found", "for")
+    table = plain_table(title, "item", "found", "purpose")
     vnni = {True: "with VNNI", False: "without VNNI: INT8 is slow, quantize with --reduce-range", None: ""}[
         machine.vnni
     ]
@@ -161,13 +161,13 @@ def doctor_table(record: "Examination") -> Table:
         style = "red" if lib.problem and lib.needed else "dim" if lib.problem else ""
         table.add_row(lib.name, Text(lib.problem or lib.version or "", style), lib.purpose)
     table.add_row(
-        "providers", ", ".join(record.onnxruntime_providers) or "none", "of ONNX Runtime, that ran a model here"
+        "providers", ", ".join(record.onnxruntime_providers) or "none", "of ONNX Runtime; each ran a model here"
     )
     return table
 
 
 def engines_text(record: "Examination") -> list[str]:
-    """Return where engines load: what runs them here, what the Triton release has, and each file that was asked about."""
+    """Return where engines load: on this machine, in the Triton release, and for each given file."""
     lines = []
     if record.tensorrt:
         here = record.tensorrt
@@ -185,18 +185,18 @@ def engines_text(record: "Examination") -> list[str]:
 
 
 def _loading(here: "TensorRtHere") -> str:
-    """Return whose engines the GPU here runs, and who only builds for others."""
+    """Return the TensorRT versions whose engines run on this GPU, and those that only build engines for other GPUs."""
     target = here.target or ""
     titles = {name: f"{TITLES[name]} {version}" for name, version in here.versions.items()}
     runs = [title for name, title in titles.items() if runs_on(name, target)]
     others = [title for name, title in titles.items() if not runs_on(name, target)]
     loading = [f"engines of {' and '.join(runs)} for {sm_text(target)} load here"] if runs else []
-    loading += [f"{title} does not run on {sm_text(target)}: it builds for other GPUs here" for title in others]
+    loading += [f"{title} does not run on {sm_text(target)}, but builds engines for other GPUs" for title in others]
     return "; ".join(loading)
 
 
 def _engine_lines(record: "Inspection") -> list[str]:
-    """Return what built an engine, for what, and whether it runs here."""
+    """Return the versions and GPUs of an engine, and whether it runs here."""
     engine = record.artifact.engine
     if engine is None:
         return []
@@ -222,15 +222,15 @@ def _versions(built_with: dict[str, str]) -> str:
 
 
 def _size(artifact: Artifact) -> str:
-    """Return the size of a file; a record is shown also when its file has gone since."""
+    """Return the size of a file; the file of a record may have been deleted."""
     try:
         return size_text(artifact.size_bytes)
     except (ArtifactError, OSError):
-        return "not there any more"
+        return "file missing"
 
 
 def path_text(path: Path) -> str:
-    """Return a path relative to the working directory where it lies below it."""
+    """Return a path relative to the working directory if it is inside."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The verdict of a run in one sentence, and the conditions under which it was measured."""
+"""The verdict of a run in one sentence, and the conditions of its measurements."""
 
 import math
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def verdict_sentence(record: "RunRecord") -> str:
-    """Return what a run came to, in one sentence."""
+    """Return the verdict of a run in one sentence."""
     if record.bench_error:
-        return f"Nothing was measured, so nothing won: {record.bench_error}"
+        return f"There is no winner, because the benchmark failed: {record.bench_error}"
     made = [step for step in record.steps if step.made]
     if record.bench is None:
-        return f"{len(made)} of {len(record.steps)} artifacts were made; nothing was measured in this run."
+        return f"{len(made)} of {len(record.steps)} artifacts were made; this run has no benchmark."
     if record.winner is None:
-        return "No artifact passed every gate, so none won."
+        return "No artifact passed every gate, so there is no winner."
     best = next(step for step in (record.source, *record.steps) if step.name == record.winner.artifact)
     ups = [s for s in record.bench.speed_ups if s.candidate == best.name]
     parts = []
@@ -36,14 +36,14 @@ def verdict_sentence(record: "RunRecord") -> str:
         parts.append(f"takes {size_text(best.size_bytes)}")
     listed = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else "won"
     if record.failures:
-        return f"The run failed; of what passed every gate, {best.name} {listed}."
+        return f"The run failed. The best artifact that passed every gate is {best.name}: it {listed}."
     if record.bench.busy:
-        return f"{best.name} wins, but the machine was busy: measured so, it {listed}. It passed every gate."
+        return f"{best.name} wins, but the machine was busy during the measurement: it {listed}. It passed every gate."
     return f"{best.name} wins: it {listed}, and passed every gate."
 
 
 def included(m: Measurement) -> str:
-    """Return what a latency includes: threads, copies, and whether a CUDA graph was replayed."""
+    """Return the conditions of a latency: threads, copies, and whether a CUDA graph was replayed."""
     copies = "with" if m.includes_copies else "without"
     graph = "" if m.device == "cpu" else ", replayed from a CUDA graph" if m.cuda_graph else ", without a CUDA graph"
     stream = "" if m.device == "cpu" else ", one caller on one stream"
@@ -51,42 +51,42 @@ def included(m: Measurement) -> str:
 
 
 def conditions(record: "RunRecord") -> str:
-    """Return what the latencies include and where they were measured."""
+    """Return the conditions of the latencies and the machine."""
     bench = record.bench
     if bench is None or not bench.measurements:
         return ""
     first = bench.measurements[0]
     where = bench.machine.cpu if first.device == "cpu" else bench.machine.gpu
-    text = f"Measured on {where} with {included(first)}, models warm."
+    text = f"Measured on {where} with {included(first)}, after warmup."
     if record.bench_reused:
-        text += " The measurements are those of an earlier run of these same artifacts on this machine."
+        text += " The measurements are from an earlier run of the same artifacts on this machine."
     return text
 
 
-def left_to_the_cpu(bench: "BenchRecord") -> list[str]:
-    """Return a line for each artifact of which parts ran on the CPU though a GPU was asked for."""
+def parts_on_cpu(bench: "BenchRecord") -> list[str]:
+    """Return a line for each artifact of which parts ran on the CPU although the device was a GPU."""
     found = dict.fromkeys((m.artifact, m.on_cpu_text) for m in bench.measurements if m.on_cpu)
     return [f"{artifact}: {text}" for artifact, text in found]
 
 
 def busy_machine(bench: "BenchRecord") -> list[str]:
-    """Warn if other processes competed for the CPU; else say how many blocks were left out for that, if any."""
+    """Return a warning if other processes competed for the CPU, or the number of blocks that were repeated for this reason."""
     load = (
         ""
         if bench.load_before is None
-        else f", a load of {bench.load_before:.1f} on {bench.machine.cores} cores before"
+        else f" (load average {bench.load_before:.1f} on {bench.machine.cores} cores at the start)"
     )
     if not bench.busy:
-        left_out = f"{count(bench.left_out, 'block')} left out and measured again: the machine was busy in them{load}"
-        return [left_out] if bench.left_out else []
+        repeated = f"{count(bench.left_out, 'block')} measured again, because the machine was busy{load}"
+        return [repeated] if bench.left_out else []
     if not bench.cpu_contended_blocks:
-        return [f"measured while the machine was busy{load}; measure again on a quiet one"]
+        return [f"measured while the machine was busy{load}; measure again on a quiet machine"]
     worst = max(
         (m for m in bench.measurements if any(m.cpu_contended)), key=lambda m: max(s or 0 for s in m.blocks_waited)
     )
     waited = max(share or 0 for share in worst.blocks_waited)
     return [
-        f"measured while the machine was busy: in {bench.cpu_contended_blocks} of {count(len(bench.order), 'block')} models had to wait for "
-        f"processors that others used, {worst.artifact} for up to {waited:.0%} of the time that it wanted to run{load}. Speed-ups marked * may "
-        "be far from those of a quiet machine, on several threads above all; measure again on one"
+        f"measured while the machine was busy: in {bench.cpu_contended_blocks} of {count(len(bench.order), 'block')} other "
+        f"processes competed for the CPU, and {worst.artifact} waited for up to {waited:.0%} of the time that it was ready to run{load}. "
+        "Speed-ups marked * may be very different on a quiet machine, most of all with several threads; measure again on a quiet machine"
     ]

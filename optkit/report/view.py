@@ -1,4 +1,4 @@
-"""What a report shows, taken from the records of a run: rows, points, cells and sentences; no markup and no drawing."""
+"""The content of a report, from the records of a run: rows, points, cells and sentences, without markup or drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from optkit.report.int8 import Calibrated, Search, calibrations, searches
 from optkit.report.numbers import ms_text, ratio_text, size_text
 from optkit.report.pictures import Point, dominated
 from optkit.report.provenance import PastRun, commands, facts_of, past_runs
-from optkit.report.verdict import busy_machine, conditions, left_to_the_cpu, verdict_sentence
+from optkit.report.verdict import busy_machine, conditions, parts_on_cpu, verdict_sentence
 
-NO_ERROR = 1e-12  # where a variant that is exactly equal stands on the logarithmic axis of the error
+NO_ERROR = 1e-12  # drawn for an error of 0, because the axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Figure:
     """One large number under the verdict."""
 
-    what: str
+    label: str
     value: str
-    beside: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class View:
-    """Everything that the page shows besides the record itself."""
+    """Everything that the page shows in addition to the record."""
 
     verdict: str
     conditions: str
@@ -52,7 +52,7 @@ class View:
     figures: tuple[Figure, ...]
     sections: tuple[tuple[str, str], ...]  # id -> title, in order
     places: dict[str, int]  # variant -> its colour
-    batch: int | None  # at which variants are compared where only one can be shown
+    batch: int | None  # the batch size of tables and pictures that show only one
     rows: tuple[Row, ...]
     points: tuple[Point, ...]
     quality: str
@@ -61,9 +61,9 @@ class View:
     times: dict[str, dict[str, float]]
     reused: tuple[str, ...]
     on_gpu: tuple[Measurement, ...]
-    on_cpu: tuple[str, ...]  # what ran on the CPU though a GPU was asked for
+    on_cpu: tuple[str, ...]  # parts that ran on the CPU although the device was a GPU
     heat: Heat | None
-    proven: tuple[StepResult, ...]
+    compared: tuple[StepResult, ...]
     searches: tuple[Search, ...]
     calibrations: tuple[Calibrated, ...]
     notes: tuple[StepResult, ...]
@@ -76,7 +76,7 @@ class View:
 
     @property
     def history_lines(self) -> dict[str, list[tuple[int, float]]]:
-        """Return variant -> the runs in which it was measured, and its latency in ms."""
+        """The index of each run and its latency in ms, by variant."""
         lines = {
             name: [(x, ms) for x, run in enumerate(self.history) if (ms := run.values[i]) is not None]
             for i, name in enumerate(self.history_names)
@@ -85,7 +85,7 @@ class View:
 
 
 def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -> View:
-    """Return what the report of a run shows."""
+    """Return the content of the report of a run."""
     steps = (record.source, *record.steps)
     places = {step.name: i for i, step in enumerate(steps)}
     batch = shown_batch(record)
@@ -96,7 +96,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
     past, names, history_note = past_runs(record, history, batch)
     notes = tuple(step for step in steps if step.notes)
     not_run = tuple(_not_run(record, steps))
-    there = {
+    titles = {
         "variants": "Variants",
         "baseline": "Baseline" if record.comparison else "",
         "trade-off": "Trade-off" if len(points) > 1 else "",
@@ -117,7 +117,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         conditions=conditions(record),
         busy=tuple(busy_machine(record.bench)) if record.bench else (),
         figures=tuple(_figures(record, batch)),
-        sections=tuple((key, title) for key, title in there.items() if title),
+        sections=tuple((key, title) for key, title in titles.items() if title),
         places=places,
         batch=batch,
         rows=rows,
@@ -128,9 +128,9 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
         times=_times(record, steps),
         reused=tuple(step.name for step in steps if step.status == "reused"),
         on_gpu=tuple(m for m in (record.bench.measurements if record.bench else ()) if m.gpu or m.parts),
-        on_cpu=tuple(left_to_the_cpu(record.bench)) if record.bench else (),
+        on_cpu=tuple(parts_on_cpu(record.bench)) if record.bench else (),
         heat=heat,
-        proven=tuple(step for step in steps if step.parity),
+        compared=tuple(step for step in steps if step.parity),
         searches=searched,
         calibrations=calibrated,
         notes=notes,
@@ -144,7 +144,7 @@ def view_of(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -
 
 
 def shown_batch(record: RunRecord) -> int | None:
-    """Return the batch size at which variants are compared where only one can be shown: the middle one."""
+    """Return the batch size for tables and pictures that show only one: the middle one."""
     batches = sorted({m.batch for m in record.bench.measurements}) if record.bench else []
     return batches[len(batches) // 2] if batches else None
 
@@ -169,9 +169,9 @@ def _figures(record: RunRecord, batch: int | None) -> list[Figure]:
     measured, speed_up = find(record, best.name, batch), find_speed_up(record, best.name, batch)
     if speed_up:
         ends = speed_up.low is not None and speed_up.high is not None
-        beside = f"95 %: {speed_up.low:.2f} to {speed_up.high:.2f}" if ends else "too few blocks for an interval"
+        detail = f"95 %: {speed_up.low:.2f} to {speed_up.high:.2f}" if ends else "too few blocks for an interval"
         star = "*" if speed_up.busy else ""
-        found.append(Figure(f"speed-up at batch {batch}", f"{speed_up.ratio:.2f}x{star}", beside))
+        found.append(Figure(f"speed-up at batch {batch}", f"{speed_up.ratio:.2f}x{star}", detail))
     if measured:
         name, value = measured.tail if measured.tail[0] != "p50" else ("mean", measured.mean_ms)
         found.append(
@@ -180,15 +180,15 @@ def _figures(record: RunRecord, batch: int | None) -> list[Figure]:
         found.append(Figure("throughput", f"{measured.samples_per_s:,.0f}/s", f"one caller, batch {batch}"))
     if best.size_bytes is not None:
         others = [s for s in record.steps if s.made and s.precision == "fp32" and s.size_bytes and s.name != best.name]
-        beside = f"{best.size_bytes / (others[-1].size_bytes or 1):.0%} of {others[-1].name}" if others else ""
-        found.append(Figure("size", size_text(best.size_bytes), beside))
+        detail = f"{best.size_bytes / (others[-1].size_bytes or 1):.0%} of {others[-1].name}" if others else ""
+        found.append(Figure("size", size_text(best.size_bytes), detail))
     if best.accuracy and record.source.accuracy:
         found.append(Figure("accuracy", f"{best.accuracy.value:.4f}", f"source {record.source.accuracy.value:.4f}"))
     return found
 
 
 def row_of(record: RunRecord, step: StepResult, batch: int | None) -> Row:
-    """Return the line of one variant in a table at a batch size."""
+    """Return the row of one variant at a batch size."""
     measured, speed_up = find(record, step.name, batch), find_speed_up(record, step.name, batch)
     verdict, tone = _verdict(step)
     tail = ""
@@ -214,7 +214,7 @@ def _verdict(step: StepResult) -> tuple[str, str]:
     if step.failures:
         return f"✗ {step.failures[0].partition(':')[0]}", "bad"
     if step.unproven:
-        return "not proven", "warn"
+        return "not tested", "warn"
     if step.over_budget:
         return f"over budget: {step.over_budget[0].partition(':')[0]}", "warn"
     return ("reference", "") if step.parity is None else ("✓ equal", "good")
@@ -223,7 +223,7 @@ def _verdict(step: StepResult) -> tuple[str, str]:
 def _points(
     record: RunRecord, steps: Sequence[StepResult], places: dict[str, int], batch: int | None
 ) -> tuple[list[Point], str, bool]:
-    """Return the points of the trade-off; over the accuracy where it tells variants apart, else over the error."""
+    """Return the points of the trade-off; the quality is the accuracy if the variants differ in it, otherwise the error."""
     measured = {step.name: found for step in steps if step.made and (found := find(record, step.name, batch))}
     accuracies = {s.name: s.accuracy.value for s in steps if s.accuracy and s.name in measured}
     smaller = len(set(accuracies.values())) < 2 or len(accuracies) < len(measured)
@@ -233,7 +233,7 @@ def _points(
             quality[step.name] = NO_ERROR if smaller else accuracies[step.name]
         elif step.name in measured and step.parity and step.parity.cosine is not None:
             quality[step.name] = max(1 - step.parity.cosine, NO_ERROR)
-    # Accuracies count as they are shown: what differs in the fifth digit does not tell variants apart.
+    # Compare accuracies with the 4 digits that are shown: a difference in the fifth digit does not count.
     costs = {name: (measured[name].p50_ms, value if smaller else -round(value, 4)) for name, value in quality.items()}
     pale = dominated(costs)
     points = [
@@ -253,33 +253,33 @@ def _points(
 
 def _quality_note(record: RunRecord, smaller: bool) -> str:
     if not smaller:
-        return "Accuracy, by your own evaluation function, against the median latency."
+        return "Accuracy from your evaluation function, against the median latency."
     if record.source.accuracy:
         return (
-            "The accuracy does not tell these variants apart, so the error of the outputs is drawn against the median latency. "
-            "A variant whose outputs are equal stands at 1e-12."
+            "The accuracy is the same for all variants or not known for some, so the picture shows the error of the outputs against the "
+            "median latency. An error of 0 is drawn at 1e-12."
         )
     return (
-        "Nothing measures accuracy in this recipe, so the error of the outputs is drawn against the median latency. A variant whose "
-        "outputs are equal stands at 1e-12."
+        "This recipe has no evaluation function, so the picture shows the error of the outputs against the median latency. An error of 0 "
+        "is drawn at 1e-12."
     )
 
 
 def _times(record: RunRecord, steps: Sequence[StepResult]) -> dict[str, dict[str, float]]:
     times = {step.name: {"seconds": step.seconds} for step in steps if step.made and step.seconds is not None}
     spent = sum(step.seconds or 0 for step in steps if step.status == "built")
-    return times | {"proofs, benchmark, packages": {"seconds": max(record.seconds - spent, 0.0)}}
+    return times | {"checks, benchmark, packages": {"seconds": max(record.seconds - spent, 0.0)}}
 
 
 def _not_run(record: RunRecord, steps: Sequence[StepResult]) -> list[tuple[str, str, str]]:
     found = [(step.name, str(step.status), step.reason or "") for step in steps if not step.made]
     found += [(step.name, "failed", text) for step in steps for text in step.failures]
-    found += [(step.name, "not proven", f"parity and accuracy: {step.unproven}") for step in steps if step.unproven]
+    found += [(step.name, "not tested", f"parity and accuracy: {step.unproven}") for step in steps if step.unproven]
     found += [(step.name, "over budget", text) for step in steps for text in step.over_budget]
     if record.bench:
         found += [(missing.artifact, "not measured", missing.reason) for missing in record.bench.not_run]
         if record.bench.interrupted:
-            found.append(("benchmark", "interrupted", "the blocks that were whole are in the numbers"))
+            found.append(("benchmark", "interrupted", "the numbers are those of the complete blocks"))
     if record.bench_error:
         found.append(("benchmark", "failed", record.bench_error))
     return found

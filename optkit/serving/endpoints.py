@@ -17,7 +17,7 @@ from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DType, Feed, TensorSpec
 from optkit.data import Feeds, absolute_data, random_feed
 from optkit.errors import FeedError, RecipeError, RunnerError
-from optkit.record import refused_as
+from optkit.record import validation_error_as
 from optkit.serving.clients.torchserve_template import ServerError, TorchServeModel
 from optkit.serving.golden import read_golden
 from optkit.serving.triton.connection import TensorMetadata, TritonClient
@@ -129,7 +129,7 @@ class TritonEndpoint(Endpoint):
                 f"{self.url}: input {name!r} is {tensor.datatype}; expected a numeric type. Other types cannot be compared."
             )
         shape = tuple(f"{name}_{i}" if dim < 0 else dim for i, dim in enumerate(tensor.shape))
-        with refused_as(RunnerError, f"{self.url}: what the server says of an input"):
+        with validation_error_as(RunnerError, f"{self.url}: what the server says of an input"):
             return TensorSpec(name=name, dtype=dtype, shape=shape)
 
     def _drawn(self, specs: list[TensorSpec], seed: int) -> Feed:

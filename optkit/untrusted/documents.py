@@ -109,7 +109,7 @@ def yaml_with_lines(text: str, where: str, kind: type[OptkitError] = ArtifactErr
         node, content = load(text)
         _check(content)
     except DuplicateKeys as e:
-        raise kind("\n".join(f"{where}:{line}: key {shown(key)} is there twice" for key, line in e.found)) from e
+        raise kind("\n".join(f"{where}:{line}: key {shown(key)} is given twice" for key, line in e.found)) from e
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark and "\n" in text else ""
         raise kind(f"{where}{line}: cannot be read as YAML ({e.problem or first_line(e)})") from e
@@ -123,7 +123,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"key {shown(twice)} is there twice")
+        raise ValueError(f"key {shown(twice)} is given twice")
     return found
 
 

@@ -75,8 +75,10 @@ def file_in(folder: Path, name: str, said_by: str, advice: str) -> Path:
     """
     fault = file_fault(folder, name)
     if fault:
-        told = _LINKS if "link" in fault else advice
-        raise ArtifactError(f"{said_by} {shown(name)} {fault}; expected a regular file in {folder} or below it. {told}")
+        what_to_do = _LINKS if "link" in fault else advice
+        raise ArtifactError(
+            f"{said_by} {shown(name)} {fault}; expected a regular file in {folder} or below it. {what_to_do}"
+        )
     return folder / PurePosixPath(name)
 
 

@@ -136,7 +136,7 @@ def test_answers_that_differ_are_told_and_fail_only_where_that_is_asked(compare)
     found = compare(answers=differing)
     assert difference(found.answers).startswith("output 'y': 1 of 1 elements are outside atol 0.001")
     assert found.failures == ()
-    assert compare(answers=differing, gates=Gates(same_answers=True)).failures[0].startswith("answers of b: output 'y'")
+    assert compare(answers=differing, gates=Gates(same_answers=True)).failures[0].startswith("outputs of b: output 'y'")
     assert difference(compare(answers=((1.0,), (1.0005,))).answers) is None
     other = Answer({"z": np.zeros(1)})
     assert "'y': the candidate does not have it (and 1 more)" in difference(compare(answers=((1.0,), (other,))).answers)
@@ -165,7 +165,7 @@ def test_a_server_that_dies_meanwhile_ends_it(compare):
 def test_servers_of_two_kinds_take_different_requests():
     variants = parse_endpoint("http://h:1/models/m"), parse_endpoint("http://h:1/predictions/m")
     with pytest.raises(
-        RecipeError, match=r"is on triton and .* on torchserve; expected two that take the same requests"
+        RecipeError, match=r"is on triton and .* on torchserve; expected two endpoints on the same kind of server"
     ):
         compare_variants(*variants, BenchSettings(), data=None, tolerance=NEAR, gates=Gates(), limit_s=1)
 
@@ -207,8 +207,8 @@ def test_the_json_of_torchserve_is_numbers_and_what_is_none():
     other = _answer(
         {"classes": [{"class": "dog", "probability": 0.75}, {"class": "cat", "probability": 0.25}], "ok": True}
     )
-    assert difference(ab.compare_answers(found, near, NEAR)) is None
-    assert "output 'answer': differs in more than numbers" in difference(ab.compare_answers(found, other, NEAR))
+    assert difference(ab.compare_responses(found, near, NEAR)) is None
+    assert "output 'response': differs in more than numbers" in difference(ab.compare_responses(found, other, NEAR))
     assert _answer([[1, 2], [3, 4]]).numbers["answer"].tolist() == [1, 2, 3, 4]
 
 

@@ -197,7 +197,7 @@ class TestDataAndEvaluation:
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=iter(feeds()))
         with pytest.raises(FeedError, match=r"data: is a int; expected an iterable of feeds"):
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=3)
-        with pytest.raises(FeedError, match=r"to_feed: is for data in memory"):
+        with pytest.raises(FeedError, match=r"to_feed: applies only to data in memory"):
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=tmp_path, to_feed=lambda x: x)
         with pytest.raises(ModelError, match=r"evaluate: is a int; expected a function that takes predict"):
             optkit.quantize(onnx, tmp_path / "q.onnx", calibration=feeds(), evaluate=3)
@@ -215,7 +215,7 @@ class TestTheOtherFunctions:
     def test_bench_of_files_and_a_module(self, onnx: Path, net: Net) -> None:
         record = optkit.bench([onnx, net], **FAST)
         assert [m.artifact for m in record.measurements] == ["m.onnx", "Net"]
-        with pytest.raises(RecipeError, match=r"nothing declares the inputs"):
+        with pytest.raises(RecipeError, match=r"no model file declares the inputs"):
             optkit.bench([net], **FAST)
 
     def test_check(self, onnx: Path, net: Net) -> None:
@@ -324,7 +324,7 @@ class TestRecipes:
     def test_a_fault_names_the_recipe(self, net: Net, tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match=r"tiny: .*stage"):
             optkit.run(self.recipe(net, steps=[{"stage": "export-onx"}]), tmp_path / "out")
-        with pytest.raises(RecipeError, match=r"overrides: are for a recipe in a file"):
+        with pytest.raises(RecipeError, match=r"overrides: apply only to a recipe in a file"):
             optkit.run(self.recipe(net), tmp_path / "out", overrides={"bench.seed": "1"})
 
 

@@ -88,7 +88,7 @@ def test_it_takes_a_model_file_along(make: Make, tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(make: Make, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(OutputError, match="holds something already; expected a new or empty folder"):
+    with pytest.raises(OutputError, match="is not empty; expected a new or empty folder"):
         write_repro(make("linear"), ExportOnnx(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 

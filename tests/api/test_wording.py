@@ -30,7 +30,7 @@ from tests.support import ROOT
         ("with --data, and to rank layers, with --max-drop or --min-cosine", "with data, and to rank layers, with max_drop or min_cosine"),
         ("Use optkit convert fp16, or optkit quantize --target tensorrt, first.", 'Use optkit.convert_fp16, or optkit.quantize target="tensorrt", first.'),
         ("rebuild with --runtime tensorrt on that GPU", 'rebuild with runtime="tensorrt" on that GPU'),
-        ("--triton: no GPU is here", "triton: no GPU is here"),
+        ("--triton: no GPU was found", "triton: no GPU was found"),
     ],
 )  # fmt: skip
 def test_options_become_arguments(options: str, arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""Every bad input: what was found, what was expected and what to do is told, the exit code is 2, no file is left behind."""
+"""Every bad input: the message says what was found, what was expected and what to do; the exit code is 2 and no file is left."""
 
 import os
 import re
@@ -134,7 +134,7 @@ def test_a_duplicate_step_name(refused: Refused, folder: Path) -> None:
     write_recipe(folder / "recipe.yaml", steps=[TORCHSCRIPT, TORCHSCRIPT])
     refused(
         "run", "recipe.yaml",
-        says=r"^error: steps\.1 \(export-torchscript\): there is a step of that name before it\. Give it a name of its own",
+        says=r"^error: steps\.1 \(export-torchscript\): an earlier step has the same name\. Set another one",
     )  # fmt: skip
 
 
@@ -255,13 +255,13 @@ BAD_DATA = [
     pytest.param("return [{'x': ok() * np.nan}]", r"feed 0: input 'x': contains NaN or infinity; expected finite", id="nan"),
     pytest.param("return ['text']", r"feed 0: is a str; expected a mapping of input name to array, or a tuple", id="no-feed"),
     pytest.param("return [(ok(), ok())]", r"feed 0: has 2 arrays; expected 1: x\. Leave out .*, such as labels", id="labels"),
-    pytest.param("return []", r"gave no feed; expected at least one mapping", id="empty"),
+    pytest.param("return []", r"yielded no feeds; expected at least one mapping", id="empty"),
     pytest.param(
         "yield {'x': ok()}; raise OSError('disk is gone')", r"feed 1: raised .*data\.py:5: OSError: disk is gone",
         id="generator-that-dies",
     ),
-    pytest.param("return [].__iter__()", r"gave no feed; expected at least one mapping", id="iterator-of-nothing"),
-    pytest.param("return 3", r"gave a int; expected an iterable of feeds, such as a list", id="no-iterable"),
+    pytest.param("return [].__iter__()", r"yielded no feeds; expected at least one mapping", id="iterator-of-nothing"),
+    pytest.param("return 3", r"the data is a int; expected an iterable of feeds, such as a list", id="no-iterable"),
     pytest.param("raise OSError('disk is gone')", r"raised .*data\.py:5: OSError: disk is gone", id="raises"),
 ]  # fmt: skip
 
@@ -304,7 +304,7 @@ def test_calibration_data_that_is_not_there(refused: Refused, folder: Path, expo
     (folder / "empty").mkdir()
     for data, says in (
         ("none", r"none: no such file or folder; expected \.npz files, images\.yaml or file\.py:function"),
-        ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed each"),
+        ("empty", r"empty: no \.npz file found; expected a folder of \.npz files, one feed per file"),
         ("none.py:feeds", r"none\.py: no such file; expected a Python file"),
         ("model.py:feeds", r"model\.py: has no 'feeds'; it defines"),
     ):
@@ -415,7 +415,7 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("export", "onnx", "model.py:build", "-o", "m.onnx"), r'its inputs are not declared, .* as in --input "x:float32'),
         (export("--set", "n"), r"^error: --set n: expected name=value$"),
         (export("--set", "n=1", "--set", "n=2"), r"^error: --set n=2: 'n' is given twice$"),
-        (export("--set", "n=[1]"), r"^error: --set n=\[1\]: is a list; expected a number, a text, true or false$"),
+        (export("--set", "n=[1]"), r"^error: --set n=\[1\]: is a list; expected a number, text, true or false$"),
         (export("--set", "n=1"), r"^error: .*model\.py:build: raised TypeError: .*'n'$"),
         (export("--dim", "length=1:2:3"), r"dimension 'length': has a range but no input uses it; the inputs use batch$"),
         (export("--dim", "batch"), r"^error: --dim batch: expected name=value$"),
@@ -425,23 +425,23 @@ def test_an_existing_package_is_not_replaced_without_force(
         (("export", "onnx", "model.py:build", "-o", "m.onnx", "--input", "x:float32[batch,4]"), r"dimension 'batch': used by an input but has no range; declare it"),
         (("export", "torchscript", "model.py:build", "-o", "m.pt", *CONTRACT, "--method", "other"), r"Invalid value for '--method': .*'other' is not one of 'auto', 'script', 'trace'"),
         (("run", "recipe.yaml", "--set", "bench.seed"), r"^error: --set bench\.seed: expected name=value$"),
-        (("run", "recipe.yaml", "--step", "export-onx"), r"^error: --step export-onx: no such step\. Did you mean 'export-onnx'\?$"),
+        (("run", "recipe.yaml", "--step", "export-onx"), r"^error: --step export-onx: is not a step of the recipe\. Did you mean 'export-onnx'\?$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "static8"), r"Invalid value for '--mode': .*'static8' is not one of 'auto', 'static', 'dynamic'"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0.1"), r"^error: --max-drop 0\.1: nothing measures accuracy\. Give --evaluate file\.py:evaluate\.$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--min-cosine", "2"), r"^error: --min-cosine: Input should be less than or equal to 1$"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--min-cosine", "0.9"), r"^error: quantize-dynamic: ranking the layers needs real samples\. Give --calibration DATA\.$"),
-        (("quantize", "m.onnx", "-o", "q.onnx", "--format", "qdq"), r"^error: --format: is for static quantization, which needs --calibration DATA; "),
-        (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "dynamic", "--calibration", "model.py:calibration"), r"^error: --calibration: is for static quantization"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--format", "qdq"), r"^error: --format: applies only to static quantization, which needs --calibration DATA\. "),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "dynamic", "--calibration", "model.py:calibration"), r"^error: --calibration: applies only to static quantization"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--target", "gpu"), r"Invalid value for '--target': .*'gpu' is not one of 'cpu', 'tensorrt'"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--mode", "dynamic", "--target", "tensorrt"), r"^error: --target: TensorRT has no dynamic INT8: it does not support DynamicQuantizeLinear"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--target", "tensorrt"), r"no calibration data: ranges of activations are never guessed"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude", "/encoder/*"), r"^error: quantize-dynamic: exclude: no node matches '/encoder/\*'; similar names are \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--op", "Conv"), r"^error: quantize-dynamic: op_types: the model has no Conv node; it has \S+"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--exclude-op", "Gemm"), r"^error: quantize-dynamic: nothing would become INT8: .*, and the model has them, but all are excluded$"),
-        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"--max-drop and --min-cosine are both given"),
+        (("quantize", "m.onnx", "-o", "q.onnx", "--max-drop", "0", "--min-cosine", "1", "--evaluate", "model.py:evaluate"), r"--max-drop and --min-cosine are mutually exclusive"),
         (("quantize", "m.onnx", "-o", "q.onnx", "--evaluate", "none.py:f"), r"none\.py: no such file; expected a Python file"),
         (("convert", "fp16", "m.onnx", "-o", "q.onnx", "--dim", "length=1:2:3"), r"^error: --dim length: no input of m\.onnx uses it; they use batch$"),
-        (("bench", "m.onnx", "--batch", "1,x"), r"^error: --batch 1,x: expected numbers separated by commas, as in 1,8,64$"),
+        (("bench", "m.onnx", "--batch", "1,x"), r"^error: --batch 1,x: expected numbers separated by commas, for example 1,8,64$"),
         (("bench", "m.onnx", "--batch", "99"), r"^error: bench: batch 99; 'batch' is declared from 1 to 8$"),
         (("bench", "m.onnx", "--device", "gpu"), r"Invalid value for '--device': .*'gpu' is not one of 'cpu', 'cuda'"),
         (("bench", "m.onnx", "--threads", "0"), r"^error: --threads: Input should be greater than or equal to 1$"),
@@ -457,7 +457,7 @@ def test_options_that_cannot_be(refused: Refused, exported: str, arguments: tupl
 
 def test_an_onnx_file_of_others_needs_its_ranges(refused: Refused, folder: Path, onnx_linear: Artifact) -> None:
     (folder / "bare.onnx").write_bytes(onnx_linear.path.read_bytes())
-    says = r"^error: bare\.onnx: no range is known for batch\. Add --dim batch=1:8:64 with your own numbers\.$"
+    says = r"^error: bare\.onnx: no range is given for batch\. Add --dim batch=1:8:64 with your own numbers\.$"
     refused("quantize", "bare.onnx", "-o", "q.onnx", says=says)
     refused("bench", "bare.onnx", says=says)
 

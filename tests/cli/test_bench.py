@@ -70,8 +70,8 @@ def test_the_tables_hold_percentiles_comparison_and_what_is_included(
     assert latencies == ["h.onnx", "2.000", "2.000", "2.000", "2.000", "1,000"]  # no p95 and p99 of 60 calls
     assert compared == ["h.onnx", "2", "1.000x", "too", "noisy", "to", "say"]
     assert included[:6] == ["h.onnx", "2", "CPU", "fp16", "60", "3"]
-    assert "1 thread, without copies between host and device, models warm (processors " in found.out
-    assert "1 blocks in random order (seed 7), every model loaded anew for each" in found.out
+    assert "1 thread, without copies between host and device, after warmup (processors " in found.out
+    assert "1 blocks in random order (seed 7), each model loaded again for every block" in found.out
     assert "the time limit was reached: every comparison" in found.out
     assert max(map(len, found.out.partition("measured: ")[0].splitlines())) <= 80
 
@@ -122,7 +122,7 @@ def test_ctrl_c_shows_the_blocks_that_were_whole(optkit: CommandLine, models: tu
     assert found.code == 130
     assert "2 blocks in random order" in found.out
     assert "it was interrupted: every comparison" in found.out
-    assert "interrupted: these are the blocks that were whole" in found.out
+    assert "interrupted: the numbers are those of the complete blocks" in found.out
 
 
 def test_ctrl_c_in_a_run_keeps_them_in_the_record_and_measures_again_the_next_time(
@@ -132,7 +132,7 @@ def test_ctrl_c_in_a_run_keeps_them_in_the_record_and_measures_again_the_next_ti
     play(*[2.0] * 7, KeyboardInterrupt)
     found = optkit("run", "recipe.yaml", "-o", "out")
     assert found.code == 130
-    assert f"interrupted: 2 blocks that were whole are kept in {folder}/out/bench.json" in found.err
+    assert f"interrupted: 2 complete blocks are stored in {folder}/out/bench.json" in found.err
     kept = BenchRecord.read(folder / "out" / "bench.json")
     assert kept.interrupted
     assert {len(m.blocks_p50_ms) for m in kept.measurements} == {2}
@@ -206,8 +206,8 @@ def test_explain_tells_of_every_artifact_why_it_won_or_lost(
     budget = ("run", "recipe.yaml", "--explain", "--set")
     over = optkit(*budget, "gates.min_samples_per_s={2: 1500}")  # 2 samples in 1 or 2 ms
     assert over.code == 0, over.err
-    assert "  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 1500 is asked" in over.out
+    assert "  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 1500 is required" in over.out
     neither = optkit(*budget, "gates.min_samples_per_s=3000")
     assert neither.code == 1
-    assert "nobody won\n  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 3000" in neither.out
-    assert "  export-onnx: throughput at batch 2: 2,000.0 samples/s; at least 3000 is asked" in neither.out
+    assert "no winner\n  export-torchscript: throughput at batch 2: 1,000.0 samples/s; at least 3000" in neither.out
+    assert "  export-onnx: throughput at batch 2: 2,000.0 samples/s; at least 3000 is required" in neither.out

@@ -228,7 +228,7 @@ def test_options_of_static_quantization_without_data_are_refused(optkit: Command
         "quantize", onnx_copy, "-o", onnx_copy.with_name("q.onnx"), "--method", "entropy", "--dim", "batch=1:2:4"
     )
     assert found.code == 2
-    assert "--method: is for static quantization, which needs --calibration DATA" in found.err
+    assert "--method: applies only to static quantization, which needs --calibration DATA" in found.err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")

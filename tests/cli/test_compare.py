@@ -57,14 +57,14 @@ def test_a_slower_model_fails_the_gate_of_its_recipe_by_name(optkit: CommandLine
     slow_down(folder)
     found = optkit("run", "recipe.yaml", "-o", "out", *gates, "--junit", "junit.xml", "--github")
     assert found.code == 1
-    assert "measure 1 files of the baseline again beside the new ones" in found.err
+    assert "measure 1 files of the baseline again, together with the new ones" in found.err
     assert "failed: export-onnx: latency at batch 2: worse by +" in found.err
     assert "::error file=recipe.yaml,title=export-onnx%3A latency against the baseline%2C batch 2::" in found.err
     assert '<failure message="latency at batch 2: worse by' in (folder / "junit.xml").read_text()
     assert "❌ tiny" in (folder / "summary.md").read_text()
     record = json.loads((folder / "out" / "run.json").read_text())
     assert record["winner"] is None
-    assert record["comparison"]["method"].startswith("the baseline's files were measured again, block by block")
+    assert record["comparison"]["method"].startswith("the baseline's files were measured again, in the same blocks")
     assert len((folder / "out" / "history.jsonl").read_text().splitlines()) == 2
     assert "export-onnx: latency at batch 2: worse by" in (folder / "out" / "report.html").read_text()
 
@@ -93,7 +93,7 @@ def test_a_slower_file_fails_against_a_stored_benchmark(optkit: CommandLine, fol
 
     shutil.rmtree(folder / "before")  # only the numbers are left
     stored_only = optkit("bench", "now/m.onnx", *QUICK, *gate)
-    assert "compared: two stored runs without a file in common" in stored_only.out
+    assert "compared: two stored runs that share no file" in stored_only.out
     assert "worse by +" in stored_only.err  # failed, or a warning where the machine is busy
 
 
@@ -101,7 +101,7 @@ def test_options_of_a_comparison_need_a_baseline(optkit: CommandLine, folder: Pa
     for option in (("--max-regression", "5%"), ("--junit", "j.xml"), ("--github",)):
         found = optkit("bench", "m.onnx", *option)
         assert found.code == 2
-        assert "tell of a comparison. Give --baseline run.json." in found.err
+        assert "need an earlier run to compare with. Give --baseline run.json." in found.err
 
 
 def write(path: Path, p50_ms: dict[str, float], **changes: object) -> None:
@@ -136,7 +136,7 @@ def test_compare_tells_every_metric_and_fails_by_its_gates(optkit: CommandLine, 
 def test_a_share_that_is_none_is_refused(share: str, optkit: CommandLine, folder: Path) -> None:
     found = optkit("compare", "a.json", "b.json", "--max-regression", share)
     assert found.code == 2
-    assert f"--max-regression {share}: expected a share, as in 5% or 0.05" in found.err
+    assert f"--max-regression {share}: expected a fraction, as in 5% or 0.05" in found.err
 
 
 @pytest.mark.parametrize("share", ["-5%", "nan", "inf"])
@@ -156,9 +156,9 @@ def test_another_machine_is_refused_unless_told_otherwise(optkit: CommandLine, f
     refused = optkit("compare", "there.json", "here.json")
     assert refused.code == 2
     assert "was measured on another machine (cpu 'CPU 1' before, 'CPU 9000' now; cores 64 before, 4 now)" in refused.err
-    told = optkit("compare", "there.json", "here.json", "--across-machines")
-    assert told.code == 0
-    assert "differs: cores 64 before, 4 now" in told.out
+    compared = optkit("compare", "there.json", "here.json", "--across-machines")
+    assert compared.code == 0
+    assert "differs: cores 64 before, 4 now" in compared.out
 
 
 def test_a_baseline_of_another_model_is_refused_before_the_work(optkit: CommandLine, folder: Path) -> None:
@@ -167,7 +167,10 @@ def test_a_baseline_of_another_model_is_refused_before_the_work(optkit: CommandL
         "run", "recipe.yaml", "-o", "out", "--set", "gates.baseline=other.json", "--set", "gates.max_regression=5%"
     )
     assert found.code == 2
-    assert "is of another model: outputs y:float32[batch,3]; the new one has output:float32[batch,3]" in found.err
+    assert (
+        "was made from another model: its outputs are y:float32[batch,3]; those of the new run are output:float32[batch,3]"
+        in found.err
+    )
     assert not (folder / "out" / "export-onnx").exists()
 
 
@@ -177,7 +180,7 @@ def test_the_schema_of_each_document_is_printed(optkit: CommandLine, folder: Pat
         assert schema["properties"]["schema"]["const"].startswith(f"optkit/{name}/")
     found = optkit("schema", "rum")
     assert found.code == 2
-    assert "rum: no such document; expected run, bench, comparison, ab, history, loadtest, passport" in found.err
+    assert "rum: unknown document; expected one of run, bench, comparison, ab, history, loadtest, passport" in found.err
 
 
 def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folder: Path) -> None:
@@ -189,7 +192,7 @@ def test_the_report_is_written_again_from_the_records(optkit: CommandLine, folde
     assert json.loads(optkit("report", ".", "--json").out)["recipe"] == "tiny"
     nothing = optkit("report", "nowhere")
     assert nothing.code == 2
-    assert "nowhere: holds no run.json; expected the folder of a run" in nothing.err
+    assert "nowhere: contains no run.json; expected the folder of a run" in nothing.err
 
 
 STACK = """
@@ -229,7 +232,7 @@ def test_a_fifth_more_work_is_found_and_other_weights_are_not(
 
     other = optkit("run", "recipe.yaml", "-o", "other", *gates, "--set", "model.args.seed=1")
     assert other.code == 0, other.err
-    assert "measure 1 files of the baseline again beside the new ones" in other.err
+    assert "measure 1 files of the baseline again, together with the new ones" in other.err
     assert "<failure" not in (tmp_path / "junit.xml").read_text()
 
     longer = optkit("run", "recipe.yaml", "-o", "longer", *gates, "--set", "model.args.layers=24")

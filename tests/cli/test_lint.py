@@ -98,7 +98,7 @@ def test_gpus_of_the_server(cli, repository):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "REPOSITORY: is missing; expected the folder of a Triton model repository. Give it, or use --rules"),
+        ([], "REPOSITORY: is missing; expected a Triton model repository. Give its folder, or use --rules"),
         (["gone"], "gone: no such folder; expected a Triton model repository"),
         (["x", "--format", "xml"], "xml"),
     ],

@@ -129,7 +129,7 @@ def test_by_grpc_a_server_that_hangs(optkit):
         (("--duration-s", "1e9"), "--duration-s"),
         (("--body", "gone.json"), "--body gone.json: cannot be read"),
         (("--against", "gone.json"), "gone.json"),
-        (("--token", "two\nlines"), "--token: holds characters that no key has"),
+        (("--token", "two\nlines"), "--token: contains invalid characters"),
         (("--version", "1/../2"), "no working Triton server"),
     ],
 )

@@ -50,7 +50,7 @@ def test_without_calibration_it_is_dynamic(optkit: CommandLine, code: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--mode", "dynamic", "--calibration", "{code}:calibration"), "--calibration is for --mode static"),
+        (("--mode", "dynamic", "--calibration", "{code}:calibration"), "--calibration: applies only to --mode static"),
         (("--mode", "static"), "quantize-torch: no calibration data"),
         (("--mode", "fast"), "'fast' is not one of 'auto', 'dynamic', 'static'"),
         (("--backend", "cuda"), "'cuda' is not one of 'auto', 'x86', 'fbgemm', 'onednn', 'qnnpack'"),

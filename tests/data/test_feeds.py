@@ -61,14 +61,16 @@ feeds = Shrinking()
 def test_data_that_is_less_when_read_again_is_refused(tmp_path: Path) -> None:
     feeds = Feeds(code(tmp_path, SHRINKING), INPUTS)
     assert len(list(feeds)) == 4
-    with pytest.raises(FeedError, match=r"gave 3 feeds; expected 4, its length or the number of the last reading"):
+    with pytest.raises(
+        FeedError, match=r"yielded 3 feeds; expected 4, its length or the number at the previous reading"
+    ):
         list(feeds)
 
 
 def test_data_that_is_less_than_its_length_is_refused(tmp_path: Path) -> None:
-    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\ntold = Short(feeds())\n"
-    target = code(tmp_path, body).replace(":feeds", ":told")
-    with pytest.raises(FeedError, match=r"gave 4 feeds; expected 9"):
+    body = FEEDS + "class Short(list):\n    def __len__(self):\n        return 9\n\nshort = Short(feeds())\n"
+    target = code(tmp_path, body).replace(":feeds", ":short")
+    with pytest.raises(FeedError, match=r"yielded 4 feeds; expected 9"):
         list(Feeds(target, INPUTS))
 
 
@@ -97,18 +99,21 @@ def test_the_hash_of_a_function_is_that_of_its_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("feeds = iter([])", "gave a list_iterator, which can be read only once; .* a function that yields them"),
+        (
+            "feeds = iter([])",
+            "the data is a list_iterator, which can be read only once; .* a function that yields them",
+        ),
         (
             "def feeds():\n    yield from []",
-            "gave no feed; expected at least one mapping of input name to array",
+            "yielded no feeds; expected at least one mapping of input name to array",
         ),
         (
             "def feeds():\n    yield 3",
             "feed 0: is a int; expected a mapping of input name to array, or a tuple of arrays",
         ),
         ("def feeds():\n    yield from None", r"feed 0: raised .*data\.py:3: TypeError"),
-        ("feeds = []", "gave no feed; expected at least one mapping of input name to array"),
-        ("feeds = 3", "gave a int; expected an iterable of feeds, such as a list"),
+        ("feeds = []", "yielded no feeds; expected at least one mapping of input name to array"),
+        ("feeds = 3", "the data is a int; expected an iterable of feeds, such as a list"),
         ("def feeds():\n    raise OSError('disk gone')", r"raised .*data\.py:3: OSError: disk gone"),
         ("feeds = [(np.zeros((1, 2), np.float32),) * 2]", "feed 0: has 2 arrays; expected 1: x"),
         ("feeds = [{'y': np.zeros((1, 2), np.float32)}]", "feed 0: got inputs y; the model takes x"),
@@ -146,7 +151,7 @@ def test_a_function_that_yields_is_called_at_each_reading(tmp_path: Path) -> Non
 def test_a_function_that_yields_less_the_next_time_is_refused(tmp_path: Path, body: str) -> None:
     feeds = Feeds(code(tmp_path, f"ROWS = [{{'x': np.zeros((1, 2), np.float32)}}] * 3\n{body}"), INPUTS)
     with pytest.raises(
-        FeedError, match=r"gave 0 feeds; expected 3, .* a function that yields the same feeds at each call"
+        FeedError, match=r"yielded 0 feeds; expected 3, .* a function that yields the same feeds at each call"
     ):
         list(itertools.chain(feeds, feeds))
 
@@ -169,7 +174,7 @@ def test_one_file_is_one_feed(tmp_path: Path) -> None:
 
 def test_a_folder_without_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
-    with pytest.raises(FeedError, match=r"no \.npz file found; expected a folder of \.npz files, one feed each"):
+    with pytest.raises(FeedError, match=r"no \.npz file found; expected a folder of \.npz files, one feed per file"):
         list(Feeds(str(tmp_path), INPUTS))
     with pytest.raises(FeedError, match=r"no \.npz file found"):
         list(Feeds(str(tmp_path / "a.npy"), INPUTS))

@@ -108,7 +108,7 @@ def test_a_relative_file_is_found_from_the_recipe(folder: Path) -> None:
     [
         ({"images": "none"}, r"images: .*none: no such folder; expected \.bmp"),
         ({"images": "."}, None),
-        ({"images": "empty"}, r"images: .*empty: no image in it"),
+        ({"images": "empty"}, r"images: .*empty: no image in the folder"),
         ({"size": 3}, r"size: Extra inputs are not permitted"),
         ({"resize": 0}, r"resize: 0: expected a length in pixels"),
         ({"layout": "nchw"}, r"layout: Input should be 'chw' or 'hwc'"),
@@ -146,7 +146,9 @@ def test_a_crop_larger_than_an_image_is_refused(folder: Path) -> None:
 
 def test_images_that_do_not_fit_the_model_are_refused(folder: Path) -> None:
     fixed = (TensorSpec.parse("image:float32[batch,3,224,224]"),)
-    with pytest.raises(FeedError, match=r"a\.png: becomes float32\[3,8,16\]; a sample of 'image' is \[3, 224, 224\]"):
+    with pytest.raises(
+        FeedError, match=r"a\.png: the preprocessed image is float32\[3,8,16\]; a sample of 'image' is \[3, 224, 224\]"
+    ):
         list(Feeds(declared(folder), fixed))
     with pytest.raises(FeedError, match=r"input: 'pixels'; the model takes image"):
         list(Feeds(declared(folder, input="pixels"), INPUTS))

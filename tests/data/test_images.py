@@ -107,7 +107,9 @@ def test_a_file_becomes_a_sample_of_the_input(pixels, tmp_path):
 )
 def test_an_image_of_another_shape_than_the_input_is_refused(pixels, tmp_path, spec):
     (tmp_path / "a.png").write_bytes(png(pixels))
-    with pytest.raises(FeedError, match=r"a.png: becomes float32\[3,4,4\]; a sample of 'image' is .*Set resize"):
+    with pytest.raises(
+        FeedError, match=r"a.png: the preprocessed image is float32\[3,4,4\]; a sample of 'image' is .*Set resize"
+    ):
         ImagePreprocessing(resize=(4, 4)).read(tmp_path / "a.png", TensorSpec.parse(spec))
 
 
@@ -117,7 +119,7 @@ def test_raw_pixels_for_a_model_that_takes_them(pixels, tmp_path):
     sample = ImagePreprocessing(scale=1, layout="hwc").read(tmp_path / "a.png", spec)
     assert sample.dtype == np.uint8
     np.testing.assert_array_equal(sample, pixels)
-    with pytest.raises(FeedError, match=r"becomes float32; 'image' takes uint8\. Set scale: 1"):
+    with pytest.raises(FeedError, match=r"the preprocessed image is float32; 'image' takes uint8\. Set scale: 1"):
         ImagePreprocessing(layout="hwc").read(tmp_path / "a.png", spec)
 
 

@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "examples"
 SAYS = {
     "export_to_onnx.py": ["digits.onnx (onnx, fp32, ", "opset 20", "accuracy of the file 0.9"],
     "int8_from_a_dataloader.py": ["digits.int8.onnx (onnx, int8, ", "calibration data: 1347 samples"],
-    "bench_table.py": ["how many times faster than digits.onnx", "Sequential at batch 1: "],
+    "bench_table.py": ["speed-up over digits.onnx", "Sequential at batch 1: "],
     "triton_repository.py": [
         "1 model: no findings",
         "error T305: output 'logits': dims [12]",
@@ -90,4 +90,4 @@ def test_the_readme_names_them_and_its_own_example_runs(tmp_path: Path) -> None:
     code = section.partition("```python\n")[2].partition("```")[0]
     found = python(tmp_path, "-c", code)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "how many times faster than model.onnx" in found.stdout
+    assert "speed-up over model.onnx" in found.stdout

@@ -72,7 +72,7 @@ def test_without_a_file_in_common_a_fifth_is_too_noisy_to_say() -> None:
     assert found.failures == ()
     assert len(found.warnings) == 12
     assert "too noisy to say" in found.warnings[0]
-    assert "Measuring both together says more" in found.method
+    assert "Measuring both together gives narrower intervals" in found.method
     twice = {name: ms * 2 for name, ms in BEFORE.items()}
     assert compare(snapshot(), snapshot(twice, steps=steps, source=source), Limits(max_regression=0.05)).failures
 
@@ -98,7 +98,7 @@ def test_the_same_file_under_the_same_libraries_fails_no_gate_but_under_others_i
     slower = BEFORE | {"quantize-static": 1.0}
     found = compare(snapshot(), snapshot(slower), Limits(max_regression=0.05))
     assert found.failures == ()
-    assert "neither the file nor a library changed, so the machine did" in found.warnings[0]
+    assert "the file and the libraries are the same, so the machine must have changed" in found.warnings[0]
     upgraded = snapshot(bench=bench(slower, versions=VERSIONS | {"onnxruntime": "1.32.0"}))
     assert compare(snapshot(), upgraded, Limits(max_regression=0.05)).failures[0].startswith("quantize-static: latency")
 
@@ -120,7 +120,7 @@ def test_size_accuracy_and_parity_have_no_noise() -> None:
     found = compare(snapshot(), snapshot(steps=worse), limits)
     assert found.failures == (
         "export-onnx: size: 20.0% larger than before; at most 5.0% is allowed",
-        "quantize-static: parity: held before, now output 'y' at batch=4: cosine 0.5 is below 0.99",
+        "quantize-static: parity: passed before, now output 'y' at batch=4: cosine 0.5 is below 0.99",
         "quantize-static: accuracy: 0.9000, 0.0500 below 0.9500; at most 0.01 is allowed",
     )
     lenient = compare(snapshot(), snapshot(steps=worse), Limits())
@@ -153,14 +153,14 @@ def test_what_is_in_one_run_only_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe": "other"}, "is a run of recipe 'tiny'; expected one of 'other'"),
+        ({"recipe": "other"}, "is a run of recipe 'tiny'; expected a run of recipe 'other'"),
         (
             {"bench": bench(BEFORE, contract=CONTRACT.model_copy(update={"inputs": ("z:float32[8]",)}))},
-            "inputs x:float32",
+            "inputs are x:float32",
         ),
         (
             {"bench": bench(BEFORE, contract=CONTRACT.model_copy(update={"outputs": ("z:int64[1]",)}))},
-            "outputs y:float32",
+            "outputs are y:float32",
         ),
         ({"bench": bench(BEFORE, machine=MACHINE.model_copy(update={"cores": 64}))}, "cores 4 before, 64 now"),
         ({"bench": bench(BEFORE, machine=MACHINE.model_copy(update={"gpu": "H200"}))}, "gpu None before, 'H200' now"),
@@ -183,7 +183,7 @@ def test_other_versions_are_named() -> None:
 
 
 def test_no_artifact_in_common_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="no artifact in common: a, b before, c, d now"):
+    with pytest.raises(ArtifactError, match="no artifact is in both runs: a, b before, c, d now"):
         compare(snapshot({"a": 1.0, "b": 1.0}), snapshot({"c": 1.0, "d": 1.0}), Limits())
 
 
@@ -242,8 +242,8 @@ def test_blocks_that_waited_tell_a_busy_machine_better_than_its_load() -> None:
 
     def waiting(share: float) -> BenchRecord:
         assert slow.bench is not None
-        told = tuple(m.model_copy(update={"blocks_waited": (share,) * 10}) for m in slow.bench.measurements)
-        return slow.bench.model_copy(update={"measurements": told, "load_before": 40.0})
+        changed = tuple(m.model_copy(update={"blocks_waited": (share,) * 10}) for m in slow.bench.measurements)
+        return slow.bench.model_copy(update={"measurements": changed, "load_before": 40.0})
 
     assert (waiting(0.5).busy, waiting(0.0).busy) == (True, False)
     assert slow.bench.model_copy(update={"load_before": 40.0}).busy

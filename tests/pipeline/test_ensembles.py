@@ -82,7 +82,7 @@ def test_a_pipeline_that_is_not_the_source_codes_is_refused(tmp_path: Path) -> N
     record = carry_out(project(tmp_path, reference="model.py:other"))
     (failure,) = record.failures
     assert failure.startswith(
-        "ensembles.0 (whole): not packaged: it does not give what model.py:other gives: output 'best'"
+        "ensembles.0 (whole): not packaged: its outputs differ from those of model.py:other: output 'best'"
     )
     assert record.exit_code == 1
     assert not (tmp_path / "out" / "model_repository" / "whole").exists()
@@ -95,10 +95,10 @@ def test_a_pipeline_that_is_not_the_source_codes_is_refused(tmp_path: Path) -> N
         ({"parts": [{"name": "m", "artifact": "export-onxx"}]}, r"artifact 'export-onxx' is no step.*export-onnx"),
         ({"inputs": {"raw": "float32[rows, 4]"}}, r"dimension 'rows' has no range in dims"),
         ({"data": "gone.npz"}, r"data: .*gone.npz: no such file"),
-        ({"name": "export-onnx"}, r"'export-onnx' is the folder of a step too. Give the ensemble another name"),
+        ({"name": "export-onnx"}, r"'export-onnx' is also the folder of a step. Rename the ensemble"),
         (
             {"name": "ti", "parts": [{"name": "ny", "artifact": "fastest"}] * 2, "serve": "ti_ny"},
-            r"would be called 'ti_ny'",
+            r"have the name 'ti_ny'",
         ),
     ],
 )

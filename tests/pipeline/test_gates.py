@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from optkit.artifact.gates import Gates
 from optkit.errors import RecipeError
 from optkit.pipeline.gates import over_budget
-from optkit.pipeline.measured_gates import hold_budget
+from optkit.pipeline.measured_gates import check_budget
 from optkit.pipeline.plan import make_plan
 from optkit.recipe import load_recipe
 from tests.support.project import ONNX, carry_out, write_project
@@ -29,19 +29,19 @@ BENCH = bench({"source": 1.0, "fast": 0.25})  # at batch 8 2.828 times as long
         (Gates(max_latency_ms={1: 0.2, 8: 0.8}), ("latency at batch 1: p50 0.25 ms; at most 0.2 ms is allowed",)),
         (Gates(max_latency_ms={2: 1.0}), ("latency at batch 2: not measured",)),
         (Gates(min_samples_per_s=4000), ()),
-        (Gates(min_samples_per_s=5000), ("throughput at batch 1: 4,000.0 samples/s; at least 5000 is asked",)),
+        (Gates(min_samples_per_s=5000), ("throughput at batch 1: 4,000.0 samples/s; at least 5000 is required",)),
         (Gates(min_samples_per_s={8: 11000}), ()),
         (
             Gates(min_samples_per_s={2: 1, 8: 12000}),
             (
                 "throughput at batch 2: not measured",
-                "throughput at batch 8: 11,313.7 samples/s; at least 12000 is asked",
+                "throughput at batch 8: 11,313.7 samples/s; at least 12000 is required",
             ),
         ),
         (Gates(min_speedup=3.9), ()),
         (
             Gates(min_speedup=5),
-            tuple(f"speed-up at batch {b}: 4.00x source; at least 5x is asked" for b in (1, 8)),
+            tuple(f"speed-up at batch {b}: 4.00x source; at least 5x is required" for b in (1, 8)),
         ),
     ],
 )
@@ -84,9 +84,9 @@ def test_a_run_in_which_nothing_is_within_the_budget_fails_and_says_why(tmp_path
 def test_an_engine_that_could_not_be_run_does_not_keep_the_budget_for_the_others() -> None:
     engine = step("engine", unproven="no NVIDIA driver here", parity=None, accuracy=None, size_bytes=1)
     results = {"fast": step("fast"), "engine": engine}
-    _, failures = hold_budget(results, BENCH, Gates(max_size_mb=0.9))
+    _, failures = check_budget(results, BENCH, Gates(max_size_mb=0.9))
     assert failures == ("fast: size: 1 MB; at most 0.9 MB is allowed",)
-    _, failures = hold_budget(results | {"engine": step("engine", size_bytes=1)}, BENCH, Gates(max_size_mb=0.9))
+    _, failures = check_budget(results | {"engine": step("engine", size_bytes=1)}, BENCH, Gates(max_size_mb=0.9))
     assert failures == ()
 
 

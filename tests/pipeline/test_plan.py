@@ -42,22 +42,22 @@ def test_one_step_brings_only_those_that_it_needs(tmp_path: Path) -> None:
     [
         pytest.param(
             {"steps": [ONNX, ONNX]},
-            "steps.1 (export-onnx): there is a step of that name before it. Give it a name of its own with name: ...",
+            "steps.1 (export-onnx): an earlier step has the same name. Set another one with name: ...",
             id="duplicate-name",
         ),
         pytest.param(
             {"steps": [ONNX | {"name": "source"}]},
-            "steps.0 (export-onnx 'source'): is the name of the model itself. Give it a name of its own with name: ...",
+            "steps.0 (export-onnx 'source'): this name is reserved for the source model. Set another one with name: ...",
             id="name-of-the-source",
         ),
         pytest.param(
             {"steps": [ONNX, {"stage": "convert-fp16", "after": "export-onx"}]},
-            "steps.1 (convert-fp16): after 'export-onx', which is no step before it. Did you mean 'export-onnx'?",
+            "steps.1 (convert-fp16): after 'export-onx' is not an earlier step. Did you mean 'export-onnx'?",
             id="unknown-after",
         ),
         pytest.param(
             {"steps": [{"stage": "convert-fp16", "after": "export-onnx"}, ONNX]},
-            "steps.0 (convert-fp16): after 'export-onnx', which is no step before it; it comes later: move it before this step",
+            "steps.0 (convert-fp16): after 'export-onnx' is not an earlier step: that step comes later. Move it before this step.",
             id="later-after",
         ),
         pytest.param(
@@ -181,7 +181,9 @@ def test_what_cannot_be_carried_out_is_told_before_any_work(tmp_path: Path, keys
 
 
 def test_an_unknown_step_that_is_wanted_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"^--step export-onx: no such step. Did you mean 'export-onnx'\?$"):
+    with pytest.raises(
+        RecipeError, match=r"^--step export-onx: is not a step of the recipe. Did you mean 'export-onnx'\?$"
+    ):
         plan_of(tmp_path, "export-onx")
 
 

@@ -107,7 +107,7 @@ def test_a_step_that_fails_ends_only_its_branch(tmp_path: Path) -> None:
     failed, skipped, _ = record.steps
     assert failed.reason is not None
     assert failed.reason.startswith("export-onnx: the torchscript exporter failed: ")
-    assert skipped.reason == "'export-onnx', which it takes, was not made"
+    assert skipped.reason == "its input 'export-onnx' was not made"
     assert record.failures == (f"export-onnx: {failed.reason}",)
     assert record.winner is not None
     assert record.winner.artifact == "export-torchscript"

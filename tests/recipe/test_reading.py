@@ -76,7 +76,7 @@ def line_of(text: str, part: str) -> int:
         ("stage: quantize-static", "stage: quantise-static", "steps.1: unknown 'quantise-static'. Did you mean 'quantize-static'?"),
         ("stage: quantize-static", "stage: prune", "steps.1: unknown 'prune'; expected one of export-torchscript, "),
         ("target: torchserve", "target: torchserv", "serve.1: unknown 'torchserv'. Did you mean 'torchserve'?"),
-        ("- stage: quantize-static\n    after", "- after", "steps.1: has no 'stage'; expected one of export-torchscript, "),
+        ("- stage: quantize-static\n    after", "- after", "steps.1: has no key 'stage'; expected one of export-torchscript, "),
         ("  source: model.py:build", "  args: {}", "model.source: is missing"),
         ("name: tiny\n", "", "name: is missing"),
         ("name: tiny", "name: my model", "name: String should match pattern '^[A-Za-z0-9][\\w.-]*$' (found 'my model')"),
@@ -91,7 +91,7 @@ def line_of(text: str, part: str) -> int:
         ("after: export-onnx", "method: mean", "steps.1.method: Input should be 'minmax', 'moving-average', 'percentile', 'entropy' or 'mse' (found 'mean')"),
         ("batches: [1, 8]", "max_blocks: 0", "bench.max_blocks: Input should be greater than or equal to 1 (found 0)"),
         ("max_accuracy_drop: 0.01", "max_accuracy_drop: -1", "gates.max_accuracy_drop: Input should be greater than or equal to 0 (found -1)"),
-        ("name: tiny", "name: tiny\noutputs: [a, a]", "outputs: a, a; every name must be there once"),
+        ("name: tiny", "name: tiny\noutputs: [a, a]", "outputs: a, a; output names must be unique"),
     ],
 )  # fmt: skip
 def test_a_fault_of_form_is_told_with_its_line(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -131,19 +131,19 @@ def test_all_faults_of_form_are_listed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (GOOD + "name: again\n", r"recipe\.yaml:24: key 'name' is there twice$"),
-        (GOOD.replace("opset: 17", "opset: 17\n    opset: 18"), r"recipe\.yaml:13: key 'opset' is there twice$"),
+        (GOOD + "name: again\n", r"recipe\.yaml:24: key 'name' is given twice$"),
+        (GOOD.replace("opset: 17", "opset: 17\n    opset: 18"), r"recipe\.yaml:13: key 'opset' is given twice$"),
         ("name: [tiny\nmodel: 3\n", r"recipe\.yaml:\d+: cannot be read as YAML \("),
         ("name: 'tiny\n", r"recipe\.yaml:\d+: cannot be read as YAML \(found unexpected end of stream\)$"),
-        ("", r"recipe\.yaml: holds no keys; expected a recipe with name, model, inputs and steps$"),
-        ("# only a remark\n", r"recipe\.yaml: holds no keys; expected a recipe"),
-        ("- a\n- b\n", r"recipe\.yaml: holds no keys; expected a recipe"),
-        ("3\n", r"recipe\.yaml: holds no keys; expected a recipe"),
+        ("", r"recipe\.yaml: contains no keys; expected a recipe with name, model, inputs and steps$"),
+        ("# only a remark\n", r"recipe\.yaml: contains no keys; expected a recipe"),
+        ("- a\n- b\n", r"recipe\.yaml: contains no keys; expected a recipe"),
+        ("3\n", r"recipe\.yaml: contains no keys; expected a recipe"),
         ("a: 1\n---\nb: 2\n", r"recipe\.yaml:\d+: cannot be read as YAML \(but found another document\)$"),
         ("? [a, b]\n: 1\n", r"recipe\.yaml:1: cannot be read as YAML \(found unhashable key\)$"),
         ("<<: {a: 1}\n", r"recipe\.yaml:1: name: is missing"),
         ("1: a\n", r"recipe\.yaml:1: "),
-        (GOOD.replace("inputs:\n  x: float32[batch, 4]", "inputs: {}"), r":4: inputs: is empty; leave the key out to read the inputs off example inputs"),
+        (GOOD.replace("inputs:\n  x: float32[batch, 4]", "inputs: {}"), r":4: inputs: is empty; omit the key to derive the inputs from example inputs"),
         (GOOD.replace("model.py:build", "model.py"), r"recipe\.yaml: .*/model\.py: no such file; expected a Python file, as in model\.py or model\.py:build"),
     ],
 )  # fmt: skip
@@ -178,8 +178,8 @@ def test_keys_are_set_from_the_command_line(tmp_path: Path) -> None:
         ("bench.max_block", "5", r"bench\.max_block: unknown key\. Did you mean 'max_blocks'\?$"),
         ("bench.max_blocks", "many", r"bench\.max_blocks: Input should be a valid integer.* \(found 'many'\)$"),
         ("bench.max_blocks", "[1", r"^--set bench\.max_blocks: cannot be read as YAML \("),
-        ("name.first", "x", r"^--set name\.first: 'name' holds a str and has no keys$"),
-        ("steps.0.opset", "18", r"^--set steps\.0\.opset: 'steps' holds a list and has no keys$"),
+        ("name.first", "x", r"^--set name\.first: 'name' is a str; expected a mapping$"),
+        ("steps.0.opset", "18", r"^--set steps\.0\.opset: 'steps' is a list; expected a mapping$"),
     ],
 )
 def test_a_key_that_cannot_be_set_is_refused(tmp_path: Path, key: str, value: str, says: str) -> None:

@@ -120,7 +120,7 @@ def test_the_check_finds_what_it_should(browser: Browser, full_report: Path, tmp
     for broken in (
         text.replace(
             "</main>", "<img src='http://127.0.0.1:9/x.png' alt='x'></main>"
-        ),  # refused by the page's policy: told on the console
+        ),  # refused by the page's policy: reported on the console
         text.replace(' aria-label="Scatter', ' data-label="Scatter'),
         text.replace('lang="en"', ""),
         text.replace("--muted: light-dark(#5a6270", "--muted: light-dark(#d0d0d0"),

@@ -95,7 +95,7 @@ def test_what_could_not_be_proven_here_is_skipped_not_passed() -> None:
     """The independence in the passport of such an engine is that of the model that it was built from."""
     engine = step("engine", unproven="no NVIDIA driver here", parity=None, accuracy=None)
     found = [case for case in cases_of_run(run_record(steps=(engine,))) if case.artifact == "engine"]
-    assert [(case.question, case.outcome, case.message) for case in found] == [
+    assert [(case.check, case.outcome, case.message) for case in found] == [
         ("make", Outcome.PASSED, ""),
         ("parity", Outcome.SKIPPED, "no NVIDIA driver here"),
     ]
@@ -138,7 +138,7 @@ def test_annotations_follow_githubs_rules() -> None:
 
 def test_the_summary_is_added_to_githubs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    with pytest.raises(OutputError, match="GITHUB_STEP_SUMMARY is not set; expected to run in a job"):
+    with pytest.raises(OutputError, match="GITHUB_STEP_SUMMARY is not set; expected a job of GitHub Actions"):
         add_summary("x")
     path = tmp_path / "summary.md"
     path.write_text("before\n")

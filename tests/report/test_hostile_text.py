@@ -232,9 +232,9 @@ def test_a_command_to_paste_has_the_words_that_it_should_have(text: str) -> None
     spec = TensorSpec.model_construct(name="x", dtype=DType.FLOAT32, shape=(text,))
     if text.isprintable():
         fault = dimension_faults([spec], {})[0]
-        told = fault.partition("declare it, with ")[2].rpartition(", or as ")
-        assert shlex.split(told[0]) == ["--dim", f"{text}=1:8:64"]
-        assert yaml.safe_load(told[2].removesuffix(" in a recipe")) == {text: {"min": 1, "opt": 8, "max": 64}}
+        advice = fault.partition("declare it, with ")[2].rpartition(", or as ")
+        assert shlex.split(advice[0]) == ["--dim", f"{text}=1:8:64"]
+        assert yaml.safe_load(advice[2].removesuffix(" in a recipe")) == {text: {"min": 1, "opt": 8, "max": 64}}
     record = run_record(steps=(step(text), step("quantize-static")), origin=Origin(recipe=text, overrides={text: text}))
     made = dict(commands(record, Path(text), 8))[text]
     words = shlex.split(made)

@@ -144,18 +144,21 @@ def test_an_engine_that_could_not_be_run_is_not_shown_as_equal() -> None:
     text, _ = outline(record)
     assert "parity and accuracy: no NVIDIA driver here" in text
     shown = [row.verdict for row in view_of(record, Path("build/tiny"), ()).rows]
-    assert shown == ["reference", "not proven", "✓ equal", "✓ equal"]
+    assert shown == ["reference", "not tested", "✓ equal", "✓ equal"]
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"bench": None, "winner": None}, "2 of 2 artifacts were made; nothing was measured"),
+        ({"bench": None, "winner": None}, "2 of 2 artifacts were made; this run has no benchmark"),
         (
             {"bench": None, "winner": None, "bench_error": "no memory"},
-            "Nothing was measured, so nothing won: no memory",
+            "There is no winner, because the benchmark failed: no memory",
         ),
-        ({"failures": ("x: too large",)}, "The run failed; of what passed every gate, quantize-static"),
+        (
+            {"failures": ("x: too large",)},
+            "The run failed. The best artifact that passed every gate is quantize-static: it runs",
+        ),
     ],
 )
 def test_a_run_that_came_to_less_has_a_page_too(changes: dict[str, object], sentence: str) -> None:
@@ -170,8 +173,8 @@ def test_parts_of_a_gpu_call_and_knees_are_drawn_where_they_are_known() -> None:
     measured = tuple(m.model_copy(update={"parts": parts}) for m in record.bench.measurements)
     knee = Knee(artifact="quantize-static", batch=8, samples_per_s=1.0, rule="within 5 % of the most")
     drawn, _ = outline(run_record(bench=record.bench.model_copy(update={"measurements": measured, "knees": (knee,)})))
-    assert "A call on the GPU" in drawn
-    assert "copy out 0.03), enqueue, on the host 0.01" in drawn
+    assert "One call on the GPU" in drawn
+    assert "copy out 0.03), enqueue on the host 0.01" in drawn
     assert "A ring marks the knee: within 5 % of the most" in drawn
 
 
@@ -183,8 +186,8 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
         sm_clock_mhz=1980.0, memory_clock_mhz=None, max_temperature_c=61.0, mean_power_w=300.0, energy_mj_per_inference=150.0,
         throttle_reasons=("software power cap",), throttled_calls=7, throttled_calls_kept=2,
     )  # fmt: skip
-    told = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu, "on_cpu": {"Shape": 2}, "nodes": 9}
-    measured = tuple(m.model_copy(update=told) for m in record.bench.measurements)
+    facts = {"device": "cuda", "cuda_graph": True, "parts": parts, "gpu": gpu, "on_cpu": {"Shape": 2}, "nodes": 9}
+    measured = tuple(m.model_copy(update=facts) for m in record.bench.measurements)
     load = ConcurrentLoad(
         artifact="export-onnx", batch=8, callers=2, streams=2, cuda_graph=True, calls=50, samples_per_s=99.0, p50_ms=1.0,
         p90_ms=None, p95_ms=None, p99_ms=None,
@@ -195,7 +198,7 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
         "5 dropped, 2 kept: software power cap", "<td class=\"n\">150</td>", "<td class=\"n\">1980</td>",
         "2 of its 9 nodes ran on the CPU: 2 Shape.",
         "copies between host and device, replayed from a CUDA graph, one caller on one stream",
-        "Several callers at once, each on a CUDA stream of its own, each replaying a CUDA graph",
+        "Several callers at once, each on its own CUDA stream, each replaying a CUDA graph",
     ):  # fmt: skip
         assert words in text, words
     shown = Console(width=80, record=True, file=StringIO())
@@ -204,7 +207,7 @@ def test_what_a_gpu_did_is_told_beside_the_parts() -> None:
     terminal = shown.export_text()
     assert "compute" in terminal
     assert "dropped" in terminal
-    assert "several callers at once, each on a CUDA stream of its own" in " ".join(terminal.split())
+    assert "several callers at once, each on its own CUDA stream" in " ".join(terminal.split())
     assert "replayed from a CUDA graph" in bench_notes(changed)[0]
 
 
@@ -214,7 +217,7 @@ def test_the_history_is_drawn_for_this_machine_alone() -> None:
     elsewhere = now.model_copy(update={"machine": "another"})
     text = page(run_record(), Path("build/tiny"), [before, elsewhere, now])
     assert "Median latency at batch 8 in 2 runs of this recipe on this machine" in text
-    assert "1 runs on other machines are in the history too and are not drawn" in text
+    assert "1 runs in the history were made on other machines and are not drawn" in text
     assert "01-01 00:00 abcdef1" in text
 
 
@@ -228,13 +231,17 @@ def test_the_layers_of_a_search_are_shown_with_the_frontier_and_what_keeps_them(
         run_record(bench=None, winner=None, steps=(step("export-onnx"), step("int8", quantization=quantization())))
     )
     words = text_of(text[text.index('<section id="layers"') : text.index('<section id="notes"')])
-    assert "1 of 3 layers stay in float and reach 0.95, judged by m.py:evaluate; the limit is 0.94." in words
+    assert "1 of 3 layers stay in float and reach 0.95, measured by m.py:evaluate; the limit is 0.94." in words
     assert "/conv1/Conv Conv 9.5 300.0 kB float" in words
     assert "/fc/Gemm Gemm 31.2 2.0 MB INT8" in words
     assert "/unused/MatMul MatMul 0 B INT8" in words  # no effect
     assert "0 0.5 0.250 1 0.95 0.300 chosen 3 0.96 " in words
     assert "exclude: - /conv1/Conv" in words
-    labels = [label for label in found.labels if label.startswith("Frontier of int8, by m.py:evaluate")]
+    labels = [
+        label
+        for label in found.labels
+        if label.startswith("Accuracy of int8 by layers in float, measured by m.py:evaluate")
+    ]
     assert len(labels) == 2
     assert labels[0].endswith("0.5 with 0 layers in float, 0.96 with 3. Chosen: 1, with 0.95.")
 
@@ -242,9 +249,9 @@ def test_the_layers_of_a_search_are_shown_with_the_frontier_and_what_keeps_them(
 def test_a_search_that_reached_nothing_chooses_nothing() -> None:
     failed = quantization(failure="0.9 with every layer in float", value=None)
     text, found = outline(run_record(bench=None, winner=None, steps=(step("int8", quantization=failed),)))
-    assert "The limit was not reached, judged by m.py:evaluate: 0.9 with every layer in float." in text
-    assert "To leave the same layers" not in text
-    assert any(label.endswith("None was enough.") for label in found.labels)
+    assert "The limit was not reached, measured by m.py:evaluate: 0.9 with every layer in float." in text
+    assert "To keep the same layers" not in text
+    assert any(label.endswith("None reached the limit.") for label in found.labels)
 
 
 @pytest.mark.parametrize("spread", [1.01, 3.0, 20.0, 5000.0])
@@ -291,10 +298,10 @@ def test_what_the_calibration_data_was_like_is_shown() -> None:
     text, _ = outline(run_record(bench=None, winner=None, steps=(ill, well)))
     words = text_of(text[text.index('<section id="calibration"') : text.index('<section id="notes"')])
     assert (
-        "int8 64: too few, try 128 1, worst sample 7 (/relu/out 4.5x) 2 x in 2 samples /relu/out: 99.9 % lie in 2.0%"
+        "int8 64: too few, use 128 1, worst sample 7 (/relu/out 4.5x) 2 x in 2 samples /relu/out: 99.9 % of values in 2.0% of the range"
         in words
     )
-    assert "entropy 64: enough, 64 suffice none none none none" in words
+    assert "entropy 64: enough, 64 are sufficient none none none none" in words
     assert "int8: input &#39;x&#39;: 3 ± 1 in the calibration data and 0 ± 1 in the evaluation data" in words
 
 
@@ -307,22 +314,25 @@ def busy_run(share: float = 0.5) -> RunRecord:
     """Return a run in which the source had to wait for processors in every block."""
     record = run_record()
     assert record.bench is not None
-    told = tuple(
+    changed = tuple(
         m.model_copy(update={"blocks_waited": (share,) * 10}) if m.artifact == "source" else m
         for m in record.bench.measurements
     )
     ups = tuple(s.model_copy(update={"cpu_contended_blocks": 10 if share else 0}) for s in record.bench.speed_ups)
     rows = (("source", "export-onnx", "quantize-static"),) * 10
     return record.model_copy(
-        update={"bench": record.bench.model_copy(update={"measurements": told, "speed_ups": ups, "order": rows})}
+        update={"bench": record.bench.model_copy(update={"measurements": changed, "speed_ups": ups, "order": rows})}
     )
 
 
 def test_what_a_busy_machine_gave_is_never_shown_without_that() -> None:
     text, _ = outline(busy_run())
     assert "quantize-static wins, but the machine was busy" in text
-    assert "Measured while the machine was busy: in 10 of 10 blocks models had to wait" in text
-    assert "source for up to 50% of the time that it wanted to run, a load of 0.1 on 4 cores before" in text
+    assert "Measured while the machine was busy: in 10 of 10 blocks other processes competed for the CPU" in text
+    assert (
+        "source waited for up to 50% of the time that it was ready to run (load average 0.1 on 4 cores at the start)"
+        in text
+    )
     assert "4.00x*" in text
     assert "faster, busy" in text
     quiet, _ = outline(busy_run(share=0.0))
@@ -334,5 +344,5 @@ def test_blocks_that_were_left_out_are_told() -> None:
     record = run_record()
     assert record.bench is not None
     text, _ = outline(record.model_copy(update={"bench": record.bench.model_copy(update={"left_out": 3})}))
-    assert "3 blocks left out and measured again: the machine was busy in them, a load of 0.1 on 4 cores before" in text
+    assert "3 blocks measured again, because the machine was busy (load average 0.1 on 4 cores at the start)" in text
     assert "wins: it" in text

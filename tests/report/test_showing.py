@@ -226,7 +226,7 @@ def test_a_passport_is_shown_when_its_file_has_gone(tmp_path: Path, monkeypatch:
     Path("m.onnx").write_bytes(b"12345")
     assert str(made).startswith("m.onnx (onnx, int8, 5 B)\n  note of m.onnx\n  parity: equal at 3 points")
     Path("m.onnx").unlink()
-    assert str(made).startswith("m.onnx (onnx, int8, not there any more)")
+    assert str(made).startswith("m.onnx (onnx, int8, file missing)")
     assert str(passport("m.onnx", failures=("parity: cosine 0.5",))).startswith("not written\n")
 
 

@@ -70,18 +70,18 @@ def test_http_against_grpc_answers_the_same(server, optkit, tmp_path):
     data = ("--data", tmp_path / "sample.npz", "--same-answers")
     found = optkit("ab", url(server, 1), url(server, 4, "grpc"), *data, "--time-limit-s", "1")
     assert found.code == 0, found.err
-    assert "answers to 1 request (real samples): the same within atol" in found.out
-    assert "how many times faster b is" in found.out
+    assert "outputs for 1 request (real samples): equal within atol" in found.out
+    assert "speed-up of b over a" in found.out
 
 
 def test_versions_that_answer_differently(server, optkit):
     pair = url(server, 1), url(server, 2)
     found = optkit("ab", *pair, "--time-limit-s", "1")
     assert found.code == 0, found.err  # versions may differ, unless they are asked not to
-    assert "they differ: output 'output': " in found.out
+    assert "different: output 'output': " in found.out
     gated = optkit("ab", *pair, "--time-limit-s", "1", "--same-answers")
     assert gated.code == 1
-    assert f"failed: answers of {pair[1]}: output 'output': " in gated.err
+    assert f"failed: outputs of {pair[1]}: output 'output': " in gated.err
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

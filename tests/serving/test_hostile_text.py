@@ -107,11 +107,11 @@ def test_an_onnx_file_with_such_a_name_is_refused_by_its_path(tmp_path, where, t
     if where in ("dim", "output_dim") and not text:
         return  # a dimension without a name is one that varies
     path = write_onnx(tmp_path / "m.onnx", **{where: text})
-    with pytest.raises(ArtifactError) as told:
+    with pytest.raises(ArtifactError) as caught:
         open_artifact(path)
-    assert str(told.value).startswith(f"{path}: ")
-    assert str(told.value).isprintable()
-    assert "expected" in str(told.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).isprintable()
+    assert "expected" in str(caught.value)
 
 
 @accepted
@@ -176,9 +176,9 @@ def test_a_passport_with_such_a_name_is_refused_by_its_path(tmp_path, text):
         changed = json.loads(json.dumps(content))
         change(changed["artifact"])
         passport_path(path).write_text(json.dumps(changed))
-        with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as told:
+        with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as caught:
             open_artifact(path)
-        assert str(told.value).isprintable()
+        assert str(caught.value).isprintable()
 
 
 def test_what_else_of_a_passport_names_files_is_held_to_it(tmp_path):

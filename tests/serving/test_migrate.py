@@ -54,7 +54,7 @@ def test_an_archive_of_ours_becomes_a_plain_model_with_its_batching(request, tmp
     assert written.dynamic_batching.max_queue_delay_microseconds == 20_000
     assert written.instance_group[0].count == 2
     assert (packaged.path / "1" / artifact.path.name).read_bytes() == artifact.path.read_bytes()
-    assert "clients now send the tensors themselves" in packaged.notes[-1]
+    assert "clients now send the tensors directly" in packaged.notes[-1]
 
 
 def test_without_batching_there_is_none(torchscript, tmp_path):

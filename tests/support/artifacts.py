@@ -136,7 +136,7 @@ def external(onnx: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifa
 
 @pytest.fixture
 def load():
-    """Return load(folder): the package of a client, imported anew."""
+    """Return load(folder): the package of a client, imported again."""
     loaded = []
 
     def loading(folder):

@@ -1,4 +1,4 @@
-"""ONNX files that name external data where they must not, or describe it wrongly, and a time limit for whoever reads them."""
+"""ONNX files with invalid external data, and a time limit for their readers."""
 
 import contextlib
 import os

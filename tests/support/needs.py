@@ -7,7 +7,7 @@ import pytest
 from optkit.benchmark import this_machine
 
 # Whether INT8 weights need 7 bits to be exact here: x86 kernels without VNNI add products of 8 bits in 16. A command decides so itself,
-# in `choose`; a stage that a test runs alone is told.
+# in `choose`; a stage that a test runs alone needs the setting.
 NARROW = this_machine().vnni is False
 
 

@@ -34,7 +34,7 @@ def test_an_engine_comes_with_its_passport_and_what_is_not_proven(
     assert found.code == 0, found.err
     assert "built by TensorRT-RTX" in found.out
     assert (
-        "not proven: parity, accuracy and the precision of layers: an engine needs a GPU: no NVIDIA driver" in found.out
+        "not tested: parity, accuracy and the precision of layers: an engine needs a GPU: no NVIDIA driver" in found.out
     )
     passport = read_passport(plan)
     assert passport
@@ -116,13 +116,13 @@ WRONG = {
     "unordered": (("--profile", "input=4x4,2x4,1x4"), "--profile input: 4x4,2x4,1x4: axis 0 has 4, 2, 1; expected 1 <= min <= opt <= max"),
     "unknown input": (("--profile", "image=1x4,2x4,4x4"), "profile 0: no input is named 'image'; the model takes input"),
     "rank": (("--profile", "input=1x1x4,2x1x4,4x1x4"), "has rank 3; the model takes float32[batch,4]"),
-    "no range": ((), "no range is known for batch. Add --dim batch=1:8:64"),
+    "no range": ((), "no range is given for batch. Add --dim batch=1:8:64"),
     "gpu": ((*DIM, "--gpu", "Voodoo"), "--gpu: 'Voodoo' is not a known GPU"),
     "runtime": ((*DIM, "--runtime", "trt"), "'trt' is not one of 'auto', 'tensorrt', 'tensorrt-rtx'"),
     "precision": ((*DIM, "--precision", "fp8"), "'fp8' is not one of 'fp32', 'fp16', 'int8', 'int8+fp16'"),
     "no data": ((*DIM, "--precision", "int8"), "linear.onnx is fp32; expected calibration data, because ranges are never guessed. Give --calibration DATA."),
     "opset": ((*DIM, "--precision", "int8+fp16", "--calibration", f"{zoo.HERE}:linear_feeds"), "has opset 17, whose Q/DQ nodes take FP32 only"),
-    "input": ((*DIM, "--input", "x:float32[4]"), "--input: is for a model source, and"),
+    "input": ((*DIM, "--input", "x:float32[4]"), "--input: applies only to a model source, but"),
     "workspace": ((*DIM, "--workspace-mib", "0"), "--workspace-mib: Input should be greater than or equal to 1"),
 }  # fmt: skip
 
@@ -160,7 +160,7 @@ def test_a_share_of_layers_that_cannot_be_seen_is_refused_before_the_build(
 def test_a_release_of_triton_that_nobody_knows_is_told(optkit: CommandLine) -> None:
     found = optkit("doctor", "--triton", "19.01")
     assert found.code == 2
-    assert "--triton 19.01: no release that optkit knows; it knows 24.05" in found.err
+    assert "--triton 19.01: unknown Triton release; optkit knows 24.05" in found.err
 
 
 def test_only_engines_are_asked_whether_they_load(make: Make, tmp_path: Path, optkit: CommandLine) -> None:

@@ -329,7 +329,7 @@ def test_too_few_layers_in_the_precision_asked_for_is_a_negative_verdict(
     common = ("build-engine", linear.path, "--dim", "batch=1:4:16", "--runtime", "tensorrt", "--timing-cache", "none")
     refused = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp16=0.9")
     assert refused.code == 1
-    assert "failed: precision: 0% of the layers compute in fp16; at least 90% is asked for" in refused.err
+    assert "failed: precision: 0% of the layers compute in fp16; at least 90% is required" in refused.err
     assert not (tmp_path / "x.plan").exists()
     taken = optkit(*common, "-o", tmp_path / "x.plan", "--require", "fp32=0.9")
     assert taken.code == 0, taken.err

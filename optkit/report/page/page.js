@@ -4,7 +4,7 @@ const button = document.getElementById("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
 const remembered = {
   get() { try { return localStorage.getItem("optkit-theme"); } catch { return null; } },
-  set(theme) { try { localStorage.setItem("optkit-theme", theme); } catch { /* a file that may not store anything */ } },
+  set(theme) { try { localStorage.setItem("optkit-theme", theme); } catch { /* the browser forbids storage for local files */ } },
 };
 function current() { return root.dataset.theme || (system.matches ? "dark" : "light"); }
 function show() { button.textContent = current() === "dark" ? "Light theme" : "Dark theme"; }

@@ -13,7 +13,7 @@ from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
 from optkit.hashing import sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
-from optkit.record import refused_as
+from optkit.record import validation_error_as
 from optkit.serving.migrate.archive import OpenedMar
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
@@ -108,7 +108,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
     if contract is not None:
-        with refused_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
+        with validation_error_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
             return _artifact(model, *contract[:2], contract[2] | dict(dims))
     if model.suffix == ".onnx":
         return onnx_file.describe(model, dims)

@@ -51,7 +51,7 @@ def cut(size: int) -> list[Feed]:
 @pytest.mark.parametrize("sample", [1, 8])
 @pytest.mark.parametrize("method", CalibrationMethod)
 def test_batches_of_one_and_of_all_give_the_same_ranges(model: Path, method: CalibrationMethod, sample: int) -> None:
-    """Equal to the last bit: the samples are put together anew, so the very same batches are run."""
+    """Equal to the last bit: the samples are put together again, so the very same batches are run."""
     settings = CalibrationSettings(method=method, sample=sample)
     whole = calibrate(model, OPS, cut(24), settings).ranges
     assert calibrate(model, OPS, cut(1), settings).ranges == whole

@@ -64,7 +64,7 @@ def test_keys_in_a_row_are_no_pattern():
 
 
 def test_a_key_always_goes_to_the_same_variant_in_every_process():
-    """Other processes and later releases must agree: Python's own hash is drawn anew in each process."""
+    """Other processes and later releases must agree: Python's own hash differs in each process."""
     assert picks({"a": 1, "b": 1}) == picks({"b": 1, "a": 1})
     ours = "".join(picks({"a": 1, "b": 1}, KEYS[:24]).values())
     assert ours == "bbabbbbaabbaaababaababba"

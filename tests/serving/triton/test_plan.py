@@ -97,7 +97,7 @@ def test_two_engines_for_one_gpu_or_of_two_contracts_are_refused(tmp_path: Path)
 
 
 def test_the_types_are_those_of_the_engine(tmp_path: Path) -> None:
-    """8.6 takes INT32 where the model takes INT64, and Triton must be told so."""
+    """8.6 takes INT32 where the model takes INT64, and Triton must know it."""
     narrow = TensorSpec.parse("ids:int32[batch,8]")
     found = package(plan(tmp_path, inputs=(narrow,)), tmp_path / "repository")
     assert found.input[0].data_type == schema.TYPE_INT32

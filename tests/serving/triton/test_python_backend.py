@@ -220,7 +220,7 @@ def test_a_function_without_its_file_is_refused(tmp_path):
 
 
 def test_the_real_server_answers_as_the_function_and_puts_requests_together(serve, package):
-    """`sized` answers with the rows of its call, which no batch-independent function does: it tells what the server put into one."""
+    """`sized` answers with the rows of its call, which no batch-independent function does: so it shows which requests the server joined."""
     package("double", max_queue_delay_us=200_000, preferred_batch_sizes=(8,))
     package("mixing", batching=False)
     done = package("fixed", inputs={"a": "int64[2]"}, outputs={"z": "int64[2]"})
