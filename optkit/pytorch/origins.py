@@ -17,6 +17,7 @@ from optkit.errors import ModelError, OptkitError, first_line
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.weights import state_sha256
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import exists, is_file, is_folder
 from optkit.untrusted.quoting import is_python_name
 
@@ -255,7 +256,10 @@ class _ModelPath(ModuleOrigin):
 
     def fault(self) -> str | None:
         """Return the fault of the path, or None."""
-        return None if exists(self.path) else f"{self.path}: no such file or folder; expected {_EXPECTED}"
+        if not exists(self.path):
+            return f"{self.path}: no such file or folder; expected {_EXPECTED}"
+        fault = zip_fault(self.path)
+        return f"{self.path}: {fault}" if fault else None
 
     def sha256(self) -> str:
         """Return the hash of the file."""
@@ -285,7 +289,8 @@ class TorchScriptFile(_ModelPath):
                 module: torch.nn.Module = torch.jit.load(str(self.path), map_location="cpu")
         except (RuntimeError, ValueError) as e:
             raise ModelError(
-                f"{self.path}: is not a TorchScript file ({first_line(e)}); expected a file of torch.jit.save. If it is a state "
+                f"{self.path}: is not a TorchScript file ({first_line(e)}); expected a file of torch.jit.save. A pickled "
+                f"module (torch.save of a module) is never loaded, because that runs code in the file: save its state dict in Python. If it is a state "
                 f"dict, name the code that builds the model, as in model.py:build, and give this file as the weights."
             ) from e
         return module

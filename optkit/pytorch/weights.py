@@ -85,7 +85,7 @@ def _read_state(path: Path) -> dict[str, "torch.Tensor"]:
     except Exception as e:  # pickle, zip and torch each raise their own here
         raise ModelError(
             f"{path}: cannot be read as a state dict ({first_line(e)}); expected what torch.save(model.state_dict()) "
-            f"writes. Only tensors are loaded, never pickled code."
+            f"writes. If it is a pickled module that you trust, load it in Python and save its state_dict(). Only tensors are loaded, never pickled code."
         ) from e
     for key in _WRAPPING_KEYS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

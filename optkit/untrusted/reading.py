@@ -5,6 +5,8 @@ from pathlib import Path
 from optkit.errors import ArtifactError, OptkitError
 from optkit.untrusted.paths import path_fault
 
+MAX_CONFIG_BYTES = 128 * 2**10  # of a config.pbtxt
+MAX_CODE_BYTES = 16 * 2**20  # of a model.py
 MAX_BODY_BYTES = 2**30  # of a request
 MAX_NAMES_BYTES = 16 * 2**20  # of a list of classes
 

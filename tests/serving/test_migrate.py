@@ -99,6 +99,20 @@ def test_external_data_outside_the_archive_is_refused(tmp_path, handler):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["canary.bin", "m.mar"]
 
 
+def test_that_the_archives_code_is_loaded_is_said_before_it_is(torchscript, tmp_path, caplog, monkeypatch):
+    archive = archives.write(
+        tmp_path / "m.mar",
+        {"serializedFile": "model.pt", "handler": "base_handler"},
+        {"model.pt": torchscript.path.read_bytes()},
+    )
+    loaded = []
+    monkeypatch.setattr("torch.jit.load", lambda *_, **__: loaded.append(len(caplog.records)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migrate(archive, tmp_path / "repository", inputs=torchscript.inputs, dims=torchscript.dims)
+    assert loaded == [1]
+    assert caplog.messages[0].startswith("m.mar: model.pt is TorchScript, which is code: it is loaded and run now.")
+
+
 def external_archive(location):
     """Return the members of an archive whose model has its weight at a location; its contract is as optkit writes it."""
     specs = [{"name": name, "dtype": "float32", "shape": ["batch", 2, 256]} for name in ("x", "y")]

@@ -1,6 +1,7 @@
 """Migration of a TorchServe archive to a Triton repository, as a plain model if the handler allows it, otherwise with its handler."""
 
 import importlib.resources
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +24,15 @@ from optkit.serving.torchserve.config import installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton_fields import Instances
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.documents import parse_yaml, read_json, read_yaml_text
 from optkit.untrusted.names import name_text_fault
 from optkit.untrusted.paths import exists, is_file
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
+
+logger = logging.getLogger(__name__)
 
 _GENERATED = "optkit_handler.py"
 _BASE = "base_handler"
@@ -107,6 +111,13 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     model = mar.file("serializedFile")
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
+    if model.suffix == ".pt":
+        if fault := zip_fault(model):
+            raise ArtifactError(f"{mar.archive}: {model.name}: {fault}")
+        message = (
+            "%s: %s is TorchScript, which is code: it is loaded and run now. Migrate only archives that you trust."
+        )
+        logger.warning(message, mar.archive.name, model.name)
     if contract is not None:
         with validation_error_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
             return _artifact(model, *contract[:2], contract[2] | dict(dims))
@@ -182,6 +193,9 @@ def _not_carried(mar: OpenedMar) -> list[str]:
             f"{mar.model['requirementsFile']} is in the model's folder; Triton does not install packages: "
             f"install them in Triton's Python, or set EXECUTION_ENV_PATH in config.pbtxt"
         )
+    notes.append(
+        f"the handler {mar.handler!r} is code of the archive, which Triton runs: serve only archives that you trust"
+    )
     notes.append(
         "the model runs on the CPU; for a GPU, set kind: KIND_GPU in config.pbtxt: the handler then gets the gpu_id"
     )

@@ -10,7 +10,9 @@ from optkit.errors import ArtifactError, first_line
 from optkit.onnx_file.outline import outline
 from optkit.onnx_file.reading import external_locations, parse
 from optkit.pytorch.forward import torchscript_notices_off
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import name_fault, path_fault, shown
+from optkit.untrusted.reading import MAX_CODE_BYTES, read_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -80,6 +82,8 @@ def read_torchscript(path: Path) -> ForwardNames:
     """
     import torch
 
+    if fault := zip_fault(path):
+        raise ArtifactError(f"{path.name}: {fault}")
     try:
         with torchscript_notices_off():
             schema = torch.jit.load(str(path), map_location="meta").forward.schema
@@ -106,8 +110,8 @@ def read_python(path: Path) -> PythonModel:
         ArtifactError: it is not Python, or has no class TritonPythonModel with a method execute.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=path.name)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
+        tree = ast.parse(read_bytes(path, "Python", MAX_CODE_BYTES), filename=path.name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
         raise ArtifactError(f"{path.name}: is not valid Python{line} ({getattr(e, 'msg', e)})") from e
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]
