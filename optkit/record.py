@@ -34,7 +34,7 @@ class Viewer(Protocol):
 class Record(BaseModel):
     """A frozen value; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
 
 class Document(Record):

@@ -60,6 +60,8 @@ class ImageFolder(ImagePreprocessing):
         Raises:
             FeedError: a folder, a FIFO or a device has an image suffix.
         """
+        if not is_folder(self.images):
+            return []
         found = sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
         for path in found:
             if fault := path_fault(path):

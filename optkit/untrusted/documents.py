@@ -5,7 +5,7 @@ Every error names the place and the fault, and no input takes long or much memor
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,14 +39,14 @@ def parse_json(text: str, where: str, kind: type[OptkitError] = ArtifactError) -
     """Return the content of a JSON text; `where` begins the message of an error.
 
     Raises:
-        OptkitError: of this kind. It is not JSON, has a key twice, is nested deeper than `MAX_DEPTH`, or contains NaN, an integer of more
-            than 64 bits or a text that cannot be a name or a path.
+        OptkitError: of this kind. It is not JSON, has a key twice, is nested deeper than `MAX_DEPTH`, or contains NaN or an integer
+            of more than 64 bits. Texts may hold anything, as those of optkit's own records do.
     """
     try:
         if sum(map(text.count, "[{,")) > MAX_JSON_VALUES:
             raise ValueError(f"it has more than {MAX_JSON_VALUES} values")
         content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
-        _check(content)
+        _check(content, _check_value)
     except (ValueError, RecursionError) as e:
         raise kind(f"{where}: cannot be read as JSON ({_reason(e)})") from e
     return content
@@ -60,7 +60,7 @@ def parse_response(text: str | bytes) -> Any:
     """
     try:
         content = json.loads(text)
-        _check(content, response=True)
+        _check(content, _check_size)
     except RecursionError as e:
         raise ValueError(_reason(e)) from e
     return content
@@ -107,7 +107,7 @@ def yaml_with_lines(text: str, where: str, kind: type[OptkitError] = ArtifactErr
 
     try:
         node, content = load(text)
-        _check(content)
+        _check(content, _check_value, _check_text)
     except DuplicateKeys as e:
         raise kind("\n".join(f"{where}:{line}: key {shown(key)} is given twice" for key, line in e.found)) from e
     except yaml.MarkedYAMLError as e:
@@ -135,7 +135,7 @@ def _reason(error: Exception) -> str:
     return f"it is nested deeper than {MAX_DEPTH} levels" if isinstance(error, RecursionError) else first_line(error)
 
 
-def _check(content: object, *, response: bool = False) -> None:
+def _check(content: object, *checks: Callable[[object], None]) -> None:
     """Check the depth and the values of a parsed document.
 
     Raises:
@@ -144,7 +144,8 @@ def _check(content: object, *, response: bool = False) -> None:
     level: list[object] = [content]
     for _ in range(MAX_DEPTH + 2):
         for value in level:
-            _check_value(value, response)
+            for check in checks:
+                check(value)
         level = [part for value in level for part in _parts(value)]
         if not level:
             return
@@ -159,13 +160,18 @@ def _parts(value: object) -> Iterator[object]:
         yield from value
 
 
-def _check_value(value: object, response: bool) -> None:
+def _check_size(value: object) -> None:
     if isinstance(value, int) and not -_LARGEST < value < _LARGEST:
         raise ValueError("it contains an integer of more than 64 bits")
-    if response:
-        return
+
+
+def _check_value(value: object) -> None:
+    _check_size(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"it contains the number {value}; expected finite numbers")
+
+
+def _check_text(value: object) -> None:
     if isinstance(value, str) and not value.isprintable():
         if "\0" in value:
             raise ValueError(f"the text {shown(value)} contains the character NUL")

@@ -80,9 +80,6 @@ JSON = [
     ("1e999", "the number inf; expected finite numbers"),
     ("9" * 5000, "Exceeds the limit"),
     (str(-(2**64)), "an integer of more than 64 bits"),
-    ('"\\u0000"', r"the text '\\x00' contains the character NUL"),
-    ('{"\\u0000": 1}', "contains the character NUL"),
-    ('"\\ud800"', "is not valid Unicode"),
     ("\ufeff{}", "Unexpected UTF-8 BOM"),
     ("", "Expecting value"),
     ("{} {}", "Extra data"),
@@ -141,7 +138,7 @@ def test_what_people_write_is_read(tmp_path: Path) -> None:
     text = "base: &base {a: 1, b: [1, 2]}\none: {<<: *base, a: 2}\ntwo: *base\nbatch: 1:4:8\n"
     base = {"a": 1, "b": [1, 2]}
     assert parse_yaml(text, "x") == {"base": base, "one": base | {"a": 2}, "two": base, "batch": "1:4:8"}
-    assert parse_json('{"a": [1, 2.5, "é\\n", null, true]}', "x") == {"a": [1, 2.5, "é\n", None, True]}
+    assert parse_json('{"a": [1, 2.5, "é\\n\\u0000", null, true]}', "x") == {"a": [1, 2.5, "é\n\0", None, True]}
     assert parse_json("[" * 50 + "]" * 50, "x")
 
 

@@ -71,16 +71,23 @@ class TorchServeBatching:
         return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 
     def serving(self, name: str | None) -> TritonServing:
-        """Return the settings for a plain model in Triton."""
-        if self.batch_size == 1:
-            return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
-        return TritonServing(
-            name=name,
-            max_batch_size=self.batch_size,
-            preferred_batch_sizes=(self.batch_size,),
-            max_queue_delay_us=self.max_batch_delay_ms * 1000,
-            instances=Instances(count=self.workers),
-        )
+        """Return the settings for a plain model in Triton.
+
+        Raises:
+            ArtifactError: Triton has no such name or values.
+        """
+        with validation_error_as(
+            ArtifactError, "the archive's settings for Triton", "Set another --name, or correct the archive."
+        ):
+            if self.batch_size == 1:
+                return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
+            return TritonServing(
+                name=name,
+                max_batch_size=self.batch_size,
+                preferred_batch_sizes=(self.batch_size,),
+                max_queue_delay_us=self.max_batch_delay_ms * 1000,
+                instances=Instances(count=self.workers),
+            )
 
 
 def _count(found: Mapping[str, tuple[Any, str]], key: str, default: int) -> int:
