@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optkit.api.build_engine import build_engine as build_engine
     from optkit.api.check import check as check
     from optkit.api.compare import compare as compare
+    from optkit.api.compile import compile_aoti as compile_aoti
     from optkit.api.export import export_onnx as export_onnx
     from optkit.api.export import export_torchscript as export_torchscript
     from optkit.api.inspect import doctor as doctor
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from optkit.api.run import plan as plan
     from optkit.api.run import run as run
     from optkit.api.smoke import smoke as smoke
+    from optkit.api.verify import diff as diff
+    from optkit.api.verify import verify as verify
     from optkit.artifact import Artifact as Artifact
     from optkit.artifact import Passport as Passport
     from optkit.artifact.tensors import DimRange as DimRange
@@ -61,6 +64,7 @@ _MODULES = {
     "api.build_engine": ("build_engine",),
     "api.check": ("check",),
     "api.compare": ("compare",),
+    "api.compile": ("compile_aoti",),
     "api.export": ("export_onnx", "export_torchscript"),
     "api.inspect": ("doctor", "inspect"),
     "api.lint": ("lint",),
@@ -71,6 +75,7 @@ _MODULES = {
     "api.quantize": ("convert_fp16", "quantize", "quantize_torch"),
     "api.run": ("Recipe", "plan", "run"),
     "api.smoke": ("smoke",),
+    "api.verify": ("diff", "verify"),
     "artifact": ("Artifact", "Passport"),
     "artifact.tensors": ("DimRange", "TensorSpec"),
     "errors": (

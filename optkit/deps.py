@@ -59,13 +59,19 @@ _BUILDERS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "onnx": ("onnx",),
     "onnxscript": ("onnxscript",),
+    "onnx_ir": ("onnx-ir",),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "numpy": ("numpy",),
 }
 
 
 def built_with() -> dict[str, str]:
-    """Return library name -> installed version, for optkit and the libraries that make artifacts."""
+    """Return name -> installed version, for optkit, Python and the libraries that make artifacts."""
+    import platform
+
     from optkit._version import __version__
 
     found = {library: version(*names) for library, names in _BUILDERS.items()}
-    return {"optkit": __version__} | {library: text for library, text in found.items() if text}
+    return {"optkit": __version__, "python": platform.python_version()} | {
+        library: text for library, text in found.items() if text
+    }

@@ -63,6 +63,18 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def out_of_memory(error: MemoryError) -> str:
+    """Return what to say when memory ran out."""
+    text = first_line(error) if str(error) else "no more could be allocated"
+    return f"memory ran out: {text}. Free memory, or use smaller batches."
+
+
+def raise_if_interrupted(error: BaseException) -> None:
+    """Go on with Ctrl-C where it caused an error that would otherwise be recorded, and the next step begun."""
+    if interrupted(error):
+        raise KeyboardInterrupt from error
+
+
 def interrupted(error: BaseException) -> bool:
     """Whether Ctrl-C caused an error. Python 3.11 wraps KeyboardInterrupt in a RuntimeError during the creation of a class."""
     found: BaseException | None = error

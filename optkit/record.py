@@ -1,9 +1,8 @@
 """Record: a frozen value in a file or on the command line. Document: a record with its own file and schema."""
 
 import contextlib
+import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -11,11 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optkit.errors import ArtifactError, OptkitError, OutputError
+from optkit.system.temporary import temporary_file
 from optkit.untrusted.documents import read_json
 from optkit.untrusted.quoting import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SEAL = "content_sha256"
 
 
 class Viewer(Protocol):
@@ -41,11 +44,15 @@ class Document(Record):
     """A record with the name of its schema, which distinguishes a file of another version or type from a damaged file."""
 
     schema_id: ClassVar[str]
+    sealed: ClassVar[bool] = (
+        False  # its file has the hash of its own content, so that an edited or foreign one is not believed
+    )
     viewer: ClassVar[Callable[[], Viewer] | None] = None  # set when a function of `optkit` is first used
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as the plain values of its JSON (dicts, lists, strings, numbers), with `"schema"` first."""
-        return {"schema": self.schema_id} | self.model_dump(mode="json")
+        content = {"schema": self.schema_id} | self.model_dump(mode="json")
+        return content | {SEAL: seal_of(content)} if self.sealed else content
 
     def to_json(self) -> str:
         """Return the document as JSON text; NaN and infinity raise an error, because JSON does not allow them."""
@@ -71,11 +78,12 @@ class Document(Record):
     def json_schema(cls) -> dict[str, Any]:
         """Return the JSON schema of the file, for other tools."""
         schema = cls.model_json_schema(mode="serialization")
+        seal = {SEAL: {"type": "string", "description": "SHA-256 of all other keys"}} if cls.sealed else {}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             **schema,
-            "properties": {"schema": {"const": cls.schema_id}, **schema["properties"]},
-            "required": ["schema", *schema.get("required", ())],
+            "properties": {"schema": {"const": cls.schema_id}, **schema["properties"], **seal},
+            "required": ["schema", *schema.get("required", ()), *seal],
         }
 
     def write(self, path: Path) -> None:
@@ -92,7 +100,7 @@ class Document(Record):
         """Read a document.
 
         Raises:
-            ArtifactError: the file does not exist, is not JSON, has another schema, or has invalid fields.
+            ArtifactError: the file does not exist, is not JSON, has another schema, has invalid fields, or was edited.
         """
         content: Any = read_json(path)
         found = content.pop("schema", None) if isinstance(content, dict) else None
@@ -100,11 +108,31 @@ class Document(Record):
             raise ArtifactError(
                 f"{path}: schema {found!r}; this version of optkit reads {cls.schema_id!r}. Make the file again."
             )
+        if cls.sealed:
+            if fault := _seal_fault({"schema": found} | content):
+                raise ArtifactError(f"{path}: {fault}. Make the file again, or restore the one that optkit wrote.")
+            del content[SEAL]
         try:
             return cls.model_validate(content)
         except ValidationError as e:
             first, *others = faults(e)
             raise ArtifactError(f"{path}: {first}" + (f" (and {len(others)} more faults)" if others else "")) from e
+
+
+def seal_of(content: dict[str, Any]) -> str:
+    """Return the hash of a document's content: of all keys but the hash itself, in the order of their names."""
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()  # 1e999 is read as infinity
+
+
+def _seal_fault(content: dict[str, Any]) -> str | None:
+    """Return why the content of a document is not what optkit wrote; None where it is."""
+    seal = content.get(SEAL)
+    if seal is None:
+        return f"has no {SEAL}, which optkit writes into every file of this kind: it was not written by optkit as it is"
+    if seal != seal_of(content):
+        return f"was changed after optkit wrote it: its content does not have the hash in its {SEAL}"
+    return None
 
 
 def faults(error: ValidationError) -> list[str]:
@@ -142,22 +170,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
+        with temporary_file(path) as temporary:
+            yield temporary
+            temporary.replace(path)
     except OSError as e:
         raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as e:
-        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -1,11 +1,12 @@
 import contextlib
+import json
 import math
 import os
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from optkit.errors import ArtifactError, OutputError
 from optkit.record import Document, Record, atomic_path
@@ -105,3 +106,51 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
 def test_a_folder_where_the_file_should_be_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written \(Is a directory\)"):
         Note(text="").write(tmp_path)
+
+
+class Sealed(Document):
+    schema_id: ClassVar[str] = "test/sealed/1"
+    sealed: ClassVar[bool] = True
+
+    text: str
+    values: dict[int, float] = Field(default_factory=dict)
+
+
+def test_a_sealed_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    note = Sealed(text="größer\u2028", values={10: 1e-7, 9: 0.1, 2: 1.0})
+    note.write(path)
+    assert Sealed.read(path) == note
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))  # by another tool: the same content
+    assert Sealed.read(path) == note
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"text": "other"},
+            "was changed after optkit wrote it: its content does not have the hash in its content_sha256",
+        ),
+        ({"values": {"2": 1.5}}, "was changed after optkit wrote it"),
+        ({"extra": 1}, "was changed after optkit wrote it"),
+        ({"content_sha256": "0" * 64}, "was changed after optkit wrote it"),
+        ({"content_sha256": 7}, "was changed after optkit wrote it"),
+        ({"content_sha256": None}, "has no content_sha256, which optkit writes into every file of this kind"),
+        ({"schema": "test/sealed/0"}, "schema 'test/sealed/0'; this version of optkit reads 'test/sealed/1'"),
+    ],
+)
+def test_a_sealed_document_that_was_edited_says_so(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = tmp_path / "note.json"
+    Sealed(text="", values={2: 1.0}).write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ArtifactError) as caught:
+        Sealed.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "Make the file again" in str(caught.value)
+
+
+def test_the_schema_of_a_sealed_document_has_its_hash() -> None:
+    assert "content_sha256" in Sealed.json_schema()["required"]
+    assert "content_sha256" not in Note.json_schema()["properties"]

@@ -216,7 +216,7 @@ def _build(case: Case, onnx: Path, plan: Path, inputs: dict[str, np.ndarray]) ->
         "inputs": [{"name": name, "dtype": dtypes[name], "shape": [-1, *shape]} for name, shape in shapes.items()], "outputs": ["output"],
         "profiles": [{name: [[1, *shape], [8, *shape], [LARGEST_BATCH, *shape]] for name, shape in shapes.items()}],
         "targets": [], "types": ["fp16"] if case.precision == "fp16" else [], "ops": [], "workspace_mib": None, "optimization_level": None, "tf32": False,
-        "version_compatible": False, "hardware_compatible": None, "refit": False, "strip": False, "timing_cache": None, "timing_cache_default": False,
+        "version_compatible": False, "hardware_compatible": None, "refit": False, "strip": False, "timing_cache": None, "timing_cache_default": False, "timing_cache_temporary": "",
     }  # fmt: skip
     _ask(case, job, [])
 

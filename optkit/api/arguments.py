@@ -328,7 +328,7 @@ def model_path(model: ModelFile) -> Path:
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:
     """Return the input values for an artifact; `data` is an absolute data source or a target in memory."""
-    return Samples.of(data, artifact.inputs, artifact.dims)
+    return Samples.of(data, artifact.inputs, artifact.dims, artifact.random)
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,9 @@ class SourceModel:
     example: str | None = None
     outputs: tuple[str, ...] | None = None
     weights: Path | None = None
+    weights_key: str | None = None
     args: Mapping[str, Scalar] | None = None
+    data: str | None = None
 
     def make(self, folder: Path) -> Artifact:
         """Build the model and write its source artifact to a folder.
@@ -355,9 +357,11 @@ class SourceModel:
             self.inputs,
             self.dims,
             weights=self.weights,
+            weights_key=self.weights_key,
             args=self.args,
             outputs=self.outputs,
             example=self.example,
+            data=self.data,
         )
 
 

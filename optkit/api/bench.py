@@ -1,7 +1,6 @@
 """`optkit bench`: measure models in alternating blocks, or test the benchmark with two copies of one model."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +33,7 @@ from optkit.pipeline.baseline import Snapshot, check_comparable, of_bench, read_
 from optkit.pipeline.bench import bench_record
 from optkit.pipeline.remeasure import compare_with
 from optkit.pytorch.source import ModelSource
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +100,8 @@ def bench(
     if baseline is None and max_regression is not None:
         raise RecipeError("--max-regression: needs an earlier run to compare with. Give --baseline run.json.")
     before = read_snapshot(Path(baseline)) if baseline is not None else None
-    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        opened = _open_all(api_call, models, Path(folder), dims)
+    with call(progress) as api_call, temporary_folder() as folder:
+        opened = _open_all(api_call, models, folder, dims)
         samples = samples_of(opened[0], api_call.data(data, to_feed))
         return bench_files(opened, samples, measured, before, limits, across_machines=across_machines)
 

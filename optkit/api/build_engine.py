@@ -66,6 +66,7 @@ def build_engine(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -103,6 +104,7 @@ def build_engine(
         example: example inputs of a PyTorch model, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
         outputs: names of the outputs of a PyTorch model, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into a PyTorch model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function of a PyTorch model.
         data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
         to_feed: function that converts one item of `calibration` or `data` to a feed.
@@ -153,6 +155,7 @@ def build_engine(
             "--input": inputs,
             "--example": example,
             "--weights": weights,
+            "--weights-key": weights_key,
             "--set": args,
             "--output-name": outputs,
         }
@@ -163,7 +166,7 @@ def build_engine(
                     f"{given_option}: applies only to a model source, but {model} is an ONNX file. Omit it."
                 )
             return make(stage, _open_onnx(model, dims, stage.profiles), Path(output), verification, force=force)
-        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, weights_key, args)
         with temporary_source(source) as made:
             return make(stage, _export_onnx(source, made), Path(output), verification, force=force)
 

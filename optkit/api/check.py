@@ -1,6 +1,5 @@
 """`optkit check`: compare the outputs of two models at every corner of their dimensions."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -16,7 +15,6 @@ from optkit.api.arguments import (
     call,
     is_model_file,
     open_model_file,
-    samples_of,
 )
 from optkit.artifact import Artifact
 from optkit.artifact.findings import BatchIndependence, Parity, Tolerance
@@ -27,6 +25,7 @@ from optkit.errors import FeedError
 from optkit.pytorch.source import make_source
 from optkit.record import Document
 from optkit.runners import Device, open_runner
+from optkit.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import torch
@@ -73,15 +72,22 @@ def check(
     Raises:
         OptkitError: the models do not take the same inputs, or one of them cannot be run.
     """
-    with call(progress) as api_call, tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
+    with call(progress) as api_call, temporary_folder() as folder:
         candidate_file = open_model_file(candidate, dims)
-        reference_artifact = open_any(api_call, reference, candidate_file, Path(folder), dims)
-        samples = samples_of(candidate_file, api_call.data(data, to_feed))
+        target = api_call.data(data, to_feed)
+        reference_artifact = open_any(api_call, reference, candidate_file, folder, dims, target)
+        random = candidate_file.random or reference_artifact.random
+        samples = Samples.of(target, candidate_file.inputs, candidate_file.dims, random)
         return check_pair(reference_artifact, candidate_file, samples, as_tolerance(atol, rtol), as_device(device))
 
 
 def open_any(
-    api_call: Call, model: "ModelFile | torch.nn.Module", like: Artifact, folder: Path, dims: Dims | None = None
+    api_call: Call,
+    model: "ModelFile | torch.nn.Module",
+    like: Artifact,
+    folder: Path,
+    dims: Dims | None = None,
+    data: str | None = None,
 ) -> Artifact:
     """Open a model file, or build a module with the contract of a model file.
 
@@ -91,13 +97,14 @@ def open_any(
         like: model file that provides inputs, ranges and output names for a module.
         folder: folder for the source artifact of a module.
         dims: ranges of named dimensions; needed only if the passport has none.
+        data: real samples that a module is run on to find its outputs; None uses random values.
 
     Raises:
         OptkitError: the model cannot be opened or built.
     """
     if is_model_file(model):
         return open_model_file(model, dims)
-    return open_reference(api_call.model(model), like, folder)
+    return open_reference(api_call.model(model), like, folder, data)
 
 
 def check_pair(
@@ -120,19 +127,20 @@ def check_pair(
     return CheckRecord(parity=parity, batch_independence=independence, failures=tuple(failures))
 
 
-def open_reference(target: str, candidate: Artifact, folder: Path) -> Artifact:
+def open_reference(target: str, candidate: Artifact, folder: Path, data: str | None = None) -> Artifact:
     """Return the source artifact of a Python model, with the contract of the model file to compare it with.
 
     Args:
         target: factory function, or another source of a module.
         candidate: model file that provides inputs, ranges and output names.
         folder: folder for the source artifact.
+        data: real samples that the module is run on to find its outputs; None uses random values.
 
     Raises:
         ModelError: the model cannot be built or run, or has a different number of outputs.
     """
     names = tuple(spec.name for spec in candidate.outputs)
-    return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names)
+    return make_source(target, folder, candidate.inputs, candidate.dims, outputs=names, data=data)
 
 
 def check_same_inputs(a: Artifact, b: Artifact) -> None:

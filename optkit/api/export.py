@@ -41,6 +41,7 @@ def export_torchscript(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     method: Literal["auto", "script", "trace"] = "auto",
     strict: bool = False,
@@ -63,6 +64,7 @@ def export_torchscript(
         example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         method: auto (script, then trace if scripting fails), script or trace.
         strict: fail if tracing turned a value of the example inputs into a constant.
@@ -83,10 +85,9 @@ def export_torchscript(
     """
     stage = settings(ExportTorchScript, method=method, strict=strict)
     with call(progress) as api_call:
-        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
-        verification = Verification(
-            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
-        )
+        samples = api_call.data(data, to_feed)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, weights_key, args, samples)
+        verification = Verification(samples, atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
         return _export(stage, source, Path(output), verification, repro, force)
 
 
@@ -99,6 +100,7 @@ def export_onnx(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     opset: int = 20,
     exporter: Literal["auto", "best", "dynamo", "torchscript", "script"] = "auto",
@@ -123,6 +125,7 @@ def export_onnx(
         example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         opset: opset version of the file.
         exporter: auto (dynamo, then torchscript, then script), best (the faster of dynamo and torchscript), dynamo, torchscript (tracing), or
@@ -146,10 +149,9 @@ def export_onnx(
     """
     stage = settings(ExportOnnx, opset=opset, exporter=exporter, strict=strict, dynamo_limit_s=dynamo_limit_s)
     with call(progress) as api_call:
-        source = source_model(api_call, model, inputs, dims, example, outputs, weights, args)
-        verification = Verification(
-            api_call.data(data, to_feed), atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence
-        )
+        samples = api_call.data(data, to_feed)
+        source = source_model(api_call, model, inputs, dims, example, outputs, weights, weights_key, args, samples)
+        verification = Verification(samples, atol=atol, rtol=rtol, allow_batch_dependence=allow_batch_dependence)
         return _export(stage, source, Path(output), verification, repro, force)
 
 
@@ -161,9 +163,11 @@ def source_model(
     example: object,
     outputs: Sequence[str] | None,
     weights: StrPath | None,
+    weights_key: str | None,
     args: Mapping[str, Scalar] | None,
+    data: str | None = None,
 ) -> SourceModel:
-    """Return the source model and contract that the arguments describe."""
+    """Return the source model and contract that the arguments describe; `data` is run to find the outputs."""
     return SourceModel(
         target=api_call.model(model),
         inputs=as_inputs(inputs),
@@ -171,7 +175,9 @@ def source_model(
         example=api_call.example(example),
         outputs=tuple(outputs) if outputs else None,
         weights=user_path(weights) if weights else None,
+        weights_key=weights_key,
         args=dict(args or {}),
+        data=data,
     )
 
 

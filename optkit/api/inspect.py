@@ -28,7 +28,9 @@ class Inspection(Document):
     size_bytes: int
     onnx: OnnxFacts | None
     passport: Passport | None
-    loads_here: str | None = None  # for an engine: why it cannot run on this machine; empty if it can
+    loads_here: str | None = (
+        None  # for an engine or a compiled package: why it cannot run on this machine; empty if it can
+    )
 
 
 class Library(Record):
@@ -103,7 +105,7 @@ def inspect(model: ModelFile) -> Inspection:
         size_bytes=artifact.size_bytes,
         onnx=onnx_file.facts(path) if artifact.format is Format.ONNX else None,
         passport=read_passport(path),
-        loads_here=(why_not_runnable(artifact) or "") if artifact.format is Format.TENSORRT else None,
+        loads_here=(why_not_runnable(artifact) or "") if artifact.engine or artifact.compiled else None,
     )
 
 

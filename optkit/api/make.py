@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,8 @@ from optkit.pipeline.gates import gate_failures
 from optkit.progress import doing
 from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
+from optkit.system.lock import locked_file
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.paths import exists, file_fault, is_file, is_folder, new_file_fault
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ def temporary_source(model: SourceModel) -> Iterator[Artifact]:
     Raises:
         ModelError: the model cannot be built or run, or does not match the contract.
     """
-    with tempfile.TemporaryDirectory(prefix="optkit-source-") as folder:
-        source = model.make(Path(folder))
+    with temporary_folder() as folder:
+        source = model.make(folder)
         for note in source.notes:
             logger.info("%s", note)
         yield source
@@ -90,19 +91,14 @@ def make_file(
         OptkitError: the stage or its verification failed to run.
     """
     output = output.absolute()
-    check_output(output, force)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(prefix=".optkit-", dir=output.parent)
-    except OSError as e:
-        raise OutputError(f"{output}: cannot be written ({e.strerror or e})") from e
-    with temporary as folder:
+    with locked_file(output), temporary_folder(output.parent, output.name) as folder:
+        check_output(output, force)
         started = time.perf_counter()
         prover = Prover(source, samples, requirements)
         stage = stage.with_feeds(samples.real)
         feeds = stage.feeds(source)
         with doing(stage.step):
-            artifact = run_stage(stage, source, Path(folder) / "made", prover, output.name)
+            artifact = run_stage(stage, source, folder / "made", prover, output.name)
         artifact = artifact.model_copy(update={"notes": (*artifact.notes, *in_memory_notes(source))})
         passport = Passport(
             artifact=artifact,

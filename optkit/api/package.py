@@ -21,10 +21,10 @@ from optkit.api.arguments import (
     as_inputs,
     call,
     model_path,
-    open_model_passport,
     samples_of,
     settings,
 )
+from optkit.api.packagable import Packagable, open_packagable
 from optkit.artifact import Artifact, Format, Passport
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import check_batch_independence
@@ -45,6 +45,7 @@ from optkit.serving import (
     package_function,
 )
 from optkit.serving.targets import package
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.paths import is_file, user_path
 from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
@@ -75,6 +76,7 @@ def package_triton(
     response_cache: bool = False,
     warmup: bool = True,
     client: bool = True,
+    inputs: Inputs | None = None,
     dims: Dims | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -84,7 +86,7 @@ def package_triton(
     """Write models to a Triton model repository. Existing versions stay.
 
     Args:
-        models: ONNX or TorchScript models; or TensorRT engines of one model, one for each GPU type.
+        models: ONNX, TorchScript or .pt2 models; or TensorRT engines of one model, one for each GPU type.
         repository: Triton model repository; it is created if it does not exist.
         name: name of the model on the server; None uses the name of the file.
         version: version folder.
@@ -100,6 +102,7 @@ def package_triton(
         response_cache: let the server cache responses.
         warmup: run a sample while the model loads.
         client: write a Python client to `REPOSITORY_clients/NAME`.
+        inputs: inputs of a TorchScript model without a passport, for example `{"image": "float32[batch,3,224,224]"}`.
         dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
         data: real samples for golden samples and warm-up; None uses seeded random values.
         to_feed: function that converts one item of `data` to a feed.
@@ -131,9 +134,9 @@ def package_triton(
         warmup=warmup,
         client=client,
     )
-    with call(progress) as api_call:
-        opened = [open_model_passport(file, dims) for file in files]
-        return package_files(opened, Path(repository), serving, api_call.data(data, to_feed), force)
+    with temporary_folder() as made, call(progress) as api_call:
+        opened = [open_packagable(file, dims, inputs, made / str(i)) for i, file in enumerate(files)]
+        return _with_notes(opened, Path(repository), serving, api_call.data(data, to_feed), force)
 
 
 def package_torchserve(
@@ -151,6 +154,7 @@ def package_torchserve(
     batch_size: int = 1,
     max_batch_delay_ms: int = 100,
     client: bool = True,
+    inputs: Inputs | None = None,
     dims: Dims | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -160,7 +164,7 @@ def package_torchserve(
     """Write a TorchServe archive (.mar) and its config.properties.
 
     Args:
-        model: TorchScript or ONNX model.
+        model: TorchScript, ONNX or .pt2 model.
         model_store: folder of archives; it is created if it does not exist.
         name: name of the model on the server; None uses the name of the file.
         version: version of the model.
@@ -173,6 +177,7 @@ def package_torchserve(
         batch_size: maximum number of requests in a batch.
         max_batch_delay_ms: maximum time that a request waits for a batch, in milliseconds.
         client: write a Python client to `MODEL_STORE_clients/NAME`.
+        inputs: inputs of a TorchScript model without a passport, for example `{"image": "float32[batch,3,224,224]"}`.
         dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`; needed only if the passport has none.
         data: real samples for golden samples; None uses seeded random values.
         to_feed: function that converts one item of `data` to a feed.
@@ -199,9 +204,9 @@ def package_torchserve(
         max_batch_delay_ms=max_batch_delay_ms,
         client=client,
     )
-    with call(progress) as api_call:
-        opened = open_model_passport(model, dims)
-        return package_files([opened], Path(model_store), serving, api_call.data(data, to_feed), force)
+    with temporary_folder() as made, call(progress) as api_call:
+        opened = open_packagable(model, dims, inputs, made / "0")
+        return _with_notes([opened], Path(model_store), serving, api_call.data(data, to_feed), force)
 
 
 def package_triton_python(
@@ -274,6 +279,16 @@ def package_triton_python(
         return package_python(serving, Path(repository), as_dims(dims), force)
 
 
+def _with_notes(
+    models: Sequence[Packagable], folder: Path, serving: ArtifactServing, data: str | None, force: bool
+) -> PackageRecord:
+    done = package_files([model.passport for model in models], folder, serving, data, force)
+    noted = zip(done.packages, models, strict=False)  # engines of one model are one package, and have no notes
+    return PackageRecord(
+        packages=tuple(one.model_copy(update={"notes": (*one.notes, *model.notes)}) for one, model in noted)
+    )
+
+
 def _absolute(path: StrPath | None) -> str | None:
     return str(user_path(path).absolute()) if path else None
 
@@ -315,6 +330,11 @@ def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
+def _name_of(path: Path) -> str:
+    """Return the name of a model: that of its file without the suffix. `net.v1.onnx` and `net.v2.onnx` are two models."""
+    return path.stem
+
+
 def package_files(
     passports: Sequence[Passport], folder: Path, serving: ArtifactServing, data: str | None, force: bool
 ) -> PackageRecord:
@@ -329,7 +349,7 @@ def package_files(
     if len(passports) > 1 and all(passport.artifact.format is Format.TENSORRT for passport in passports):
         others = tuple(passport.artifact for passport in passports[1:])  # one model for several GPUs
         passports = passports[:1]
-    names = [serving.name or passport.artifact.path.name.partition(".")[0] for passport in passports]
+    names = [serving.name or _name_of(passport.artifact.path) for passport in passports]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise OutputError(

@@ -213,6 +213,7 @@ def quantize_torch(
     example: object = None,
     outputs: Sequence[str] | None = None,
     weights: StrPath | None = None,
+    weights_key: str | None = None,
     args: Mapping[str, Scalar] | None = None,
     data: Data | None = None,
     to_feed: ToFeed | None = None,
@@ -237,6 +238,7 @@ def quantize_torch(
         example: example inputs, or a function that returns them as `"file.py:function"`; used if `inputs` is not given.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         data: real samples for verification; None uses the samples of `calibration`; without `calibration`, seeded random values.
         to_feed: function that converts one item of `calibration` or `data` to a feed.
@@ -268,5 +270,8 @@ def quantize_torch(
             max_drop,
             allow_batch_dependence=allow_batch_dependence,
         )
-        with temporary_source(source_model(api_call, model, inputs, dims, example, outputs, weights, args)) as source:
+        found = source_model(
+            api_call, model, inputs, dims, example, outputs, weights, weights_key, args, verification.data
+        )
+        with temporary_source(found) as source:
             return make(stage, source, Path(output), verification, force=force)

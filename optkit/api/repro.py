@@ -12,8 +12,10 @@ from optkit.errors import OutputError
 from optkit.pytorch.forward import Call, dynamic_axes, forward_call
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, load_module
+from optkit.pytorch.weights import matching_state
 from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.paths import exists, is_folder
 
 SCRIPT = "repro.py"
@@ -83,24 +85,30 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
     if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise OutputError(f"{folder}: is not empty; expected a new or empty folder for the reproduction")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        feeds = _write_feeds(source, folder)
-        call = forward_call(load_module(source), source.inputs)
-        if isinstance(stage, ExportOnnx):
-            lines = _onnx_lines(stage, call, source)
-            found = "session.run(None, feed)"
-        else:
-            lines = _torchscript_lines(stage, call)
-            positional = _call(Call(call.inputs), "tensors")
-            found = f"[tensor.detach().numpy() for tensor in flatten(exported({positional}))]"
-        head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
-        model = "\n".join(_model_lines(source, folder)) + "\n" + _FLATTEN.format() + _returning_tuple(source, call)
-        compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
-        path = folder / SCRIPT
-        path.write_text(head + model + "\n".join(lines) + "\n" + compare, encoding="utf-8")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            (partial / SCRIPT).write_text(_script(source, stage, partial), encoding="utf-8")
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    return path
+    return folder / SCRIPT
+
+
+def _script(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder: Path) -> str:
+    """Write the files that the script reads to a folder, and return the script."""
+    feeds = _write_feeds(source, folder)
+    call = forward_call(load_module(source), source.inputs)
+    if isinstance(stage, ExportOnnx):
+        lines = _onnx_lines(stage, call, source)
+        found = "session.run(None, feed)"
+    else:
+        lines = _torchscript_lines(stage, call)
+        positional = _call(Call(call.inputs), "tensors")
+        found = f"[tensor.detach().numpy() for tensor in flatten(exported({positional}))]"
+    head = _HEAD.format(script=SCRIPT, optkit=deps.built_with()["optkit"], versions=_versions())
+    model = "\n".join(_model_lines(source, folder)) + "\n" + _FLATTEN.format() + _returning_tuple(source, call)
+    compare = _COMPARE.format(feeds=json.dumps(feeds), call=f"model({_call(call, 'tensors')})", found=found)
+    return head + model + "\n".join(lines) + "\n" + compare
 
 
 def _versions() -> str:
@@ -108,12 +116,25 @@ def _versions() -> str:
 
 
 def _model_lines(source: Artifact, folder: Path) -> list[str]:
+    import torch
+
     model = ModelSource.read(source.path)
+    if model.nested:
+        raise OutputError(
+            f"--repro: the inputs {', '.join(model.nested[-2:])} are parts of a nested parameter, which the script cannot call. Omit --repro."
+        )
     origin = open_origin(model.target, source.path.parent)
     lines = origin.reproduce(folder, model.args)
     if model.weights:
         weights = source.path.parent / model.weights
         shutil.copyfile(weights, folder / weights.name)
+        built = load_module(source)
+        state, renamed = matching_state(
+            built.get_submodule("module") if model.flatten else built, weights, model.weights_key
+        )
+        if renamed:  # the script loads names as they are
+            weights = weights.with_suffix(".pt")
+            torch.save(state, folder / weights.name)
         if weights.suffix == ".safetensors":
             lines += ["from safetensors.torch import load_file", f"model.load_state_dict(load_file({weights.name!r}))"]
         else:
@@ -141,7 +162,7 @@ def _write_feeds(source: Artifact, folder: Path) -> list[str]:
     feeds |= {f"corner_{i}.npz": sizes for i, sizes in enumerate(corners(source.dims))}
     for name, sizes in feeds.items():
         with (folder / name).open("wb") as stream:
-            write_npz(stream, random_feed(source.inputs, sizes))
+            write_npz(stream, random_feed(source.inputs, sizes, values=source.random))
     return list(feeds)
 
 

@@ -18,6 +18,7 @@ from optkit.recipe import Recipe as RecipeKeys
 from optkit.recipe import load_recipe
 from optkit.record import Record, faults
 from optkit.report.html import publish
+from optkit.system.lock import locked_folder
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class Recipe:
         dims: range of each named dimension as (min, opt, max), for example `{"batch": (1, 8, 64)}`.
         outputs: names of the outputs, in order; None derives them from the outputs of the model.
         weights: file with a state dict to load into the model.
+        weights_key: key of the state dict in `weights`; None uses the one that fits the model.
         args: arguments of the factory function.
         example: example inputs; used if `inputs` is not given.
         calibration: real samples for calibration and verification.
@@ -51,6 +53,7 @@ class Recipe:
     dims: Dims = field(default_factory=dict)
     outputs: Sequence[str] | None = None
     weights: StrPath | None = None
+    weights_key: str | None = None
     args: Mapping[str, Scalar] = field(default_factory=dict)
     example: object = None
     calibration: Data | None = None
@@ -74,6 +77,7 @@ def run(
     step: str | None = None,
     overrides: Mapping[str, str] | None = None,
     fresh: bool = False,
+    locked: bool = False,
     history: StrPath | None = None,
     progress: Progress | None = None,
 ) -> RunRecord:
@@ -88,6 +92,8 @@ def run(
         step: run only this step and the steps that it needs, without benchmark and packages.
         overrides: dotted key -> YAML value, for example `{"model.weights": "w.pt"}`; only for a recipe in a file.
         fresh: run all steps again, without reuse.
+        locked: refuse to run if a version, a hash or a seed differs from `run.lock` in the folder (or NAME.lock beside NAME.yaml), and
+            fail if an artifact differs.
         history: history file, to which runs are appended; None uses history.jsonl in the folder of the run.
         progress: callback `progress(description, done, total)` for long loops; `total` is None if it is unknown.
 
@@ -99,8 +105,9 @@ def run(
     """
     with call(progress) as api_call:
         plan = _plan(api_call, recipe, output, step, overrides)
-        record = run_plan(plan, fresh=fresh, finish=step is None)
-        publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
+        with locked_folder(plan.out_dir):
+            record = run_plan(plan, fresh=fresh, finish=step is None, locked=locked)
+            publish(record, plan.out_dir, Path(history) if history else plan.out_dir / HISTORY_FILE)
         return record
 
 
@@ -155,6 +162,7 @@ def _keys(api_call: Call, recipe: Recipe) -> RecipeKeys:
         "model": {
             "source": api_call.model(recipe.model),
             "weights": os.fspath(recipe.weights) if recipe.weights else None,
+            "weights_key": recipe.weights_key,
             "args": dict(recipe.args),
             "example": api_call.example(recipe.example),
         },

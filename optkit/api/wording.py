@@ -63,9 +63,12 @@ _FLAGS = frozenset(
         "doctor",
         "fix",
         "force",
+        "freezing",
         "fresh",
         "github",
         "keep-first-last",
+        "locked",
+        "max-autotune",
         "refit",
         "response-cache",
         "same-answers",
@@ -100,11 +103,14 @@ _COMMANDS = {
     "optkit package triton": "optkit.package_triton",
     "optkit package torchserve": "optkit.package_torchserve",
     "optkit build-engine": "optkit.build_engine",
+    "optkit compile": "optkit.compile_aoti",
     "optkit quantize-torch": "optkit.quantize_torch",
     "optkit loadtest": "optkit.load_test",
     "or another name with -o": "or give another output",
 }
-_FUNCTION = re.compile(r"\boptkit (ab|bench|check|compare|doctor|inspect|lint|migrate|quantize|run|smoke)\b")
+_FUNCTION = re.compile(
+    r"\boptkit (ab|bench|check|compare|diff|doctor|inspect|lint|migrate|quantize|run|smoke|verify)\b"
+)
 
 
 def for_python(function: Callable[P, T]) -> Callable[P, T]:

@@ -5,7 +5,10 @@ tensors         `TensorSpec`, `DimRange`, feeds: the contract of the inputs, and
 findings        parity, batch independence, accuracy, measurements
 calibration     the ranges of a calibration, and the diagnosis of its data
 gates           the limits of a recipe or of one command
+compiled        what code compiled ahead of time is, and where it loads
+limits          the one rule by which a figure is compared with a limit
 engine          what a TensorRT engine is, and where it loads
+environment     library versions, optkit's own code, the processor: in every key of a reused result
 platforms       GPUs and Triton releases; their sources are in platforms.json
 """
 
@@ -15,6 +18,7 @@ from optkit.artifact.passport import (
     Format,
     Passport,
     Precision,
+    RandomValues,
     files_beside,
     passport_path,
     read_passport,
@@ -26,6 +30,7 @@ __all__ = [
     "Format",
     "Passport",
     "Precision",
+    "RandomValues",
     "files_beside",
     "passport_path",
     "read_passport",

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from optkit.messages import count
 from optkit.record import Record
 
@@ -106,6 +108,7 @@ class CalibrationResult(Record):
     key: CalibrationKey
     ranges: dict[str, tuple[float, float]]  # tensor -> low, high
     diagnosis: Diagnosis
+    reads: dict[str, str] = Field(default_factory=dict)  # what the user's function read while it made the data
 
     def notes(self, *, reused: bool) -> list[str]:
         """Return the diagnosis as short notes, and a note where the ranges were reused."""

@@ -51,6 +51,7 @@ class OutputParity(Record):
     cosine: float | None
     sqnr_db: float | None = None
     failure: str | None = None
+    unusable: bool = False  # the samples are at fault, not the candidate
 
 
 class Parity(Record):
@@ -61,6 +62,12 @@ class Parity(Record):
     tolerance: Tolerance
     values: str  # the source of the input values
     outputs: tuple[OutputParity, ...]
+    beyond: str | None = None  # a failure on values that reach further than the real samples
+
+    @property
+    def unusable(self) -> bool:
+        """Whether nothing can be said of the candidate, because the reference gives no numbers on the samples."""
+        return any(o.unusable for o in self.outputs)
 
     @property
     def passed(self) -> bool:

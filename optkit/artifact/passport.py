@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from optkit.artifact.calibration import CalibrationResult, Shift
+from optkit.artifact.compiled import CompiledFacts
 from optkit.artifact.engine import EngineFacts, profile_dims
 from optkit.artifact.findings import Accuracy, BatchIndependence, Measurement, Parity, Quantization
 from optkit.artifact.tensors import DimRange, TensorSpec
@@ -29,6 +30,7 @@ class Format(StrEnum):
     EXPORTED_PROGRAM = "exported-program"
     ONNX = "onnx"
     TENSORRT = "tensorrt"  # an engine of TensorRT or TensorRT-RTX
+    AOTI = "aoti"  # a package of AOTInductor: native code
 
 
 class Precision(StrEnum):
@@ -36,7 +38,27 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
+
+
+class RandomValues(Record):
+    """The random values that a model accepts, where there is no real data; see `data.random_values`."""
+
+    masks: Literal["padded", "reversed", "false", "true"] = (
+        "padded"  # padded on the right; a constant; or the other way round
+    )
+    integers: Literal["from 0", "from 1"] = "from 0"
+    floats: Literal["normal", "positive"] = "normal"
+
+    def __str__(self) -> str:
+        usual = RandomValues()
+        texts = {
+            "masks": f"masks {self.masks}",
+            "integers": f"integers {self.integers}",
+            "floats": f"{self.floats} floats",
+        }
+        return ", ".join(text for key, text in texts.items() if getattr(self, key) != getattr(usual, key))
 
 
 class Artifact(Record):
@@ -58,8 +80,10 @@ class Artifact(Record):
     built_with: dict[str, str] = Field(default_factory=built_with)
     notes: tuple[str, ...] = ()
     engine: EngineFacts | None = None  # of a TensorRT engine
+    compiled: CompiledFacts | None = None  # of a package of AOTInductor
     calibration: CalibrationResult | None = None  # the ranges that it was quantized with
     quantization: Quantization | None = None  # the types that were tried, and the measurements
+    random: RandomValues | None = None  # None: the usual ones
     torch_engine: str | None = None  # PyTorch's quantized engine that runs it; for INT8 TorchScript alone
 
     @property
@@ -90,6 +114,7 @@ class Artifact(Record):
                 "inputs": [str(spec) for spec in self.inputs],
                 "outputs": [str(spec) for spec in self.outputs],
                 "dims": {name: r.model_dump() for name, r in self.dims.items()},
+                **({"random": self.random.model_dump()} if self.random else {}),
             }
         )
 
@@ -110,14 +135,19 @@ class Artifact(Record):
 class Passport(Document):
     """The record beside an artifact: its facts, how it was made, and its results."""
 
-    schema_id: ClassVar[str] = "optkit/passport/3"
+    schema_id: ClassVar[str] = "optkit/passport/4"
+    sealed: ClassVar[bool] = True
 
     artifact: Artifact
     stage: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     data_sha256: str | None = None
     key: str | None = None  # hash of everything that it was made from; None for an artifact made outside a recipe
+    reads: tuple[
+        dict[str, str], ...
+    ] = ()  # what the user's code read while it was made, of each function: name -> state
     proof_key: str | None = None  # hash of everything that the results below depend on
+    proof_reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it was proven
     unproven: str | None = None  # why it could not be run here
     seconds: float | None = None  # the time that it took to make
     parity: Parity | None = None

@@ -55,9 +55,11 @@ class MeasuredFile(Record):
 class BenchRecord(Document):
     """Measurements of several artifacts in one session on one machine."""
 
-    schema_id: ClassVar[str] = "optkit/bench/3"
+    schema_id: ClassVar[str] = "optkit/bench/4"
+    sealed: ClassVar[bool] = True
 
     key: str | None = None  # hash of the artifacts and settings; None outside a recipe, and after an interruption
+    reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it made the samples
     machine: Machine
     settings: BenchSettings
     versions: dict[str, str]  # library -> version

@@ -21,6 +21,7 @@ from optkit.data import Samples
 from optkit.errors import OptkitError, RunnerError, first_line
 from optkit.runners import CallPlan, Device, Runner, open_runner
 from optkit.runners.base import shapes_text
+from optkit.system.supervisor import keep_results
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def measure(
                 except OptkitError as e:
                     series.not_run[f"{name}, several callers"] = str(e)
         except KeyboardInterrupt:
+            keep_results()
             stopped = Stopped.INTERRUPTED
     return _measured(series, artifacts, points, stopped, concurrency)
 

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from optkit.data import Samples
 from optkit.errors import FeedError
 from optkit.progress import track
 from optkit.record import Record
+from optkit.system.temporary import temporary_folder
 
 
 class SelfTest(Record):
@@ -55,8 +55,8 @@ def self_test(artifact: Artifact, samples: Samples, settings: BenchSettings, tri
     if artifact.format is Format.PYTORCH:
         raise FeedError(f"self-test: {artifact.path.name} is Python code, built once a process; expected a model file")
     one = settings.model_copy(update={"batches": settings.batches[:1] or _opt(artifact), "concurrency": ()})
-    with tempfile.TemporaryDirectory(prefix="optkit-self-test-") as folder:
-        both = {"model": artifact, "copy": _copy(artifact, Path(folder))}
+    with temporary_folder(name="self-test") as folder:
+        both = {"model": artifact, "copy": _copy(artifact, folder)}
         found: list[SpeedUp] = []
         for trial in track(range(trials), "self-test", trials):
             seeded = one.model_copy(update={"seed": settings.seed + trial})

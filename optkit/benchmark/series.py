@@ -12,6 +12,7 @@ from optkit.benchmark.statistics import intervals
 from optkit.benchmark.summary import Turn, is_precise
 from optkit.errors import OptkitError, RunnerError
 from optkit.progress import track
+from optkit.system.supervisor import keep_results
 
 
 class Series:
@@ -71,6 +72,7 @@ class Series:
         except KeyboardInterrupt:
             if not self.rows:
                 raise
+            keep_results()
             return Stopped.INTERRUPTED
         return Stopped.BLOCKS
 

@@ -1,6 +1,8 @@
 """The checks of an artifact.
 
 parity          values and shapes against a reference, at every corner of the dynamic dimensions
+far_values      values that reach far: what saturates, overflows or cancels
+faulty_operator the operator that an exporter wrote wrongly, with the line of the model
 batching        batch independence: f([a, b]) = [f(a), f(b)]
 accuracy        the user's own metric
 proof           all of these for one artifact

@@ -80,5 +80,8 @@ def _two_feeds(samples: Samples, first: Sizes, second: Sizes) -> tuple[Feed, Fee
     """Return two different feeds; equal samples would hide the effect of one sample on another."""
     a, b = samples.at(first, seed=0), samples.at(second, seed=len(next(iter(samples.at(first).values()))) + 2)
     if all((b[name] == a[name][:1]).all() for name in a):
-        return random_feed(samples.inputs, first, 0), random_feed(samples.inputs, second, 1)
+        values = samples.random
+        return random_feed(samples.inputs, first, 0, values=values), random_feed(
+            samples.inputs, second, 1, values=values
+        )
     return a, b

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 from optkit.artifact import Precision
 from optkit.artifact.findings import OutputParity, Parity, Tolerance
+from optkit.artifact.limits import ROUNDING, at_least
 from optkit.artifact.tensors import DimRange, corners
+from optkit.checks.far_values import far_failures
+from optkit.checks.faulty_operator import faulty_operator
 from optkit.data import Samples, random_feed
+from optkit.data.random_values import is_mask
 from optkit.errors import RunnerError
 from optkit.progress import track
 from optkit.runners import Runner
@@ -15,13 +19,14 @@ from optkit.runners import Runner
 if TYPE_CHECKING:
     import numpy as np
 
-# FP32: a deep network whose additions run in another order. FP16: 10 bits of mantissa. INT8: 8 bits for a whole tensor, so single
+# FP32: a deep network whose additions run in another order. FP16: 10 bits of mantissa. BF16: 7 bits. INT8: 8 bits for a whole tensor, so single
 # elements may be far off, and only the whole output has limits. The cosine compares directions, but shows little where all values
 # share a large offset. The SQNR compares the noise with the variance of the output: it shows an offset and a wrong scale. For INT8
 # the accuracy decides.
 TOLERANCES: Mapping[Precision, Tolerance] = {
     Precision.FP32: Tolerance(atol=1e-4, rtol=1e-3, min_cosine=0.9999),
     Precision.FP16: Tolerance(atol=1e-2, rtol=1e-2, min_cosine=0.999),
+    Precision.BF16: Tolerance(atol=8e-2, rtol=8e-2, min_cosine=0.99),
     Precision.INT8: Tolerance(min_cosine=0.98, min_sqnr_db=10),
 }
 
@@ -47,26 +52,86 @@ def check_parity(
     """
     tolerance = tolerance or TOLERANCES[candidate.artifact.compute_precision]
     found: list[OutputParity] = []
+    named = False  # whether the faulty operator was looked for; once is enough
+    compared: set[str] = set()  # outputs with a finite element
     sizes_and_seeds = [(sizes, 0) for sizes in corners(dims)]
     # Other values at the smallest sizes: one set of values may not reach a branch that the exporter made constant.
     sizes_and_seeds.append(({name: r.min for name, r in dims.items()}, 1))
     for sizes, seed in track(sizes_and_seeds, "parity", len(sizes_and_seeds)):
         feed = samples.at(sizes, seed)
         expected = reference.infer(feed)
+        compared |= {name for name, array in expected.items() if _any_finite(array)}
+        if samples.real is None and (unusable := _nan_faults(expected, sizes)):
+            found += unusable
+            continue
         try:
             got = candidate.infer(feed)
         except RunnerError as e:
             found += [_failed(name, sizes, str(e)) for name in expected]
             continue
-        found += compare_outputs(expected, got, sizes, tolerance)
+        compared_here = compare_outputs(expected, got, sizes, tolerance)
+        if not named and any(one.failure and one.max_abs is not None for one in compared_here):
+            named = True
+            compared_here = _with_operator(compared_here, faulty_operator(reference.artifact, candidate.artifact, feed))
+        found += compared_here
     found += _wide_integers(reference, candidate, samples, dims, tolerance)
+    if candidate.artifact.compute_precision is Precision.FP16:
+        found += _masked_rows(reference, candidate, samples, dims, tolerance)
+    never = {one.output: one.sizes for one in found if one.failure is None and one.output not in compared}
+    found += [_unusable(name, sizes, "only NaN and infinities") for name, sizes in never.items()]
+    beyond = None
+    if candidate.artifact.compute_precision is Precision.FP32 and all(one.failure is None for one in found):
+        far = far_failures(reference, candidate, samples, dims, _at_least(tolerance, TOLERANCES[Precision.FP32]))
+        if samples.real is None:
+            found += far
+        elif far:
+            beyond = f"output {far[0].output!r} {far[0].failure}"
     return Parity(
         reference=reference.artifact.path.name,
         candidate=candidate.artifact.path.name,
         tolerance=tolerance,
         values=samples.origin,
         outputs=tuple(found),
+        beyond=beyond,
     )
+
+
+def _with_operator(found: list[OutputParity], operator: str | None) -> list[OutputParity]:
+    """Return the results with the faulty operator in the first failure."""
+    first = next((one for one in found if one.failure), None)
+    if first is None or operator is None:
+        return found
+    text = f"{first.failure}. The operator is {operator}"
+    return [one.model_copy(update={"failure": text}) if one is first else one for one in found]
+
+
+def _any_finite(array: "np.ndarray") -> bool:
+    import numpy as np
+
+    return bool(array.dtype.kind != "f" or np.isfinite(array).any() or not array.size)
+
+
+def _nan_faults(expected: "Mapping[str, np.ndarray]", sizes: Mapping[str, int]) -> list[OutputParity]:
+    """Return a failure for each output of the reference with NaN: on random values it says nothing of the model."""
+    import numpy as np
+
+    return [
+        _unusable(name, sizes, f"NaN in {int(np.isnan(array).sum())} of {array.size} elements")
+        for name, array in expected.items()
+        if array.dtype.kind == "f" and np.isnan(array).any()
+    ]
+
+
+def _unusable(name: str, sizes: Mapping[str, int], found: str) -> OutputParity:
+    return _failed(
+        name, sizes, f"the samples are unusable: on them the model itself gives {found}. Give real samples with --data"
+    ).model_copy(update={"unusable": True})
+
+
+def _at_least(tolerance: Tolerance, usual: Tolerance) -> Tolerance:
+    """Return the larger limits of two: far-reaching values are not held to a limit that was set for normal ones."""
+    atol, rtol = (max(getattr(tolerance, n) or 0.0, getattr(usual, n) or 0.0) for n in ("atol", "rtol"))
+    return Tolerance(atol=atol, rtol=rtol)
 
 
 def _wide_integers(
@@ -80,7 +145,7 @@ def _wide_integers(
     if samples.real is not None or not whole:
         return []
     sizes = {name: r.opt for name, r in dims.items()}
-    feed = random_feed(samples.inputs, sizes, wide=True)
+    feed = random_feed(samples.inputs, sizes, wide=True, values=samples.random)
     try:
         expected = reference.infer(feed)
     except RunnerError:
@@ -89,6 +154,37 @@ def _wide_integers(
         return compare_outputs(expected, candidate.infer(feed), sizes, tolerance)
     except RunnerError as e:
         return [_failed(name, sizes, str(e)) for name in expected]
+
+
+def _masked_rows(
+    reference: Runner, candidate: Runner, samples: Samples, dims: Mapping[str, DimRange], tolerance: Tolerance
+) -> list[OutputParity]:
+    """Compare on fully masked rows where the reference gives finite numbers there: the masks' large constants were cut to FP16."""
+    import numpy as np
+
+    sizes = {name: r.opt for name, r in dims.items()}
+    found: list[OutputParity] = []
+    for value in (False, True):  # whatever True means
+        feed, masks = samples.at(sizes), [s.name for s in samples.inputs if is_mask(s)]
+        if not masks:
+            return []
+        feed |= {name: np.full_like(feed[name], value) for name in masks}
+        try:
+            expected = reference.infer(feed)
+        except RunnerError:
+            continue
+        if not all(np.isfinite(array).all() for array in expected.values()):
+            continue
+        try:
+            compared = compare_outputs(expected, candidate.infer(feed), sizes, tolerance)
+        except RunnerError as e:
+            compared = [_failed(name, sizes, str(e)) for name in expected]
+        found += [
+            one.model_copy(update={"failure": f"with every mask {value}: {one.failure}"})
+            for one in compared
+            if one.failure
+        ]
+    return found
 
 
 def compare_outputs(
@@ -118,28 +214,43 @@ def _compare(
         return _failed(name, sizes, f"has shape {list(candidate.shape)}; the reference has {list(reference.shape)}")
     if reference.dtype != candidate.dtype:
         return _failed(name, sizes, f"is {candidate.dtype}; the reference is {reference.dtype}")
-    if not np.isfinite(reference).all():
-        return _failed(name, sizes, "the reference itself contains NaN or infinity, so no comparison is possible")
-    if not np.isfinite(candidate).all():
-        bad = int(candidate.size - np.isfinite(candidate).sum())
-        return _failed(name, sizes, f"{bad} of {candidate.size} elements are NaN or infinite")
-    r, c = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+    finite = np.isfinite(reference)
+    if failure := _misplaced(reference, candidate, finite):
+        return _failed(name, sizes, failure)
+    r, c = reference[finite].astype(np.float64), candidate[finite].astype(np.float64)
     difference = np.abs(c - r)
     max_abs = float(difference.max(initial=0.0))
     max_rel = float((difference / np.maximum(np.abs(r), 1e-12)).max(initial=0.0))
     cosine, sqnr = _cosine(r, c), sqnr_db(r, c)
     failure = _outside(r, difference, tolerance)
-    if failure is None and tolerance.min_cosine is not None and not cosine >= tolerance.min_cosine:
+    if failure is None and tolerance.min_cosine is not None and not at_least(cosine, tolerance.min_cosine):
         failure = f"cosine {cosine:.5f} is below {tolerance.min_cosine:g}"
     if failure is None and tolerance.min_sqnr_db is not None and max_abs:
         found = (
             -math.inf if sqnr is None else sqnr
         )  # an output of zeros that became another one has no ratio, and is wrong
-        if not found >= tolerance.min_sqnr_db:
+        if not at_least(found, tolerance.min_sqnr_db):
             failure = f"SQNR {found:.1f} dB is below {tolerance.min_sqnr_db:g}"
     return OutputParity(
         output=name, sizes=dict(sizes), max_abs=max_abs, max_rel=max_rel, cosine=cosine, sqnr_db=sqnr, failure=failure
     )
+
+
+def _misplaced(reference: "np.ndarray", candidate: "np.ndarray", finite: "np.ndarray") -> str | None:
+    """Return the failure where NaN and infinities do not stand at the same places in both; banned actions are -inf in both."""
+    import numpy as np
+
+    if finite.all() and np.isfinite(candidate).all():
+        return None
+    bad = int((finite & ~np.isfinite(candidate)).sum())
+    if bad:
+        return f"{bad} of {candidate.size} elements are NaN or infinite"
+    same = np.array_equal(reference[~finite], candidate[~finite], equal_nan=True)
+    if same:
+        return None
+    r, c = reference[~finite], candidate[~finite]
+    at = int(np.argmax(~((r == c) | (np.isnan(r) & np.isnan(c)))))
+    return f"{r.size} of {candidate.size} elements of the reference are NaN or infinite; one of them is {c[at]:g} for {r[at]:g}"
 
 
 def _outside(reference: "np.ndarray", difference: "np.ndarray", tolerance: Tolerance) -> str | None:
@@ -149,7 +260,8 @@ def _outside(reference: "np.ndarray", difference: "np.ndarray", tolerance: Toler
     if tolerance.atol is None and tolerance.rtol is None:
         return None
     allowed = (tolerance.atol or 0.0) + (tolerance.rtol or 0.0) * np.abs(reference)
-    outside = int((~(difference <= allowed)).sum())
+    # A difference that equals a typed limit within rounding is allowed, as by `at_most`.
+    outside = int((~(difference <= allowed + ROUNDING * np.maximum(allowed, np.abs(reference)))).sum())
     if not outside:
         return None
     relative = (difference / np.maximum(np.abs(reference), 1e-12)).max()

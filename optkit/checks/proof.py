@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from optkit import deps, user_code
-from optkit.artifact import Artifact, Format, Passport, Precision, read_passport
+from optkit import user_code
+from optkit.artifact import Artifact, Format, Passport, Precision, environment, read_passport
 from optkit.artifact.calibration import shifts
 from optkit.artifact.findings import BatchIndependence, Parity, Tolerance
 from optkit.checks.accuracy import evaluate
@@ -77,7 +77,7 @@ class Prover:
             ModelError: the evaluation function fails.
         """
         key = self.key()
-        if passport.proof_key == key:
+        if passport.proof_key == key and not user_code.changed(passport.proof_reads, self.targets):
             return passport, True
         artifact = passport.artifact
         if why_not := why_not_runnable(artifact):
@@ -99,6 +99,7 @@ class Prover:
         unlike = shifts(calibration.diagnosis.moments, accuracy.inputs) if calibration and accuracy else ()
         found = {
             "proof_key": key,
+            "proof_reads": user_code.reads(self.targets),
             "unproven": None,
             "parity": parity,
             "batch_independence": independence,
@@ -108,12 +109,19 @@ class Prover:
         return passport.model_copy(update=found), False
 
     def _device(self, artifact: Artifact) -> Device:
-        """An engine runs on a GPU, whatever the device of the others."""
+        """An engine runs on a GPU, and a package on the device that it is compiled for, whatever the device of the others."""
+        if artifact.compiled:
+            return Device(artifact.compiled.device)
         return Device.CUDA if artifact.format is Format.TENSORRT else self.requirements.device
 
     def _independence(self, candidate: Runner) -> BatchIndependence:
         tolerance = self.requirements.tolerances.get(candidate.artifact.precision)
         return check_batch_independence(candidate, self.samples, candidate.artifact.dims, tolerance)
+
+    @property
+    def targets(self) -> tuple[str | None, str | None]:
+        """The user's functions that the results depend on, where they are code."""
+        return self.requirements.evaluation, self.samples.real.target if self.samples.real else None
 
     def key(self) -> str:
         """Return the hash of the requirements, and of all else that the results depend on besides the artifact."""
@@ -125,6 +133,7 @@ class Prover:
                 "evaluation": user_code.code_sha256(wanted.evaluation) if wanted.evaluation else None,
                 "data": self.samples.real.sha256() if self.samples.real else None,
                 "device": wanted.device,
-                "versions": deps.built_with(),
+                "versions": environment.versions(*environment.RUNTIMES),
+                "hardware": environment.hardware(gpu=wanted.device is Device.CUDA),
             }
         )

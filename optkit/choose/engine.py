@@ -1,6 +1,5 @@
 """The ONNX file that an engine is built from: quantized and cast first where its precision is not the requested one."""
 
-import tempfile
 from pathlib import Path
 
 from optkit import onnx_file
@@ -11,6 +10,7 @@ from optkit.errors import RunnerError, StageError
 from optkit.runners import Device, why_not_runnable
 from optkit.stages import BuildTensorRt, ConvertFp16, QuantizeStatic, Stage
 from optkit.stages.build_tensorrt import engine_precision
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import why_no_gpu
 
 _HALF_QDQ_OPSET = 19  # https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html
@@ -26,11 +26,11 @@ def build_engine(stage: BuildTensorRt, source: Artifact, out_dir: Path, prover: 
     if stage.require:
         _refuse_unprovable(stage)
     out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".onnx-", dir=out_dir) as folder:
+    with temporary_folder(out_dir, "onnx") as folder:
         notes: list[str] = []
         for step in missing:
             try:
-                source = _made(step, source, Path(folder) / step.stage, prover)
+                source = _made(step, source, folder / step.stage, prover)
             except StageError as e:
                 raise StageError(f"{stage.step}: precision {stage.precision}: {e}") from e
             notes += [f"{step.stage}: {note}" for note in source.notes]

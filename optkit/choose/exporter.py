@@ -41,7 +41,7 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
     written: list[_Candidate] = []
     refused: list[str] = []
     for exporter in _ORDER:
-        right = [candidate for candidate in written if candidate.parity.passed]
+        right = [candidate for candidate in written if candidate.parity.passed and not candidate.parity.beyond]
         if right and (stage.exporter == "auto" or exporter == "script"):
             break
         attempt = stage.model_copy(update={"exporter": exporter})
@@ -59,13 +59,20 @@ def export_onnx(stage: ExportOnnx, source: Artifact, out_dir: Path, prover: Prov
             continue
         candidate = _Candidate(exporter, artifact, prover.parity(artifact))
         written.append(candidate)
+        if candidate.parity.unusable:
+            break  # the samples are at fault, and another exporter would get the same ones
+        if candidate.parity.beyond:
+            refused.append(
+                f"the file of the {exporter} exporter is wrong beyond the samples: {candidate.parity.beyond}"
+            )
         if not candidate.parity.passed:
             because = f" ({'; '.join(baked)})" if baked else ""
             refused.append(f"the file of the {exporter} exporter has no parity: {candidate.parity.failure}{because}")
     if not written:
         reasons = "\n".join(f"  - {reason}" for reason in refused)
         raise StageError(f"{stage.step}: no exporter could export the model.\n{reasons}")
-    right = [candidate for candidate in written if candidate.parity.passed]
+    passed = [candidate for candidate in written if candidate.parity.passed]
+    right = [candidate for candidate in passed if not candidate.parity.beyond] or passed[:1]
     chosen, why = _faster(right, prover) if len(right) > 1 else ((right or written)[0], [])
     if chosen.exporter == "script" and any(_DECIDES_BY_VALUES in reason for reason in refused):
         why = [

@@ -5,11 +5,11 @@ options         options that several commands share
 values          parsing of option values
 output          printing of results, hints, verdicts and progress
 passport        the output of commands that make one file
-run, export, quantize, quantize_torch, build_engine, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
-schema          the commands of the same names
+run, export, quantize, quantize_torch, build_engine, compile, check, bench, compare, inspect, package, lint, serve, loadtest, migrate, ab, report,
+schema, verify  the commands of the same names
 ci              JUnit files, annotations and job summaries
 """
 
-from optkit.cli.app import main
+from optkit.cli.app import main, start
 
-__all__ = ["main"]
+__all__ = ["main", "start"]

@@ -1,6 +1,7 @@
 """The application: commands, error messages and exit codes."""
 
 import atexit
+import errno
 import gc
 import signal
 import sys
@@ -15,6 +16,7 @@ from optkit.cli import (
     build_engine,
     check,
     compare,
+    compile,
     export,
     inspect,
     lint,
@@ -27,12 +29,29 @@ from optkit.cli import (
     run,
     schema,
     serve,
+    verify,
 )
-from optkit.cli.output import print_error, print_traceback
-from optkit.errors import OptkitError, interrupted
+from optkit.cli.output import print_error, print_note, print_traceback
+from optkit.errors import OptkitError, interrupted, out_of_memory
+from optkit.system.supervisor import ProcessDied, exit_at_once, supervised
 
 _BUG = 3
 _INTERRUPTED = 130
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_LONG = {
+    "run",
+    "export",
+    "convert",
+    "quantize",
+    "quantize-torch",
+    "build-engine",
+    "check",
+    "bench",
+    "package",
+    "migrate",
+    "inspect",
+    "smoke",
+}
 _GC_THRESHOLD = 10_000  # new objects
 
 
@@ -66,6 +85,7 @@ app.add_typer(_convert, name="convert")
 app.command("quantize")(quantize.quantize)
 app.command("quantize-torch")(quantize_torch.quantize_torch)
 app.command("build-engine")(build_engine.build_engine)
+app.command("compile")(compile.compile_aoti)
 app.command("check")(check.check)
 app.command("bench")(bench.bench)
 _package.command("triton")(package.triton)
@@ -74,6 +94,8 @@ _package.command("torchserve")(package.torchserve)
 app.add_typer(_package, name="package")
 app.command("ab")(ab.ab)
 app.command("compare")(compare.compare)
+app.command("verify")(verify.verify)
+app.command("diff")(verify.diff)
 app.command("report")(report.report)
 app.command("schema")(schema.schema)
 app.command("lint")(lint.lint)
@@ -103,20 +125,60 @@ def main() -> NoReturn:
     _handle_termination()
     try:
         app()
-    except OptkitError as e:
-        if "--debug" in sys.argv:
-            print_traceback()
-        if interrupted(e):
-            sys.exit(_INTERRUPTED)
-        print_error(f"{e}{_command_with_options(e.add)}")
-        sys.exit(2)
+    except SystemExit as e:
+        if e.code == _INTERRUPTED:
+            _exit_interrupted()
+        raise
     except Exception as e:
-        if interrupted(e):
-            sys.exit(_INTERRUPTED)
+        _exit_with(e)
+    sys.exit(0)
+
+
+def start() -> NoReturn:
+    """Run the command line as `main` does; a command that works for long runs in a child process, which may die without harm."""
+    try:
+        if _works_long(sys.argv[1:]):
+            supervised(main)
+        main()
+    except ProcessDied as e:
+        print_error(str(e))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _exit_interrupted()
+
+
+def _works_long(arguments: list[str]) -> bool:
+    return bool(arguments) and arguments[0] in _LONG and not {"--help", "--dry-run"} & set(arguments)
+
+
+def _exit_with(error: Exception) -> NoReturn:
+    """Print an error and exit: of the user, of the machine, or a bug."""
+    if "--debug" in sys.argv and isinstance(error, OptkitError):
+        print_traceback()
+    if interrupted(error):
+        _exit_interrupted()
+    if isinstance(error, OptkitError):
+        print_error(f"{error}{_command_with_options(error.add)}")
+    elif isinstance(error, MemoryError):
+        print_error(out_of_memory(error))
+    elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+        print_error(
+            f"{error.filename or 'a file'}: cannot be written ({error.strerror}). Free some space, or write elsewhere."
+        )
+    else:
         print_traceback()
         print_error("this is a bug in optkit. Please report it with the lines above.")
         sys.exit(_BUG)
-    sys.exit(0)
+    sys.exit(2)
+
+
+def _exit_interrupted() -> NoReturn:
+    """Say how to go on after Ctrl-C, and exit."""
+    from optkit.untrusted.quoting import shell_line
+
+    kept = "Finished steps are kept; to continue, run" if sys.argv[1:2] == ["run"] else "To start again, run"
+    print_note(f"interrupted. {kept}: {shell_line('optkit', *sys.argv[1:])}")
+    exit_at_once(_INTERRUPTED)
 
 
 def _command_with_options(options: str) -> str:

@@ -27,6 +27,13 @@ def lint(
     server_gpus: Annotated[
         int | None, typer.Option(min=0, help="Number of GPUs of the server.", show_default="unknown")
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="The server runs with --disable-auto-complete-config, so fields that Triton would complete are errors.",
+        ),
+    ] = False,
     layout: Annotated[
         LintFormat, typer.Option("--format", help="Output format: text, or github (annotations for a workflow).")
     ] = LintFormat.TEXT,
@@ -50,7 +57,7 @@ def lint(
             "REPOSITORY: is missing; expected a Triton model repository. Give its folder, or use --rules."
         )
     with out.show_progress():
-        record = run(repository, fix=fix, server_gpus=server_gpus)
+        record = run(repository, fix=fix, server_gpus=server_gpus, strict=strict)
     if layout is LintFormat.GITHUB:
         out.commands(record, github_annotations(record))
     else:

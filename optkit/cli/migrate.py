@@ -15,9 +15,7 @@ def migrate(
     out: Output,
     archive: Annotated[
         Path,
-        typer.Argument(
-            help="TorchServe archive (.mar); a config.properties in the same folder is read too.", show_default=False
-        ),
+        typer.Argument(help="TorchServe archive: .mar, .tar.gz, or a folder.", show_default=False),
     ],
     output: options.OutputFolder,
     name: Annotated[
@@ -33,6 +31,10 @@ def migrate(
         ),
     ] = None,
     dims: options.Dims = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="config.properties of the server.", show_default="the one in the folder of the archive"),
+    ] = None,
     batching: Annotated[bool, typer.Option(help="Let the server batch requests, if TorchServe did.")] = True,
     force: options.Force = False,
 ) -> None:
@@ -49,6 +51,7 @@ def migrate(
             name=name,
             inputs=inputs,
             dims=parse_dims(dims),
+            config=config,
             batching=batching,
             force=force,
         )

@@ -71,6 +71,10 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="File with a state dict to load into the model.", show_default=False),
 ]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option("--weights-key", help="Key of the state dict in the file.", show_default="the one that fits"),
+]
 Arguments = Annotated[
     list[str] | None,
     typer.Option(

@@ -189,6 +189,13 @@ def print_error(text: str) -> None:
     PlainConsole().print(f"error: {text}", style="red", soft_wrap=True)
 
 
+def print_note(text: str) -> None:
+    """Print a line on stderr that is neither an error nor the answer."""
+    from optkit.untrusted.console import PlainConsole
+
+    PlainConsole().print(text, soft_wrap=True)
+
+
 def print_traceback() -> None:
     """Print on stderr the traceback of the current error."""
     import traceback

@@ -29,6 +29,16 @@ MaxBatchSize = Annotated[int | None, typer.Option(help="Largest batch size.", sh
 Warmup = Annotated[bool, typer.Option(help="Run a sample while the model loads.")]
 Client = Annotated[bool, typer.Option(help="Write a Python client to OUTPUT_clients/NAME.")]
 
+ScriptInputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Input of a TorchScript model without a passport, for example "
+        '"image:float32[batch,3,224,224]"; repeat for each input.',
+        show_default=False,
+    ),
+]
+
 
 @with_output
 def triton(
@@ -36,7 +46,7 @@ def triton(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help="ONNX or TorchScript models; or TensorRT engines of one model, one for each GPU type.",
+            help="ONNX, TorchScript or .pt2 models; or TensorRT engines of one model, one for each GPU type.",
             show_default=False,
         ),
     ],
@@ -64,6 +74,7 @@ def triton(
     response_cache: Annotated[bool, typer.Option(help="Let the server cache responses.")] = False,
     warmup: Warmup = True,
     client: Client = True,
+    inputs: ScriptInputs = None,
     dims: options.ModelFileDims = None,
     data: options.PackageData = None,
     force: options.Force = False,
@@ -92,6 +103,7 @@ def triton(
             response_cache=response_cache,
             warmup=warmup,
             client=client,
+            inputs=inputs,
             dims=parse_dims(dims),
             data=data,
             force=force,
@@ -183,7 +195,7 @@ def triton_python(
 @with_output
 def torchserve(
     out: Output,
-    model: Annotated[Path, typer.Argument(help="TorchScript or ONNX model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="TorchScript, ONNX or .pt2 model.", show_default=False)],
     output: options.OutputFolder,
     name: Name = None,
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1.0",
@@ -212,6 +224,7 @@ def torchserve(
         int, typer.Option(help="Maximum time that a request waits for a batch, in milliseconds.")
     ] = 100,
     client: Client = True,
+    inputs: ScriptInputs = None,
     dims: options.ModelFileDims = None,
     data: options.PackageData = None,
     force: options.Force = False,
@@ -237,6 +250,7 @@ def torchserve(
             batch_size=batch_size,
             max_batch_delay_ms=max_batch_delay_ms,
             client=client,
+            inputs=inputs,
             dims=parse_dims(dims),
             data=data,
             force=force,

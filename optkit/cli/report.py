@@ -24,11 +24,13 @@ def report(
     from optkit.pipeline.run import read_run
     from optkit.report.html import write_report
     from optkit.report.markdown import run_markdown
+    from optkit.system.lock import locked_folder
 
     out = Output(as_json=as_json, quiet=quiet)
     record = read_run(folder)
     if markdown or as_json:
         out.result(record, run_markdown(record))
         return
-    path = write_report(record, folder, read_history(history or folder / HISTORY_FILE))
+    with locked_folder(folder):
+        path = write_report(record, folder, read_history(history or folder / HISTORY_FILE))
     out.result(record, str(path))

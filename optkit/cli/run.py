@@ -36,6 +36,9 @@ def run(
     history: options.History = None,
     junit: options.Junit = None,
     github: options.Github = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Fail if a version, a hash or a seed differs from run.lock.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run all steps again, without reuse.")] = False,
 ) -> None:
     """Run a recipe: export, optimize, verify, measure and package; write the records and the report.
@@ -55,7 +58,7 @@ def run(
         out.result(plan)
         return
     with out.show_progress():
-        record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, history=history)
+        record = api.run(recipe, output, step=step, overrides=given, fresh=fresh, locked=locked, history=history)
     folder = (output or Path("build") / record.recipe).absolute()
     shown = [choice_text(record)] if explain else []
     out.result(record, *run_tables(record), *shown, run_summary(record, folder))

@@ -78,8 +78,8 @@ def serve(
 
     out = Output(as_json=as_json)
     ports = (http_port, grpc_port, metrics_port)
-    needs = {"on_gpu": uses_gpu(repository), "cached": uses_cache(repository)}
-    command = serve_command(repository, **needs, engine=engine.value, ports=ports)
+    on_gpu, cached = uses_gpu(repository), uses_cache(repository)
+    command = serve_command(repository, on_gpu=on_gpu, cached=cached, engine=engine.value, ports=ports)
     if not start:
         out.result(ServeRecord(command=command), command)
         return

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from optkit import user_code
-from optkit.artifact.tensors import DimRange, DType, Feed, Sizes, TensorSpec, batch_dim, check_feed
+from optkit.artifact.passport import RandomValues
+from optkit.artifact.tensors import DimRange, Feed, Sizes, TensorSpec, batch_dim, check_feed
 from optkit.data.image_folder import SUFFIXES, ImageFolder
+from optkit.data.random_values import is_lengths, longest, random_feed
 from optkit.errors import FeedError, OptkitError
 from optkit.hashing import hash_of, sha256_of
 from optkit.untrusted.archives import read_npz
@@ -19,8 +21,6 @@ from optkit.untrusted.paths import exists, is_file, is_folder, path_fault
 
 if TYPE_CHECKING:
     import numpy as np
-
-_SIGNED = (DType.INT64, DType.INT32, DType.INT16, DType.INT8)
 
 
 class Feeds:
@@ -103,7 +103,7 @@ class Feeds:
             return self._called
         if _is_images(self.target):
             return ImageFolder.from_file(Path(self.target)).feeds(self.inputs)
-        return (read_npz(file, FeedError) for file in _npz_files(Path(self.target)))
+        return (_read_npz(file) for file in _npz_files(Path(self.target)))
 
     @functools.cached_property
     def _content_sha256(self) -> str:
@@ -213,15 +213,29 @@ def absolute_data(target: str, base: Path) -> str:
 
 
 def _npz_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.npz")) if is_folder(path) else [path]
+    files = (sorted(path.glob("*.npz")) or sorted(path.glob("*.npy"))) if is_folder(path) else [path]
     if not exists(path):
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
-    if not files or files[0].suffix != ".npz":
+    if not files or files[0].suffix not in (".npz", ".npy"):
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
     for file in files:
         if fault := path_fault(file):
             raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
+
+
+def _read_npz(file: Path) -> "dict[str, np.ndarray] | np.ndarray":
+    """Read the arrays of a .npz file by name, or the one array of a .npy file, which is the feed of a model with one input."""
+    import numpy as np
+
+    try:
+        if file.suffix == ".npy":
+            with file.open("rb") as stream:
+                array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+            return array
+    except Exception as e:  # OSError, ValueError, EOFError, and MemoryError for a size that a header makes up
+        raise FeedError(f"{file}: cannot be read as {file.suffix} ({e})") from e
+    return read_npz(file, FeedError)
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:
@@ -243,36 +257,6 @@ def _check_finite(feed: Feed) -> None:
             raise FeedError(f"input {name!r}: contains NaN or infinity; expected finite numbers")
 
 
-def random_feed(
-    inputs: Sequence[TensorSpec], sizes: Sizes, seed: int = 0, *, wide: bool = False
-) -> "dict[str, np.ndarray]":
-    """Return seeded random values: normal for floats; 0 and 1 for integers and booleans, which are valid ids in every model.
-
-    An integer or boolean input with `mask` in its name is 1 in the first part of its last dimension, at least in one element, like the
-    mask of a text with padding on the right. A fully masked row would have undefined outputs.
-
-    Args:
-        inputs: the inputs of the model.
-        sizes: named dimension -> its size.
-        seed: the same seed, inputs and sizes give the same values.
-        wide: integers from -8 to 8, which not every model accepts.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    feed: dict[str, np.ndarray] = {}
-    for spec in inputs:
-        shape = spec.shape_at(sizes)
-        if spec.dtype.is_float:
-            values: np.ndarray = rng.standard_normal(shape)
-        elif "mask" in spec.name and shape:
-            values = np.arange(shape[-1]) < rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-        else:
-            values = rng.integers(-8, 9, shape) if wide and spec.dtype in _SIGNED else rng.integers(0, 2, shape)
-        feed[spec.name] = np.asarray(values, dtype=spec.dtype.numpy, order="C")
-    return feed
-
-
 class Samples:
     """Feeds of any size: real data, cut or repeated to the size, or seeded random values without real data.
 
@@ -280,16 +264,29 @@ class Samples:
     still fits its ids. Real data is read on first use, and only up to the size of the largest batch.
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange], real: Feeds | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        real: Feeds | None = None,
+        random: RandomValues | None = None,
+    ) -> None:
         self.inputs = tuple(inputs)
         self.real = real
+        self.random = random
         self._batch = batch_dim(self.inputs)
         self._largest = dims[self._batch].max if self._batch and self._batch in dims else 1
 
     @classmethod
-    def of(cls, target: str | None, inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> "Samples":
+    def of(
+        cls,
+        target: str | None,
+        inputs: Sequence[TensorSpec],
+        dims: Mapping[str, DimRange],
+        random: RandomValues | None = None,
+    ) -> "Samples":
         """Return samples from a data source, or seeded random samples if `target` is None."""
-        return cls(inputs, dims, Feeds(target, inputs) if target else None)
+        return cls(inputs, dims, Feeds(target, inputs) if target else None, random)
 
     @property
     def origin(self) -> str:
@@ -305,7 +302,7 @@ class Samples:
         import numpy as np
 
         if not self._pool:
-            return random_feed(self.inputs, sizes, seed)
+            return random_feed(self.inputs, sizes, seed, values=self.random)
         feed: dict[str, np.ndarray] = {}
         for spec in self.inputs:
             array = self._pool[spec.name]
@@ -313,7 +310,9 @@ class Samples:
                 if isinstance(dim, str):
                     start = seed if dim == self._batch else 0
                     array = array.take((np.arange(sizes[dim]) + start) % array.shape[axis], axis)
-            feed[spec.name] = array.copy(order="C")
+            if is_lengths(spec):  # a sample that was cut is no longer than its dimension
+                array = np.minimum(array, longest(self.inputs, sizes))
+            feed[spec.name] = np.array(array, dtype=spec.dtype.numpy, order="C")
         return feed
 
     @functools.cached_property

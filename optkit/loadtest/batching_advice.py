@@ -15,6 +15,7 @@ without a preferred size, and raises the delay while the latency allows it.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from optkit.artifact.limits import at_least
 from optkit.benchmark.summary import KNEE
 from optkit.errors import RecipeError
 from optkit.loadtest.load_record import Advice, FormedBatch, LoadRecord
@@ -150,7 +151,7 @@ def _delayed(data: BatchingData, reasons: list[str], best: int, limit_ms: float)
 
 def _size(data: BatchingData, enough: float, allowed_ms: Mapping[int, float]) -> int | None:
     """Return the smallest batch size with enough samples per second, otherwise the fastest size within the latency limit, or None."""
-    fitting = [one.size for one in data.curve[1:] if allowed_ms[one.size] >= 0]
+    fitting = [one.size for one in data.curve[1:] if at_least(allowed_ms[one.size], 0)]
     worth = [size for size in fitting if data.rate(size) >= _MIN_GAIN * data.rate(data.curve[0].size)]
     reached = [size for size in worth if data.rate(size) >= enough]
     return min(reached) if reached else max(worth, key=data.rate, default=None)

@@ -4,13 +4,9 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/per
 """
 
 import base64
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,8 @@ from optkit.loadtest.job import Job, connector_to, run
 from optkit.loadtest.load_record import LoadPoint
 from optkit.loadtest.settings import Tool
 from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
+from optkit.system.child import ChildProcess, death
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.documents import read_json
 
 ENVIRONMENT = "OPTKIT_PERF_ANALYZER"
@@ -92,8 +90,7 @@ def drive(program: Path, job: Job, level: LoadLevel) -> LoadPoint:
         KeyboardInterrupt: Ctrl-C; its processes were killed.
     """
     settings = job.settings
-    with tempfile.TemporaryDirectory(prefix="optkit-perf-analyzer-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         (folder / "inputs.json").write_text(json.dumps(_inputs(job)), encoding="utf-8")
         before, cpu_before = run(_snapshot(job)), _children_s()
         _call(_command(program, job, level, folder), job, level)
@@ -171,25 +168,16 @@ def _call(command: list[str], job: Job, level: LoadLevel) -> None:
     settings = job.settings
     limit_s = 2 * (settings.warmup_s + settings.duration_s) + settings.limit_s + _START_S
     where = f"{job.target.where}: perf_analyzer at {level}"
-    with tempfile.TemporaryFile() as said:
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        except OSError as e:
-            raise RunnerError(f"{command[0]}: cannot be started ({e.strerror or e})") from e
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired as e:
-            raise RunnerError(f"{where}: did not end within {limit_s:g} s and was stopped") from e
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        said.seek(0)
-        lines = [line.strip() for line in said.read().decode(errors="replace").splitlines() if line.strip()]
+    process = ChildProcess(command)
+    try:
+        code = process.wait(limit_s)
+        lines = process.last_lines(3)
+    finally:
+        process.stop()
+    if code is None:
+        raise RunnerError(f"{where}: did not end within {limit_s:g} s and was stopped")
     if code:
-        raise RunnerError(f"{where}: ended with code {code}: {' | '.join(lines[-3:]) or 'no output'}")
+        raise RunnerError(f"{where}: {death(code)}: {lines or 'no output'}")
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 content         the facts of a file; reading, checking and saving it
 reading         a file is checked before anything in it is used: types, names, external data
 outline         the structure of a file without its weights, in the time that the structure takes
+node_values     the values of all nodes on one feed, for the search of a node at fault
 """
 
 from optkit.onnx_file import content

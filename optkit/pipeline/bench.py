@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Mapping
 
-from optkit import deps
-from optkit.artifact import Artifact, Format, Passport
+from optkit import deps, user_code
+from optkit.artifact import Artifact, Format, Passport, environment
 from optkit.artifact.findings import NotRun
 from optkit.benchmark import BenchSettings, Machine, load_average, measure, this_machine
 from optkit.benchmark.bench_record import BenchRecord, MeasuredFile, ModelContract
@@ -37,15 +37,18 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
             "settings": settings.model_dump(mode="json"),
             "machine": machine.model_dump(mode="json"),
             "data": samples.real.sha256() if samples.real else None,
+            "versions": environment.versions(*environment.RUNTIMES),
+            "hardware": environment.hardware(gpu=settings.device is Device.CUDA),
         }
     )
     path = plan.out_dir / BENCH_FILE
     try:
         kept = BenchRecord.read(path) if is_file(path) else None
     except ArtifactError as e:
-        logger.debug("not reused: %s", e)
+        logger.warning("not reused: %s", e)
         kept = None
-    if kept and kept.key == key:
+    targets = (samples.real.target if samples.real else None,)
+    if kept and kept.key == key and not user_code.changed(kept.reads, targets):
         return kept, True
     record = bench_record(runnable, samples, settings, machine, reference=SOURCE)
     wrong = [
@@ -54,7 +57,11 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
         if name not in runnable
     ]
     record = record.model_copy(
-        update={"key": None if record.interrupted else key, "not_run": (*record.not_run, *wrong)}
+        update={
+            "key": None if record.interrupted else key,
+            "reads": user_code.reads(targets),
+            "not_run": (*record.not_run, *wrong),
+        }
     )
     for name, passport in passports.items():
         mine = tuple(m.model_copy(update={"times_ms": ()}) for m in record.measurements if m.artifact == name)
@@ -96,9 +103,12 @@ def bench_record(
 
 
 def _cannot_run(passport: Passport, plan: Plan) -> str | None:
-    """Return why an engine is not measured, or None: it cannot run here, or the benchmark runs on the CPU."""
+    """Return why an engine is not measured, or None: it cannot run here, or the benchmark runs on another device."""
     if passport.unproven:
         return passport.unproven
     if passport.artifact.format is Format.TENSORRT and plan.recipe.bench.device is not Device.CUDA:
         return "an engine needs a GPU, and bench.device is cpu"
+    compiled = passport.artifact.compiled
+    if compiled and compiled.device != plan.recipe.bench.device:
+        return f"the package is compiled for {compiled.device}, and bench.device is {plan.recipe.bench.device}"
     return None

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from optkit.artifact.findings import Measurement
+from optkit.artifact.limits import at_most, fell_at_most
 from optkit.benchmark.changes import Comparison, Limits, Metric, MetricChange, Trend
 from optkit.benchmark.sessions import BETWEEN_RUNS, BETWEEN_RUNS_ANCHORED, Change, change, paired
 from optkit.errors import ArtifactError
@@ -113,7 +114,7 @@ def _of_one(old: Variant, new: Variant, limits: Limits) -> Iterator[MetricChange
 def _accuracy(name: str, old: float, new: float, limits: Limits) -> MetricChange:
     drop, allowed = old - new, limits.max_accuracy_drop
     failure = None
-    if allowed is not None and not drop <= allowed:
+    if allowed is not None and not fell_at_most(old, new, allowed):
         failure = f"accuracy: {new:.4f}, {drop:.4f} below {old:.4f}; at most {allowed:g} is allowed"
     return MetricChange(
         artifact=name, metric=Metric.ACCURACY, old=old, new=new, worse_by=drop, verdict=_exact(drop), failure=failure
@@ -123,7 +124,7 @@ def _accuracy(name: str, old: float, new: float, limits: Limits) -> MetricChange
 def _size(name: str, old: int, new: int, limits: Limits) -> MetricChange:
     growth, allowed = new / old - 1, limits.max_regression
     failure = None
-    if allowed is not None and not growth <= allowed:
+    if allowed is not None and not at_most(growth, allowed):
         failure = f"size: {growth:.1%} larger than before; at most {allowed:.1%} is allowed"
     return MetricChange(
         artifact=name, metric=Metric.SIZE, old=old, new=new, worse_by=growth, verdict=_exact(growth), failure=failure
@@ -229,13 +230,13 @@ def regression(
         allowed: the limit; None if there is no gate.
         doubt: why the interval cannot decide the gate.
     """
-    if allowed is None or (high is not None and high <= allowed):
+    if allowed is None or (high is not None and at_most(high, allowed)):
         return None, None
     span = f" (95 %: {low:+.1%} to {high:+.1%})" if low is not None and high is not None else " (too few blocks)"
     text = f"{what}: worse by {worse_by:+.1%}{span}; at most {allowed:.1%} is allowed"
-    if low is not None and not low <= allowed and not doubt:
+    if low is not None and not at_most(low, allowed) and not doubt:
         return text, None
-    if not worse_by <= allowed:
+    if not at_most(worse_by, allowed):
         return None, f"{text}; too noisy to say" + (f", {doubt}" if doubt else "")
     return None, None
 

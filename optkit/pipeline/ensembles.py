@@ -9,7 +9,7 @@ from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Winner
 from optkit.data import Samples
-from optkit.errors import OptkitError, StageError
+from optkit.errors import OptkitError, StageError, raise_if_interrupted
 from optkit.pipeline.packages import FOLDERS, used_dims
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
@@ -22,6 +22,7 @@ from optkit.serving.triton.ensemble.config import package_ensemble
 from optkit.serving.triton.ensemble.local import LocalEnsemble, ensemble_tolerance, prove_ensemble
 from optkit.serving.triton.ensemble.package import Ensemble, EnsemblePart, EnsembleSettings, Node, connect
 from optkit.stages import ExportOnnx
+from optkit.system.supervisor import step
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,13 @@ def package_ensembles(
     done: list[Packaged] = []
     refusals: list[str] = []
     for i, settings in enumerate(plan.recipe.ensembles):
+        where = f"ensembles.{i} ({settings.name})"
         try:
-            done.append(_package(plan, settings, passed))
+            with step(where):
+                done.append(_package(plan, settings, passed))
         except OptkitError as e:
-            refusals.append(f"ensembles.{i} ({settings.name}): {e}")
+            raise_if_interrupted(e)
+            refusals.append(f"{where}: {e}")
             continue
         logger.info("ensembles.%d (%s): %s", i, settings.name, done[-1].notes[0])
     return tuple(done), tuple(refusals)
@@ -112,7 +116,7 @@ def _exported(part: EnsemblePart, folder: Path, dims: Mapping[str, DimRange]) ->
     source = make_source(
         part.module or "", folder / "source", part.inputs, used_dims(part.inputs, dims), outputs=part.output_names
     )
-    prover = Prover(source, Samples(source.inputs, source.dims), Requirements())
+    prover = Prover(source, Samples(source.inputs, source.dims, random=source.random), Requirements())
     passport, known = stage_step(ExportOnnx(), source, folder / "onnx", prover)
     passport, proven = prover.prove(passport)
     if not (known and proven):

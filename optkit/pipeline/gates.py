@@ -7,6 +7,7 @@ from optkit.artifact import Passport
 from optkit.artifact.engine import EngineFacts
 from optkit.artifact.findings import Accuracy, Measurement, SpeedUp
 from optkit.artifact.gates import Gates
+from optkit.artifact.limits import at_least, at_most, fell_at_most
 from optkit.artifact.tensors import batch_dim
 
 if TYPE_CHECKING:  # only a whole run has a benchmark; a single step does not import it
@@ -30,7 +31,7 @@ def gate_failures(passport: Passport, reference: Accuracy | None, gates: Gates) 
     if gates.max_accuracy_drop is not None and reference:
         if passport.accuracy is None:
             failures += [] if failures else ["accuracy: not measured"]
-        elif not reference.value - passport.accuracy.value <= gates.max_accuracy_drop:
+        elif not fell_at_most(reference.value, passport.accuracy.value, gates.max_accuracy_drop):
             drop = reference.value - passport.accuracy.value
             failures.append(
                 f"accuracy: {passport.accuracy.value:.4f} is {drop:.4f} below the source's {reference.value:.4f}; "
@@ -45,7 +46,7 @@ def _precision_failures(engine: EngineFacts | None) -> Iterator[str]:
         return
     found = {share.precision: share.layers for share in engine.layers}
     for kind, least in engine.required.items():
-        if not found.get(kind, 0.0) >= least:
+        if not at_least(found.get(kind, 0.0), least):
             yield f"precision: {found.get(kind, 0.0):.0%} of the layers compute in {kind}; at least {least:.0%} is required"
 
 
@@ -60,7 +61,7 @@ def over_budget(name: str, size_bytes: int, bench: "BenchRecord | None", gates: 
     """
     found = []
     size_mb = size_bytes / 1e6
-    if gates.max_size_mb is not None and not size_mb <= gates.max_size_mb:
+    if gates.max_size_mb is not None and not at_most(size_mb, gates.max_size_mb):
         found.append(f"size: {size_mb:.3g} MB; at most {gates.max_size_mb:g} MB is allowed")
     if bench is None or (gates.max_latency_ms, gates.min_samples_per_s, gates.min_speedup) == (None, None, None):
         return tuple(found)
@@ -78,7 +79,7 @@ def _latency_failures(measured: Sequence[Measurement], gates: Gates) -> list[str
         f"latency at batch {batch}: "
         + (f"p50 {p50_ms[batch]:.3g} ms; at most {most:g} ms is allowed" if batch in p50_ms else "not measured")
         for batch, most in _by_batch(gates.max_latency_ms, measured).items()
-        if batch not in p50_ms or not p50_ms[batch] <= most
+        if batch not in p50_ms or not at_most(p50_ms[batch], most)
     ]
 
 
@@ -88,7 +89,7 @@ def _throughput_failures(measured: Sequence[Measurement], gates: Gates) -> list[
         f"throughput at batch {batch}: "
         + (f"{rates[batch]:,.1f} samples/s; at least {least:g} is required" if batch in rates else "not measured")
         for batch, least in _by_batch(gates.min_samples_per_s, measured).items()
-        if batch not in rates or not rates[batch] >= least
+        if batch not in rates or not at_least(rates[batch], least)
     ]
 
 
@@ -102,5 +103,5 @@ def _speed_up_failures(speed_ups: Sequence[SpeedUp], gates: Gates) -> list[str]:
     return [
         f"speed-up at batch {s.batch}: {s.ratio:.2f}x {s.reference}; at least {least:g}x is required"
         for s in speed_ups
-        if least is not None and not s.ratio >= least
+        if least is not None and not at_least(s.ratio, least)
     ]

@@ -1,6 +1,7 @@
 """The history of a recipe: one line of JSON for each run that has measurements, oldest first."""
 
 import json
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -12,9 +13,12 @@ from optkit.benchmark import Machine
 from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults
+from optkit.system.lock import locked_file
 from optkit.untrusted.documents import parse_json
 from optkit.untrusted.paths import exists, path_fault
-from optkit.untrusted.reading import read_text
+from optkit.untrusted.reading import read_bytes
+
+logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
 MAX_BYTES = 64 * 2**20
@@ -69,38 +73,65 @@ class HistoryEntry(Document):
             ),
         )
 
+    @property
+    def measured(self) -> list[tuple[str, dict[int, float]]]:
+        """The measured latencies, which no two benchmarks have in common."""
+        return [(variant.name, variant.p50_ms) for variant in self.variants]
+
 
 def machine_name(machine: Machine) -> str:
     """Return the facts of a machine that latency depends on, as one name."""
     return f"{machine.cpu}, {machine.cores} cores" + (f", {machine.gpu}" if machine.gpu else "")
 
 
-def append_history(path: Path, entry: HistoryEntry) -> None:
-    """Add one line to the history.
+def add_to_history(path: Path, entry: HistoryEntry) -> list[HistoryEntry]:
+    """Add a run to a history, unless it has the run's measurements already; return every run of it.
+
+    A run that was killed before its line was written gets it when the next run finds its benchmark. The start of a line, which a killed run
+    left at the end, is removed.
 
     Raises:
         OutputError: the file cannot be written.
+        ArtifactError: a line is no entry of this version's; names it.
     """
     line = json.dumps(entry.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"
     if exists(path) and (fault := path_fault(path)):
         raise OutputError(f"{path}: cannot be written ({fault})")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(line)  # one write: lines of two runs that end at the same time do not mix
-    except OSError as e:
-        raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    with locked_file(path):
+        known = read_history(path)
+        if any(past.measured == entry.measured for past in known):
+            return known
+        try:
+            with path.open("ab") as stream:
+                stream.truncate(_whole(path.read_bytes()))
+                stream.write(line.encode())
+        except OSError as e:
+            raise OutputError(f"{path}: cannot be written ({e.strerror or e})") from e
+    return [*known, entry]
+
+
+def _whole(content: bytes) -> int:
+    """Return the length of the lines that have an end."""
+    return content.rfind(b"\n") + 1
 
 
 def read_history(path: Path) -> list[HistoryEntry]:
-    """Return every run of the history, or none if there is no file.
+    """Return every run of the history; none where there is no file. The start of a line at the end is left out, with a warning.
 
     Raises:
         ArtifactError: a line is not an entry of this version; the message names the line.
     """
     if not exists(path):
         return []
-    lines = read_text(path, "history", MAX_BYTES).splitlines()
+    content = read_bytes(path, "history", MAX_BYTES)
+    try:
+        lines = content[: _whole(content)].decode().splitlines()
+    except UnicodeDecodeError as e:
+        raise ArtifactError(f"{path}: cannot be read as history ({e})") from e
+    if len(content) > _whole(content):
+        logger.warning(
+            "%s: its last line has no end, because the process that wrote it was killed; it is left out", path
+        )
     found = []
     for i, line in enumerate(lines, 1):
         try:

@@ -1,32 +1,31 @@
 """The packages at the end of a run. A package is made again only if its artifact or settings have changed."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from optkit._version import __version__
-from optkit.artifact import Passport
+from optkit import user_code
+from optkit.artifact import Passport, environment
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.choose.winner import Winner
 from optkit.data import Samples
-from optkit.errors import ArtifactError, OptkitError, StageError
+from optkit.errors import ArtifactError, OptkitError, StageError, raise_if_interrupted
 from optkit.hashing import hash_of, sha256_of
 from optkit.pipeline.plan import Plan
 from optkit.pipeline.records import StepResult
 from optkit.record import Document, Record
 from optkit.serving import AnyServing, ArtifactServing, Packaged, TritonPythonServing, package_function
-from optkit.serving.clients.folder import code_sha256 as client_code_sha256
 from optkit.serving.settings import FASTEST
 from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
+from optkit.system.supervisor import step
 from optkit.untrusted.paths import exists, is_file, is_folder
-from optkit.user_code import code_sha256
 
 logger = logging.getLogger(__name__)
 
 PACKAGES_FILE = "packages.json"
+_PACKAGE_LIBRARIES = ("tritonclient", "protobuf", "pyyaml")  # that write configurations
 FOLDERS = {"triton": "model_repository", "triton-python": "model_repository", "torchserve": "model_store"}
 
 
@@ -34,6 +33,7 @@ class KeptPackage(Record):
     """A package, the hash of its inputs (`key`) and the hash of its files."""
 
     key: str
+    reads: tuple[dict[str, str], ...] = ()  # what the user's code read while it was made
     sha256: str
     packaged: Packaged
 
@@ -41,7 +41,8 @@ class KeptPackage(Record):
 class KeptPackages(Document):
     """The packages of the last run; `packages.json`."""
 
-    schema_id: ClassVar[str] = "optkit/packages/1"
+    schema_id: ClassVar[str] = "optkit/packages/2"
+    sealed: ClassVar[bool] = True
 
     packages: tuple[KeptPackage, ...]
 
@@ -58,18 +59,19 @@ def package_all(
     """
     path = plan.out_dir / PACKAGES_FILE
     before = {kept.key: kept for kept in _kept(path)}
-    _clear(plan.out_dir)
     done: list[KeptPackage] = []
     refusals: list[str] = []
     for i, serving in enumerate(plan.recipe.serve):
         where = f"serve.{i} ({serving.target})"
         try:
-            if isinstance(serving, TritonPythonServing):
-                what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
-            else:
-                what, passport = _passed(serving, results, winner)
-                kept = _package_or_reuse(plan, passport, serving, samples, before)
+            with step(where):
+                if isinstance(serving, TritonPythonServing):
+                    what, kept = serving.function.rpartition("/")[2], _function_or_reuse(plan, serving, before)
+                else:
+                    what, passport = _passed(serving, results, winner)
+                    kept = _package_or_reuse(plan, passport, serving, samples, before)
         except OptkitError as e:
+            raise_if_interrupted(e)
             refusals.append(f"{where}: {e}")
             continue
         done.append(kept)
@@ -94,13 +96,6 @@ def _passed(serving: ArtifactServing, results: Mapping[str, StepResult], winner:
     return name, passport
 
 
-def _clear(out_dir: Path) -> None:
-    """Remove unfinished folders of a killed run, because a server would load them as models."""
-    for folder in FOLDERS.values():
-        for left in (out_dir / folder).glob(".optkit-*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def _package_or_reuse(
     plan: Plan, passport: Passport, serving: ArtifactServing, samples: Samples, before: dict[str, KeptPackage]
 ) -> KeptPackage:
@@ -122,14 +117,15 @@ def _package_or_reuse(
             force=True,  # the folder belongs to the run
         )
 
-    return _kept_or_made(plan, serving, made_of, before, make)
+    targets = (samples.real.target if samples.real else None,)
+    return _kept_or_made(plan, serving, made_of, targets, before, make)
 
 
 def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[str, KeptPackage]) -> KeptPackage:
     dims = used_dims(serving.inputs, plan.recipe.dims)
     samples = Samples.of(serving.data, serving.inputs, dims)
     made_of = {
-        "code": code_sha256(serving.function),
+        "code": user_code.code_sha256(serving.function),
         "samples": samples.real.sha256() if samples.real else None,
         "dims": {name: allowed.model_dump() for name, allowed in dims.items()},
     }
@@ -137,13 +133,14 @@ def _function_or_reuse(plan: Plan, serving: TritonPythonServing, before: dict[st
     def make() -> Packaged:
         return package_function(serving, plan.out_dir / FOLDERS[serving.target], dims, samples, force=True)
 
-    return _kept_or_made(plan, serving, made_of, before, make)
+    return _kept_or_made(plan, serving, made_of, (serving.function, serving.data), before, make)
 
 
 def _kept_or_made(
     plan: Plan,
     serving: AnyServing,
     made_of: Mapping[str, object],
+    targets: Sequence[str | None],
     before: dict[str, KeptPackage],
     make: Callable[[], Packaged],
 ) -> KeptPackage:
@@ -154,16 +151,21 @@ def _kept_or_made(
             "folder": str(plan.out_dir),  # the package's record contains this path
             "settings": serving.model_dump(mode="json"),
             "files": {file: sha256_of(Path(file)) for file in serving.files_read},
-            "optkit": __version__,
-            "client": client_code_sha256() if serving.client else None,
+            "versions": environment.versions(*_PACKAGE_LIBRARIES, packages=True),
         }
     )
     folder = plan.out_dir / FOLDERS[serving.target]
-    if key in before and before[key].packaged.path.parent == folder and _intact(before[key]):
-        return before[key]
+    known = before.get(key)
+    if (
+        known
+        and not user_code.changed(known.reads, targets)
+        and known.packaged.path.parent == folder
+        and _intact(known)
+    ):
+        return known
     before.pop(key, None)
     packaged = make()
-    return KeptPackage(key=key, sha256=_sha256(packaged), packaged=packaged)
+    return KeptPackage(key=key, reads=user_code.reads(targets), sha256=content_sha256(packaged), packaged=packaged)
 
 
 def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dict[str, DimRange]:
@@ -176,7 +178,7 @@ def _kept(path: Path) -> tuple[KeptPackage, ...]:
     try:
         return KeptPackages.read(path).packages if is_file(path) else ()
     except ArtifactError as e:
-        logger.debug("not reused: %s", e)
+        logger.warning("not reused: %s", e)
         return ()
 
 
@@ -187,7 +189,8 @@ def _files(packaged: Packaged) -> list[Path]:
     return [packaged.path, packaged.path.with_name("config.properties"), *golden]
 
 
-def _sha256(packaged: Packaged) -> str:
+def content_sha256(packaged: Packaged) -> str:
+    """Return the hash of the files of a package."""
     return sha256_of(*_files(packaged))
 
 
@@ -196,5 +199,5 @@ def _intact(kept: KeptPackage) -> bool:
         exists(kept.packaged.path)
         and (kept.packaged.client is None or is_file(kept.packaged.client / "client.py"))
         and all(is_file(p) for p in _files(kept.packaged))
-        and _sha256(kept.packaged) == kept.sha256
+        and content_sha256(kept.packaged) == kept.sha256
     )

@@ -136,7 +136,8 @@ class StepResult(Record):
 class RunRecord(Document):
     """A whole run; `run.json`."""
 
-    schema_id: ClassVar[str] = "optkit/run/3"
+    schema_id: ClassVar[str] = "optkit/run/4"
+    sealed: ClassVar[bool] = True
 
     recipe: str
     origin: Origin | None = None  # None if the run was not started from the command line

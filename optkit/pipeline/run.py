@@ -1,5 +1,6 @@
 """Run a recipe: the steps, their checks, the benchmark, the winner and the packages."""
 
+import contextlib
 import logging
 import shutil
 import time
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from optkit import deps
+from optkit import deps, user_code
 from optkit._version import __version__
 from optkit.artifact import Passport
 from optkit.benchmark import bench_points, this_machine
@@ -16,53 +17,70 @@ from optkit.benchmark.bench_record import BenchRecord, ModelContract
 from optkit.checks import Prover, Requirements
 from optkit.choose.winner import Candidate, Choice, Winner, choose_winner
 from optkit.data import Samples
-from optkit.errors import ArtifactError, OptkitError
+from optkit.errors import ArtifactError, OptkitError, out_of_memory, raise_if_interrupted
 from optkit.pipeline.bench import BENCH_FILE, bench_step
 from optkit.pipeline.ensembles import package_ensembles
 from optkit.pipeline.gates import gate_failures
 from optkit.pipeline.measured_gates import check_budget, check_regression, read_baseline
-from optkit.pipeline.packages import PACKAGES_FILE, package_all
+from optkit.pipeline.packages import FOLDERS, PACKAGES_FILE, package_all
+from optkit.pipeline.pins import LOCK_FILE, artifact_drifts, check_inputs, pin, read_lock
 from optkit.pipeline.plan import SOURCE, Plan, PlannedStep
 from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.steps import source_step, stage_step
 from optkit.progress import doing
 from optkit.serving import Packaged
-from optkit.untrusted.paths import is_file
+from optkit.serving.staging import writing
+from optkit.system.supervisor import step as running
+from optkit.system.temporary import sweep, temporary_root
+from optkit.untrusted.paths import is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 
 
-def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
+def run(plan: Plan, *, fresh: bool = False, finish: bool = True, locked: bool = False) -> RunRecord:
     """Run a plan and write `run.json` in its folder.
 
     Args:
         plan: made by `make_plan`.
         fresh: make everything again and reuse nothing.
         finish: run the benchmark and write the packages after the steps.
+        locked: compare the run with `run.lock`, which is not changed; otherwise the lock is written.
 
     Raises:
         ModelError: the source model cannot be built or run. A step that fails is recorded, and the others continue.
         OutputError: the folder cannot be written.
     """
     started = time.perf_counter()
+    lock = read_lock(plan) if locked else None
+    if lock:
+        check_inputs(lock, plan)
+    user_code.written_by_optkit.add(plan.out_dir)
+    _clear(plan)
     if fresh:
         _remove_outputs(plan)
-    with doing(f"build {Path(plan.recipe.model.source).name}"):
+    with doing(f"build {Path(plan.recipe.model.source).name}"), running(SOURCE, needed=True):
         source, reused = source_step(plan.recipe, plan.out_dir / SOURCE)
     if finish:
         bench_points(
             source.artifact, plan.recipe.bench.batches
         )  # refuse a batch size that cannot be measured before any work
-    samples = Samples.of(plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims)
+    samples = Samples.of(
+        plan.recipe.data.calibration, source.artifact.inputs, source.artifact.dims, source.artifact.random
+    )
     baseline = read_baseline(plan, source.artifact) if finish else None  # also refused before any work
     results = _steps(plan, source, reused, samples)
     bench, bench_reused, bench_error = None, False, None
     try:
-        bench, bench_reused = bench_step(plan, results, samples) if finish else (None, False)
+        with running("bench"):
+            bench, bench_reused = bench_step(plan, results, samples) if finish else (None, False)
     except OptkitError as e:
+        raise_if_interrupted(e)
         bench_error = str(e)  # the artifacts exist anyway, so their record is written
+    drifts = artifact_drifts(lock, results) if lock else ()
+    if lock is None and finish and plan.origin:  # what is in memory is gone with its process, and cannot be pinned
+        pin(plan, results).write(plan.out_dir / LOCK_FILE)
     comparison = None
     if bench and baseline:
         results, comparison = check_regression(plan, results, bench, baseline, samples)
@@ -94,6 +112,7 @@ def run(plan: Plan, *, fresh: bool = False, finish: bool = True) -> RunRecord:
             *_failures([first, *results.values()]),
             *budget,
             *refusals,
+            *drifts,
             *([f"bench: {bench_error}"] if bench_error else []),
         ),
         bench_error=bench_error,
@@ -164,12 +183,13 @@ def _step(plan: Plan, step: PlannedStep, results: Mapping[str, StepResult], prov
     if parent is None:
         return _not_made(step, "skipped", f"its input {step.parent!r} was not made")
     try:
-        with doing(step.name):
+        with doing(step.name), running(step.name):
             passport, reused = stage_step(step.stage, parent, plan.out_dir / step.name, prover)
-        passport = _proven(prover, passport)
-    except OptkitError as e:
+            passport = _proven(prover, passport)
+    except (OptkitError, MemoryError) as e:
+        raise_if_interrupted(e)
         logger.debug("%s failed", step.name, exc_info=True)
-        return _not_made(step, "failed", str(e))
+        return _not_made(step, "failed", str(e) if isinstance(e, OptkitError) else out_of_memory(e))
     return StepResult.of(
         passport,
         name=step.name,
@@ -224,6 +244,19 @@ def _log(result: StepResult) -> None:
         logger.warning("%s: %s", result.name, failure)
     for note in result.notes if result.status == "built" else ():
         logger.info("  %s", note)
+
+
+def _clear(plan: Plan) -> None:
+    """Delete what a killed run left half-written, in its folder and in the system's folder for temporary files."""
+    for name in sorted({*FOLDERS.values()}):
+        if is_folder(plan.out_dir / name):
+            with writing(plan.out_dir / name):
+                sweep(plan.out_dir / f"{name}_clients", deep=True, exclusive=True)
+    sweep(plan.out_dir, exclusive=True)
+    for name in (SOURCE, *(step.name for step in plan.steps), *(ensemble.name for ensemble in plan.recipe.ensembles)):
+        sweep(plan.out_dir / name, deep=True, exclusive=True)
+    with contextlib.suppress(OSError):  # there is none
+        sweep(temporary_root())
 
 
 def _remove_outputs(plan: Plan) -> None:

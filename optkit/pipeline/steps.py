@@ -3,22 +3,27 @@
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from optkit import deps, user_code
-from optkit.artifact import Artifact, Passport, read_passport
+from optkit import user_code
+from optkit.artifact import Artifact, Passport, environment, read_passport
 from optkit.checks import Prover
 from optkit.choose.stage import run_stage
 from optkit.errors import ArtifactError, OutputError
 from optkit.hashing import hash_of, sha256_of
+from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import name_interpreter
 from optkit.untrusted.paths import exists, is_file
 
 logger = logging.getLogger(__name__)
+
+_MODEL_LIBRARIES = ("transformers", "safetensors")  # that build a model of a folder, or read weights
 
 
 def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
@@ -27,21 +32,23 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     Raises:
         ModelError: the model cannot be built or run.
     """
-    model = recipe.model
+    model, data = recipe.model, recipe.data.calibration
     key = hash_of(
         {
             "content": source_sha256(model.source),
             "example": user_code.code_sha256(model.example) if model.example else None,
             "weights": sha256_of(Path(model.weights)) if model.weights else None,
+            **({"weights_key": model.weights_key} if model.weights_key else {}),
             "args": model.args,
             "inputs": [str(spec) for spec in recipe.inputs],
             "outputs": list(recipe.outputs or ()),
             "dims": {name: r.model_dump() for name, r in recipe.dims.items()},
-            "versions": _versions(),
+            "versions": environment.versions(*_MODEL_LIBRARIES),
         }
     )
     onnx = Path(model.source) if is_onnx(model.source) else None
-    kept = _kept(folder / (onnx.name if onnx else f"model{SOURCE_SUFFIX}"), key)
+    targets = (None if onnx else open_origin(model.source).target, model.example)
+    kept = _kept(folder / (onnx.name if onnx else f"model{SOURCE_SUFFIX}"), key, targets)
     if kept:
         return kept, True
     started = time.perf_counter()
@@ -56,11 +63,14 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             recipe.inputs,
             recipe.dims,
             weights=Path(model.weights) if model.weights else None,
+            weights_key=model.weights_key,
             args=model.args,
             outputs=recipe.outputs,
             example=model.example,
+            data=data,
         )
-    passport = Passport(artifact=artifact, stage="source", key=key, seconds=time.perf_counter() - started)
+    reads = user_code.reads(targets)
+    passport = Passport(artifact=artifact, stage="source", key=key, reads=reads, seconds=time.perf_counter() - started)
     passport.save()
     return passport, False
 
@@ -81,6 +91,7 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
         name_interpreter(Path(stage.python))  # a reused engine may run with this interpreter, too
     settings = stage.model_dump(mode="json", exclude={"name", "after", "optional", "calibration"})
     stage = stage.with_feeds(prover.samples.real)
+    # The samples that an exporter runs are not part of the key: what it wrote is proven on them again.
     feeds = stage.feeds(parent)
     data = feeds.sha256() if feeds else None
     judged = prover.key() if isinstance(stage, Quantizing) and stage.limited else None
@@ -88,41 +99,58 @@ def stage_step(stage: Stage, parent: Artifact, folder: Path, prover: Prover) -> 
         "parent": parent.identity,
         "settings": settings,
         "data": data,
-        "versions": _versions() | dict(stage.versions()),
+        "versions": environment.versions() | dict(stage.versions()),
+        "hardware": dict(stage.hardware()),
     }
     key = hash_of(made_of | ({"judged": judged} if judged else {}))
-    kept = _kept(folder / stage.filename, key)
+    targets = (feeds.target if feeds else None, *(prover.targets if judged else ()))
+    kept = _kept(folder / stage.filename, key, targets)
     if kept:
         return kept, True
     stage = stage.with_earlier(folder / stage.filename)
-    partial = folder.with_name(f".{folder.name}.partial")
-    _remove(partial)
     _remove(folder)
     started = time.perf_counter()
     try:
-        artifact = run_stage(stage, parent, partial, prover)
-        seconds = time.perf_counter() - started
-        passport = Passport(
-            artifact=artifact, stage=stage.stage, settings=settings, data_sha256=data, key=key, seconds=seconds
-        )
-        passport.save()
-        partial.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent, folder.name) as partial:
+            artifact = run_stage(stage, parent, partial, prover)
+            seconds = time.perf_counter() - started
+            passport = Passport(
+                artifact=artifact,
+                stage=stage.stage,
+                settings=settings,
+                data_sha256=data,
+                key=key,
+                reads=_reads(targets, artifact),
+                seconds=seconds,
+            )
+            passport.save()
+            partial.replace(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be written ({e.strerror or e})") from e
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     moved = artifact.model_copy(update={"path": folder.absolute() / artifact.path.name})
     return passport.model_copy(update={"artifact": moved}), False
 
 
-def _kept(path: Path, key: str) -> Passport | None:
-    """Return the passport of an artifact that was made with this key and is still intact, or None."""
+def _reads(targets: Sequence[str | None], artifact: Artifact) -> tuple[user_code.Reads, ...]:
+    """Return what the user's code read for an artifact, also where its ranges are those of an earlier one."""
+    data, *others = user_code.reads(targets)
+    return (data | (artifact.calibration.reads if artifact.calibration else {}), *others)
+
+
+def _kept(path: Path, key: str, targets: Sequence[str | None]) -> Passport | None:
+    """Return the passport of an artifact that was made with this key, is still intact and read what is still the same, or None."""
     try:
         passport = read_passport(path) if is_file(path) else None
     except ArtifactError as e:
-        logger.debug("not reused: %s", e)
+        logger.warning("not reused: %s", e)
         return None
-    return passport if passport and passport.key == key else None
+    if passport is None or passport.key != key:
+        return None
+    if read := user_code.changed(passport.reads, targets):
+        logger.info("%s: made again: %s, which your code reads, has changed", path.parent.name, read)
+        return None
+    return passport
 
 
 def _remove(folder: Path) -> None:
@@ -131,7 +159,3 @@ def _remove(folder: Path) -> None:
             shutil.rmtree(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e
-
-
-def _versions() -> dict[str, str]:
-    return deps.built_with()

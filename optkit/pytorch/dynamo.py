@@ -72,6 +72,12 @@ def _rename_namesakes(model: "onnx_ir.Model", names: set[str]) -> None:
         for value in node.outputs:
             if value.name in names and id(value) not in ends:
                 value.name = f"{value.name}_of_{node.name or node.op_type}"
+    for name in names & set(model.graph.initializers):
+        value = model.graph.initializers[name]
+        if id(value) not in ends:  # a buffer or parameter with the name of an input or output
+            del model.graph.initializers[name]
+            value.name = f"{name}_of_model"
+            model.graph.initializers[value.name] = value
 
 
 class TimeLimit:

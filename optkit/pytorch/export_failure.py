@@ -16,8 +16,10 @@ from optkit import user_code
 from optkit.artifact.tensors import TensorSpec
 from optkit.errors import first_line
 
-# torch.export's message when a dynamic dimension became a constant.
-_SPECIALIZED = re.compile(r"static shape of (\d+) for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]")
+# torch.export's message when a dynamic dimension became a constant. Until torch 2.13 it names the input, from 2.14 on it gives its position.
+_SPECIALIZED = re.compile(
+    r"static shape of (?P<size>\d+) for dimension inputs\[(?:'(?P<name>\w+)'|(?P<position>\d+))\]\.shape\[(?P<axis>\d+)\]"
+)
 
 # The text of an error, and the usual fix; `{0}` is the first group.
 _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -25,6 +27,19 @@ _FIXES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"GuardOnDataDependentSymNode|data-dependent|control flow"),
         "The model branches on the values of a tensor: use torch.where or torch.cond there; or use --exporter "
         "script, which keeps branches.",
+    ),
+    (
+        # Both exporters have the operator itself; torch.argsort calls torch.sort.
+        re.compile(r"op='aten\.sort', overload='stable'|operator Sort, Out parameter is not supported"),
+        "ONNX has torch.sort and torch.argsort, but not their argument stable=True: leave it out, or use torch.topk.",
+    ),
+    (
+        re.compile(r"No ONNX function found for <OpOverload\(op='([^']+', overload='(?!default)[^']+)'"),
+        "ONNX has no form of this overload of the operator ('{0}'): call it with other arguments, or use another --opset.",
+    ),
+    (
+        re.compile(r"operator (threshold), non-zero threshold"),
+        "The TorchScript exporter has F.{0} only with threshold=0 and value=0: use torch.where, or --exporter dynamo.",
     ),
     (
         re.compile(r"No ONNX function found for <OpOverload\(op='([^']+)'|operator '([^']+)' to ONNX opset"),
@@ -48,7 +63,7 @@ def refusal(
 
     Args:
         error: the exporter's error; torch wraps the cause in its own errors.
-        inputs: of the model.
+        inputs: of the model, in the order of the call.
         log: the exporter's output; the TorchScript exporter prints the line.
         number_lines: the lines of the model where a dimension became a number, by its size.
     """
@@ -57,14 +72,21 @@ def refusal(
         chain.append(inner)
     cause = chain[-1]
     found = _SPECIALIZED.search(str(cause))
-    spec = next((spec for spec in inputs if found and spec.name == found[2]), None)
+    spec = _named(found, inputs) if found else None
     if found and spec:
-        return lost_dimension("input", spec, int(found[3]), found[1], (number_lines or {}).get(found[1]))
+        return lost_dimension("input", spec, int(found["axis"]), found["size"], (number_lines or {}).get(found["size"]))
     text = user_code.describe(cause)
     line = user_code.last_line_in("\n".join([log, *(str(e) for e in chain), *map(_translated_node, chain)]))
     if line and not text.startswith(line.partition(":")[0]):
         text = f"{line}: {text}"
     return f"{text.rstrip('.')}.{_fix(text)}"
+
+
+def _named(found: re.Match[str], inputs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """Return the input that torch.export's message names or gives the position of."""
+    if found["name"]:
+        return next((spec for spec in inputs if spec.name == found["name"]), None)
+    return inputs[int(found["position"])] if int(found["position"]) < len(inputs) else None
 
 
 def _fix(message: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ from optkit.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+
+
+class ForwardFailed(ModelError):
+    """The forward of a module raised on some values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,14 @@ def forward_call(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> Cal
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     takes = f"forward takes {', '.join(p.name for p in parameters)}"
     if not len([name for name in required if name in positional]) <= len(names) <= len(positional):
-        raise ModelError(f"{len(names)} inputs are declared ({', '.join(names)}), but {takes}")
+        nested = (
+            " If a parameter takes nested tensors, name each with dots, as past_key_values.0.1."
+            if len(names) > len(positional)
+            else ""
+        )
+        raise ModelError(
+            f"{len(names)} inputs are declared ({', '.join(names)}), but {takes}{f'.{nested}' if nested else ''}"
+        )
     for position, name in enumerate(names):
         if name in known and positional.index(name) != position:
             raise ModelError(
@@ -189,6 +201,47 @@ def returning_tuple(module: "torch.nn.Module") -> "torch.nn.Module":
     return ReturningTuple().eval()
 
 
+def nested_names(module: "torch.nn.Module", inputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    """Return the names of all inputs if one is a part of a nested parameter, as `past_key_values.0.1`; else none."""
+    heads = {spec.name.partition(".")[0] for spec in inputs if "." in spec.name}
+    return tuple(spec.name for spec in inputs) if heads and heads <= set(parameter_names(module)) else ()
+
+
+def taking_flat(module: "torch.nn.Module", names: Sequence[str]) -> "torch.nn.Module":
+    """Return a wrapper that takes flat tensors and passes them nested: numbers in a name make tuples, other words make dicts."""
+    import torch
+
+    class TakingFlat(torch.nn.Module):
+        takes_flat = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: "torch.Tensor") -> Any:
+            tree: dict[str, Any] = {}
+            for name, tensor in zip(names, tensors, strict=True):
+                *parents, last = name.split(".")
+                place = tree
+                for parent in parents:
+                    place = place.setdefault(parent, {})
+                place[last] = tensor
+            return self.module(**{name: _nest(value) for name, value in tree.items()})
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    own = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    own += [inspect.Parameter(re.sub(r"\W", "_", f"flat_{name}"), kind) for name in names]
+    TakingFlat.forward.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+    return TakingFlat().eval()
+
+
+def _nest(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _nest(part) for key, part in value.items()}
+    return tuple(inner[str(i)] for i in range(len(inner))) if set(inner) == set(map(str, range(len(inner)))) else inner
+
+
 def run_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: Feed) -> dict[str, "torch.Tensor"]:
     """Run one forward on a feed without gradients; output name -> tensor on the module's device.
 
@@ -202,7 +255,7 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
     """Run one forward on a feed without gradients, and return its output.
 
     Raises:
-        ModelError: forward raises; the message has the user's line.
+        ForwardFailed: forward raises; the message has the user's line.
     """
     import torch
 
@@ -211,7 +264,7 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
     tensors = {spec.name: torch.from_numpy(feed[spec.name]).to(device) for spec in inputs}
     args, kwargs = forward_call(module, inputs).arguments(tensors)
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.inference_mode(), plain_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return module(*args, **kwargs)
     except Exception as e:
@@ -223,7 +276,23 @@ def call_forward(module: "torch.nn.Module", inputs: Sequence[TensorSpec], feed: 
             if set(weights) - {"float32"}
             else ""
         )
-        raise ModelError(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
+        raise ForwardFailed(f"forward raised {user_code.describe(e)} (with {shapes}{of}).{hint}") from e
+
+
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Switch off PyTorch's fast path for nn.TransformerEncoder, whose nested tensors no exporter can write.
+
+    It gives zeros where a padding mask ignores a position, and other models and files compute something there.
+    """
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The inputs of a model without declared inputs, inferred from its example inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
@@ -81,9 +81,9 @@ def _named(example: object, module: "torch.nn.Module") -> "dict[str, np.ndarray]
     import torch
 
     if isinstance(example, Mapping):
-        return {str(name): _array(value, str(name)) for name, value in example.items() if value is not None}
+        return dict(_parts((str(name), value) for name, value in example.items() if value is not None))
     values: Sequence[Any] = example if isinstance(example, tuple) else (example,)
-    if not all(isinstance(value, (torch.Tensor, np.ndarray)) for value in values):
+    if not all(isinstance(value, (torch.Tensor, np.ndarray, Mapping, list, tuple)) for value in values):
         found = type(example).__name__
         raise ModelError(
             f"example inputs: are a {found}; expected a mapping of input name to tensor, or a tuple of tensors"
@@ -91,7 +91,18 @@ def _named(example: object, module: "torch.nn.Module") -> "dict[str, np.ndarray]
     names = parameter_names(module) or [f"input_{i}" for i in range(len(values))]
     if len(names) < len(values):
         raise ModelError(f"example inputs: are {len(values)}, but forward takes {', '.join(names)}")
-    return {name: _array(value, name) for name, value in zip(names, values, strict=False)}
+    return dict(_parts(zip(names, values, strict=False)))
+
+
+def _parts(named: "Iterable[tuple[str, object]]") -> "Iterator[tuple[str, np.ndarray]]":
+    """Yield each tensor by its name, with dots between the parts of a nested one, as `past_key_values.0.1`."""
+    for name, value in named:
+        if isinstance(value, Mapping):
+            yield from _parts((f"{name}.{key}", part) for key, part in value.items())
+        elif isinstance(value, (list, tuple)):
+            yield from _parts((f"{name}.{i}", part) for i, part in enumerate(value))
+        else:
+            yield name, _array(value, name)
 
 
 def _array(value: object, name: str) -> "np.ndarray":

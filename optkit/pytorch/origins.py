@@ -15,6 +15,7 @@ from optkit import user_code
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
 from optkit.hashing import hash_of, sha256_of
+from optkit.pt2_file import native_code_fault
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.weights import state_sha256
 from optkit.untrusted.archives import zip_fault
@@ -306,7 +307,7 @@ class ExportedProgramFile(_ModelPath):
     def build(self, args: Arguments) -> "torch.nn.Module":
         """Load the program and return it as a module."""
         self._no_arguments(args)
-        return self._program().module()
+        return self.program().module()
 
     def reproduce(self, folder: Path, args: Arguments) -> list[str]:  # noqa: ARG002
         """Copy the file."""
@@ -314,12 +315,19 @@ class ExportedProgramFile(_ModelPath):
 
     def example(self, module: "torch.nn.Module") -> object:  # noqa: ARG002
         """Return the inputs that the program was captured with."""
-        captured = self._program().example_inputs
+        captured = self.program().example_inputs
         return tuple(captured[0]) if captured and not captured[1] else None
 
-    def _program(self) -> "torch.export.ExportedProgram":
+    def program(self) -> "torch.export.ExportedProgram":
+        """Load the program.
+
+        Raises:
+            ModelError: the file is no exported program.
+        """
         import torch
 
+        if fault := native_code_fault(self.path):
+            raise ModelError(f"{self.path}: {fault}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

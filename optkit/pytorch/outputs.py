@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from optkit.artifact import RandomValues
 from optkit.artifact.tensors import Dim, DimRange, DType, TensorSpec
-from optkit.data import random_feed
+from optkit.data import Feeds, Samples
+from optkit.data.random_values import candidates
 from optkit.errors import ModelError
-from optkit.pytorch.forward import call_forward, flatten, is_plain, run_forward
+from optkit.pytorch.forward import ForwardFailed, call_forward, flatten, is_plain, run_forward
 from optkit.untrusted.names import name_text_fault
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ class Outputs:
 
     specs: tuple[TensorSpec, ...]
     plain: bool
+    random: RandomValues | None = None  # what the model needs in the place of the usual random values
 
 
 def find_outputs(
@@ -27,6 +30,7 @@ def find_outputs(
     inputs: Sequence[TensorSpec],
     dims: Mapping[str, DimRange],
     names: tuple[str, ...] | None = None,
+    real: Feeds | None = None,
 ) -> Outputs:
     """Find the outputs and their dimensions: run the module with different sizes of the named dimensions.
 
@@ -35,22 +39,55 @@ def find_outputs(
         inputs: its inputs.
         dims: the ranges of the named dimensions.
         names: other names for the outputs, in order.
+        real: real samples, which are run in the place of random values.
 
     Raises:
         ModelError: forward raises, its outputs differ for the same input, their names or ranks change with the sizes, or `names` are
             too few, too many, or names of inputs.
     """
+    first: ForwardFailed | None = None
+    undefined: Outputs | None = None
+    for values in (None,) if real is not None else candidates(inputs):
+        if first and values and values.floats == "positive":
+            continue  # this helps where an output is NaN, as of a logarithm
+        try:
+            found, has_nan = _find(module, dims, names, Samples(inputs, dims, real, values))
+        except ForwardFailed as e:
+            first = first or e
+            continue
+        found = dataclasses.replace(found, random=None if values == RandomValues() else values)
+        if not has_nan or real is not None:
+            return found
+        undefined = undefined or found
+        if first is None and not any(spec.dtype.is_float for spec in inputs):
+            break
+    if undefined:
+        return undefined
+    if first is None:
+        raise AssertionError("no values were tried")
+    if real is None and any(not spec.dtype.is_float for spec in inputs):
+        raise ModelError(
+            f"{str(first).rstrip('.')}. Other random values failed too; give real samples with --data"
+        ) from first
+    raise first
+
+
+def _find(
+    module: "torch.nn.Module", dims: Mapping[str, DimRange], names: tuple[str, ...] | None, samples: Samples
+) -> tuple[Outputs, bool]:
+    """Find the outputs with these samples, and whether an output has NaN."""
     import torch
 
+    inputs = samples.inputs
     points = [_distinct(dims, 0), _distinct(dims, 1)]
     before, drawn = _state(module), torch.get_rng_state()
-    returned = call_forward(module, inputs, random_feed(inputs, points[0]))
+    returned = call_forward(module, inputs, samples.at(points[0]))
     first = dict(flatten(returned))
     changed = _changed(before, _state(module))
     # Random outputs may agree by chance, for example dropout on a few elements: if random numbers were drawn, run more often.
     turns = (1, 0) if torch.equal(drawn, torch.get_rng_state()) else (1, *[0] * _RANDOM_CALLS)
     try:
-        second, *others = (run_forward(module, inputs, random_feed(inputs, points[turn])) for turn in turns)
+        second, *others = (run_forward(module, inputs, samples.at(points[turn])) for turn in turns)
     except ModelError as e:
         if not changed:
             raise
@@ -73,7 +110,8 @@ def find_outputs(
             raise ModelError(f"output {name!r}: has {a.dim()} dimensions at one size and {b.dim()} at another")
         shape = tuple(_dim(f"{name}_dim_{i}", a.shape[i], b.shape[i], points) for i in range(a.dim()))
         specs.append(TensorSpec(name=name, dtype=_dtype(name, a), shape=shape))
-    return Outputs(tuple(specs), is_plain(returned))
+    has_nan = any(tensor.is_floating_point() and bool(tensor.isnan().any()) for tensor in first.values())
+    return Outputs(tuple(specs), is_plain(returned)), has_nan
 
 
 _RANDOM_CALLS = 16  # runs of a forward that draws random numbers

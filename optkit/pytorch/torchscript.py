@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from optkit import user_code
 from optkit.artifact import Artifact
-from optkit.artifact.tensors import example_sizes
-from optkit.data import random_feed
+from optkit.artifact.tensors import Feed
 from optkit.errors import StageError, first_line
 from optkit.pytorch.export_failure import script_reason
-from optkit.pytorch.forward import forward_call
+from optkit.pytorch.forward import forward_call, plain_attention
 from optkit.pytorch.tracing import (
     baked_in_values,
     by_position,
@@ -28,6 +27,7 @@ def write_torchscript(
     module: "torch.nn.Module",
     source: Artifact,
     path: Path,
+    example: Feed,
     method: Literal["auto", "script", "trace"] = "auto",
     *,
     strict: bool = False,
@@ -38,6 +38,7 @@ def write_torchscript(
         module: in evaluation mode.
         source: has the inputs and dimensions.
         path: of the file.
+        example: what a trace runs.
         method: `auto` scripts, and traces when the module cannot be scripted.
         strict: refuse a trace that turned a value of the example into a constant.
 
@@ -45,13 +46,18 @@ def write_torchscript(
         StageError: the module cannot be scripted, traced or saved.
     """
     try:
-        return _write(module, source, path, method, strict)
+        return _write(module, source, path, example, method, strict)
     except (RuntimeError, OSError) as e:
         raise StageError(f"{path}: TorchScript could not be saved ({first_line(e)})") from e
 
 
 def _write(
-    module: "torch.nn.Module", source: Artifact, path: Path, method: Literal["auto", "script", "trace"], strict: bool
+    module: "torch.nn.Module",
+    source: Artifact,
+    path: Path,
+    example: Feed,
+    method: Literal["auto", "script", "trace"],
+    strict: bool,
 ) -> list[str]:
     import torch
 
@@ -73,7 +79,7 @@ def _write(
             reason = script_reason(e)
             if method == "script":
                 raise StageError(f"the model cannot be scripted: {reason}. Try --method trace.") from e
-    traced, notes = _trace(module, source)
+    traced, notes = _trace(module, source, example)
     if strict and notes:
         raise StageError(f"the trace baked in values, which strict does not allow: {'; '.join(notes)}")
     traced.save(str(path))
@@ -117,13 +123,18 @@ def _constants_in_order() -> Iterator[None]:
         del _recursive.set  # type: ignore[attr-defined]
 
 
-def _trace(module: "torch.nn.Module", source: Artifact) -> "tuple[torch.jit.ScriptModule, list[str]]":
+def _trace(module: "torch.nn.Module", source: Artifact, feed: Feed) -> "tuple[torch.jit.ScriptModule, list[str]]":
     import torch
 
-    feed = random_feed(source.inputs, example_sizes(source.dims))
     example = tuple(torch.from_numpy(feed[spec.name]) for spec in source.inputs)
     module = by_position(module, forward_call(module, source.inputs))
-    with baked_in_values() as baked, warn_unrolled_loops(), quiet_tensor_constants(), torch.no_grad():
+    with (
+        plain_attention(),
+        baked_in_values() as baked,
+        warn_unrolled_loops(),
+        quiet_tensor_constants(),
+        torch.no_grad(),
+    ):
         try:
             # check_trace would compare only with this input; parity compares at every corner.
             traced = torch.jit.trace(module, example, check_trace=False, strict=False)

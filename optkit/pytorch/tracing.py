@@ -44,6 +44,8 @@ def why_not_scripted(module: "torch.nn.Module", call: Call) -> str | None:
     """Return the reason why a module cannot be scripted, where it is known in advance."""
     if call.keyword:
         return "forward takes some inputs by keyword only; a TorchScript file takes positional inputs"
+    if getattr(module, "takes_flat", False) is True:
+        return "forward takes nested tensors; a TorchScript file takes flat ones"
     if getattr(module, "returns_tuple", False) is True:
         return "forward returns its own type, which TorchScript does not support"
     return None

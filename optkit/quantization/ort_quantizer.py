@@ -3,13 +3,18 @@
 import contextlib
 import errno
 import logging
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optkit import onnx_file
 from optkit.artifact import Artifact
 from optkit.errors import OptkitError, StageError, first_line
+from optkit.system.space import check_space
+from optkit.system.temporary import libraries_write_to, temporary_folder
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @contextlib.contextmanager
@@ -21,8 +26,9 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory(prefix=".prepared-", dir=out_dir) as folder, _quiet_root_logger():
-        prepared = Path(folder) / "prepared.onnx"
+    check_space(out_dir, source.size_bytes, "the prepared copy of the model")
+    with temporary_folder(out_dir, "prepared") as folder, libraries_write_to(folder), _quiet_root_logger():
+        prepared = folder / "prepared.onnx"
         try:
             # Symbolic shape inference fails on many real graphs, and the quantizer does not need it.
             quant_pre_process(
@@ -45,6 +51,47 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
             raise StageError(f"the model cannot be quantized: {e}") from e
         except Exception as e:  # the quantizer raises plain exceptions of many types
             raise StageError(f"the model cannot be quantized: {first_line(e)}") from e
+
+
+def quantize_without_failing(
+    quantize: "Callable[[Sequence[onnx.NodeProto]], None]", nodes: "Sequence[onnx.NodeProto]"
+) -> dict[str, str]:
+    """Quantize all nodes but those on which the quantizer fails, and return these with the reasons.
+
+    The failing nodes are found by halving, because the quantizer's errors name no node.
+
+    Raises:
+        Exception: of the quantizer, where it fails on every node.
+    """
+    try:
+        quantize(nodes)
+    except OSError:
+        raise
+    except Exception as e:  # the quantizer raises plain exceptions of many types
+        failing = _failing(quantize, nodes, e)
+        rest = [node for node in nodes if node.name not in failing]
+        if not rest:
+            raise StageError(f"node {nodes[0].name!r} cannot be quantized: {failing[nodes[0].name]}") from e
+        quantize(rest)
+        return failing
+    return {}
+
+
+def _failing(
+    quantize: "Callable[[Sequence[onnx.NodeProto]], None]", nodes: "Sequence[onnx.NodeProto]", error: Exception
+) -> dict[str, str]:
+    """Return the nodes on which the quantizer fails, each with its error; `error` is that of all these nodes together."""
+    if len(nodes) == 1:
+        return {nodes[0].name: first_line(error)}
+    found: dict[str, str] = {}
+    for half in (nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]):
+        try:
+            quantize(half)
+        except OSError:
+            raise
+        except Exception as e:  # as above
+            found |= _failing(quantize, half, e)
+    return found
 
 
 def _tidy(path: Path) -> None:

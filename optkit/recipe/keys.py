@@ -42,6 +42,7 @@ class ModelKeys(Record):
 
     source: str  # file.py:build, package.module:factory, a model file or a folder; paths are relative to the recipe
     weights: str | None = None  # file with a state dict, relative to the recipe
+    weights_key: str | None = None  # key of the state dict in that file
     args: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     example: str | None = None  # file.py:function that returns example inputs; used if `inputs` is not given
 

@@ -2,7 +2,7 @@
 
 showing         tables and lines for each kind of record, for the commands and for a notebook
 notebook        tables as HTML
-table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke     for a terminal
+table, text, measured, quantization, calibration, comparison, choice, ab, loadtest, lint, smoke, verify     for a terminal
 html            the page of a run; `view` prepares its content, `page/` is its template
 int8            its sections on layers and calibration
 pictures, svg, axes, heat       its pictures

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from optkit.pipeline.history import HistoryEntry, append_history, read_history
+from optkit.pipeline.history import HistoryEntry, add_to_history, read_history
 from optkit.pipeline.records import RunRecord
 from optkit.record import atomic_path
 from optkit.report import numbers, pictures
@@ -36,15 +36,14 @@ def write_report(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntr
 
 
 def publish(record: RunRecord, out_dir: Path, history: Path) -> Path:
-    """Add a run to its history if it has new measurements, and write its report.
+    """Add a run to its history if its measurements are not in it, and write its report.
 
     Raises:
         OutputError: a file cannot be written.
         ArtifactError: the history cannot be read.
     """
-    if record.bench and not record.bench_reused:
-        append_history(history, HistoryEntry.of(record))
-    return write_report(record, out_dir, read_history(history))
+    past = add_to_history(history, HistoryEntry.of(record)) if record.bench else read_history(history)
+    return write_report(record, out_dir, past)
 
 
 def page(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry] = ()) -> str:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from optkit.benchmark.bench_record import BenchRecord, SelfTestRecord
     from optkit.benchmark.changes import Comparison
     from optkit.loadtest import LoadRecord
+    from optkit.pipeline.diff import BuildDiff
+    from optkit.pipeline.verify import Verification
     from optkit.serving.smoke import SmokeRecord
     from optkit.serving.triton.lint import LintRecord
 
@@ -139,11 +141,24 @@ def _smoke(record: "SmokeRecord") -> list[Part]:
     return [smoke_text(record)]
 
 
+def _verification(record: "Verification") -> list[Part]:
+    from optkit.report.verify import verification_text
+
+    return [verification_text(record)]
+
+
+def _diff(record: "BuildDiff") -> list[Part]:
+    from optkit.report.verify import diff_parts
+
+    return diff_parts(record)
+
+
 _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "ab": _ab,
     "bench": _bench,
     "check": lambda record: [parity_table(record.parity)],
     "comparison": _comparison,
+    "diff": _diff,
     "doctor": lambda record: [doctor_table(record), *engines_text(record)],
     "inspection": lambda record: [inspection_text(record)],
     "lint": _lint,
@@ -154,4 +169,5 @@ _PARTS: dict[str, Callable[[Any], list[Part]]] = {
     "run": lambda record: [*run_tables(record), run_summary(record)],
     "self-test": _self_test,
     "smoke": _smoke,
+    "verification": _verification,
 }

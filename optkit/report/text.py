@@ -134,6 +134,7 @@ def inspection_text(record: "Inspection") -> str:
         lines.append(f"  nodes   {sum(facts.nodes.values())}: {', '.join(f'{n} {op}' for op, n in common[:8])}")
         lines += [f"  data    {name}" for name in facts.files]
     lines += _engine_lines(record)
+    lines += _compiled_lines(record)
     lines.append(f"  sha256  {artifact.sha256}")
     if record.passport is None:
         return "\n".join([*lines, "  no passport: optkit does not know how the file was made, and has not checked it"])
@@ -215,6 +216,23 @@ def _engine_lines(record: "Inspection") -> list[str]:
     lines += [f"  warning {text}" for text in engine.warnings]
     lines.append(f"  here    {record.loads_here or 'loads'}")
     return lines
+
+
+def _compiled_lines(record: "Inspection") -> list[str]:
+    """Return what compiled a package, what it needs of a machine, and whether it runs here."""
+    compiled = record.artifact.compiled
+    if compiled is None:
+        return []
+    where = f"{compiled.gpu} ({sm_text(compiled.target or '')})" if compiled.target else compiled.machine
+    settings = ", ".join(f"{name} {value}" for name, value in compiled.settings.items())
+    return [
+        f"  code    for {compiled.device}, {where}, by torch {compiled.torch} and {compiled.compiler}: loading it executes it",
+        f"  uses    {compiled.instruction_set or 'no vector instructions of torch'}; GLIBC {compiled.glibc or 'of any version'}; "
+        f"{', '.join(compiled.needed)}",
+        *(f"  sizes   {name}: only {r.min} to {r.max}" for name, r in compiled.dims.items()),
+        f"  seconds compiled in {compiled.compile_s:.1f}, loaded in {compiled.load_s:.2f}, first call {compiled.first_call_s:.3f}; {settings}",
+        f"  here    {record.loads_here or 'loads'}",
+    ]
 
 
 def _versions(built_with: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ base            the contract
 opening         selects the runner of a format
 pytorch         eager, TorchScript, ExportedProgram
 onnxruntime, tensorrt
+aoti            packages of native code
 cuda            the parts of a call on a GPU, and captured CUDA graphs
 """
 

@@ -33,6 +33,10 @@ def open_runner(
             from optkit.runners.pytorch import ExportedProgramRunner
 
             return ExportedProgramRunner(artifact, device, threads, streams, cuda_graph)
+        case Format.AOTI:
+            from optkit.runners.aoti import AotiRunner
+
+            return AotiRunner(artifact, device, threads, streams, cuda_graph)
         case Format.TENSORRT:
             from optkit.runners.tensorrt import TensorRtRunner
 
@@ -46,8 +50,12 @@ def open_runner(
 def why_not_runnable(artifact: Artifact) -> str | None:
     """Return the reason why an artifact cannot run on this machine; None where no reason is known.
 
-    Only engines depend on a GPU and a release. For other formats, opening the artifact raises the error.
+    Only engines and compiled packages depend on a machine and a release. For other formats, opening the artifact raises the error.
     """
+    if artifact.format is Format.AOTI:
+        from optkit.runners.aoti import why_package_not_runnable
+
+        return why_package_not_runnable(artifact)
     if artifact.format is not Format.TENSORRT:
         return None
     from optkit.runners.tensorrt import why_engine_not_runnable

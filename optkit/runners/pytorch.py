@@ -13,7 +13,8 @@ from optkit import user_code
 from optkit.artifact.findings import CallParts
 from optkit.artifact.tensors import Feed
 from optkit.errors import RunnerError, first_line
-from optkit.pytorch.forward import flatten, forward_call, torchscript_notices_off
+from optkit.pt2_file import native_code_fault
+from optkit.pytorch.forward import flatten, forward_call, plain_attention, torchscript_notices_off
 from optkit.pytorch.quantized_engine import quantized_engine, supported_engines
 from optkit.pytorch.source import load_module
 from optkit.runners.base import Device, Runner, shapes_text
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class _TorchRunner(Runner):
+class TorchRunner(Runner):
     """A module on a device; a subclass loads the module."""
 
     @property
@@ -69,7 +70,7 @@ class _TorchRunner(Runner):
     def _infer(self, feed: Feed) -> dict[str, np.ndarray]:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), plain_attention():
             try:
                 args, kwargs = self._placed(feed)
                 found = list(flatten(self._loaded_module(*args, **kwargs)))
@@ -157,7 +158,7 @@ class _TorchRunner(Runner):
         return self._call.arguments({name: torch.from_numpy(np.array(a)).to(self._where) for name, a in feed.items()})
 
 
-class EagerRunner(_TorchRunner):
+class EagerRunner(TorchRunner):
     """The source module in eager mode."""
 
     @property
@@ -170,7 +171,7 @@ class EagerRunner(_TorchRunner):
         return copy.deepcopy(module) if self.device is Device.CUDA else module
 
 
-class TorchScriptRunner(_TorchRunner):
+class TorchScriptRunner(TorchRunner):
     """A TorchScript file; an INT8 file needs the quantized engine that it was made for, and runs on CPUs only."""
 
     def _load(self) -> None:
@@ -206,12 +207,14 @@ class TorchScriptRunner(_TorchRunner):
         return self._loaded_module.forward
 
 
-class ExportedProgramRunner(_TorchRunner):
+class ExportedProgramRunner(TorchRunner):
     """An ExportedProgram, called with positional inputs, as the stage captures it."""
 
     def _module(self) -> "torch.nn.Module":
         import torch
 
+        if fault := native_code_fault(self.artifact.path):
+            raise RunnerError(f"{self.artifact.path}: {fault}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

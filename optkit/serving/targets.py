@@ -15,6 +15,7 @@ from optkit.serving import (
     package_triton,
 )
 from optkit.serving.golden import golden_sizes
+from optkit.serving.packaged import shared_batch
 from optkit.serving.torchserve.golden import archive_golden
 
 
@@ -33,6 +34,37 @@ def package(
     Raises:
         OptkitError: the artifact cannot be packaged with these settings, or the package cannot be written. Nothing was changed.
     """
+    done = _packaged(passport, folder, serving, name=name, samples=samples, force=force, others=others)
+    note = not_run_note(passport, serving)
+    return done.model_copy(update={"notes": (*done.notes, note)}) if note else done
+
+
+def not_run_note(passport: Passport, serving: ArtifactServing) -> str | None:
+    """Return a note if the server may send a batch of a size that was never run; None otherwise."""
+    artifact = passport.artifact
+    batch, _ = shared_batch(artifact)
+    if not serving.batches or batch is None:
+        return None
+    if isinstance(serving, TritonServing):
+        largest = serving.max_batch_size or artifact.dims[batch].max
+    else:
+        largest = serving.batch_size
+    ran = [one.sizes.get(batch, 0) for one in passport.parity.outputs] if passport.parity else []
+    if largest == 1 or max(ran, default=0) >= largest:
+        return None
+    return f"a batch of {largest}, which the server may send, was never run: compare the model at this size, or lower the size"
+
+
+def _packaged(
+    passport: Passport,
+    folder: Path,
+    serving: ArtifactServing,
+    *,
+    name: str,
+    samples: Samples,
+    force: bool,
+    others: Sequence[Artifact],
+) -> Packaged:
     artifact, independence = passport.artifact, passport.batch_independence
     if isinstance(serving, TritonServing):
         sample = samples.at({dim: r.opt for dim, r in artifact.dims.items()}) if serving.warmup else None

@@ -2,6 +2,7 @@
 
 base            the contract
 export_torchscript, export_program, export_onnx
+compile_aoti
 optimize_onnx, convert_fp16
 quantize_dynamic, quantize_static, quantize_torch
 quantizing      what the two quantizing stages of ONNX files share
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from optkit.stages.base import Stage
 from optkit.stages.build_tensorrt import BuildTensorRt
+from optkit.stages.compile_aoti import CompileAoti
 from optkit.stages.convert_fp16 import ConvertFp16
 from optkit.stages.export_onnx import ExportOnnx
 from optkit.stages.export_program import ExportProgram
@@ -32,13 +34,15 @@ AnyStage = Annotated[
     | QuantizeDynamic
     | QuantizeStatic
     | QuantizeTorch
-    | BuildTensorRt,
+    | BuildTensorRt
+    | CompileAoti,
     Field(discriminator="stage"),
 ]
 
 __all__ = [
     "AnyStage",
     "BuildTensorRt",
+    "CompileAoti",
     "ConvertFp16",
     "ExportOnnx",
     "ExportProgram",

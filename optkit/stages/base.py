@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 from pydantic import PrivateAttr
 
 from optkit.artifact import Artifact, Format, Precision, files_beside
-from optkit.artifact.tensors import TensorSpec
-from optkit.data import Feeds, data_fault
+from optkit.artifact.tensors import Feed, Sizes, TensorSpec, example_sizes
+from optkit.data import Feeds, Samples, data_fault
 from optkit.errors import StageError, interrupted
 from optkit.hashing import sha256_of
 from optkit.record import Record
@@ -49,6 +49,10 @@ class Stage(Record, abc.ABC):
         """Return library -> version for libraries that only this stage uses; with another version the step is made again."""
         return {}
 
+    def hardware(self) -> Mapping[str, str]:
+        """Return what of the machine the artifact depends on; on another machine the step is made again."""
+        return {}
+
     @property
     def data(self) -> str | None:
         """The data source that the stage reads; its artifact depends on it."""
@@ -66,6 +70,11 @@ class Stage(Record, abc.ABC):
         if known is not None and known.target == self.data and known.inputs == source.inputs:
             return known
         return Feeds(self.data, source.inputs) if self.data else None
+
+    def example(self, source: Artifact, sizes: Sizes | None = None) -> Feed:
+        """Return an example for an exporter: of the real samples where its caller has some, else random values; None uses small sizes."""
+        known = self._known if self._known is not None and self._known.inputs == source.inputs else None
+        return Samples(source.inputs, source.dims, known, source.random).at(sizes or example_sizes(source.dims))
 
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:  # noqa: ARG002 - for limits on accuracy
         """Yield what the step needs and a recipe does not give.
@@ -141,4 +150,5 @@ class Stage(Record, abc.ABC):
             parent_sha256=source.sha256,
             files=tuple(files),
             notes=tuple(notes),
+            random=source.random,
         )

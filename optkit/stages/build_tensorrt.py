@@ -7,12 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field
 
 from optkit import deps, onnx_file
-from optkit.artifact import Artifact, Format, Precision, platforms
+from optkit.artifact import Artifact, Format, Precision, environment, platforms
 from optkit.artifact.engine import EngineFacts, Profile, default_profile, hull, profile_dims, profiles_faults
 from optkit.artifact.tensors import DType, TensorSpec
 from optkit.data import absolute_data
 from optkit.errors import StageError
 from optkit.stages.base import Stage
+from optkit.system.temporary import sweep, temporary_name
 from optkit.tensorrt.installed import name_interpreter, remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
@@ -82,7 +83,14 @@ class BuildTensorRt(Stage):
     def versions(self) -> dict[str, str]:
         """Return the installed releases that can build the engine."""
         found = {name: deps.version(name, f"{name}-cu13-bindings") for name in ("tensorrt", "tensorrt-rtx")}
+        if self.python:  # its packages are in a folder beside it; starting it would take seconds
+            elsewhere = Path(self.python).parent.parent.glob("[lL]ib/**/site-packages/tensorrt*.dist-info")
+            found[self.python] = ", ".join(sorted(folder.name for folder in elsewhere))
         return {name: text for name, text in found.items() if text}
+
+    def hardware(self) -> dict[str, str]:
+        """Return the GPU, whose kernels are measured during the build."""
+        return environment.hardware(gpu=True)
 
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Check names, profiles and precision, build in a separate process, and collect the facts for the passport."""
@@ -159,10 +167,13 @@ class BuildTensorRt(Stage):
             "strip": self.strip,
             "timing_cache": None if self.timing_cache == "none" else self._timing_cache(),
             "timing_cache_default": self.timing_cache == "auto",
+            "timing_cache_temporary": temporary_name("timing"),
         }
 
     def _timing_cache(self) -> str:
-        return str(user_path(TIMING_CACHE if self.timing_cache == "auto" else self.timing_cache).absolute())
+        path = user_path(TIMING_CACHE if self.timing_cache == "auto" else self.timing_cache).absolute()
+        sweep(path if self.timing_cache == "auto" else path.parent)
+        return str(path)
 
     def _facts(
         self, built: dict[str, Any], source: Artifact, profiles: tuple[Profile, ...], precision: str
@@ -197,7 +208,11 @@ class BuildTensorRt(Stage):
 
 
 def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
-    """Return the engine's precision for an ONNX file: around INT8 there may be FP16 or FP32."""
+    """Return the engine's precision for an ONNX file: around INT8 there may be FP16 or FP32.
+
+    Raises:
+        StageError: engines are not built in that precision.
+    """
     match lowest:
         case Precision.INT8:
             return "int8+fp16" if onnx_file.has_half(path) else "int8"
@@ -205,6 +220,8 @@ def engine_precision(path: Path, lowest: Precision) -> EnginePrecision:
             return "fp16"
         case Precision.FP32:
             return "fp32"
+        case Precision.BF16:
+            raise StageError(f"{path.name} is bf16; expected fp32, fp16 or int8. Export the model in FP32.")
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:

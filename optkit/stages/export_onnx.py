@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
-from optkit.artifact.tensors import Feed, TensorSpec, example_sizes
-from optkit.data import random_feed
+from optkit.artifact import Artifact, Format, Precision, environment
+from optkit.artifact.tensors import Feed, TensorSpec
 from optkit.errors import StageError
 from optkit.pytorch import dynamo
 from optkit.pytorch.export_failure import captured_output, lost_dimension, refusal, script_reason
-from optkit.pytorch.forward import dynamic_axes, forward_call
+from optkit.pytorch.forward import dynamic_axes, forward_call, plain_attention
 from optkit.pytorch.source import load_module
+from optkit.pytorch.stable_forms import use_stable_forms
 from optkit.pytorch.tracing import (
     baked_in_values,
     by_position,
@@ -24,7 +24,9 @@ from optkit.pytorch.tracing import (
     warn_unrolled_loops,
     why_not_scripted,
 )
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +57,10 @@ class ExportOnnx(Stage):
         default=60.0, gt=0
     )  # of processor time: for some models the dynamo exporter runs for hours
 
+    def hardware(self) -> dict[str, str]:
+        """Return the processor where the fastest of two exports is chosen."""
+        return environment.hardware() if self.exporter == "best" else {}
+
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Export with the named exporter, and check the file."""
         if self.exporter in ("auto", "best"):
@@ -64,6 +70,7 @@ class ExportOnnx(Stage):
         baked = self._export(source, path)
         onnx_file.gather(path)  # above 2 GB the TorchScript exporter writes one file per weight
         facts = onnx_file.facts(path)
+        stable = use_stable_forms(path, facts.nodes)
         if {spec.name for spec in source.inputs} - {spec.name for spec in facts.inputs}:
             onnx_file.keep_inputs(path, source.inputs)
             facts = onnx_file.facts(path)
@@ -71,17 +78,19 @@ class ExportOnnx(Stage):
         self._check_versions(facts)
         _check_specs(facts, source.inputs, source.outputs)
         notes = [f"exported by the {self.exporter} exporter, opset {facts.opset}, IR {facts.ir_version}"]
-        notes += [f"no output depends on input {name!r}" for name in facts.unused_inputs] + baked
+        notes += [f"no output depends on input {name!r}" for name in facts.unused_inputs] + stable + baked
         return self.artifact(source, path, Precision.FP32, files=facts.files, notes=notes)
 
     def _export(self, source: Artifact, path: Path) -> list[str]:
         """Write the file, and return notes of the values that a trace baked in."""
         module = load_module(source)
-        feed = random_feed(source.inputs, example_sizes(source.dims))
+        check_space(path.parent, weights_bytes(module), "the model")
+        feed = self.example(source)
         export: _Export = {"dynamo": _dynamo, "torchscript": _torchscript, "script": _script}[self.exporter]
         log, lines, baked, limit = io.StringIO(), dict[str, str](), list[str](), dynamo.TimeLimit()
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(plain_attention())
                 baked = stack.enter_context(baked_in_values())
                 log = stack.enter_context(captured_output())
                 if self.exporter == "dynamo":
@@ -99,7 +108,7 @@ class ExportOnnx(Stage):
         except Exception as e:  # torch and the user's code raise many types
             if limit.passed:
                 raise self._stopped() from e
-            why = refusal(e, source.inputs, log.getvalue(), lines)
+            why = refusal(e, forward_call(module, source.inputs).inputs, log.getvalue(), lines)
             raise StageError(f"the {self.exporter} exporter failed: {why}") from e
         if self.strict and baked:
             raise StageError(

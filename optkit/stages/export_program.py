@@ -6,13 +6,14 @@ from typing import ClassVar, Literal
 
 from optkit import user_code
 from optkit.artifact import Artifact, Format, Precision
-from optkit.artifact.tensors import TensorSpec, example_sizes
-from optkit.data import random_feed
+from optkit.artifact.tensors import TensorSpec
 from optkit.errors import StageError
-from optkit.pytorch.forward import forward_call
+from optkit.pytorch.forward import forward_call, plain_attention
 from optkit.pytorch.source import load_module
 from optkit.pytorch.tracing import by_position
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 
 class ExportProgram(Stage):
@@ -29,16 +30,17 @@ class ExportProgram(Stage):
         import torch
 
         module = load_module(source)
+        check_space(path.parent, weights_bytes(module), "the model")
         call = forward_call(module, source.inputs)
-        feed = random_feed(call.inputs, example_sizes(source.dims))
+        feed = self.example(source)
         shapes: tuple[object, ...] = tuple(_dynamic(spec) for spec in call.inputs)
         called = by_position(module, call)
-        with warnings.catch_warnings():
+        with plain_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 program = torch.export.export(
                     called,
-                    tuple(torch.from_numpy(array) for array in feed.values()),
+                    tuple(torch.from_numpy(feed[spec.name]) for spec in call.inputs),
                     dynamic_shapes=shapes if called is module else (shapes,),
                     strict=False,
                 )

@@ -7,7 +7,9 @@ from optkit.artifact import Artifact, Format, Precision
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.source import load_module
 from optkit.pytorch.torchscript import write_torchscript
+from optkit.pytorch.weights import weights_bytes
 from optkit.stages.base import Stage
+from optkit.system.space import check_space
 
 
 class ExportTorchScript(Stage):
@@ -24,6 +26,7 @@ class ExportTorchScript(Stage):
     def make(self, source: Artifact, path: Path) -> Artifact:
         """Script or trace the module; the tracer's warnings about baked-in values become notes."""
         module = load_module(source)
+        check_space(path.parent, weights_bytes(module), "the model")
         with torchscript_notices_off():
-            notes = write_torchscript(module, source, path, self.method, strict=self.strict)
+            notes = write_torchscript(module, source, path, self.example(source), self.method, strict=self.strict)
         return self.artifact(source, path, Precision.FP32, notes=notes)

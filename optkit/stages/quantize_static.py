@@ -12,14 +12,15 @@ from optkit.artifact.calibration import CalibrationResult
 from optkit.data import Feeds, absolute_data
 from optkit.errors import ArtifactError, StageError
 from optkit.quantization.calibration.settings import CalibrationMethod, CalibrationSettings
-from optkit.quantization.ort_quantizer import hold_in_float, quantizing
+from optkit.quantization.ort_quantizer import hold_in_float, quantize_without_failing, quantizing
 from optkit.stages.base import NO_CALIBRATION
-from optkit.stages.quantizing import Quantizing, has_attention
+from optkit.stages.quantizing import Quantizing, grouped_transposed, has_attention
 from optkit.untrusted.paths import is_file
 
 if TYPE_CHECKING:
     import onnx
 
+_FUSED_OPSET = 21  # https://github.com/microsoft/onnxruntime/issues/27262
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Other operators that ONNX Runtime computes in integers on CPUs, and operators that keep INT8 values.
 _BETWEEN = ("Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Reshape", "Transpose",
@@ -193,21 +194,31 @@ class QuantizeStatic(Quantizing):
         stage = self.resolved()
         graph = onnx_file.load(prepared, weights=False).graph
         nodes = self.nodes(graph)
-        quantize_static(
-            prepared,
-            path,
-            calibration_data_reader=None,
-            calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
-            quant_format=QuantFormat.QDQ if stage.format == "qdq" else QuantFormat.QOperator,
-            op_types_to_quantize=sorted({node.op_type for node in nodes}),
-            nodes_to_quantize=[node.name for node in nodes],
-            per_channel=self.per_channel,
-            reduce_range=bool(self.reduce_range),
-            activation_type=QuantType.QUInt8 if stage.activation_type == "uint8" else QuantType.QInt8,
-            weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,
-            use_external_data_format=bool(source.files),
-            extra_options=self._extra_options(_float_outputs(graph)),
-        )
+
+        whole = grouped_transposed(nodes) if self.per_channel and self.target == "cpu" and stage.format == "qdq" else []
+        weight = QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8
+        per_tensor = {"quant_type": weight, "reduce_range": bool(self.reduce_range)}
+        overrides = {"TensorQuantOverrides": {node.input[1]: [per_tensor] for node in whole}} if whole else {}
+
+        def quantize(nodes: "Sequence[onnx.NodeProto]") -> None:
+            quantize_static(
+                prepared,
+                path,
+                calibration_data_reader=None,
+                calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
+                quant_format=QuantFormat.QDQ if stage.format == "qdq" else QuantFormat.QOperator,
+                op_types_to_quantize=sorted({node.op_type for node in nodes}),
+                nodes_to_quantize=[node.name for node in nodes],
+                per_channel=self.per_channel,
+                reduce_range=bool(self.reduce_range),
+                activation_type=QuantType.QUInt8 if stage.activation_type == "uint8" else QuantType.QInt8,
+                weight_type=weight,
+                use_external_data_format=bool(source.files),
+                extra_options=self._extra_options(_float_outputs(graph)) | overrides,
+            )
+
+        failing = quantize_without_failing(quantize, nodes)
+        nodes = [node for node in nodes if node.name not in failing]
         if self.target == "cpu":
             hold_in_float(path)
         onnx_file.gather(path, source.size_bytes)
@@ -222,6 +233,17 @@ class QuantizeStatic(Quantizing):
         notes += [f"smoothed by SmoothQuant, alpha {self.smooth:g}"] if self.smooth else []
         floats = self.float_ops(path)
         notes += [f"stays in float: {floats}"] if floats else []
+        notes += [
+            f"stays in float, because ONNX Runtime's quantizer fails on it: {n}: {why}" for n, why in failing.items()
+        ]
+        if whole:
+            names = ", ".join(node.name for node in whole)
+            notes.append(f"one scale for the whole weight of {names}: transposed convolution with groups and a bias")
+        if self.target == "cpu" and facts.opset > _FUSED_OPSET:
+            notes.append(
+                f"opset {facts.opset}: some releases of ONNX Runtime compute INT8 layers above opset {_FUSED_OPSET} in float; "
+                f"export with --opset {_FUSED_OPSET} where another release than this one serves"
+            )
         return self.artifact(source, path, Precision.INT8, files=facts.files, notes=notes)
 
     def _extra_options(self, float_outputs: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from optkit import user_code
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Precision, environment
 from optkit.artifact.tensors import batch_dim
 from optkit.data import absolute_data
 from optkit.errors import OptkitError, StageError
@@ -54,6 +54,10 @@ class QuantizeTorch(Stage):
         """The calibration data; dynamic quantization needs none."""
         return self.calibration if self.mode == "static" else None
 
+    def hardware(self) -> dict[str, str]:
+        """Return the processor: the number of bits is chosen for it."""
+        return environment.hardware()
+
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
         """Yield what the step needs and a recipe does not give, calibration data above all."""
         if self.mode == "static" and not self.data:
@@ -81,7 +85,9 @@ class QuantizeTorch(Stage):
             )
         with quantized_engine(engine), _quiet(), _fast_path_off():
             quantized, notes = self._quantized(module, source, engine, reduced)
-            written = write_torchscript(quantized.eval(), source, path)  # FX returns new modules in training mode
+            written = write_torchscript(
+                quantized.eval(), source, path, self.example(source)
+            )  # FX returns new modules in training mode
         bits = 7 if reduced else 8
         notes += [
             f"{_mb(_weight_bytes(module))} of weights in FP32, {_mb(path.stat().st_size)} in this file",

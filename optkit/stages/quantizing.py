@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from optkit import onnx_file
-from optkit.artifact import Artifact, Format, Precision
+from optkit.artifact import Artifact, Format, Precision, environment
 from optkit.errors import StageError
 from optkit.stages.base import Stage
 
@@ -58,6 +58,10 @@ class Quantizing(Stage):
         """Whether an accuracy limit is set; the artifact then also depends on the evaluation function and the samples."""
         return self.max_drop is not None or self.min_cosine is not None
 
+    def hardware(self) -> dict[str, str]:
+        """Return the processor: types are chosen for it, and by measurement on it."""
+        return environment.hardware()
+
     def faults(self, calibration: str | None, evaluation: str | None) -> Iterator[str]:
         """Yield what the step needs and a recipe does not give, as a function that measures what its limit is about."""
         yield from super().faults(calibration, evaluation)
@@ -75,6 +79,11 @@ class Quantizing(Stage):
         if source.precision is not Precision.FP32:
             raise StageError(
                 f"{source.path.name} is {source.precision}; expected an FP32 model. Quantize before casting."
+            )
+        if onnx_file.facts(source.path).precision is Precision.INT8:
+            raise StageError(
+                f"{source.path.name} has Q/DQ nodes already, as FakeQuantize modules write them; expected a model in float. Remove "
+                f"the fake quantization before the export (torch.ao.quantization.disable_fake_quant), or use the file as it is."
             )
         if self.limited:
             raise StageError("max_drop and min_cosine need measurements, and a single stage measures nothing")
@@ -97,12 +106,16 @@ class Quantizing(Stage):
             if node.op_type in (self.op_types or op_types)
             and (node.op_type not in WEIGHTED or weight_of(node) in weights)
         ]
+        unsupported = {node.name: why for node in wanted if (why := self._unsupported(node, graph))}
+        wanted = [node for node in wanted if node.name not in unsupported]
         layers = [node.name for node in wanted if node.op_type in WEIGHTED and node.op_type != "Gather"]
         ends = {layers[0], layers[-1]} if self.keep_first_last and layers else set()
         selected = [node for node in wanted if not self._excluded(node.name, node.op_type) and node.name not in ends]
         if not selected:
             known = ", ".join((self.op_types or tuple(op_types))[:4])
             why = "the model has them, but all are excluded" if wanted else "the model has none that can be quantized"
+            if unsupported:
+                why += f" ({'; '.join(f'{name}: {reason}' for name, reason in list(unsupported.items())[:4])})"
             raise StageError(f"nothing would become INT8: the operators to quantize are {known}, and {why}")
         return selected
 
@@ -117,8 +130,21 @@ class Quantizing(Stage):
                 two = node.op_type == "MatMul" and not weights.intersection(node.input)
                 name, op = _as_it_was(node)
                 what = f"{op} of two activations" if two else op
-                counts[f"{what} ({self._why_float(name, op, two)})"] += 1
+                why = self._unsupported(node, graph) if weight_of(node) in weights else None
+                counts[f"{what} ({why or self._why_float(name, op, two)})"] += 1
         return ", ".join(f"{n} {what}" for what, n in counts.items())
+
+    def _unsupported(self, node: "onnx.NodeProto", graph: "onnx.GraphProto") -> str | None:
+        """Return why ONNX Runtime's quantizer or its INT8 kernels fail on a node, or give wrong outputs; None where they do not."""
+        values = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Gemm":
+            other = [name for name in ("alpha", "beta") if name in values and values[name].f != 1]
+            return f"its {' and '.join(other)} is not 1, which INT8 kernels ignore" if other else None
+        if node.op_type == "MatMul":
+            weight = next((tensor for tensor in graph.initializer if tensor.name == weight_of(node)), None)
+            rank = len(weight.dims) if weight is not None else 2
+            return f"its weight has {rank} dimensions" if rank != 2 else None
+        return None
 
     def _why_float(self, name: str, op: str, two: bool) -> str:
         if self._excluded(name, op):
@@ -149,6 +175,17 @@ class Quantizing(Stage):
                 if op not in ops:
                     known = difflib.get_close_matches(op, ops, n=3, cutoff=0.3) or sorted(ops)
                     raise StageError(f"{key}: the model has no {op} node; it has {', '.join(known)}")
+
+
+def grouped_transposed(nodes: "Sequence[onnx.NodeProto]") -> "list[onnx.NodeProto]":
+    """Return the transposed convolutions with a bias and groups: the quantizer's scales per channel do not fit their bias."""
+    return [
+        node
+        for node in nodes
+        if node.op_type == "ConvTranspose"
+        and len(node.input) > 2
+        and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -6,14 +6,16 @@ import logging
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from optkit.errors import OptkitError, RunnerError
 from optkit.progress import Phases
+from optkit.system.child import ChildProcess, death
+from optkit.system.supervisor import patience_s
+from optkit.system.temporary import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -52,42 +54,31 @@ class TensorRtProcess:
         Raises:
             RunnerError: the process cannot be started.
         """
-        try:
-            self._folder = tempfile.TemporaryDirectory(prefix="optkit-tensorrt-")
-            self.folder = Path(self._folder.name)
+        with contextlib.ExitStack() as opened:
+            self.folder = opened.enter_context(temporary_folder())
             job_file = self.folder / "job.json"
-            job_file.write_text(json.dumps(self._job), encoding="utf-8")
-            self._stderr: IO[bytes] = (self.folder / "stderr").open("w+b")
-        except OSError as e:
-            raise RunnerError(_NO_ROOM.format(e.strerror)) from e
-        try:
-            self._process = subprocess.Popen(
-                [self._python, WORKER, job_file],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # only the parent receives Ctrl-C; it then cancels the worker
-            )
-        except OSError as e:
-            self._stderr.close()
-            self._folder.cleanup()
-            raise RunnerError(
-                f"{self._python}: cannot be started ({e.strerror}); expected a Python with TensorRT"
-            ) from e
+            try:
+                job_file.write_text(json.dumps(self._job), encoding="utf-8")
+            except OSError as e:
+                raise RunnerError(_NO_ROOM.format(e.strerror)) from e
+            try:
+                self._child = ChildProcess([self._python, WORKER, job_file], pipes=True)
+            except RunnerError as e:
+                raise RunnerError(f"{e}; expected a Python with TensorRT") from e
+            self._opened = opened.pop_all()
+        self._process = self._child.process
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        grace_s = patience_s(_GRACE_S) if kind is KeyboardInterrupt else _GRACE_S
         try:
-            self._process.communicate(timeout=_GRACE_S)  # closes its input, which cancels the worker
+            self._process.communicate(timeout=grace_s)  # closes its input, which cancels the worker
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
-            self._process.communicate()
-        self._stderr.close()
-        self._folder.cleanup()
+        self._child.stop()
+        self._opened.close()
 
     def request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request to a worker that runs an engine, and return its answer.
@@ -134,14 +125,12 @@ class TensorRtProcess:
     def _describe_death(self) -> str:
         """Return a description of how the worker ended without an answer, and what to do."""
         code = self._process.wait()
-        self._stderr.seek(0)
-        printed = self._stderr.read().decode(errors="replace").strip().splitlines()
-        last = f" Its last line of output: {printed[-1]}" if printed else ""
+        printed = self._child.last_lines()
+        last = f" Its last line of output: {printed}" if printed else ""
         if code >= 0:
-            return f"the TensorRT process ended with exit code {code} and no answer.{last}"
-        name = signal.Signals(-code).name
+            return f"the TensorRT process {death(code)} and no answer.{last}"
         advice = {
             "SIGKILL": "Usually the system killed it because memory ran out: free memory, or lower --workspace-mib.",
             "SIGSEGV": "TensorRT crashed: try another --optimization-level or another release, and report it to NVIDIA.",
-        }.get(name, "Run it again with -vv to see what TensorRT logged.")
-        return f"the TensorRT process was killed by {name}; nothing was written. {advice}{last}"
+        }.get(signal.Signals(-code).name, "Run it again with -vv to see what TensorRT logged.")
+        return f"the TensorRT process {death(code)}; nothing was written. {advice}{last}"

@@ -17,16 +17,16 @@ MAX_RATIO = 100  # weights shrink by a few percent, a file of zeros to a thousan
 _ANY_RATIO_BYTES = 256 * 2**20  # masks of zeros may be this large
 
 
-def size_fault(infos: Sequence[zipfile.ZipInfo], packed_bytes: int) -> str | None:
-    """Return why the members of a zip file must not be unpacked, by their number and sizes; None if they may.
+def size_fault(sizes: Sequence[int], packed_bytes: int) -> str | None:
+    """Return why the members of an archive must not be unpacked, by their number and sizes; None if they may.
 
     Args:
-        infos: the entries; zipfile never unpacks more bytes than an entry states.
-        packed_bytes: the size of the zip file.
+        sizes: of the unpacked members; zipfile never unpacks more bytes than an entry states.
+        packed_bytes: the size of the archive.
     """
-    if len(infos) > MAX_FILES:
-        return f"holds {len(infos)} files; expected at most {MAX_FILES}"
-    total = sum(info.file_size for info in infos)
+    if len(sizes) > MAX_FILES:
+        return f"holds {len(sizes)} files; expected at most {MAX_FILES}"
+    total = sum(sizes)
     if total > MAX_BYTES:
         return f"holds {total} bytes unpacked; expected at most {MAX_BYTES}"
     if total > max(_ANY_RATIO_BYTES, MAX_RATIO * packed_bytes):
@@ -40,7 +40,7 @@ def zip_fault(path: Path) -> str | None:
         return None
     try:
         with zipfile.ZipFile(path) as opened:
-            return size_fault(opened.infolist(), path.stat().st_size)
+            return size_fault([info.file_size for info in opened.infolist()], path.stat().st_size)
     except Exception:  # BadZipFile, OSError, NotImplementedError and more
         return None
 

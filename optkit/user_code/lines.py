@@ -17,6 +17,12 @@ def is_users(filename: str) -> bool:
     return not (installed or f"{filename}{os.sep}".startswith((*(f"{folder}{os.sep}" for folder in _OTHERS), "<")))
 
 
+def is_pythons(filename: str) -> bool:
+    """Whether a file belongs to Python's own library."""
+    installed = any(part in ("site-packages", "dist-packages") for part in Path(filename).parts)
+    return filename.startswith("<frozen") or (filename.startswith(_OTHERS[1:]) and not installed)
+
+
 def describe(error: BaseException) -> str:
     """Return a description of an error in the user's code in one line: `file.py:12: ValueError: text`."""
     text = [line.strip() for line in _PRIVATE.sub("", str(error)).splitlines() if line.strip()]

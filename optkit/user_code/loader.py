@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from optkit.user_code import watch
 from optkit.user_code.lines import is_users
 from optkit.user_code.neighbours import FromSource, find_in, find_neighbour, is_installed
 
@@ -68,9 +69,11 @@ class UserFolder:
         loaded = [key for key in list(sys.modules) if key.startswith(f"{self.package}.")]
         loaders = [getattr(getattr(sys.modules[key], "__spec__", None), "loader", None) for key in loaded]
         changed = any(isinstance(loader, FromSource) and not loader.is_current() for loader in loaders)
-        if changed or (full in sys.modules and self._code.get(full, code) != code):
+        changed = changed or (full in sys.modules and self._code.get(full, code) != code)
+        if changed or watch.has_changed(self.package):
             for key in loaded:  # all, because each may have objects of another one
                 sys.modules.pop(key, None)
+            watch.forget(self.package)
         if self.package not in sys.modules:
             package = ModuleSpec(self.package, None, is_package=True)
             package.submodule_search_locations = [str(self.folder)]
@@ -78,7 +81,7 @@ class UserFolder:
         if file:
             self.files[full] = file
         self._others.clear()
-        with _running(self):
+        with _running(self, self.package):
             module = importlib.import_module(full)
         self._code[full] = code
         return module
@@ -128,6 +131,8 @@ class UserFolder:
         from_c = isinstance(fromlist, list) and not fromlist  # PyImport_Import, which reads its result from sys.modules
         importer = (globals or {}).get("__name__", "")
         if not level and (from_c or not self.owns(top, importer)):
+            if top not in sys.stdlib_module_names:
+                watch.note_package(self.package, top)
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         try:
             with _finding():
@@ -154,7 +159,9 @@ class _Private(FromSource):
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = _FOLDERS[self.name.partition(".")[0]].builtins
-        super().exec_module(module)
+        with watch.recording() as seen:
+            super().exec_module(module)
+        watch.at_import[self.path] = seen
 
 
 class _Same(importlib.abc.Loader):
@@ -226,12 +233,12 @@ def _finding() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _running(folder: UserFolder | None) -> Iterator[None]:
+def _running(folder: UserFolder | None, owner: str) -> Iterator[None]:
     before = tuple(sys.path)
     if folder:
         folder.known_path = before
     try:
-        with _finding():
+        with _finding(), watch.watching(owner):
             yield
     finally:
         if folder:
@@ -247,7 +254,14 @@ def running(code: object) -> contextlib.AbstractContextManager[None]:
     The code's own imports work without it; imports through a library do not, such as the classes of a pickle. Folders that the code adds
     to `sys.path` are removed afterwards, and searched for its later imports.
 
+    What the code reads is recorded; see `watch`.
+
     Args:
         code: the function, class or object from `load`.
     """
-    return _running(_FOLDERS.get(str(getattr(code, "__module__", "")).partition(".")[0]))
+    return _running(_FOLDERS.get(owner_of(code)), owner_of(code))
+
+
+def owner_of(code: object) -> str:
+    """Return under which name `watch` records what an object's code reads: its folder's package, or the module that defines it."""
+    return str(getattr(code, "__module__", "")).partition(".")[0]

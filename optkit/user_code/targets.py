@@ -13,10 +13,11 @@ from typing import Any
 
 from optkit.errors import ModelError, OptkitError, interrupted
 from optkit.untrusted.paths import is_file, is_folder
+from optkit.user_code import watch
 from optkit.user_code.files import file_and_imports, module_of
 from optkit.user_code.in_memory import function_sha256, in_memory_fault, is_in_memory, object_in_memory
 from optkit.user_code.lines import describe, is_users
-from optkit.user_code.loader import user_folder
+from optkit.user_code.loader import owner_of, user_folder
 from optkit.user_code.neighbours import find_in
 
 
@@ -162,7 +163,9 @@ def load(target: str) -> Any:
         KeyboardInterrupt: Ctrl-C, also where Python has wrapped it in another error.
     """
     if is_in_memory(target):
-        return object_in_memory(target)
+        found = object_in_memory(target)
+        watch.owners[target] = (owner_of(found),)
+        return found
     where, name = split_target(target)
     try:
         module = _imported(where)
@@ -177,7 +180,9 @@ def load(target: str) -> Any:
     if not hasattr(module, name):
         known = ", ".join(n for n in vars(module) if not n.startswith("_")) or "nothing"
         raise ModelError(f"{where}: has no {name!r}; it defines {known}")
-    return getattr(module, name)
+    found = getattr(module, name)
+    watch.owners[target] = tuple(dict.fromkeys((module.__name__.partition(".")[0], owner_of(found))))
+    return found
 
 
 _GUARD = (
@@ -189,13 +194,15 @@ _GUARD = (
 def _imported(where: str) -> ModuleType:
     if not where.endswith(".py"):
         if _installed(where.partition(".")[0]) or not _below_current_folder(where):
-            return importlib.import_module(where)
+            with watch.watching(where.partition(".")[0]):
+                return importlib.import_module(where)
         return user_folder(Path.cwd()).load(where, None, code_sha256(f"{where}:module"))
     code = code_sha256(f"{where}:module")
     file = _absolute(where)
     folder, module = module_of(file)
     if str(folder) in sys.path and not is_users(str(folder)):
-        return importlib.import_module(module)
+        with watch.watching(module.partition(".")[0]):
+            return importlib.import_module(module)
     private = module if module.count(".") == len(file.relative_to(folder).parts) - 1 else module.replace(".", "_dot_")
     return user_folder(folder).load(private, file, code)
 

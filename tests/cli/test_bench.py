@@ -1,5 +1,6 @@
 """`optkit bench` and the benchmark of a run: what they show, what they refuse, and what Ctrl-C leaves."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import pytest
 
 from optkit.benchmark import BenchSettings, compare
 from optkit.benchmark.bench_record import BenchRecord
+from optkit.benchmark.compare import Instruments
 from optkit.benchmark.summary import Turn
-from optkit.benchmark.timing import Block, time_block
+from optkit.benchmark.timing import Block
 from tests.support.project import BENCH, ONNX, TORCHSCRIPT, CommandLine, write_project
 
 CONTRACT = ("--input", "x:float32[batch,4]", "--dim", "batch=1:4:8")
@@ -50,7 +52,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
                 raise found
             return Block(np.full(60, found), 3)
 
-        monkeypatch.setattr(compare, "time_block", one)
+        monkeypatch.setattr(compare, "Instruments", functools.partial(Instruments, time_block=one))
 
     return played
 
@@ -136,7 +138,7 @@ def test_ctrl_c_in_a_run_keeps_them_in_the_record_and_measures_again_the_next_ti
     kept = BenchRecord.read(folder / "out" / "bench.json")
     assert kept.interrupted
     assert {len(m.blocks_p50_ms) for m in kept.measurements} == {2}
-    monkeypatch.setattr(compare, "time_block", time_block)
+    monkeypatch.setattr(compare, "Instruments", Instruments)
     again = optkit("run", "recipe.yaml", "-o", "out")
     assert again.code == 0
     assert not BenchRecord.read(folder / "out" / "bench.json").interrupted
@@ -160,7 +162,7 @@ def test_a_self_test_that_is_wrong_too_often_is_a_negative_verdict(
 ) -> None:
     """Blocks whose time grows with the path: a copy that lies elsewhere seems slower, each time."""
 
-    def biased(artifact: object, feeds: object, settings: BenchSettings) -> Turn:
+    def biased(artifact: object, feeds: object, settings: BenchSettings, instruments: Instruments) -> Turn:
         slow = "self-test" in str(artifact.path)  # type: ignore[attr-defined]
         return Turn("P", 1, 1, (Block(np.array([2.0 if slow else 1.0]), 0),))
 
@@ -191,7 +193,7 @@ def test_settings_that_make_no_sense_are_refused(
 def test_explain_tells_of_every_artifact_why_it_won_or_lost(
     optkit: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faster_as_onnx(artifact: object, feeds: object, settings: BenchSettings) -> Turn:
+    def faster_as_onnx(artifact: object, feeds: object, settings: BenchSettings, instruments: Instruments) -> Turn:
         ms = 1.0 if str(artifact.path).endswith(".onnx") else 2.0  # type: ignore[attr-defined]
         return Turn("P", 1, 1, (Block(np.array([ms]), 0),))
 

@@ -202,7 +202,7 @@ def export(code: Path, name: str, *more: str) -> list[str]:
 def test_what_the_model_prints_stays_out_of_the_answer(code: Path, optkit: CommandLine) -> None:
     found = optkit(*export(code, "Talks", "--json"))
     assert found.code == 0
-    assert json.loads(found.out)["schema"] == "optkit/passport/3"
+    assert json.loads(found.out)["schema"] == "optkit/passport/4"
     assert "forward!" in found.err
 
 

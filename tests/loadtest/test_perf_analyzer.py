@@ -143,12 +143,12 @@ def test_rates_are_counted_from_the_sending_and_a_note_says_so(program):
     [
         (
             "print('error: no such model'); sys.exit(99)",
-            "perf_analyzer at concurrency 1: ended with code 99: error: no such model",
+            "perf_analyzer at concurrency 1: ended with exit code 99: error: no such model",
         ),
         ("sys.exit(0)", "its export cannot be read"),
         ("open(options['--profile-export-file'], 'w').write('{'); sys.exit(0)", "its export cannot be read"),
         ("open(options['--profile-export-file'], 'w').write('[]'); sys.exit(0)", "its export cannot be read"),
-        ("os.kill(os.getpid(), 11)", "ended with code -11: no output"),
+        ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV: no output"),
     ],
     ids=["fails", "no export", "half an export", "another export", "crashes"],
 )
@@ -185,7 +185,7 @@ def test_a_later_failure_keeps_what_was_measured(program):
     with in_thread(triton(stats=counted)) as server:
         record = measured(server, tool="perf-analyzer")
     assert [point.concurrency for point in record.points] == [1]
-    assert "perf_analyzer at concurrency 4: ended with code 3" in record.stopped
+    assert "perf_analyzer at concurrency 4: ended with exit code 3" in record.stopped
     assert record.failures == (record.stopped,)
 
 

@@ -16,6 +16,7 @@ from optkit.pipeline.baseline import Snapshot, of_run, read_snapshot
 from optkit.pipeline.compare import compare
 from optkit.pipeline.records import RunRecord
 from tests.support.runs import CONTRACT, MACHINE, VERSIONS, bench, parity, run_record, step
+from tests.support.seal import sealed
 
 BEFORE = {"source": 1.0, "export-onnx": 0.5, "quantize-static": 0.25}
 
@@ -192,7 +193,7 @@ def test_no_artifact_in_common_is_refused() -> None:
 def damaged(record: RunRecord, edit: Any) -> str:
     content = json.loads(record.to_json())
     edit(content)
-    return json.dumps(content)
+    return json.dumps(sealed(content))
 
 
 @pytest.mark.parametrize(

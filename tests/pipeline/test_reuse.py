@@ -1,12 +1,15 @@
 """What a second run makes again: only what something that went into it has changed for."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optkit import deps
+from optkit.artifact import environment
 from optkit.errors import ModelError
 from tests.support.project import (
     DYNAMIC,
@@ -133,6 +136,29 @@ def test_a_damaged_record_is_made_again(recipe: Path, name: str) -> None:
     assert path.read_text() != "{"
 
 
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("bench.json", set()),
+        ("packages.json", set()),
+        ("export-onnx/model.onnx.passport.json", {"export-onnx"}),
+        ("source/model.source.json.passport.json", {"source"}),
+    ],
+)
+def test_an_edited_record_is_not_believed(
+    recipe: Path, name: str, made: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = recipe.parent / "out" / name
+    whole = path.read_text()
+    number = re.search(r"\d\.\d+", whole)
+    assert number or "packages" in name
+    edited = whole.replace(number[0], "0.125", 1) if number else whole.replace("tiny", "tinz", 1)
+    path.write_text(edited)
+    assert rebuilt(recipe) == made
+    assert f"not reused: {path}: was changed after optkit wrote it" in caplog.text
+    assert path.read_text() != edited
+
+
 def test_a_changed_package_is_made_again_and_keeps_what_a_person_wrote(recipe: Path) -> None:
     package = recipe.parent / "out" / "model_repository" / "tiny"
     edited = (package / "config.pbtxt").read_text() + "# mine\nparameters { key: 'a' value { string_value: 'b' } }\n"
@@ -195,7 +221,12 @@ def test_fresh_makes_everything_again_and_the_same_archive(recipe: Path) -> None
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     recipe = write_project(tmp_path, steps=[ONNX], serve=SERVE[:1])
-    left = [tmp_path / "out" / ".export-onnx.partial", tmp_path / "out" / "model_repository" / ".optkit-dead" / "tiny"]
+    gone = "optkit-1-1-00000000-00000001"  # a process of another system
+    left = [
+        tmp_path / "out" / f".export-onnx.{gone}",
+        tmp_path / "out" / "model_repository" / f".staged.{gone}" / "tiny",
+    ]
+    left.append(tmp_path / "out" / "export-onnx" / f".passport.{gone}")
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(b"half")
@@ -223,3 +254,56 @@ def test_a_model_that_is_gone_ends_the_run(recipe: Path) -> None:
     (recipe.parent / "model.py").write_text("")
     with pytest.raises(ModelError, match="has no 'build'; it defines nothing"):
         carry_out(recipe)
+
+
+def test_a_new_release_of_a_runtime_makes_the_steps_and_the_benchmark_again(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = deps.version
+    monkeypatch.setattr(deps, "version", lambda *names: "99.0" if "onnxruntime" in names else installed(*names))
+    record = carry_out(recipe)
+    assert statuses(record) == dict.fromkeys(NAMES, "built")
+    assert not record.bench_reused
+
+
+def test_a_benchmark_of_another_runtime_is_not_reused_with_artifacts_of_the_same_bytes(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT and torchao run artifacts and make none of these, so only what was found by running is found again."""
+    installed = deps.version
+    before = inodes(recipe)
+    monkeypatch.setattr(deps, "version", lambda *names: "99.0" if "torchao" in names else installed(*names))
+    record = carry_out(recipe)
+    assert statuses(record) == dict.fromkeys(NAMES, "reused")
+    assert not record.bench_reused
+    assert {name for name, inode in inodes(recipe).items() if before[name] != inode} >= {"model.pt.passport.json"}
+
+
+def test_a_proof_of_int8_does_not_travel_to_another_processor(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proven = [step.passport.proof_key for step in carry_out(recipe).steps if step.passport]
+    monkeypatch.setattr(environment, "processor", lambda: "x86_64 avx2")
+    record = carry_out(recipe)
+    assert {name for name, status in statuses(record).items() if status == "built"} == {"quantize-dynamic"}
+    assert not set(proven) & {step.passport.proof_key for step in record.steps if step.passport}
+    assert not record.bench_reused
+
+
+@pytest.mark.parametrize("packages", [False, True])
+def test_another_optkit_makes_everything_again(recipe: Path, monkeypatch: pytest.MonkeyPatch, packages: bool) -> None:
+    """Its own code is in the keys, so that a development version of the same number is another one; code for servers only in packages."""
+    own, only_packages = environment.own_code_sha256, packages
+
+    def hashed(*, packages: bool = False) -> str:
+        return "other" if packages or not only_packages else own()
+
+    monkeypatch.setattr(environment, "own_code_sha256", hashed)
+    archive = recipe.parent / "out" / "model_store" / "tiny.mar"
+    inode = archive.stat().st_ino
+    record = carry_out(recipe)
+    assert statuses(record) == dict.fromkeys(NAMES, "reused" if packages else "built")
+    assert record.bench_reused == packages
+    assert archive.stat().st_ino != inode
+
+
+def inodes(recipe: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (recipe.parent / "out" / "export-torchscript").iterdir()}

@@ -47,8 +47,8 @@ def test_inputs_of_different_length_share_no_batch() -> None:
     [
         ("text", "are a str; expected a mapping of input name to tensor, or a tuple of tensors"),
         ({"ids": [1, 2]}, "'ids': is a list; expected a tensor or an array"),
-        ({}, "there are none"),
-        ([], "there are none"),
+        ({}, "none given"),
+        ([], "none given"),
         ((torch.zeros(1), torch.zeros(1), torch.zeros(1)), "are 3, but forward takes ids, mask"),
         ({"ids": torch.zeros(1, dtype=torch.complex64)}, "'ids': is complex64; optkit handles"),
         ([{"ids": torch.zeros(1)}, {"mask": torch.zeros(1)}], "differ in names, dtypes or numbers of dimensions"),

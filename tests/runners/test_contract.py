@@ -10,7 +10,7 @@ from optkit.artifact import Artifact
 from optkit.artifact.tensors import DimRange, corners
 from optkit.errors import FeedError, RunnerError
 from optkit.runners import Device, open_runner
-from optkit.stages import BuildTensorRt, ExportOnnx, ExportProgram, ExportTorchScript, Stage
+from optkit.stages import BuildTensorRt, CompileAoti, ExportOnnx, ExportProgram, ExportTorchScript, Stage
 from tests.support import zoo
 from tests.support.tensorrt_standin import standing_in
 from tests.support.zoo import Make
@@ -24,11 +24,14 @@ RUNNERS: dict[str, tuple[Stage, ...]] = {
 
 ENGINE = (*RUNNERS["onnxruntime"], BuildTensorRt(runtime="tensorrt", timing_cache="none"))  # runs on a GPU alone
 
+AOTI = (CompileAoti(),)  # takes no size outside its range
+
 ATOL = {Device.CPU: 1e-5, Device.CUDA: 1e-4}
 PLACES = [
     *(pytest.param((chain, Device.CPU), id=f"{name}-cpu") for name, chain in RUNNERS.items()),
     *(pytest.param((chain, Device.CUDA), id=f"{name}-cuda", marks=pytest.mark.gpu) for name, chain in RUNNERS.items()),
     pytest.param((ENGINE, Device.CUDA), id="tensorrt-standin"),
+    pytest.param((AOTI, Device.CPU), id="aoti-cpu"),
 ]
 
 
@@ -42,6 +45,18 @@ def place(
         return
     for _ in standing_in("11", monkeypatch):
         yield request.param
+
+
+@pytest.fixture
+def make(make: Make, request: pytest.FixtureRequest) -> Make:
+    """Compiling takes half a minute: without --slow one sample is compiled."""
+
+    def limited(name: str, *stages: Stage) -> Artifact:
+        if stages == AOTI and name != "linear" and not request.config.getoption("--slow"):
+            pytest.skip("slow: run with --slow")
+        return make(name, *stages)
+
+    return limited
 
 
 @pytest.fixture

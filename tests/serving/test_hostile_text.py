@@ -39,7 +39,7 @@ from optkit.serving.migrate.repository import TorchServeBatching, package_handle
 from optkit.serving.names import name_fault
 from optkit.serving.targets import package
 from optkit.serving.torchserve import generated_client
-from optkit.serving.torchserve.config import config_content
+from optkit.serving.torchserve.config import config_change
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import TorchServeGolden, read_archive_golden
 from optkit.serving.torchserve.handler import read_request, top_classes
@@ -53,6 +53,7 @@ from optkit.serving.triton.package_record import TritonRecord
 from optkit.serving.triton.python_backend.folder import python_files
 from optkit.untrusted.names import LONGEST_NAME, step_name_fault
 from tests.support.hostile_texts import CANARY, EVERY, QUOTED, REFUSED, UNUSUAL, shown
+from tests.support.seal import sealed
 
 PROVEN = BatchIndependence(dim="batch")
 every = pytest.mark.parametrize("text", EVERY, ids=shown)
@@ -175,7 +176,7 @@ def test_a_passport_with_such_a_name_is_refused_by_its_path(tmp_path, text):
     for change in places:
         changed = json.loads(json.dumps(content))
         change(changed["artifact"])
-        passport_path(path).write_text(json.dumps(changed))
+        passport_path(path).write_text(json.dumps(sealed(changed)))
         with pytest.raises(ArtifactError, match=r"m\.onnx(\.passport\.json: artifact\.|: )") as caught:
             open_artifact(path)
         assert str(caught.value).isprintable()
@@ -187,7 +188,7 @@ def test_what_else_of_a_passport_names_files_is_held_to_it(tmp_path):
     content = json.loads(passport_path(path).read_text())
     for location in OUTSIDE:
         content["artifact"]["files"] = [location]
-        passport_path(path).write_text(json.dumps(content))
+        passport_path(path).write_text(json.dumps(sealed(content)))
         with pytest.raises(ArtifactError, match=r"artifact\.files\.0"):
             open_artifact(path)
     engine = {
@@ -477,7 +478,7 @@ def test_properties_keep_the_names_of_other_models_as_they_are(tmp_path, text):
     config = tmp_path / "config.properties"
     entry = {"1.0": {"marName": "x.mar"}}
     config.write_bytes(f"models={javaproperties.escape(json.dumps({text: entry}))}\n".encode("iso-8859-1"))
-    found = javaproperties.loads(config_content(config, "m", TorchServeServing(), force=True))
+    found = javaproperties.loads(config_change(config, "m", TorchServeServing(), force=True).content)
     assert len(found) == 12
     added = [] if name_fault(text) else [f"{text}.mar"]  # a comma in a name would load another archive
     assert found["load_models"].split(",") == sorted(["m.mar", *added])
@@ -518,7 +519,7 @@ def test_records_beside_packages_name_no_other_files_and_models(tmp_path):
             "config": "",
             "golden": {"1": {"file": location, "tolerance": tolerance}},
         }
-        (tmp_path / "optkit.json").write_text(json.dumps(record))
+        (tmp_path / "optkit.json").write_text(json.dumps(sealed(record)))
         with pytest.raises(ArtifactError, match=r"optkit\.json: golden\.1\.file"):
             TritonRecord.read(tmp_path / "optkit.json")
     for name in ("../models", "m?x=1", "a b", "m\r\nHost: x", "m/1"):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 
 import numpy as np
@@ -19,6 +20,7 @@ from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.serving import TorchServeServing, package_torchserve
 from optkit.serving.torchserve.server import serving
+from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton
 from tests.support import archives
 from tests.support.hostile import CANARY, WEIGHT, within
@@ -170,15 +172,86 @@ def test_config_properties_beside_the_archive_are_read_and_those_inside_win(made
     assert (config(names.path).max_batch_size, config(names.path).instance_group[0].count) == (4, 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "batch", "workers"),
+    [
+        ('models={\\\n  "base": {\\\n    "1.0": {\\\n      "marName": "base.mar",\\\n      "batchSize": 2\\\n    }\\\n  }\\\n}\n', 2, 1),
+        ('default_workers_per_model : 3\nmodels {"base": {"1.0": {"marName": "base.mar"}}}\n', 0, 3),
+        ('! mine\nmodels = {"b\\u0061se": {"1.0": {"marName": "b\\u0061se.mar", "minWorkers": 2}}}\ndefault_workers_per_model=5\n', 0, 2),
+        ("default_workers_per_model=4\nload_models=all\n", 0, 4),
+    ],
+)  # fmt: skip
+def test_config_properties_as_torchserve_documents_it(made, tmp_path, text, batch, workers):
+    shutil.copy(made["base"].path, tmp_path)
+    (tmp_path / "config.properties").write_text(text)
+    [packaged] = migrate(tmp_path / "base.mar", tmp_path / "repository").packages
+    written = config(packaged.path)
+    assert (written.max_batch_size, written.instance_group[0].count) == (batch, workers)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a=1\nmodels={\\\n  broken\\\n}\n", r"config.properties: line 2: models: the value: cannot be read as JSON"),
+        ("default_workers_per_model=many\n", r"config.properties: line 1: default_workers_per_model is 'many'"),
+        (
+            "default_workers_per_model=0\n",
+            r"line 1: default_workers_per_model is '0'; expected an integer of at least 1",
+        ),
+    ],
+)
+def test_config_properties_that_cannot_be_parsed(made, tmp_path, text, said):
+    shutil.copy(made["base"].path, tmp_path)
+    (tmp_path / "config.properties").write_text(text)
+    with pytest.raises(ArtifactError, match=said):
+        migrate(tmp_path / "base.mar", tmp_path / "repository")
+
+
 def test_what_could_not_be_carried_over_is_said(made, tmp_path):
     [own] = migrate(made["own"].path, tmp_path / "repository").packages
-    [base] = migrate(made["base"].path, tmp_path / "repository").packages
-    assert any(
-        "requirements.txt is in the model's folder; Triton does not install packages" in note for note in own.notes
-    )
-    assert not any("torchserve's Python package" in note for note in own.notes)
-    assert any("torchserve's Python package" in note for note in base.notes)
+    assert any("requirements.txt is in the model's folder; the Dockerfile installs it" in note for note in own.notes)
     assert any("not available in Triton: response headers" in note for note in own.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("own", {"torch"}), ("base", {"torch", "torchserve", "PyYAML", "pillow"}), ("function", {"torch"})],
+)
+def test_the_dockerfile_has_what_the_handler_needs(made, tmp_path, name, needed):
+    [packaged] = migrate(made[name].path, tmp_path / "repository").packages
+    text = (packaged.path / "Dockerfile").read_text()
+    installed = {word for line in text.splitlines() if line.startswith("RUN pip") for word in line.split()}
+    assert needed <= installed
+    assert ("torchserve" in installed) == ("torchserve" in needed)
+    assert any(text in note for note in packaged.notes)
+    assert packaged.command.startswith(f"docker build -t optkit-{packaged.name} ")
+    assert f" optkit-{packaged.name} tritonserver " in packaged.command
+    assert [finding.rule for finding in lint(tmp_path / "repository").findings] == ["T316"]
+    with_path = 'parameters { key: "EXECUTION_ENV_PATH" value: { string_value: "/tmp" } }'
+    (packaged.path / "config.pbtxt").write_text((packaged.path / "config.pbtxt").read_text() + with_path)
+    assert lint(tmp_path / "repository").findings == ()
+
+
+def test_an_image_handler_needs_the_vision_packages_and_has_a_native_form(made, tmp_path):
+    with zipfile.ZipFile(made["own"].path) as opened:
+        weights = next(opened.read(name) for name in opened.namelist() if name.endswith(".pt"))
+    described = {"handler": "image_classifier", "serializedFile": "model.pt", "requirementsFile": "my reqs.txt"}
+    archive = archives.write(tmp_path / "pictures.mar", described, {"model.pt": weights, "my reqs.txt": b"tqdm\n"})
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    text = (packaged.path / "Dockerfile").read_text()
+    assert "torch torchvision" in text
+    assert "captum" in text
+    assert 'COPY ["1/mar/my reqs.txt", "/opt/requirements.txt"]' in text
+    assert any("--name pictures_native" in note and "1/mar/model.pt" in note for note in packaged.notes)
+
+
+def test_a_handler_that_needs_nothing_runs_in_the_stock_image(tmp_path):
+    code = b"import json, numpy as np\ndef handle(data, context):\n    return data\n"
+    archive = archives.write(tmp_path / "echo.mar", {"handler": "echo.py"}, {"echo.py": code})
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    assert not (packaged.path / "Dockerfile").exists()
+    assert packaged.command.startswith("docker run ")
+    assert lint(tmp_path / "repository").findings == ()
 
 
 def test_a_model_that_is_there_already_is_kept(made, tmp_path):
@@ -270,6 +343,89 @@ def test_a_setting_that_makes_no_sense_is_refused(tmp_path):
         ArtifactError, match=r"model-config.yaml: batchSize is 'none'; expected an integer of at least 1"
     ):
         migrate(archive, tmp_path / "repository")
+
+
+# Other forms of an archive, and what goes with it.
+
+
+def unpacked(archive, folder):
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder)
+    return folder
+
+
+def tarred(folder, path, top):
+    with tarfile.open(path, "w:gz") as opened:
+        opened.add(folder, arcname=top)
+    return path
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "tar-with-a-folder"])
+def test_every_form_of_the_archiver_gives_the_same_model(made, tmp_path, form):
+    source = tmp_path / "base"
+    unpacked(made["base"].path, source)
+    archive = source if form == "folder" else tarred(source, tmp_path / "base.tar.gz", "." if form == "tar" else "base")
+    models = {"base": {"1.0": {"marName": archive.name, "batchSize": 2}}}
+    (tmp_path / "config.properties").write_text(f"models={json.dumps(models)}\n")
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    [zip_one] = migrate(made["base"].path, tmp_path / "other").packages
+    assert packaged.files == zip_one.files
+    assert config(packaged.path).max_batch_size == 2
+
+
+def _tar_of(path, name, link=None):
+    with tarfile.open(path, "w:gz") as opened:
+        member = tarfile.TarInfo(name)
+        if link:
+            member.type, member.linkname = tarfile.SYMTYPE, link
+        opened.addfile(member)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: _tar_of(p / "m.tar.gz", "../evil.py"), r"'\.\./evil.py', which leads out of its folder"),
+        (lambda p: _tar_of(p / "m.tar.gz", "/etc/evil.py"), "which is an absolute path"),
+        (lambda p: _tar_of(p / "m.tar.gz", "link", "/etc/passwd"), "holds the link 'link'; expected only files"),
+        (lambda p: _tar_of(p / "m.tar.gz", "h.py"), "has no MAR-INF/MANIFEST.json"),
+        (lambda p: (p / "m").mkdir() or p / "m", "has no MAR-INF/MANIFEST.json"),
+        (
+            lambda p: (p / "m").mkdir() or (p / "m/h.py").symlink_to("/etc/passwd") or p / "m",
+            r"holds the link 'h\.py'; expected only files",
+        ),
+    ],
+)
+def test_other_forms_that_cannot_be_trusted_are_refused(tmp_path, make, message):
+    archive = make(tmp_path)
+    with pytest.raises(ArtifactError, match=message):
+        migrate(archive, tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_tar_file_that_is_cut_short_is_refused(made, tmp_path):
+    unpacked(made["base"].path, tmp_path / "base")
+    archive = tarred(tmp_path / "base", tmp_path / "base.tar.gz", ".")
+    archive.write_bytes(archive.read_bytes()[:-200])
+    with pytest.raises(ArtifactError, match="cannot be read as a TorchServe archive"):
+        migrate(archive, tmp_path / "repository")
+
+
+def test_config_properties_elsewhere(made, tmp_path):
+    (tmp_path / "conf").mkdir()
+    settings = tmp_path / "conf" / "ts.properties"
+    settings.write_text('models={"base": {"1.0": {"marName": "base.mar", "batchSize": 2, "maxBatchDelay": 7}}}\n')
+    [packaged] = migrate(made["base"].path, tmp_path / "repository", config=settings).packages
+    assert config(packaged.path).max_batch_size == 2
+    assert config(packaged.path).dynamic_batching.max_queue_delay_microseconds == 7000
+    with pytest.raises(ArtifactError, match=r"gone\.properties: no such file; expected a config"):
+        migrate(made["base"].path, tmp_path / "repository", config=tmp_path / "gone.properties")
+
+
+def test_a_plain_model_has_golden_samples_for_smoke(onnx, tmp_path):
+    archive = optkit_archive(onnx, tmp_path / "store", batch_size=8)
+    [packaged] = migrate(archive, tmp_path / "repository").packages
+    assert (packaged.path / "golden/1.npz").is_file()
 
 
 # The same answers from both servers.

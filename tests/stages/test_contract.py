@@ -14,6 +14,7 @@ from optkit.errors import StageError
 from optkit.runners import Device, open_runner, why_not_runnable
 from optkit.stages import (
     BuildTensorRt,
+    CompileAoti,
     ConvertFp16,
     ExportOnnx,
     ExportProgram,
@@ -98,24 +99,54 @@ CASES = [
     Case(QuantizeTorch(), "linear", Precision.INT8, atol=0.2),
     Case(QuantizeTorch(mode="static", calibration=CONV_DATA), "conv", Precision.INT8, atol=0.1),
     Case(BuildTensorRt(runtime="tensorrt-rtx"), "linear", Precision.FP32, (ONNX,)),
+    Case(CompileAoti(), "linear", Precision.FP32),
+    *(
+        pytest.param(case, marks=pytest.mark.slow)
+        for case in (
+            Case(CompileAoti(freezing=True), "conv", Precision.FP32),
+            Case(CompileAoti(), "two", Precision.FP32, (ExportProgram(),)),
+            Case(CompileAoti(precision="fp16"), "linear", Precision.FP16, atol=2e-2),
+            Case(CompileAoti(precision="bf16"), "linear", Precision.BF16, atol=0.1),
+        )
+    ),
 ]
 
 
-@pytest.fixture(params=CASES, ids=str)
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """What a stage made in a new folder, the files there, and those of its source before and after."""
+
+    made: Artifact
+    files: set[str]
+    before: dict[str, bytes]
+    after: dict[str, bytes]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
     missing = request.param.stage.requires()
     need(not missing or all(map(deps.installed, missing)), f"{', '.join(missing)} is not installed")
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(case: Case, make: Make) -> Artifact:
     return make(case.sample, *case.before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def artifact(case: Case, make: Make) -> Artifact:
     return make(case.sample, *case.before, case.stage)
+
+
+@pytest.fixture(scope="module")
+def ran(case: Case, source: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    def contents() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in source.path.parent.iterdir()}
+
+    before = contents()
+    made = case.stage.run(source, tmp_path_factory.mktemp("ran") / "new" / "folder")
+    return Ran(made, {p.name for p in made.path.parent.iterdir()}, before, contents())
 
 
 def test_the_artifact_is_what_the_stage_declares(case: Case, source: Artifact, artifact: Artifact) -> None:
@@ -128,21 +159,17 @@ def test_the_artifact_is_what_the_stage_declares(case: Case, source: Artifact, a
     assert artifact.notes
 
 
-def test_the_file_is_there_whole_and_where_it_was_asked_for(case: Case, source: Artifact, tmp_path: Path) -> None:
-    made = case.stage.run(source, tmp_path / "new" / "folder")
-
-    assert made.path == tmp_path / "new" / "folder" / case.stage.filename
+def test_the_file_is_there_whole_and_where_it_was_asked_for(case: Case, ran: Ran) -> None:
+    made = ran.made
+    assert made.path.parts[-3:] == ("new", "folder", case.stage.filename)
     assert made.path.is_absolute()
     assert made.is_intact()
     assert made.size_bytes == sum(file.stat().st_size for file in made.all_files) > 0
-    assert {p.name for p in made.path.parent.iterdir()} == {file.name for file in made.all_files}
+    assert ran.files == {file.name for file in made.all_files}
 
 
-def test_its_source_is_left_as_it_was(case: Case, source: Artifact, tmp_path: Path) -> None:
-    before = {p.name: p.read_bytes() for p in source.path.parent.iterdir()}
-    case.stage.run(source, tmp_path)
-
-    assert {p.name: p.read_bytes() for p in source.path.parent.iterdir()} == before
+def test_its_source_is_left_as_it_was(source: Artifact, ran: Ran) -> None:
+    assert ran.after == ran.before
     assert source.is_intact()
 
 
@@ -156,13 +183,13 @@ def test_the_precision_is_that_of_the_file(case: Case, artifact: Artifact) -> No
     assert [spec.name for spec in facts.outputs] == [spec.name for spec in artifact.outputs]
 
 
-def test_the_passport_comes_back_as_it_was_written(case: Case, source: Artifact, tmp_path: Path) -> None:
-    made = case.stage.run(source, tmp_path)
+def test_the_passport_comes_back_as_it_was_written(case: Case, ran: Ran) -> None:
+    made = ran.made
     passport = Passport(artifact=made, stage=case.stage.stage, settings=case.stage.model_dump(mode="json"))
     path = passport.save()
 
     assert read_passport(made.path) == passport
-    assert str(tmp_path) not in json.dumps(json.loads(path.read_text())["artifact"])  # the folder may be moved
+    assert str(made.path.parent) not in json.dumps(json.loads(path.read_text())["artifact"])  # the folder may be moved
 
 
 def device_of(artifact: Artifact) -> Device:

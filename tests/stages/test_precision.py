@@ -9,6 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from optkit import onnx_file
 from optkit.artifact import Artifact, Precision
+from optkit.checks import check_parity
+from optkit.data import Samples
 from optkit.errors import FeedError, StageError
 from optkit.runners import open_runner
 from optkit.stages import ConvertFp16, ExportOnnx, QuantizeDynamic, QuantizeStatic
@@ -52,6 +54,83 @@ def test_weights_beyond_fp16_are_noted(onnx_linear: Artifact, tmp_path: Path) ->
     onnx.save(model, tmp_path / "big.onnx")
     half = ConvertFp16().run(onnx_file.describe(tmp_path / "big.onnx", zoo.BATCH), tmp_path / "out")
     assert half.notes[1] == f"1 weights have values beyond FP16, clipped to 65504: {weight.name}"
+
+
+def masked(path: Path, value: float, constant: bool) -> Artifact:
+    """Write an attention without its products: scores plus a mask, whose large number is a weight or a Constant node."""
+    info, tensor = helper.make_tensor_value_info, numpy_helper.from_array(np.full((), value, np.float32), "large")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"], name="scores"),
+        helper.make_node("Cast", ["attention_mask"], ["k"], to=TensorProto.BOOL, name="keep"),
+        helper.make_node("Where", ["k", "zero", "large"], ["m"], name="mask"),
+        helper.make_node("Add", ["s", "m"], ["a"], name="add"),
+        helper.make_node("Softmax", ["a"], ["y"], name="softmax"),
+    ]
+    weights = [
+        numpy_helper.from_array(np.full((4, 6), 0.5, np.float32), "w"),
+        numpy_helper.from_array(np.zeros((), np.float32), "zero"),
+    ]
+    if constant:
+        nodes.insert(0, helper.make_node("Constant", [], ["large"], value=tensor, name="constant"))
+    else:
+        weights.append(tensor)
+    inputs = [info("x", TensorProto.FLOAT, ["batch", 4]), info("attention_mask", TensorProto.INT64, ["batch", 6])]
+    graph = helper.make_graph(nodes, "g", inputs, [info("y", TensorProto.FLOAT, ["batch", 6])], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return onnx_file.describe(path, zoo.BATCH)
+
+
+@pytest.mark.parametrize("constant", [False, True], ids=["weight", "node"])
+@pytest.mark.parametrize("value", [-1e9, float(np.finfo(np.float32).min), 1e6])
+def test_constants_beyond_fp16_are_noted_wherever_the_exporter_put_them(
+    value: float, constant: bool, tmp_path: Path
+) -> None:
+    made = ConvertFp16().run(masked(tmp_path / "m.onnx", value, constant), tmp_path / "out")
+    assert made.notes[1] == "1 weights have values beyond FP16, clipped to 65504: large"
+
+
+def test_what_overflows_on_the_samples_stays_in_fp32_and_is_named(tmp_path: Path) -> None:
+    info = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("Mul", ["h", "h"], ["q"], name="square"),
+        helper.make_node("ReduceMean", ["q"], ["p"], name="power", axes=[1], keepdims=1),
+        helper.make_node("Sqrt", ["p"], ["r"], name="root"),
+        helper.make_node("Div", ["h", "r"], ["n"], name="normal"),
+        helper.make_node("MatMul", ["n", "v"], ["y"], name="last"),
+    ]
+    weights = [numpy_helper.from_array(np.full(s, 0.5, np.float32), n) for n, s in (("w", (4, 64)), ("v", (64, 3)))]
+    graph = helper.make_graph(
+        nodes, "g", [info("x", TensorProto.FLOAT, ["batch", 4])], [info("y", TensorProto.FLOAT, ["batch", 3])], weights
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    for i in range(4):
+        np.savez(tmp_path / f"{i}.npz", x=np.full((4, 4), 400, np.float32))
+    source = onnx_file.describe(tmp_path / "m.onnx", zoo.BATCH)
+    feeds = Samples.of(str(tmp_path), source.inputs, source.dims).real
+    made = ConvertFp16().with_feeds(feeds).run(source, tmp_path / "out")
+    assert made.notes[-1] == "stays in FP32, because it is beyond FP16 on the samples: square, power, root"
+    x = np.full((2, 4), 400, np.float32)
+    with open_runner(made) as half, open_runner(source) as full:
+        np.testing.assert_allclose(half.infer({"x": x})["y"], full.infer({"x": x})["y"], rtol=1e-2)
+    without = ConvertFp16().run(source, tmp_path / "without")
+    assert not any("stays in FP32" in note for note in without.notes)
+
+
+def test_fully_masked_rows_are_probed_in_fp16(tmp_path: Path) -> None:
+    source = masked(tmp_path / "m.onnx", float(np.finfo(np.float32).min), constant=False)
+    made = ConvertFp16().run(source, tmp_path / "out")
+    model = onnx.load(made.path)
+    large = next(tensor for tensor in model.graph.initializer if tensor.name == "large")
+    large.CopyFrom(numpy_helper.from_array(np.full((), -np.inf, np.float16), "large"))  # as another converter writes it
+    onnx.save(model, tmp_path / "inf.onnx")
+    wrong = made.model_copy(update={"path": tmp_path / "inf.onnx"})
+    samples = Samples(source.inputs, source.dims)
+    with open_runner(source) as reference, open_runner(made) as right, open_runner(wrong) as bad:
+        assert check_parity(reference, right, samples, source.dims).passed
+        failure = check_parity(reference, bad, samples, source.dims).failure
+    assert failure is not None
+    assert "with every mask False: " in failure
 
 
 def with_fp32_nodes(path: Path) -> Artifact:

@@ -254,7 +254,7 @@ def test_dynamic_int8_for_tensorrt_is_refused_with_the_reason() -> None:
     "keys", [{"activation_type": "uint8"}, {"weight_type": "uint8"}, {"format": "qoperator"}, {"reduce_range": True}]
 )
 def test_other_types_than_tensorrts_are_refused(keys: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"target tensorrt takes symmetric int8 in Q/DQ format only"):
+    with pytest.raises(ValueError, match=r"target tensorrt supports only symmetric int8 in Q/DQ format"):
         QuantizeStatic.model_validate({"target": "tensorrt", **keys})
 
 
@@ -264,6 +264,6 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("onnxruntime.quantization.shape_inference.quant_pre_process", full)
     with pytest.raises(
-        StageError, match=r"^quantize-dynamic: no space is left on the disk of the output; .* Make room"
+        StageError, match=r"^quantize-dynamic: no space is left on the disk of the output; .* Free space there"
     ):
         QuantizeDynamic().run(chain(tmp_path / "m.onnx"), tmp_path / "out")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from tests.support.repositories import Repository, onnx_linear, onnx_two_inputs
+from tests.support.repositories import Repository, onnx_linear, onnx_sums, onnx_two_inputs
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ def _other_model(content: bytes) -> Callable[[Repository], object]:
     return lambda r: [r.write(f"classifier/{version}/model.onnx", content) for version in (1, 2)]
 
 
+def _tensorrt(key: str, value: str) -> Callable[[Repository], object]:
+    """Serve the classifier by TensorRT within ONNX Runtime, with one option."""
+    option = f'name: "tensorrt" parameters {{ key: "{key}" value: "{value}" }}'
+    accelerator = f"optimization {{ execution_accelerators {{ gpu_execution_accelerator {{ {option} }} }} }}"
+    return _both(_edit("classifier", "kind: KIND_CPU", "kind: KIND_GPU"), _add("classifier", accelerator))
+
+
 _C, _P, _E, _T = "classifier", "pre", "pipeline", "talk"
 _STEP_1 = 'output_map { key: "image" value: "scaled" }'
 
@@ -68,6 +75,8 @@ DEFECTS = (
     Defect("warmup-file-outside", "T118", _C, False, _edit(_C, '"image.raw"', '"../warmup/image.raw"')),
     Defect("label-file-of-a-long-name", "T117", _C, True, _edit(_C, '"labels.txt"', f'"{"x" * 300}"')),
     Defect("environment-missing", "T117", _T, True, _add(_T, 'parameters { key: "EXECUTION_ENV_PATH" value: { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }')),
+    Defect("config-in-version-folder", "T119", _T, True, lambda r: r.rename("talk/config.pbtxt", "talk/1/config.pbtxt")),
+    Defect("config-in-version-folder-too", "T119", _T, False, lambda r: r.write("talk/1/config.pbtxt", "max_batch_size: 9")),
     # what the parser refuses
     Defect("brace-missing", "T103", _C, True, _add(_C, "optimization { cuda { graphs: false }")),
     Defect("colon-missing", "T103", _C, True, _edit(_C, "max_batch_size: 8", "max_batch_size 8")),
@@ -119,7 +128,37 @@ DEFECTS = (
     Defect("control-with-one-value", "T219", _T, True, _edit(_T, "[ 0, 1 ]", "[ 1 ]")),
     Defect("control-twice", "T219", _T, True, _edit(_T, "kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64", "kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ]")),
     Defect("ragged-without-batch", "T221", "stream", None, _edit("stream", 'name: "n"', 'name: "n" allow_ragged_batch: true')),
+    Defect("warmup-without-batch-size", "T215", _C, False, _edit(_C, "    batch_size: 2\n", "")),
+    Defect("warmup-without-dims", "T215", _C, True, _edit(_C, 'dims: [ 4 ] input_data_file: "image.raw"', "zero_data: true")),
+    Defect("cache-of-sequences", "T217", _T, True, _add(_T, "response_cache { enable: true }")),
+    Defect("control-tensor-twice", "T219", _T, True, _edit(_T, 'name: "id"', 'name: "start"')),
+    Defect("correlation-id-of-float", "T219", _T, True, _edit(_T, "TYPE_UINT64", "TYPE_FP32")),
+    Defect("cpu-tensors-true", "T222", _T, True, _add(_T, 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value: { string_value: "true" } }')),
+    Defect("threads-auto", "T222", _C, None, _add(_C, 'parameters { key: "intra_op_thread_count" value: { string_value: "auto" } }')),
+    Defect("arena-yes", "T222", _C, None, _add(_C, 'parameters { key: "enable_mem_arena" value: { string_value: "yes" } }')),
+    Defect("parallel-mode-by-name", "T222", _C, None, _add(_C, 'parameters { key: "execution_mode" value: { string_value: "parallel" } }')),
+    Defect("unknown-tensorrt-option", "T222", _C, None, _tensorrt("trt_fp16_enable", "1")),
+    Defect("tensorrt-precision-half", "T222", _C, None, _tensorrt("precision_mode", "half")),
+    Defect("tensorrt-workspace-in-words", "T222", _C, None, _tensorrt("max_workspace_size_bytes", "all")),
+    Defect("batch-input-without-source", "T223", _P, True, _add(_P, 'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "count" data_type: TYPE_FP32 }')),
+    Defect("batch-input-of-unknown-source", "T223", _P, True, _add(_P, 'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "count" data_type: TYPE_FP32 source_input: "row" }')),
+    Defect("batch-input-of-int64", "T223", _P, True, _add(_P, 'batch_input { kind: BATCH_ELEMENT_COUNT target_name: "count" data_type: TYPE_INT64 source_input: "raw" }')),
+    Defect("batch-output-on-unknown-target", "T223", _P, True, _add(_P, 'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "picture" source_input: "raw" }')),
+    Defect("batch-output-twice", "T223", _P, True, _add(_P, 'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: [ "image", "image" ] source_input: "raw" }')),
+    Defect("shape-tensor-of-onnx", "T224", "fixed", True, _edit("fixed", 'name: "x"', 'name: "x", is_shape_tensor: true')),
+    Defect("profile-of-onnx", "T224", _C, True, _edit(_C, "kind: KIND_CPU", 'kind: KIND_CPU profile: "0"')),
+    Defect("resource-global-and-of-device", "T225", _T, None, _edit(_T, "{ kind: KIND_CPU }", '{ kind: KIND_CPU rate_limiter { resources [ { name: "R" global: true count: 1 }, { name: "R" count: 1 } ] } }')),
+    Defect("resource-of-two-models", "T225", "stream", None, lambda r: [r.edit(name, "kind: KIND_CPU", f'kind: KIND_CPU rate_limiter {{ resources {{ name: "R" {text} count: 1 }} }}') for name, text in (("stream", "global: true"), ("pre", ""))]),
+    Defect("ordering-with-priorities", "T226", _C, True, _edit(_C, "  priority_levels: 2", "  preserve_ordering: true\n  priority_levels: 2")),
+    Defect("ordering-with-delay", "T226", "total", True, _add("total", "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 9 } }")),
     # the model file
+    Defect("control-not-in-the-model", "T301", "sums", None, lambda r: _sums(r, 'name: "START"', 'name: "BEGIN"')),
+    Defect("state-not-in-the-model", "T301", "sums", None, lambda r: _sums(r, 'output_name: "state_out"', 'output_name: "state_new"')),
+    Defect("control-of-other-type", "T304", "sums", None, lambda r: _sums(r, "fp32_false_true", "int32_false_true")),
+    Defect("state-of-other-type", "T304", "sums", None, lambda r: _sums(r, 'output_name: "state_out" data_type: TYPE_FP32', 'output_name: "state_out" data_type: TYPE_FP64')),
+    Defect("control-not-declared", "T302", "sums", None, lambda r: (_sums(r), r.cut("sums", r"  control_input [^\n]*\n"))),
+    Defect("ragged-input-of-rank-2", "T305", "total", None, lambda r: _ragged(r)),
+    Defect("optional-without-default", "T302", "fixed", None, _edit("fixed", 'name: "x"', 'name: "x", optional: true')),
     Defect("input-misnamed", "T301", "total", None, _edit("total", 'name: "x"', 'name: "X"')),
     Defect("output-misnamed", "T301", "total", None, _edit("total", 'name: "y"', 'name: "z"')),
     Defect("input-left-out", "T302", "extra", None, lambda r: _extra(r, 'output { name: "norm" data_type: TYPE_FP32 dims: 3 }')),
@@ -132,6 +171,7 @@ DEFECTS = (
     Defect("fixed-batch-in-dims", "T306", "image", None, lambda r: _image(r, "1, 4")),
     Defect("model-of-fixed-batch", "T307", "single", None, lambda r: _single(r)),
     Defect("damaged-model", "T308", "total", None, lambda r: r.write("total/1/model.onnx", b"no onnx at all")),
+    Defect("pointer-of-git-lfs", "T308", "total", None, lambda r: r.write("total/1/model.onnx", "version https://git-lfs.github.com/spec/v1\noid sha256:7fc1\nsize 9\n")),
     Defect("external-data-missing", "T308", "total", None, lambda r: _without_data(r)),
     Defect("external-data-outside", "T308", "total", None, lambda r: _data_at(r, "../../../outside.bin")),
     Defect("external-data-in-a-device", "T308", "total", None, lambda r: _data_at(r, "/dev/zero")),
@@ -141,6 +181,12 @@ DEFECTS = (
     Defect("python-without-class", "T310", _T, None, lambda r: r.write("talk/1/model.py", "class Model:\n    pass\n")),
     Defect("python-without-execute", "T310", _T, None, lambda r: r.write("talk/1/model.py", "class TritonPythonModel:\n    def run(self): ...\n")),
     Defect("python-asks-for-other-input", "T311", _P, False, lambda r: r.edit_code("pre/1/model.py", '"raw"', '"pixels"')),
+    Defect("unsigned-of-torchscript", "T312", "script", None, lambda r: _script(r, "TYPE_FP32", "TYPE_UINT32")),
+    Defect("number-as-argument", "T313", "script", None, lambda r: _script(r, source="def forward(self, x: Tensor, k: float) -> Tensor:\n  return torch.mul(x, k)")),
+    Defect("dict-as-result", "T313", "script", None, lambda r: _script(r, source='def forward(self, x: Tensor) -> Dict[str, Tensor]:\n  return {"y": x}')),
+    Defect("decoupled-returns-list", "T314", "stream", False, lambda r: r.write("stream/1/model.py", "class TritonPythonModel:\n    def execute(self, requests):\n        answers = []\n        return answers\n")),
+    Defect("handler-of-torchserve", "T316", _T, False, lambda r: r.write("talk/1/mar/MAR-INF/MANIFEST.json", '{"model": {"handler": "image_classifier"}}')),
+    Defect("calls-missing-model", "T315", _P, False, lambda r: r.edit_code("pre/1/model.py", "        answers = []", '        answers = []\n        pb_utils.InferenceRequest(model_name="classify", inputs=[], requested_output_names=[])')),
     # ensembles
     Defect("no-steps", "T401", _E, True, _cut(_E, r"  step \[.*\]\n(?=})")),
     Defect("no-scheduling", "T401", _E, True, _cut(_E, r"ensemble_scheduling \{.*")),
@@ -159,6 +205,12 @@ DEFECTS = (
     Defect("batch-above-member", "T410", _E, True, _edit(_E, "max_batch_size: 8", "max_batch_size: 16")),
     Defect("no-batch-over-batching-members", "T411", _E, False, _both(_edit(_E, "max_batch_size: 8", "max_batch_size: 0"), _edit(_E, "dims: [ 4 ]", "dims: [ 1, 4 ]"), _edit(_E, "dims: [ 3 ]", "dims: [ 1, 3 ]"))),
     Defect("circle", "T412", _E, True, lambda r: _circle(r)),
+    Defect("steps-into-itself", "T412", _E, True, lambda r: r.write("pipeline/config.pbtxt", ENSEMBLE.format(_step("pipeline", {"IN": "IN"}, {"OUT": "OUT"})))),
+    Defect("two-ensembles-in-a-circle", "T412", "inner", True, lambda r: _inner(r)),
+    Defect("two-decoupled-models-meet", "T414", "joined", True, lambda r: _joined(r, "stream", "twice", second="stream2")),
+    Defect("branch-after-decoupled", "T414", "joined", True, lambda r: _joined(r, "stream", "twice")),
+    Defect("optimization-of-ensemble", "T415", _E, True, _add(_E, "optimization { priority: PRIORITY_MAX }")),
+    Defect("warmup-of-ensemble", "T415", _E, True, _add(_E, 'model_warmup { name: "w" batch_size: 1 inputs { key: "RAW" value: { data_type: TYPE_UINT8 dims: 4 zero_data: true } } }')),
     Defect("step-output-unused", "T413", _E, True, lambda r: _spare(r)),
     Defect("input-unused", "T413", _E, True, _edit(_E, "dims: [ 4 ] } ]", 'dims: [ 4 ] }, { name: "SPARE" data_type: TYPE_FP32 dims: [ 1 ] } ]')),
 )  # fmt: skip
@@ -233,3 +285,103 @@ def _circle(r: Repository) -> None:
         + "\n".join(step.format(a, b) for a, b in (("IN", "OUT"), ("one", "two"), ("two", "one")))
         + "\n}\n",
     )
+
+
+SUMS = """\
+backend: "onnxruntime"
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: 2 }
+output { name: "y" data_type: TYPE_FP32 dims: 2 }
+sequence_batching {
+  control_input { name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } }
+  state { input_name: "state_in" output_name: "state_out" data_type: TYPE_FP32 dims: 2 }
+}
+"""
+
+
+def _sums(r: Repository, old: str = "", new: str = "") -> None:
+    """Write a sequence model with a control and a state, which no client sends."""
+    r.write("sums/1/model.onnx", onnx_sums())
+    assert not old or SUMS.count(old) == 1
+    r.write("sums/config.pbtxt", SUMS.replace(old, new) if old else SUMS)
+
+
+def _ragged(r: Repository) -> None:
+    """Serve a model of rows as one of ragged rows."""
+    r.write("total/1/model.onnx", onnx_linear())
+    tensors = (
+        'input { name: "image" data_type: TYPE_FP32 dims: -1 allow_ragged_batch: true }\n'
+        'output { name: "scores" data_type: TYPE_FP32 dims: 3 }\n'
+    )
+    r.write("total/config.pbtxt", f'backend: "onnxruntime"\nmax_batch_size: 2\n{tensors}')
+
+
+SCRIPT = """\
+backend: "pytorch"
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: 3 }
+output { name: "OUTPUT__0" data_type: TYPE_INT64 dims: 3 }
+"""
+
+
+_RELU = "def forward(self, x: Tensor) -> Tensor:\n  return torch.relu(x)"
+
+
+def write_script(r: Repository, source: str = _RELU) -> None:
+    """Write a TorchScript model with this forward, and a configuration for one of [batch, 3]."""
+    import torch
+
+    name = f"Script{sum(map(ord, source))}"  # torch takes one definition of forward a class
+    module = type(torch.jit.ScriptModule)(name, (torch.jit.ScriptModule,), {})()
+    module.define(f"{source}\n")
+    path = r.folder / "script/1/model.pt"
+    path.parent.mkdir(parents=True)
+    module.save(str(path))
+    r.write("script/config.pbtxt", SCRIPT)
+
+
+def _script(r: Repository, old: str = "", new: str = "", *, source: str = _RELU) -> None:
+    write_script(r, source)
+    if old:
+        r.edit("script", old, new)
+
+
+ENSEMBLE = """\
+platform: "ensemble"
+input {{ name: "IN" data_type: TYPE_INT32 dims: 1 }}
+output {{ name: "OUT" data_type: TYPE_INT32 dims: 1 }}
+ensemble_scheduling {{
+{}
+}}
+"""
+
+
+def _step(model: str, inputs: dict[str, str], outputs: dict[str, str]) -> str:
+    maps = "".join(f' input_map {{ key: "{key}" value: "{name}" }}' for key, name in inputs.items())
+    maps += "".join(f' output_map {{ key: "{key}" value: "{name}" }}' for key, name in outputs.items())
+    return f'  step {{ model_name: "{model}" model_version: -1{maps} }}'
+
+
+def _inner(r: Repository) -> None:
+    """Write two ensembles of which each is a step of the other."""
+    for name, other in (("inner", "outer"), ("outer", "inner")):
+        r.write(f"{name}/config.pbtxt", ENSEMBLE.format(_step(other, {"IN": "IN"}, {"OUT": "OUT"})))
+        r.write(f"{name}/1/.keep", "")
+
+
+def _joined(r: Repository, decoupled: str, join: str, *, second: str = "") -> None:
+    """Write an ensemble whose last step takes an output of a decoupled model, and the request or another decoupled model's output."""
+    for extra in filter(None, [second]):
+        for name in ("config.pbtxt", "1/model.py"):
+            r.write(
+                f"{extra}/{name}", (r.folder / decoupled / name).read_text().replace(f'"{decoupled}"', f'"{extra}"')
+            )
+    tensor = '{ name: "%s" data_type: TYPE_INT32 dims: [ 1 ] }'
+    two = f'backend: "python"\ninput [ {tensor % "a"}, {tensor % "b"} ]\noutput {tensor % "c"}\ninstance_group {{ kind: KIND_CPU }}\n'
+    r.write(f"{join}/config.pbtxt", two)
+    r.write(f"{join}/1/model.py", "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n")
+    steps = [_step(decoupled, {"n": "IN"}, {"item": "one"})]
+    steps += [_step(second, {"n": "IN"}, {"item": "two"})] if second else []
+    steps += [_step(join, {"a": "one", "b": "two" if second else "IN"}, {"c": "OUT"})]
+    r.write("joined/config.pbtxt", ENSEMBLE.format("\n".join(steps)))
+    r.write("joined/1/.keep", "")

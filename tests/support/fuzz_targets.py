@@ -18,12 +18,13 @@ from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.data import Feeds
 from optkit.data.image_folder import ImageFolder
-from optkit.pipeline.history import HistoryEntry, append_history, read_history
+from optkit.pipeline.history import HistoryEntry, add_to_history, read_history
 from optkit.pipeline.plan import make_plan
 from optkit.pipeline.records import RunRecord
 from optkit.pytorch.source import open_artifact
 from optkit.pytorch.weights import load_weights
 from optkit.recipe import load_recipe
+from optkit.record import SEAL, seal_of
 from optkit.serving.golden import Golden, read_golden, write_golden
 from optkit.serving.migrate.archive import open_mar
 from optkit.serving.migrate.repository import TorchServeBatching, plain_model
@@ -42,6 +43,15 @@ BATCH = {"batch": DimRange(min=1, opt=2, max=4)}
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def sealed(content: bytes) -> bytes:
+    """Return a record with the hash of its content, so that more than the hash is checked."""
+    try:
+        found = json.loads(content)
+        return json.dumps(found | {SEAL: seal_of(found)}).encode()
+    except (ValueError, TypeError, AttributeError):
+        return content
 
 
 def recipes(folder: Path) -> Sequence[bytes]:
@@ -87,7 +97,7 @@ def passports(folder: Path) -> Sequence[bytes]:
 
 
 def read_passport(folder: Path, content: bytes) -> object:
-    write(passport_path(folder / "p.onnx"), content)
+    write(passport_path(folder / "p.onnx"), sealed(content))
     found = inspect(folder / "p.onnx")
     return found.to_json(), str(found)
 
@@ -98,14 +108,14 @@ def runs(folder: Path) -> Sequence[bytes]:
 
 
 def read_run(folder: Path, content: bytes) -> object:
-    path = write(folder / "run.json", content)
+    path = write(folder / "run.json", sealed(content))
     record = RunRecord.read(path)
     return str(record), record.to_json(), str(compare(path, folder / "good.json", across_machines=True))
 
 
 def histories(folder: Path) -> Sequence[bytes]:
-    for _ in range(3):
-        append_history(folder / "history.jsonl", HistoryEntry.of(run_record()))
+    for number in range(3):
+        add_to_history(folder / "history.jsonl", HistoryEntry.of(run_record(created=f"2026-11-30T00:00:0{number}Z")))
     return [(folder / "history.jsonl").read_bytes()]
 
 
@@ -177,7 +187,7 @@ def read_archive(folder: Path, content: bytes) -> object:
     shutil.rmtree(folder / "unpacked", ignore_errors=True)
     (folder / "unpacked").mkdir()
     mar = open_mar(write(folder / "m.mar", content), folder / "unpacked")
-    TorchServeBatching.of(mar, batching=True).serving(mar.name)
+    TorchServeBatching.of(mar, folder / "config.properties", batching=True).serving(mar.name)
     return plain_model(mar, {}, ())
 
 

@@ -135,6 +135,7 @@ instance_group { kind: KIND_CPU }
 parameters { key: "LIMIT" value: { string_value: "10" } }
 """
 PYTHON = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
+DECOUPLED = PYTHON.replace("[]", "None")
 
 TOTAL = """\
 name: "total"
@@ -173,9 +174,9 @@ def write_good(folder: Path) -> Path:
     _write(folder / "pre/1/model.py", PRE_CODE)
     _write(folder / "pipeline/config.pbtxt", PIPELINE)
     _write(folder / "pipeline/1/.keep", "")
-    for name, text in (("talk", TALK), ("stream", STREAM)):
+    for name, text, code in (("talk", TALK, PYTHON), ("stream", STREAM, DECOUPLED)):
         _write(folder / name / "config.pbtxt", text)
-        _write(folder / name / "1/model.py", PYTHON)
+        _write(folder / name / "1/model.py", code)
     _write(folder / "total/config.pbtxt", TOTAL)
     _write(folder / "total/1/model.onnx", onnx_identity())
     _write(folder / "fixed/config.pbtxt", FIXED)
@@ -228,6 +229,27 @@ def onnx_two_inputs() -> bytes:
         [value("image", TensorProto.FLOAT, ["batch", 4]), value("bias", TensorProto.FLOAT, ["batch", 3])],
         [value("scores", TensorProto.FLOAT, ["batch", 3]), value("norm", TensorProto.FLOAT, ["batch", 3])],
         [numpy_helper.from_array(np.ones((4, 3), np.float32), "weight")],
+    )
+
+
+def onnx_sums() -> bytes:
+    """Return a model of sequences: x and state_in, with START that clears the state, -> y and state_out."""
+    value = helper.make_tensor_value_info
+    rows = ["batch", 2]
+    return _model(
+        [
+            helper.make_node("Sub", ["one", "START"], ["kept"]),
+            helper.make_node("Mul", ["state_in", "kept"], ["before"]),
+            helper.make_node("Add", ["x", "before"], ["y"]),
+            helper.make_node("Identity", ["y"], ["state_out"]),
+        ],
+        [
+            value("x", TensorProto.FLOAT, rows),
+            value("START", TensorProto.FLOAT, ["batch", 1]),
+            value("state_in", TensorProto.FLOAT, rows),
+        ],
+        [value("y", TensorProto.FLOAT, rows), value("state_out", TensorProto.FLOAT, rows)],
+        [numpy_helper.from_array(np.ones((1, 1), np.float32), "one")],
     )
 
 

@@ -42,5 +42,5 @@ class Zoo:
     def _made(self, folder: Path, sample: str, *stages: Stage) -> Artifact:
         folder.mkdir(exist_ok=True)
         if not stages:
-            return zoo.SAMPLES[sample].source(folder)
+            return {**zoo.SAMPLES, **zoo.COMPILED}[sample].source(folder)
         return stages[-1].run(self.make(sample, *stages[:-1]), folder)

@@ -78,6 +78,21 @@ class Buffered(nn.Module):
         return 2 * x, self.table
 
 
+class Aliased(nn.Module):
+    """Returns its input, a view of it and a buffer, and counts its calls in another buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: torch.Tensor
+        self.calls: torch.Tensor
+        self.register_buffer("table", torch.from_numpy(TABLE.copy()))
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.calls += 1
+        return x, x.t(), self.table, 2 * x
+
+
 class Softmax(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.softmax(x, dim=1)
@@ -203,6 +218,10 @@ def embedding() -> nn.Module:
     return module
 
 
+def aliased() -> nn.Module:
+    return Aliased()
+
+
 def softmax() -> nn.Module:
     return Softmax()
 
@@ -266,6 +285,17 @@ SAMPLES = {
             lambda feed: {"output_0": 2 * feed["x"], "output_1": TABLE},
         ),
         Sample("softmax", specs("x:float32[batch,5]"), BATCH, _softmax),
+    )
+}
+
+
+# For compilers alone: each is one compile of half a minute, and no other runtime has its traps.
+COMPILED = {
+    "aliased": Sample(
+        "aliased",
+        specs("x:float32[rows,columns]"),
+        {"rows": DimRange(min=2, opt=3, max=6), "columns": DimRange(min=2, opt=3, max=6)},
+        lambda feed: {"output_0": feed["x"], "output_1": feed["x"].T, "output_2": TABLE, "output_3": 2 * feed["x"]},
     )
 }
 

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from optkit.artifact import Artifact
-from optkit.errors import RunnerError, StageError
+from optkit.errors import OutputError, RunnerError, StageError
 from optkit.progress import reporting
 from optkit.stages import BuildTensorRt
 from optkit.tensorrt import process as worker_process
@@ -240,7 +240,7 @@ def test_a_fault_of_the_worker_itself_ends_with_its_reason_and_no_crash() -> Non
 
 def test_no_room_for_temporary_files_is_told(linear: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(RunnerError, match=r"temporary files cannot be written \(No such file or directory\).* TMPDIR"):
+    with pytest.raises(OutputError, match=r"temporary files cannot be written \(No such file or directory\).* TMPDIR"):
         RTX.run(linear, tmp_path / "out")
 
 

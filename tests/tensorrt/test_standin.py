@@ -5,6 +5,8 @@ stand-in does is not proven by them; benchmarks/gpu does that on a GPU.
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,20 @@ def test_the_usual_cache_is_one_file_for_each_gpu_release_and_driver(
     built(STAGE.model_copy(update={"timing_cache": "auto"}), linear, tmp_path / "out")
     version = {"8.6": "8.6.0", "10": "10.14.1.48", "11": "11.4.1.5"}[release]
     assert files_below(tmp_path / "cache") == {f"Stand-in_GPU-{version}-driver12.4.timing"}
+
+
+def test_timings_that_a_killed_build_left_half_written_go(release: str, linear: Artifact, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "timings"
+    cache.parent.mkdir()
+    left = subprocess.run(
+        [sys.executable, "-c", "from optkit.system.temporary import temporary_name as t; print(t('timing'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (cache.parent / left.stdout.strip()).write_bytes(b"half")
+    built(STAGE.model_copy(update={"timing_cache": str(cache)}), linear, tmp_path / "out")
+    assert files_below(cache.parent) == {"timings"}
 
 
 def test_every_unknown_operator_is_told_by_a_parser_that_stops_at_the_first(release: str, tmp_path: Path) -> None:

@@ -166,9 +166,13 @@ def test_the_largest_files_take_little_time_and_memory() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20  # KiB
 
 
-# What runs without optkit, in a server or under another Python; the channel between optkit and its own worker; a response with bytes behind.
+# What runs without optkit, in a server or under another Python; the channel between optkit and its own worker; a response with
+# bytes behind; a recipe that optkit holds.
 ALONE = {
+    "aoti/process.py",
+    "aoti/worker.py",
     "loadtest/payloads.py",
+    "pipeline/pins.py",
     "serving/torchserve/handler.py",
     "serving/migrate/handler_model.py",
     "serving/clients/torchserve_template.py",

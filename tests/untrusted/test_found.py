@@ -15,6 +15,7 @@ from optkit.errors import ArtifactError, FeedError, OptkitError
 from optkit.pipeline.records import RunRecord
 from optkit.pytorch.source import open_artifact
 from optkit.serving.migrate.repository import TorchServeBatching
+from tests.support.fuzz_targets import sealed
 from tests.support.repositories import onnx_linear
 from tests.support.runs import run_record
 
@@ -53,7 +54,7 @@ def test_an_edited_measurement(change: Callable[[dict[str, Any]], object], says:
     run_record().write(tmp_path / "good.json")
     content = json.loads((tmp_path / "good.json").read_text())
     change(content)
-    (tmp_path / "run.json").write_text(json.dumps(content))
+    (tmp_path / "run.json").write_bytes(sealed(json.dumps(content).encode()))
     for pair in (("run.json", "good.json"), ("good.json", "run.json")):
         with pytest.raises(ArtifactError, match=rf"run\.json: .*{says}"):
             compare(*(tmp_path / name for name in pair))
@@ -65,7 +66,7 @@ def test_the_text_nan_in_a_passport(tmp_path: Path) -> None:
     artifact = open_artifact(model, {"batch": DimRange(min=1, opt=2, max=4)})
     Passport(artifact=artifact, seconds=1.0).save()
     content = json.loads(passport_path(model).read_text())
-    passport_path(model).write_text(json.dumps(content | {"seconds": "nan"}))
+    passport_path(model).write_bytes(sealed(json.dumps(content | {"seconds": "nan"}).encode()))
     with pytest.raises(OptkitError, match=r"seconds: Input should be a finite number"):
         open_artifact(model)
 

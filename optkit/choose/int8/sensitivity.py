@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from optkit.artifact.findings import FrontierPoint, LayerEffect
+from optkit.artifact.limits import at_least
 from optkit.artifact.tensors import Feed
 from optkit.checks.accuracy import Infer
 from optkit.checks.parity import sqnr_db
@@ -27,7 +28,7 @@ class AccuracyMetric:
 
     def accepts(self, value: float) -> bool:
         """Whether a value reaches the limit; NaN does not."""
-        return value >= self.limit
+        return at_least(value, self.limit)
 
 
 @dataclass

@@ -6,7 +6,6 @@ the fastest are measured with more blocks. The record gives the reason for each 
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from optkit.quantization.ort_quantizer import quantizing
 from optkit.runners import open_runner
 from optkit.stages import QuantizeDynamic, QuantizeStatic
 from optkit.stages.quantizing import has_attention
+from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.qdq_rules import broken_rules
 
 _NEAR = 1.25  # a candidate whose latency is a larger multiple of the smallest is not measured again
@@ -53,10 +53,10 @@ def quantize(stage: AnyQuantize, source: Artifact, out_dir: Path, prover: Prover
     try:
         plain.check_source(source)
         with (
-            tempfile.TemporaryDirectory(prefix=".types-", dir=out_dir) as folder,
+            temporary_folder(out_dir, "types") as folder,
             quantizing(source, out_dir) as prepared,
         ):
-            builder = CandidateBuilder(source, prepared, Path(folder).absolute(), filename)
+            builder = CandidateBuilder(source, prepared, folder.absolute(), filename)
             builder.prepare(plain)
             candidates = _candidates(plain, prepared)
             made, tried = _ordered(candidates, builder, prover)

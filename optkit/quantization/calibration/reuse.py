@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from optkit import user_code
 from optkit.artifact import Artifact
 from optkit.artifact.calibration import CalibrationKey, CalibrationResult
 from optkit.data import Feeds
@@ -50,7 +51,8 @@ def calibrated(
         model_sha256=hash_of(of | ({"smooth": smooth} if smooth else {})),
         data_sha256=feeds.sha256(),
     )
-    if earlier and earlier.key == key and not (doctor and earlier.diagnosis.long_tails is None):
+    unchanged = earlier and earlier.key == key and not user_code.changed((earlier.reads,), (feeds.target,))
+    if earlier and unchanged and not (doctor and earlier.diagnosis.long_tails is None):
         return earlier
     histograms = doctor or settings.method.needs_histogram
     if not settings.method.needs_histogram:
@@ -60,4 +62,5 @@ def calibrated(
         key=key,
         ranges={name: (range_.low, range_.high) for name, range_ in ranges.items()},
         diagnosis=diagnose(statistics, ranges),
+        reads=user_code.reads((feeds.target,))[0],
     )

@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from optkit.errors import ArtifactError, OutputError
-from optkit.hashing import hash_of
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.generate import ModelClass, identifier, own_code
 from optkit.untrusted.paths import FileName, exists, file_fault, is_file, new_file_fault
 
 FILE = "optkit.json"
-_CODE = ("triton_template", "torchserve_template", "router", "generate", "samples")
-_WRITERS = (
-    "optkit.serving.triton",
-    "optkit.serving.torchserve",
-)  # their generated_client.py generates the class of a model
 
 
 class ClientRecord(Document):
@@ -139,9 +133,3 @@ def _is_anothers(folder: Path, name: str, known: str | None, content: bytes) -> 
 def _hash(folder: Path, name: str) -> str | None:
     """Return the hash of a regular file, or None if there is none."""
     return None if file_fault(folder, name) else hashlib.sha256((folder / name).read_bytes()).hexdigest()
-
-
-def code_sha256() -> str:
-    """Return a hash of the code in clients. A client with other code is out of date and is written again."""
-    writers = {package: own_code("generated_client", package) for package in _WRITERS}
-    return hash_of({name: own_code(name) for name in _CODE} | writers)

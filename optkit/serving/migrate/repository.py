@@ -2,6 +2,8 @@
 
 import importlib.resources
 import logging
+import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +15,18 @@ from optkit.artifact import Artifact, Format, Precision, files_beside
 from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.errors import ArtifactError, OutputError, StageError, first_line
 from optkit.hashing import sha256_of
-from optkit.pytorch.forward import torchscript_notices_off
+from optkit.pytorch.script_file import describe_script
 from optkit.record import validation_error_as
 from optkit.serving.migrate.archive import OpenedMar
+from optkit.serving.migrate.container import FILE, dockerfile
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
-from optkit.serving.staging import files_below, move_in, staging
-from optkit.serving.torchserve.config import installed_models
+from optkit.serving.staging import files_below, move_in, staging, writing
+from optkit.serving.torchserve.config import default_workers, installed_models
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
+from optkit.serving.triton.lint import needed_packages
 from optkit.serving.triton_fields import Instances
 from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.documents import parse_yaml, read_json, read_yaml_text
@@ -48,18 +52,21 @@ class TorchServeBatching:
     workers: int
 
     @classmethod
-    def of(cls, mar: OpenedMar, *, batching: bool) -> "TorchServeBatching":
-        """Read model-config.yaml in the archive and config.properties beside it. The former takes precedence, as in TorchServe.
+    def of(cls, mar: OpenedMar, store: Path, *, batching: bool) -> "TorchServeBatching":
+        """Read model-config.yaml in the archive and config.properties. The former takes precedence, as in TorchServe.
 
         Args:
             mar: an opened archive.
+            store: the config.properties, which need not exist.
             batching: False sets the batch size to 1.
 
         Raises:
             ArtifactError: a value is invalid, or a file cannot be read.
         """
-        store = mar.archive.with_name("config.properties")
-        found = {key: (value, str(store)) for key, value in installed_models(store).get(mar.archive.name, {}).items()}
+        installed = installed_models(store)
+        names = (mar.archive.name, f"{mar.name}.mar", mar.name)  # a folder and a tar file are named in several ways
+        settings = next((installed[name] for name in names if name in installed), {})
+        found = {key: (value, str(store)) for key, value in settings.items()}
         config = mar.file("configFile")
         if config:
             where = f"{mar.archive}: {config.name}"
@@ -67,6 +74,9 @@ class TorchServeBatching:
             if not isinstance(given, dict):
                 raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
             found |= {key: (value, where) for key, value in given.items()}
+        workers = default_workers(store)
+        if workers is not None:
+            found.setdefault("minWorkers", (workers, str(store)))
         size = _count(found, "batchSize", 1)
         return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 
@@ -135,7 +145,7 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
             f"{mar.archive}: {model.name} is TorchScript with base_handler, and neither states the model's inputs; expected input specs. "
             f'Add --input "x:float32[batch,3,224,224]" --dim batch=1:8:64 with your own values.'
         )
-    return _torchscript(model, inputs, dims)
+    return describe_script(model, inputs, dims)
 
 
 def package_handler(
@@ -148,27 +158,40 @@ def package_handler(
     """
     name = model_name(name, mar.name)
     folder = repository / name
-    if exists(folder) and not force:
-        raise OutputError(
-            f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
-        )
-    with staging(repository) as temporary:
+    with writing(repository), staging(repository) as temporary:
+        if exists(folder) and not force:
+            raise OutputError(
+                f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
+            )
         staged = temporary / name
         shutil.copytree(mar.folder, staged / "1" / "mar")
         code = importlib.resources.files("optkit.serving.migrate").joinpath("handler_model.py").read_bytes()
         (staged / "1" / "model.py").write_bytes(code)
         (staged / "config.pbtxt").write_text(config_text(_handler_config(name, batching)), encoding="utf-8")
+        requirements = mar.file("requirementsFile")
+        packages = needed_packages(mar.folder)
+        image = dockerfile(packages, f"1/mar/{requirements.name}" if requirements else None)
+        needs_image = bool(packages or requirements)
+        if needs_image:
+            (staged / FILE).write_text(image, encoding="utf-8")
         written = files_below(staged)
-        move_in([(staged, folder)], temporary / ".replaced")
+        move_in([(staged, folder)], temporary)
     return Packaged(
         target="triton",
         name=name,
         version="1",
         path=folder.absolute(),
         files=written,
-        notes=tuple(_not_carried(mar)),
-        command=serve_command(repository, on_gpu=False),
+        notes=(*_not_carried(mar, folder), *([f"{folder / FILE}:\n{image}"] if needs_image else [])),
+        command=_command(repository, folder) if needs_image else serve_command(repository, on_gpu=False),
     )
+
+
+def _command(repository: Path, folder: Path) -> str:
+    """Return the command that builds the image of a model and serves the repository in it."""
+    tag = f"optkit-{re.sub('[^a-z0-9]+', '-', folder.name.lower()).strip('-') or 'model'}"
+    build = f"docker build -t {tag} {shlex.quote(str(folder.absolute()))}"
+    return f"{build} && {serve_command(repository, on_gpu=False, image=tag)}"
 
 
 def _handler_config(name: str, batching: TorchServeBatching) -> "schema.ModelConfig":
@@ -186,20 +209,20 @@ def _handler_config(name: str, batching: TorchServeBatching) -> "schema.ModelCon
     return config
 
 
-def _not_carried(mar: OpenedMar) -> list[str]:
+def _not_carried(mar: OpenedMar, folder: Path) -> list[str]:
     """Return notes on the differences between TorchServe and Triton that the user must handle."""
     notes = [
         "the input REQUEST holds the request body, and the output RESPONSE holds the response body; both are BYTES"
     ]
-    uses_torchserve = not mar.file("handler") if mar.handler.endswith(".py") else True
-    imports = "" if uses_torchserve else _text(mar.file("handler"))
-    if uses_torchserve or "from ts" in imports or "import ts" in imports:
-        notes.append("the handler imports torchserve's Python package: install torch and torchserve in Triton's Python")
-    if mar.model.get("requirementsFile"):
+    packages = needed_packages(mar.folder)
+    if packages:
         notes.append(
-            f"{mar.model['requirementsFile']} is in the model's folder; Triton does not install packages: "
-            f"install them in Triton's Python, or set EXECUTION_ENV_PATH in config.pbtxt"
+            f"the handler needs {', '.join(packages)}, which Triton's image does not have: "
+            f"the command builds an image by the {FILE} in the model's folder; EXECUTION_ENV_PATH in config.pbtxt is another way"
         )
+    if mar.model.get("requirementsFile"):
+        notes.append(f"{mar.model['requirementsFile']} is in the model's folder; the {FILE} installs it")
+    notes += _native(mar, folder)
     notes.append(
         f"the handler {mar.handler!r} is code of the archive, which Triton runs: serve only archives that you trust"
     )
@@ -212,8 +235,19 @@ def _not_carried(mar: OpenedMar) -> list[str]:
     return notes
 
 
-def _text(path: Path | None) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path else ""
+def _native(mar: OpenedMar, folder: Path) -> list[str]:
+    """Return how the model itself is served without the handler, if it needs no code of the archive."""
+    model = mar.file("serializedFile")
+    if model is None or mar.model.get("modelFile") or model.suffix not in (".pt", ".onnx"):
+        return []
+    backend = "ONNX" if model.suffix == ".onnx" else "PyTorch"
+    file = shlex.quote(str(folder.absolute() / "1" / "mar" / model.name))
+    options = "" if model.suffix == ".onnx" else ' --input "x:float32[batch,3,224,224]"'
+    return [
+        f"without the handler, Triton's {backend} backend runs the model itself, and batches requests: clients then prepare the "
+        f"tensors. Run: optkit package triton {file} -o {shlex.quote(str(folder.parent.absolute()))} --name {folder.name}_native{options} "
+        f"--dim batch=1:8:64, with your own values"
+    ]
 
 
 def _generated_contract(
@@ -256,14 +290,3 @@ def _artifact(
         sha256=sha256_of(path, *files_beside(path, files)),
         files=files,
     )
-
-
-def _torchscript(path: Path, inputs: tuple[TensorSpec, ...], dims: Mapping[str, DimRange]) -> Artifact:
-    """Return the artifact of a TorchScript file. Running the model gives its outputs."""
-    import torch
-
-    from optkit.pytorch.outputs import find_outputs
-
-    with torchscript_notices_off():
-        module = torch.jit.load(str(path), map_location="cpu").eval()
-        return _artifact(path, inputs, find_outputs(module, inputs, dims).specs, dict(dims))

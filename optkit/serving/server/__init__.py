@@ -1,5 +1,5 @@
 """Servers that optkit starts on this machine.
 
-process         the process of a server: started, watched, ended
+ports           free loopback ports
 http            one HTTP request within a time limit
 """

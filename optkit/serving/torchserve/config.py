@@ -1,5 +1,6 @@
 """The config.properties of a TorchServe model store: the server's settings, and one entry for each model."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 from optkit.errors import ArtifactError, OutputError
 from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
-from optkit.serving.torchserve.properties import read_properties, with_properties
+from optkit.serving.torchserve.properties import line_of, read_properties, with_properties
 from optkit.untrusted.documents import parse_json
 from optkit.untrusted.paths import exists, is_file
 
 RESPONSE_TIMEOUT_S = 120
+_WORKERS = "default_workers_per_model"
 _HEADER = b"# Written by optkit. Start with --ncs, so that TorchServe keeps no snapshot that overrides this file.\n"
 _SERVER = {
     "inference_address": "http://127.0.0.1:8080",
@@ -40,26 +42,58 @@ def model_settings(settings: TorchServeServing) -> dict[str, int]:
     }
 
 
-def config_content(path: Path, name: str, settings: TorchServeServing, *, force: bool) -> bytes:
-    """Return the content of the file `path` with this model added. Other models, other keys and comments stay.
+@dataclasses.dataclass(frozen=True)
+class ConfigChange:
+    """The new content of a config.properties, and what the user had set otherwise: a text for each value that is replaced."""
+
+    content: bytes
+    replaced: tuple[str, ...]
+
+
+def config_change(path: Path, name: str, settings: TorchServeServing, *, force: bool) -> ConfigChange:
+    """Return the file `path` with this model added. Other models, other keys and comments stay.
 
     Raises:
         OutputError: the file has other settings for the server or for this model, and `force` is not set.
         ArtifactError: the file or its value of `models` cannot be read.
     """
     found = read_properties(path) if exists(path) else {}
-    models = {} if force and _models_fault(found) else _models(path, found)
+    models = _models(path, found)
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
-    if found and not force:
-        _refuse_differing(path, found, models, name, entry)
-    models[name] = entry
+    versions = _other_versions(models.get(name, {}), name, settings.version) | entry
+    replaced = _replaced(found, models, name, versions) if found else ()
+    if replaced and not force:
+        raise OutputError(
+            f"{path}: other values are set; expected those that optkit writes. --force replaces {'; '.join(replaced)}. "
+            f"It keeps everything else, and the old file as {path.name}.orig. Choose another folder, or use --force."
+        )
+    models[name] = versions
     installs = settings.requirements is not None or found.get("install_py_dep_per_model") == "true"
     values = _SERVER | {
         "install_py_dep_per_model": str(installs).lower(),
         "load_models": _load_models(found, models),
         "models": json.dumps(models, sort_keys=True),
     }
-    return with_properties(path.read_bytes() if exists(path) else _HEADER, values)
+    return ConfigChange(with_properties(path.read_bytes() if exists(path) else _HEADER, values), replaced)
+
+
+def _other_versions(versions: Mapping[str, dict[str, Any]], name: str, version: str) -> dict[str, dict[str, Any]]:
+    """Return the versions of a model that have an archive of their own. None of them is the default any longer."""
+    others = {key: entry for key, entry in versions.items() if key != version and entry.get("marName") != f"{name}.mar"}
+    return {key: entry | {"defaultVersion": False} for key, entry in others.items()}
+
+
+def _replaced(found: Mapping[str, str], models: Models, name: str, versions: object) -> tuple[str, ...]:
+    """Return a text for each value that is replaced, with the value before and after."""
+    changed = [
+        f"{key}={found[key]!r} (by {value!r})" if key in found else f"{key}, which is not set (by {value!r})"
+        for key, value in _SERVER.items()
+        if found.get(key) != value
+    ]
+    if models.get(name, versions) != versions:
+        was, now = (json.dumps(entry, sort_keys=True) for entry in (models[name], versions))
+        changed.append(f"models: {name!r} {was} (by {now})")
+    return tuple(changed)
 
 
 def installed_models(path: Path) -> dict[str, dict[str, Any]]:
@@ -73,6 +107,22 @@ def installed_models(path: Path) -> dict[str, dict[str, Any]]:
     versions = [entry for model in _models(path, read_properties(path)).values() for entry in model.values()]
     named = [entry for entry in versions if isinstance(entry.get("marName"), str)]
     return {entry["marName"]: entry for entry in sorted(named, key=lambda entry: bool(entry.get("defaultVersion")))}
+
+
+def default_workers(path: Path) -> int | None:
+    """Return the number of workers of a model without `minWorkers`: `default_workers_per_model`. None if the file does not set it.
+
+    Raises:
+        ArtifactError: the file cannot be read, or the value is no positive integer.
+    """
+    value = read_properties(path).get(_WORKERS) if is_file(path) else None
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ArtifactError(
+            f"{path}: line {line_of(path, _WORKERS)}: {_WORKERS} is {value!r}; expected an integer of at least 1. Correct the value."
+        )
+    return int(value)
 
 
 def loaded_models(path: Path) -> list[str]:
@@ -104,23 +154,10 @@ def _load_models(found: Mapping[str, str], models: Models) -> str:
     return ",".join(sorted({*entries, *added}))
 
 
-def _refuse_differing(path: Path, found: Mapping[str, str], models: Models, name: str, entry: object) -> None:
-    changed = sorted(key for key, value in _SERVER.items() if found.get(key) != value)
-    if changed:
-        raise OutputError(
-            f"{path}: {', '.join(changed)}: the file has other values; expected the values that optkit writes. "
-            f"Choose another folder, or use --force to replace them."
-        )
-    if models.get(name, entry) != entry:
-        raise OutputError(
-            f"{path}: models: {name!r} has other settings. Set another name, or use --force to replace them."
-        )
-
-
 def _models(path: Path, found: Mapping[str, str]) -> Models:
     if fault := _models_fault(found):
         raise ArtifactError(
-            f"{path}: models: {fault}; expected JSON of model -> version -> settings, as TorchServe reads it. Correct the value."
+            f"{path}: line {line_of(path, 'models')}: models: {fault}; expected JSON of model -> version -> settings, as TorchServe reads it. Correct the value."
         )
     models: Models = _parsed(found)
     return models

@@ -15,12 +15,13 @@ from optkit.serving.golden import Golden
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TorchServeServing
-from optkit.serving.staging import as_json, move_in, staging
-from optkit.serving.torchserve.config import config_content, model_settings
+from optkit.serving.staging import as_json, content_bytes, move_in, staging, writing
+from optkit.serving.torchserve.config import config_change, model_settings
 from optkit.serving.torchserve.contract import handler_contract
 from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
-from optkit.serving.torchserve.mar import MANIFEST, manifest, write_mar
+from optkit.serving.torchserve.mar import MANIFEST, RECORD, manifest, record_of, write_mar
+from optkit.system.space import check_space
 from optkit.untrusted.paths import exists, is_file, is_folder
 
 _CONFIG = "config.properties"
@@ -66,29 +67,28 @@ def package_torchserve(
     check_packagable(artifact, "TorchServe")
     contract = handler_contract(artifact, settings, independence)
     members = _members(artifact, settings, name, contract)
-    if settings.client:
-        check_writable(model_store, name)
     archive, config = model_store / f"{name}.mar", model_store / _CONFIG
-    content = config_content(config, name, settings, force=force)
-    with staging(model_store) as temporary:
-        staged = temporary / archive.name
-        write_mar(staged, members)
-        if exists(archive) and not force and not filecmp.cmp(staged, archive, shallow=False):
-            raise OutputError(
-                f"{archive}: exists already with other content. Set another name, or use --force to replace it."
-            )
-        if golden is not None:
-            write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
-        (temporary / _CONFIG).write_bytes(content)
-        made = sorted(file for file in temporary.iterdir() if is_file(file))
-        move_in([(file, model_store / file.name) for file in made], temporary / ".replaced")
-        for stale in golden_files(archive) if golden is None else ():
-            stale.unlink(missing_ok=True)
     notes = [_ARCHIVED, _TOKEN]
     client = None
-    if settings.client:
-        client, left = write_torchserve_client(model_store, name, None if settings.handler else contract, sample)
-        notes += [left] if left else []
+    with writing(model_store):
+        if settings.client:
+            check_writable(model_store, name)
+        change = config_change(config, name, settings, force=force)
+        check_space(model_store, content_bytes(members.values()), "the archive")
+        with staging(model_store) as temporary:
+            staged = temporary / archive.name
+            write_mar(staged, members)
+            if golden is not None:
+                write_archive_golden(staged, golden, contract, settings.version, settings.class_names or ())
+            (temporary / _CONFIG).write_bytes(change.content)
+            if change.replaced:
+                original = _original(config)
+                (temporary / original.name).write_bytes(config.read_bytes())
+                notes.append(f"{_CONFIG}: replaced {'; '.join(change.replaced)}; the old file is {original.name}")
+            _move_in(temporary, archive, force=force)
+        if settings.client:
+            client, left = write_torchserve_client(model_store, name, None if settings.handler else contract, sample)
+            notes += [left] if left else []
     if artifact.format is Format.ONNX:
         notes.append("TorchServe's Python needs onnxruntime: install it there, or add it to requirements")
     if settings.handler:
@@ -106,6 +106,30 @@ def package_torchserve(
         command=f"torchserve --start --foreground --ncs --model-store {store} --ts-config {shlex.quote(str(config.absolute()))}",
         client=client,
     )
+
+
+def _move_in(temporary: Path, archive: Path, *, force: bool) -> None:
+    """Move a staged archive, its golden samples and the configuration to their places; golden samples of an earlier archive go.
+
+    Raises:
+        OutputError: an archive with other content is there.
+    """
+    staged = temporary / archive.name
+    if exists(archive) and not force and not filecmp.cmp(staged, archive, shallow=False):
+        raise OutputError(
+            f"{archive}: exists already with other content. Set another name, or use --force to replace it."
+        )
+    made = sorted(file for file in temporary.iterdir() if is_file(file))
+    move_in([(file, archive.with_name(file.name)) for file in made], temporary)
+    for stale in golden_files(archive):
+        if temporary / stale.name not in made:
+            stale.unlink(missing_ok=True)
+
+
+def _original(config: Path) -> Path:
+    """Return where the old configuration is kept. Earlier copies stay: the user may have edited the file since."""
+    names = [f"{config.name}.orig", *(f"{config.name}.orig.{i}" for i in range(2, 1000))]
+    return next(path for path in map(config.with_name, names) if not exists(path))
 
 
 def _members(
@@ -134,6 +158,7 @@ def _members(
         _add(members, "optkit_images.py", _own_code("images.py", "optkit.data"), "image")
     for extra in settings.extra_files:
         _add(members, Path(extra).name, _user_file(extra, "extra_files"), "extra_files")
+    _add(members, RECORD, record_of(members), "optkit")
     return members
 
 

@@ -12,6 +12,7 @@ from optkit.untrusted.reading import read_bytes
 MAX_BYTES = 2**20
 _WHAT = "a Java properties file"
 _ENCODING = "iso-8859-1"  # Java reads a properties file as Latin-1
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\\r?\n\Z")  # the next line belongs to the last one
 
 
@@ -21,11 +22,31 @@ def read_properties(path: Path) -> dict[str, str]:
     Raises:
         ArtifactError: the file cannot be read, or holds an invalid escape sequence.
     """
+    return {key: value for key, value, _ in _entries(path)}
+
+
+def line_of(path: Path, key: str) -> int:
+    """Return the line on which the value of a key begins that counts: the last one.
+
+    Raises:
+        ArtifactError: the file cannot be read, or holds an invalid escape sequence.
+    """
+    return next((line for found, _, line in reversed(_entries(path)) if found == key), 1)
+
+
+def _entries(path: Path) -> list[tuple[str, str, int]]:
+    """Return key, value and line of each entry."""
+    found: list[tuple[str, str, int]] = []
+    line = 1
     content = read_bytes(path, _WHAT, MAX_BYTES)
     try:
-        return dict(javaproperties.loads(content))
+        for element in javaproperties.parse(content):
+            if isinstance(element, javaproperties.KeyValue):
+                found.append((element.key, element.value, line))
+            line += len(_LINE_END.findall(element.source))
     except ValueError as e:
-        raise ArtifactError(f"{path}: cannot be read as {_WHAT} ({e}). Correct it.") from e
+        raise ArtifactError(f"{path}: cannot be read as {_WHAT} (line {line}: {e}). Correct it.") from e
+    return found
 
 
 def with_properties(content: bytes, values: Mapping[str, str]) -> bytes:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from urllib.parse import quote
 
 from optkit.errors import ArtifactError, RunnerError
 from optkit.serving.server.http import HttpResponse, ask
-from optkit.serving.server.process import HOST, ServerProcess, free_ports
+from optkit.serving.server.ports import HOST, free_ports
 from optkit.serving.torchserve.config import loaded_models
 from optkit.serving.torchserve.properties import with_properties
+from optkit.system.child import ChildProcess
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.documents import read_json
 from optkit.untrusted.paths import is_file
 
@@ -30,7 +31,7 @@ class TorchServe:
     inference_url: str
     management_url: str
     _keys: Path
-    _process: ServerProcess
+    _process: ChildProcess
 
     def predict(
         self, model: str, body: bytes, content_type: str = "application/json", limit_s: float = 30.0
@@ -110,13 +111,12 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
     config = model_store / "config.properties"
     if not is_file(config):
         raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
-    with tempfile.TemporaryDirectory(prefix="optkit-torchserve-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         ports = free_ports(len(_PORTS))
         own = folder / "config.properties"
         own.write_bytes(_own_config(config.read_bytes(), ports, archives))
         arguments = ["--start", "--foreground", "--ncs", "--model-store", str(model_store.absolute())]
-        process = ServerProcess(
+        process = ChildProcess(
             [*command, *arguments, "--ts-config", str(own)],
             environment=_environment(folder),
             folder=folder,  # it writes key_file.json and logs to its working folder

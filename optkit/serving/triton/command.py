@@ -22,6 +22,7 @@ def serve_command(
     cached: bool = False,
     engine: Engine = "docker",
     ports: tuple[int, ...] = PORTS,
+    image: str = IMAGE,
 ) -> str:
     """Return the command line. The repository is mounted read-only, and the ports are bound to loopback.
 
@@ -30,13 +31,14 @@ def serve_command(
         on_gpu: whether a model needs a GPU.
         cached: whether a model uses the response cache. The server creates the cache only if the command gives its size.
         engine: the container engine.
+        image: the image of the server.
         ports: the ports of HTTP, gRPC and metrics on this machine.
     """
     published = " ".join(f"-p 127.0.0.1:{port}:{inside}" for port, inside in zip(ports, PORTS, strict=True))
     gpus = {"docker": "--gpus all ", "podman": "--device nvidia.com/gpu=all "}[engine] if on_gpu else ""
     mount = shlex.quote(_csv("type=bind", f"source={repository.absolute()}", "target=/models", "readonly"))
     cache = f" --cache-config=local,size={_CACHE_BYTES}" if cached else ""
-    return f"{engine} run --rm {gpus}{published} --mount {mount} {IMAGE} tritonserver --model-repository=/models{cache}"
+    return f"{engine} run --rm {gpus}{published} --mount {mount} {image} tritonserver --model-repository=/models{cache}"
 
 
 def _csv(*fields: str) -> str:

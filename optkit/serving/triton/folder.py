@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import OutputError
+from optkit.hashing import sha256_of
 from optkit.serving.golden import Golden, write_golden
-from optkit.serving.staging import files_below, move_in, staging
+from optkit.serving.staging import content_bytes, files_below, move_in, staging
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton.merge import Merged, merge_config
 from optkit.serving.triton.package_record import FILE, GoldenFile, TritonRecord, record_or_none
+from optkit.system.space import check_space
 from optkit.untrusted.paths import exists, file_in, is_folder
 
 if TYPE_CHECKING:
@@ -56,14 +58,16 @@ def write_models(
     """
     written, moves = [], []
     merged = [_merged(repository, model, force=force) for model in models]
+    size = sum(content_bytes(model.files.values()) for model in models)
+    check_space(repository, size, "the package")
     with staging(repository) as temporary:
         for model, config in zip(models, merged, strict=True):
             staged, folder = temporary / model.name, repository / model.name
-            _stage(staged, folder, model, config)
+            _stage(staged, folder, model, config, force=force)
             written.append((files_below(staged), config.notes))
             # Without force, the configuration and thus the size of the warm-up data are the same.
             moves += list(_moves(staged, folder, keep=set() if force else {"warmup"}))
-        move_in(moves, temporary / ".replaced")
+        move_in(moves, temporary)
     return written
 
 
@@ -83,7 +87,7 @@ def _merged(repository: Path, model: RepositoryModel, *, force: bool) -> Merged:
     return merge_config(folder / _CONFIG, model.config, before.config if before else None, force=force)
 
 
-def _stage(staged: Path, folder: Path, model: RepositoryModel, merged: Merged) -> None:
+def _stage(staged: Path, folder: Path, model: RepositoryModel, merged: Merged, *, force: bool) -> None:
     """Write the model to a staging folder, together with the golden samples of other versions from `folder`."""
     version = str(model.version)
     write_files(staged / version, model.files)
@@ -99,7 +103,16 @@ def _stage(staged: Path, folder: Path, model: RepositoryModel, merged: Merged) -
         write_golden(model.golden, staged / file)
         kept[version] = GoldenFile(file=file, tolerance=model.golden.tolerance)
         _merge_folder(staged / "golden", folder / "golden")
-    TritonRecord(config=config_text(model.config), golden=kept).write(staged / FILE)
+    replaced = (
+        f"{version}/",
+        "golden/",
+        _CONFIG,
+        *(("warmup/",) if force else ()),
+    )  # else the warm-up data of before stays
+    others = before.files if before else {}
+    files = {name: sha256_of(staged / name) for name in files_below(staged)}
+    files |= {name: hashed for name, hashed in others.items() if not name.startswith(replaced)}
+    TritonRecord(config=config_text(model.config), golden=kept, files=files).write(staged / FILE)
 
 
 def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, bytes]) -> None:

@@ -15,6 +15,7 @@ from optkit.serving.golden import Golden
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged, check_packagable, model_files
 from optkit.serving.settings import TritonModelSettings, TritonServing
+from optkit.serving.staging import writing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import model_config, warmup_files, warmup_of
 from optkit.serving.triton.contract import TritonContract, triton_contract
@@ -58,11 +59,12 @@ def package_triton(
     model, contract, notes = triton_model(
         artifact, settings, name=name, independence=independence, sample=sample, golden=golden, others=others
     )
-    if settings.client:
-        check_writable(repository, model.name)
-    written, merging = write_model(repository, model, force=force)
     folder = repository / model.name
-    client, left = write_client_of(model, repository, contract, artifact.dims) if settings.client else (None, [])
+    with writing(repository):
+        if settings.client:
+            check_writable(repository, model.name)
+        written, merging = write_model(repository, model, force=force)
+        client, left = write_client_of(model, repository, contract, artifact.dims) if settings.client else (None, [])
     return Packaged(
         target="triton",
         name=model.name,

@@ -21,12 +21,14 @@ class GoldenFile(Record):
 
 
 class TritonRecord(Document):
-    """The configuration as optkit wrote it, and the golden samples of each version."""
+    """The configuration as optkit wrote it, the golden samples of each version, and the hash of every file."""
 
-    schema_id: ClassVar[str] = "optkit/triton-model/1"
+    schema_id: ClassVar[str] = "optkit/triton-model/2"
+    sealed: ClassVar[bool] = True
 
     config: str
     golden: dict[str, GoldenFile] = Field(default_factory=dict)
+    files: dict[FileName, str] = Field(default_factory=dict)  # what optkit wrote, of all versions: name -> hash
 
 
 def read_record(model: Path) -> TritonRecord | None:

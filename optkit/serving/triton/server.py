@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from optkit.errors import MissingDependency, RunnerError
-from optkit.serving.server.process import HOST, ServerProcess, free_ports
+from optkit.serving.server.ports import HOST, free_ports
+from optkit.system.child import ChildProcess
 from optkit.untrusted.paths import is_file, is_folder
 from optkit.untrusted.quoting import shell_line
 
@@ -95,7 +96,7 @@ class TritonServer:
         self._limit_s = limit_s
         self._ports = ports
         self._options = tuple(options)
-        self._process: ServerProcess | None = None
+        self._process: ChildProcess | None = None
         self.http = self.grpc = ""  # host:port
 
     def __enter__(self) -> Self:
@@ -106,7 +107,7 @@ class TritonServer:
         """
         ports = self._ports or free_ports(3)
         self.http, self.grpc = f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}"
-        self._process = ServerProcess(self._command(ports), environment=self._install.environment)
+        self._process = ChildProcess(self._command(ports), environment=self._install.environment)
         try:
             self._wait(self._process)
         except BaseException:
@@ -135,7 +136,9 @@ class TritonServer:
             RunnerError: always, because a server should not end by itself. The message contains its errors.
         """
         assert self._process is not None
-        self._ended(self._process.wait())
+        code = self._process.wait()
+        assert code is not None
+        self._ended(code)
 
     def _command(self, ports: Sequence[int]) -> list[str]:
         command = [str(self._install.binary), f"--model-repository={self._repository}"]
@@ -148,7 +151,7 @@ class TritonServer:
             command += ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self._models)]
         return [*command, *self._options]
 
-    def _wait(self, process: ServerProcess) -> None:
+    def _wait(self, process: ChildProcess) -> None:
         end = time.monotonic() + self._limit_s
         while time.monotonic() < end:
             if process.code is not None:

@@ -49,7 +49,7 @@ def build(job: Json, channel: Channel, cancelled: threading.Event) -> Json:
         raise FaultError(f"{title(trt)} could not build the engine: {first_error(log)}{advice(log)}")
     sha256 = _write(plan, job["plan"])
     if cache_file:
-        keep_timing_cache(config, cache_file, notes)
+        keep_timing_cache(config, cache_file, job["timing_cache_temporary"], notes)
     return {
         "runtime": runtime,
         "version": trt.__version__,

@@ -28,12 +28,12 @@ def open_timing_cache(config: Any, job: Json, runtime: str, trt: Any, gpu: Json 
     return path
 
 
-def keep_timing_cache(config: Any, path: str, notes: list[str]) -> None:
+def keep_timing_cache(config: Any, path: str, temporary_name: str, notes: list[str]) -> None:
     """Write the timings for the next build completely or not at all; a failure is only a note, because the engine exists."""
     cache = config.get_timing_cache()
     if cache is None:
         return
-    temporary = f"{path}.{os.getpid()}"
+    temporary = os.path.join(os.path.dirname(path), temporary_name)
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(temporary, "wb") as file:
@@ -41,3 +41,5 @@ def keep_timing_cache(config: Any, path: str, notes: list[str]) -> None:
         os.replace(temporary, path)
     except OSError as e:
         notes.append(f"timing cache {path}: could not be written ({e.strerror})")
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -135,7 +135,9 @@ def test_other_content_is_replaced_only_by_force(onnx, torchscript, tmp_path):
     before = (tmp_path / "digits.mar").read_bytes(), (tmp_path / "config.properties").read_bytes()
     with pytest.raises(OutputError, match=r"digits.mar: exists already with other content. .* use --force"):
         package(torchscript, tmp_path)
-    with pytest.raises(OutputError, match=r"config.properties: models: 'digits' has other settings"):
+    with pytest.raises(
+        OutputError, match=r"config.properties: other values are set.* --force replaces models: 'digits' {"
+    ):
         package(torchscript, tmp_path, workers=2)
     assert ((tmp_path / "digits.mar").read_bytes(), (tmp_path / "config.properties").read_bytes()) == before
     assert {p.name for p in tmp_path.iterdir()} == {"digits.mar", "config.properties"}
@@ -149,7 +151,7 @@ def test_other_values_of_the_user_are_replaced_only_by_force(onnx, tmp_path):
     config.write_text("# mine\ninference_address=http://0.0.0.0:80\n")
     with pytest.raises(
         OutputError,
-        match=r"config.properties: allowed_urls, .*inference_address.*: .* Choose another folder, or use --force",
+        match=r"--force replaces inference_address='http://0.0.0.0:80' \(by 'http://127.0.0.1:8080'\); .*allowed_urls, which is not set",
     ):
         package(onnx, tmp_path)
     assert config.read_text() == "# mine\ninference_address=http://0.0.0.0:80\n"
@@ -160,14 +162,53 @@ def test_other_values_of_the_user_are_replaced_only_by_force(onnx, tmp_path):
 
 
 @pytest.mark.parametrize("models", ["not json", "[]"])
-def test_models_that_cannot_be_parsed_are_replaced_only_by_force(onnx, tmp_path, models):
+@pytest.mark.parametrize("force", [False, True])
+def test_models_that_cannot_be_parsed_are_never_replaced(onnx, tmp_path, models, force):
+    """They may name other models, which would be lost."""
     config = tmp_path / "config.properties"
-    config.write_text(f"models={models}\n")
-    with pytest.raises(ArtifactError, match=r"config.properties: models: the value.*; expected JSON"):
+    config.write_text(f"# mine\n\nmodels={models}\n")
+    with pytest.raises(ArtifactError, match=r"config.properties: line 3: models: the value.*; expected JSON"):
+        package(onnx, tmp_path, force=force)
+    assert config.read_text() == f"# mine\n\nmodels={models}\n"
+
+
+def test_force_keeps_what_is_not_ours_and_the_old_file(onnx, tmp_path):
+    """The file as TorchServe documents it, with a model over several lines and a version with an archive of its own."""
+    config = tmp_path / "config.properties"
+    models = {
+        "noop": {"1.0": {"marName": "noop.mar", "batchSize": 4}},
+        "digits": {"0.9": {"marName": "digits_v0.mar", "defaultVersion": True}},
+    }
+    text = json.dumps(models, indent=2).replace("\n", "\\\n")
+    before = (
+        f"! of the user\ninference_address : http://0.0.0.0:80\nnumber_of_gpu 0\nload_models=noop.mar\nmodels={text}\n"
+    )
+    config.write_text(before)
+    with pytest.raises(OutputError, match=r"--force replaces inference_address='http://0.0.0.0:80'"):
         package(onnx, tmp_path)
-    assert config.read_text() == f"models={models}\n"
+    done = package(onnx, tmp_path, force=True)
+    assert (tmp_path / "config.properties.orig").read_text() == before
+    assert any(
+        "replaced inference_address='http://0.0.0.0:80'" in note and "config.properties.orig" in note
+        for note in done.notes
+    )
+    found = properties(tmp_path)
+    assert (found["number_of_gpu"], found["load_models"]) == ("0", "digits.mar,noop.mar")
+    now = json.loads(found["models"])
+    assert now["noop"] == models["noop"]
+    assert now["digits"]["0.9"] == {"marName": "digits_v0.mar", "defaultVersion": False}
+    assert now["digits"]["1.0"]["defaultVersion"] is True
+    config.write_text(config.read_text().replace("http://127.0.0.1:8081", "http://10.0.0.1:8081"))
+    edited = config.read_text()
     package(onnx, tmp_path, force=True)
-    assert set(json.loads(properties(tmp_path)["models"])) == {"digits"}
+    assert (tmp_path / "config.properties.orig").read_text() == before
+    assert (tmp_path / "config.properties.orig.2").read_text() == edited
+
+
+def test_force_without_a_difference_keeps_no_old_file(onnx, tmp_path):
+    package(onnx, tmp_path)
+    package(onnx, tmp_path, force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"digits.mar", "config.properties"}
 
 
 def test_a_rewritten_configuration_keeps_what_optkit_did_not_write(onnx, torchscript, tmp_path):
@@ -193,7 +234,9 @@ def test_a_rewritten_configuration_keeps_what_optkit_did_not_write(onnx, torchsc
 
 def test_a_configuration_that_cannot_be_read_is_refused(onnx, tmp_path):
     (tmp_path / "config.properties").write_text("a=\\uZZZZ")
-    with pytest.raises(ArtifactError, match=r"config.properties: cannot be read as a Java properties file \(Invalid"):
+    with pytest.raises(
+        ArtifactError, match=r"config.properties: cannot be read as a Java properties file \(line 1: Invalid"
+    ):
         package(onnx, tmp_path)
 
 

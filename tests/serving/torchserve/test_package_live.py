@@ -18,9 +18,9 @@ from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import RecipeError, RunnerError
 from optkit.runners import open_runner
 from optkit.serving import TorchServeServing, package_torchserve
-from optkit.serving.server import process as server_process
 from optkit.serving.torchserve.golden import archive_golden, golden_files
 from optkit.serving.torchserve.server import serving
+from optkit.system.child import ChildProcess
 from tests.support.needs import need
 from tests.support.project import command_line
 
@@ -242,13 +242,13 @@ def test_smoke_without_the_key_says_where_it_is(server, store):
 
 def test_smoke_starts_a_server_for_one_archive_and_ends_it(store, monkeypatch, capsys):
     started = []
-    original = server_process.ServerProcess.__init__
+    original = ChildProcess.__init__
 
     def remember(self, *arguments, **named):
         original(self, *arguments, **named)
         started.append(self.group)
 
-    monkeypatch.setattr(server_process.ServerProcess, "__init__", remember)
+    monkeypatch.setattr(ChildProcess, "__init__", remember)
     for cli in command_line(monkeypatch, capsys):
         done = cli("smoke", store / "small.mar", "--start", "--limit-s", 120)
     assert done.code == 0, done

@@ -55,8 +55,8 @@ def test_a_value_over_several_lines(tmp_path):
     ("text", "said"),
     [
         (
-            "a=\\uZZZZ",
-            r"x.properties: cannot be read as a Java properties file \(Invalid \\u escape sequence: \\uZZZZ\)\. Correct it\.",
+            "# one\nb=1,\\\n  2\na=\\uZZZZ",
+            r"x.properties: cannot be read as a Java properties file \(line 4: Invalid \\u escape sequence: \\uZZZZ\)\. Correct it",
         ),
         (None, r"x.properties: cannot be read as a Java properties file \(is a directory\)"),
     ],
@@ -79,8 +79,8 @@ def test_a_file_that_cannot_be_read(tmp_path, text, said):
     ],
 )
 def test_a_value_that_cannot_be_parsed_names_the_file_and_the_key(tmp_path, models, said):
-    (tmp_path / "config.properties").write_text(f"models={models}\n")
-    with pytest.raises(ArtifactError, match=rf"config.properties: models: {said}.*; expected JSON of model"):
+    (tmp_path / "config.properties").write_text(f"a=1,\\\n  2\n\nmodels : {models}\n")
+    with pytest.raises(ArtifactError, match=rf"config.properties: line 4: models: {said}.*; expected JSON of model"):
         installed_models(tmp_path / "config.properties")
 
 

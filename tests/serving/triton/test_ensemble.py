@@ -288,7 +288,7 @@ def test_a_write_that_fails_midway_leaves_nothing_of_it(nodes, tmp_path, monkeyp
     rename = Path.rename
 
     def failing(self, target):
-        if ".replaced" not in str(target) and ".optkit-" in str(self) and ".replaced" not in str(self):
+        if ".replaced" not in str(target) and ".staged.optkit-" in str(self) and ".replaced" not in str(self):
             moved.append(target)
             if len(moved) == last + 1:
                 raise OSError(28, "No space left on device")

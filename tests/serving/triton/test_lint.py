@@ -44,11 +44,10 @@ def test_a_finding_says_where_and_what_the_model_says(repository):
     assert found.fixable
 
 
-FIXABLE = [
-    d
-    for d in DEFECTS
-    if RULES[d.rule].fixable and d.name not in ("no-version-folder", "v1", "01", "dims-of-other-rank")
-]
+NOT_CERTAIN = {  # what a rule can fix elsewhere, and here cannot
+    "no-version-folder", "v1", "01", "dims-of-other-rank", "control-of-other-type", "state-of-other-type", "ragged-input-of-rank-2",
+}  # fmt: skip
+FIXABLE = [d for d in DEFECTS if RULES[d.rule].fixable and d.name not in NOT_CERTAIN]
 
 
 @pytest.mark.parametrize("defect", FIXABLE, ids=lambda d: d.name)
@@ -211,7 +210,7 @@ def test_a_fix_that_cannot_be_written(repository, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("optkit.system.temporary.os.open", full)
     with pytest.raises(OutputError, match="No space left"):
         lint(repository.folder, fix=True)
     assert (repository.folder / "classifier/config.pbtxt").read_text() == before

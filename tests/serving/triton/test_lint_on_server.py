@@ -1,8 +1,10 @@
 """Lint and the real server on the same defects: what the server refuses, lint names as an error."""
 
 import contextlib
+import queue
 import shutil
 
+import numpy as np
 import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
@@ -78,3 +80,42 @@ def test_lint_and_the_server_agree(judge, repository, defect):
     assert (said is not None) == defect.refused
     if said is not None and finding.severity is Severity.WARNING:
         assert finding.rule in ("T102",)  # which holds under --disable-auto-complete-config only
+
+
+@pytest.mark.parametrize(
+    ("defect", "said"),
+    [
+        ("decoupled-returns-list", "is using the decoupled mode and the execute function must return None"),
+        ("calls-missing-model", "'classify'"),
+    ],
+)
+def test_what_the_server_refuses_with_the_first_request(judge, repository, defect, said):
+    """These load; the server names them when a request comes, as lint does before."""
+    (one,) = [d for d in DEFECTS if d.name == defect]
+    one.make(repository)
+    if defect == "calls-missing-model":
+        code = (repository.folder / "pre/1/model.py").read_text()
+        assert "requested_output_names=[])" in code
+        repository.edit_code("pre/1/model.py", "requested_output_names=[])", "requested_output_names=[]).exec()")
+        code = (repository.folder / "pre/1/model.py").read_text().replace(".exec()\n", ".exec().error().message()\n")
+        code = code.replace("        answers = []\n        pb_utils", "        answers = []\n        said = pb_utils")
+        repository.write("pre/1/model.py", code.replace("return answers", "raise pb_utils.TritonModelException(said)"))
+    assert [f.rule for f in lint(repository.folder).findings] == [one.rule]
+    assert judge.refusal(one.model) is None
+    judge.client.load_model(one.model, client_timeout=60)
+    with pytest.raises(InferenceServerException, match=said):
+        _ask(judge.client, one.model)
+
+
+def _ask(client, model):
+    values = np.zeros((1, 4), np.uint8) if model == "pre" else np.zeros(1, np.int32)
+    name, kind = ("raw", "UINT8") if model == "pre" else ("n", "INT32")
+    tensor = grpc.InferInput(name, list(values.shape), kind)
+    tensor.set_data_from_numpy(values)
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put(error))
+    client.async_stream_infer(model, [tensor])
+    error = answers.get(timeout=60)
+    client.stop_stream()
+    if error is not None:
+        raise error

@@ -26,6 +26,7 @@ from optkit.serving.triton.lint import lint
 from optkit.serving.triton.package_record import read_record
 from optkit.serving.triton.smoke import smoke_triton
 from tests.support.hostile import within
+from tests.support.seal import sealed
 
 PROVEN = BatchIndependence(dim="batch")
 
@@ -213,7 +214,7 @@ def test_golden_samples_are_read_in_the_models_folder_alone(onnx, tmp_path, name
     (done.path / "golden" / "link.npz").symlink_to("../../../golden.npz")
     record = json.loads((done.path / "optkit.json").read_text())
     record["golden"]["1"]["file"] = name
-    (done.path / "optkit.json").write_text(json.dumps(record))
+    (done.path / "optkit.json").write_text(json.dumps(sealed(record)))
     with within(), pytest.raises(ArtifactError, match=says):
         smoke_triton(tmp_path / "models", [])
 

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx as proto  # `onnx` is a fixture here
 import pytest
 import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
@@ -18,11 +19,13 @@ from optkit import user_code
 from optkit.checks import TOLERANCES, compare_outputs
 from optkit.data import Feeds, Samples
 from optkit.errors import MissingDependency, RunnerError
+from optkit.onnx_file import describe
 from optkit.pytorch.source import make_source
 from optkit.recipe import load_recipe
 from optkit.runners import open_runner
 from optkit.serving import TritonServing, VersionPolicy, make_golden, package_triton
-from optkit.serving.server.process import free_ports
+from optkit.serving.server.ports import free_ports
+from optkit.serving.triton.config import read_config
 from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton
@@ -223,6 +226,34 @@ def test_external_data_and_scalars_a_sample_are_served(triton, external, zoo, tw
     record = start_and_smoke(tmp_path)
     assert record.passed, [r.fault for r in record.replays]
     assert {r.model for r in record.replays} == {"external", "two"}
+
+
+def test_a_scalar_is_one_number_for_clients(triton, tmp_path):
+    """A model without a batch: a scalar goes in and comes out as [1]."""
+    value, scalar = proto.helper.make_tensor_value_info, proto.TensorProto.FLOAT
+    graph = proto.helper.make_graph(
+        [
+            proto.helper.make_node("Mul", ["x", "k"], ["y"]),
+            proto.helper.make_node("ReduceSum", ["y"], ["total"], keepdims=0),
+        ],
+        "g",
+        [value("x", scalar, [2, 3]), value("k", scalar, [])],
+        [value("y", scalar, [2, 3]), value("total", scalar, [])],
+    )
+    opsets = [proto.helper.make_opsetid("", 17)]
+    path = tmp_path / "scaled.onnx"
+    proto.save(proto.helper.make_model(graph, opset_imports=opsets, ir_version=8), str(path))
+    artifact = describe(path, {})
+    golden = make_golden(artifact, Samples(artifact.inputs, {}))
+    repository = tmp_path / "models"
+    done = package_triton(
+        artifact, repository, TritonServing(), name="scaled", independence=None, sample=None, golden=golden
+    )
+    written = read_config(done.path / "config.pbtxt")
+    assert [list(tensor.dims) for tensor in (*written.input, *written.output)] == [[2, 3], [1], [2, 3], [1]]
+    assert lint(repository).findings == ()
+    record = start_and_smoke(repository)
+    assert record.passed, [r.fault for r in record.replays]
 
 
 def test_the_response_cache_answers_equal_requests(triton, onnx, sample, tmp_path):

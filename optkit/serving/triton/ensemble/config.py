@@ -9,6 +9,7 @@ from optkit.serving.clients.folder import check_writable
 from optkit.serving.golden import Golden
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonServing
+from optkit.serving.staging import writing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import describe_tensor
 from optkit.serving.triton.contract import TritonContract, triton_contract
@@ -45,8 +46,6 @@ def package_ensemble(
     )
     contracts = {node.name: _contract(node, serving) for node in ensemble.nodes}
     parts = [_part(ensemble, node, contracts[node.name], serving) for node in ensemble.nodes]
-    if settings.client:
-        check_writable(repository, ensemble.name)
     contract = TritonContract(ensemble.inputs, ensemble.outputs, largest, (), ())
     model = RepositoryModel(
         name=ensemble.name,
@@ -56,8 +55,11 @@ def package_ensemble(
         warmup={},
         golden=seen_by_clients(golden, ensemble.inputs, ensemble.outputs, contract),
     )
-    written, notes = write_models(repository, (*parts, model), force=force)[-1]
-    client, left = write_client_of(model, repository, contract, ensemble.dims) if settings.client else (None, [])
+    with writing(repository):
+        if settings.client:
+            check_writable(repository, ensemble.name)
+        written, notes = write_models(repository, (*parts, model), force=force)[-1]
+        client, left = write_client_of(model, repository, contract, ensemble.dims) if settings.client else (None, [])
     return Packaged(
         target="triton",
         name=ensemble.name,

@@ -17,7 +17,7 @@ from optkit.runners import Runner, open_runner
 from optkit.serving.triton.ensemble.package import Ensemble, Node
 from optkit.serving.triton.python_backend.functions import called
 
-_LOOSENESS = (Precision.FP32, Precision.FP16, Precision.INT8)
+_LOOSENESS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8)
 
 
 class LocalEnsemble:

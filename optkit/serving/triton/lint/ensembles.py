@@ -1,9 +1,11 @@
-"""Ensembles: the steps, their maps, and the tensors between them (T401 to T413)."""
+"""Ensembles: the steps, their maps, and the tensors between them (T401 to T415)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from optkit.serving.triton.lint.completion import completes
+from optkit.serving.triton.lint.ensemble_graph import check_decoupled, check_members, declared
 from optkit.serving.triton.lint.repository import Model
 from optkit.serving.triton.lint.rules import Problem
 
@@ -27,6 +29,9 @@ def check_ensemble(model: Model, models: Mapping[str, Model]) -> Iterator[Proble
     if not steps:
         yield model.fault("T401", "has no step", "ensemble_scheduling")
         return
+    for field in ("optimization", "model_warmup"):
+        if model.config.HasField(field) if field == "optimization" else model.config.model_warmup:
+            yield model.fault("T415", f"an ensemble has {field}; the server refuses it", field)
     if model.config.platform != "ensemble":
         said = f"has ensemble_scheduling, but its platform is {model.config.platform!r}; expected 'ensemble'"
         yield model.fault("T203", said, "platform" if model.config.platform else "ensemble_scheduling")
@@ -34,13 +39,18 @@ def check_ensemble(model: Model, models: Mapping[str, Model]) -> Iterator[Proble
     yield from broken
     if all(found.finding.rule == "T403" for found in broken) and _all_declared(steps, models):
         yield from _tensors(model, models)  # otherwise every tensor after a faulty step would be missing too
+        yield from check_decoupled(model, models)
+    yield from check_members(model, models)
     yield from _batches(model, models)
 
 
 def _all_declared(steps: Any, models: Mapping[str, Model]) -> bool:
-    """Return whether the configuration of every member can be read and declares its tensors."""
-    configs = [models[step.model_name].config for step in steps]
-    return all(config is not None and config.input and config.output for config in configs)
+    """Return whether the configuration of every member can be read and declares the tensors of its step."""
+    return all(
+        set(getattr(step, f"{kind}_map")) <= (declared(models[step.model_name], kind) or set())
+        for step in steps
+        for kind in ("input", "output")
+    )
 
 
 def _path(i: int) -> tuple[str, str, int]:
@@ -62,22 +72,23 @@ def _step(model: Model, i: int, step: Any, models: Mapping[str, Model]) -> Itera
         there = ", ".join(map(str, member.loaded)) or "none"
         said = f"step {i}: version {step.model_version} of {member.name!r} is not loaded; loaded versions: {there}"
         yield model.fault("T403", said, *_path(i), "model_version")
-    if member.config is None or not (member.config.input or member.config.output):
+    if member.config is None:
         return
-    inputs = {tensor.name: tensor.optional for tensor in member.config.input}
-    outputs = {tensor.name for tensor in member.config.output}
-    for kind, given, own in (("input", step.input_map, set(inputs)), ("output", step.output_map, outputs)):
+    for kind in ("input", "output"):
+        given, own = getattr(step, f"{kind}_map"), declared(member, kind)
+        if not given:
+            yield model.fault(
+                "T405" if kind == "input" else "T404", f"step {i}: no {kind} of {member.name!r} is mapped", *_path(i)
+            )
+        if not own or completes(member):
+            continue  # completed when the member loads
         for key in sorted(set(given) - own):
             line = model.tree.entry(f"{kind}_map", key, *_path(i))
-            said = (
-                f"step {i}: {member.name!r} has no {kind} {key!r}; expected one of {', '.join(sorted(own)) or 'none'}"
-            )
+            said = f"step {i}: {member.name!r} has no {kind} {key!r}; expected one of {', '.join(sorted(own))}"
             yield model.fault("T404", said, line=line)
-    for name, optional in inputs.items():
-        if name not in step.input_map and not optional:
-            yield model.fault("T405", f"step {i}: input {name!r} of {member.name!r} is not mapped", *_path(i))
-    if not step.output_map:
-        yield model.fault("T404", f"step {i}: no output of {member.name!r} is mapped", *_path(i))
+    for tensor in member.config.input if step.input_map else ():
+        if tensor.name not in step.input_map and not tensor.optional:
+            yield model.fault("T405", f"step {i}: input {tensor.name!r} of {member.name!r} is not mapped", *_path(i))
 
 
 def _tensors(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
@@ -155,7 +166,7 @@ def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def _end(model: Model, where: str, tensor: Any) -> _End:
     assert model.config is not None
-    dims = tuple(tensor.dims)
+    dims = tuple(tensor.reshape.shape if model.is_ensemble and tensor.HasField("reshape") else tensor.dims)
     return _End(where, tensor.data_type, dims, (-1, *dims) if model.config.max_batch_size else dims)
 
 
@@ -163,7 +174,10 @@ def _member_end(models: Mapping[str, Model], name: str, kind: str, key: str, i: 
     member = models[name]
     assert member.config is not None
     tensor = next(t for t in (member.config.input if kind == "input" else member.config.output) if t.name == key)
-    return _end(member, f"{kind} {key!r} of {name!r} (step {i})", tensor)
+    # A member is compared by its dims, whatever its reshape: this is what its clients send.
+    dims = tuple(tensor.dims)
+    full = (-1, *dims) if member.config.max_batch_size else dims
+    return _End(f"{kind} {key!r} of {name!r} (step {i})", tensor.data_type, dims, full)
 
 
 def _circles(model: Model, makers: Mapping[str, int]) -> Iterator[Problem]:
@@ -180,14 +194,24 @@ def _circles(model: Model, makers: Mapping[str, int]) -> Iterator[Problem]:
         yield model.fault("T412", f"steps {names} form a cycle", *_path(left[0]))
 
 
+def _sets_its_batch(member: Model) -> bool:
+    """Return whether max_batch_size can change when the member loads."""
+    config = member.config
+    return completes(member) or (config is not None and not (config.input and config.output))
+
+
 def _batches(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
     assert model.config is not None
     steps = model.config.ensemble_scheduling.step
     sizes = {step.model_name: models[step.model_name].config for step in steps if step.model_name in models}
-    members = {name: config.max_batch_size for name, config in sizes.items() if config is not None}
+    members = {
+        name: config.max_batch_size
+        for name, config in sizes.items()
+        if config is not None and name != model.name and not _sets_its_batch(models[name])
+    }
     largest = model.config.max_batch_size
     for name, size in members.items():
-        if 0 <= size < largest:
+        if 0 < size < largest:  # one that does not batch can have the batch in its dims, which T409 compares
             yield model.fault("T410", f"max_batch_size is {largest}; {name!r} has {size}", "max_batch_size")
             return
     if not largest and members and min(members.values()) > 0:

@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from optkit.serving.triton.lint.completion import completes
+from optkit.serving.triton.lint.names import BACKENDS, FILES, MISNAMED, PLATFORMS, contradict
 from optkit.serving.triton.lint.pbtxt import Edit
-from optkit.serving.triton.lint.repository import FILES, PLATFORMS, Model
-from optkit.serving.triton.lint.rules import Problem
+from optkit.serving.triton.lint.repository import Model
+from optkit.serving.triton.lint.rules import Problem, Severity
 from optkit.untrusted.paths import is_file, name_fault
 
-_BACKENDS = {*FILES, "dali", "fil", "identity", "repeat", "square", "vllm", "tensorrtllm", "pytorch"}
-_MISNAMED = {  # frequent wrong names, and the correct backend
-    "onnx": "onnxruntime", "onnx_runtime": "onnxruntime", "ort": "onnxruntime", "onnxruntime_onnx": "onnxruntime",
-    "libtorch": "pytorch", "torch": "pytorch", "torchscript": "pytorch", "pytorch_libtorch": "pytorch",
-    "trt": "tensorrt", "tensorrt_plan": "tensorrt", "python3": "python", "py": "python", "tf": "tensorflow",
-}  # fmt: skip
-_KNOW_THEIR_TENSORS = {"onnxruntime", "tensorrt", "tensorflow", "openvino", "pytorch"}
-_GPU_ACCELERATORS = {"tensorrt", "auto_mixed_precision", "gpu_io"}
-_CPU_ACCELERATORS = {"openvino"}
+_KNOW_THEIR_TENSORS = {"onnxruntime", "tensorrt", "tensorflow", "openvino"}
+_COMPLETE_NO_FIELD = {"onnxruntime", "pytorch", "python"}  # others can add the type or dims of a declared tensor
 
 
 def check_fields(model: Model) -> Iterator[Problem]:
@@ -31,7 +26,6 @@ def check_fields(model: Model) -> Iterator[Problem]:
     yield from _backend(model)
     yield from _tensors(model)
     yield from _instances(model)
-    yield from _accelerators(model)
     if model.config.response_cache.enable and model.config.model_transaction_policy.decoupled:
         yield model.fault(
             "T217", "response_cache is enabled, but model_transaction_policy is decoupled", "response_cache"
@@ -43,30 +37,49 @@ def _backend(model: Model) -> Iterator[Problem]:
     assert config is not None
     platform, backend = config.platform, config.backend
     if not platform and not backend:
-        if not model.is_ensemble and not model.backend:
+        if model.versions and not model.is_ensemble and not model.backend:  # T111 reports a model without a version
             yield model.fault("T204", "has neither platform nor backend, and its files do not determine the backend")
         return
     if platform and platform not in PLATFORMS and not backend:
-        yield from _misnamed(model, "platform", platform, list(PLATFORMS))
-    if backend and backend not in _BACKENDS and not _own_backend(model):
-        yield from _misnamed(model, "backend", backend, sorted(_BACKENDS))
-    elif backend and platform and (platform not in PLATFORMS or PLATFORMS[platform] != backend):
-        yield model.fault("T203", f"platform {platform!r} does not belong to backend {backend!r}", "platform")
+        yield from _unknown_platform(model, platform)
     elif backend and model.is_ensemble:
         yield model.fault("T203", f"an ensemble has backend {backend!r}; expected none", "backend")
+    elif contradict(platform, backend):
+        yield model.fault("T203", f"platform {platform!r} does not belong to backend {backend!r}", "platform")
+    elif backend and backend not in BACKENDS and not _own_backend(model):
+        yield from _unknown_backend(model, backend)
 
 
-def _misnamed(model: Model, field: str, found: str, known: list[str]) -> Iterator[Problem]:
-    """Report an unknown name. An unknown backend that resembles no Triton backend is the user's own and is accepted."""
-    close = (
-        [_MISNAMED[found]] if found in _MISNAMED and field == "backend" else difflib.get_close_matches(found, known, 1)
-    )
-    if field == "backend" and not close:
+def _unknown_platform(model: Model, platform: str) -> Iterator[Problem]:
+    """Report a platform that no server has. The model files decide whether the correction is certain."""
+    near = difflib.get_close_matches(platform, list(PLATFORMS), 1)
+    value = model.tree.find("platform")
+    certain = bool(near) and value is not None and _proven(model, PLATFORMS[near[0]])
+    edits = (Edit(value.start, value.end, f'"{near[0]}"'),) if value and certain else ()
+    hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(PLATFORMS)}"
+    yield model.fault("T202", f"unknown platform {platform!r}{hint}", "platform", edits=edits)
+
+
+def _unknown_backend(model: Model, backend: str) -> Iterator[Problem]:
+    """Report a backend that resembles one of Triton's. It can be one of the user's own: only another word for one of Triton's is certain."""
+    if backend in MISNAMED and _proven(model, MISNAMED[backend]):
+        value = model.tree.find("backend")
+        edits = (Edit(value.start, value.end, f'"{MISNAMED[backend]}"'),) if value else ()
+        said = f"unknown backend {backend!r}; did you mean {MISNAMED[backend]!r}?"
+        yield model.fault("T202", said, "backend", edits=edits)
         return
-    value = model.tree.find(field)
-    edits = (Edit(value.start, value.end, f'"{close[0]}"'),) if value and close else ()
-    near = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(known)}"
-    yield model.fault("T202", f"unknown {field} {found!r}{near}", field, edits=edits)
+    near = [MISNAMED[backend]] if backend in MISNAMED else difflib.get_close_matches(backend, sorted(BACKENDS), 1, 0.75)
+    if near:
+        said = f"backend {backend!r} is not one of Triton's; did you mean {near[0]!r}, or is it your own?"
+        yield model.fault("T202", said, "backend", severity=Severity.WARNING)
+
+
+def _proven(model: Model, backend: str) -> bool:
+    """Return whether each version holds the model file of this backend and of no other."""
+    wanted = FILES.get(backend)
+    known = set(FILES.values())
+    found = [{part.name for part in folder.iterdir()} & known for folder in model.versions.values()]
+    return bool(found) and all(names == {wanted} for names in found)
 
 
 def _own_backend(model: Model) -> bool:
@@ -79,17 +92,26 @@ def _own_backend(model: Model) -> bool:
 def _tensors(model: Model) -> Iterator[Problem]:
     config = model.config
     assert config is not None
+    fills = completes(model)
     for kind, tensors in (("input", config.input), ("output", config.output)):
-        if not tensors and not model.is_ensemble and model.backend in _KNOW_THEIR_TENSORS:
-            yield model.fault("T102", f"declares no {kind}")
+        if not tensors and not model.is_ensemble:
+            yield from _none_declared(model, kind, fills)
         names = [tensor.name for tensor in tensors]
         for i, tensor in enumerate(tensors):
             if tensor.name and tensor.name in names[:i]:
                 yield model.fault("T209", f"{kind} {tensor.name!r} is declared twice", kind, i, "name")
-            yield from _tensor(model, kind, i, tensor)
+            yield from _tensor(model, kind, i, tensor, fills or model.backend not in _COMPLETE_NO_FIELD)
 
 
-def _tensor(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
+def _none_declared(model: Model, kind: str, fills: bool) -> Iterator[Problem]:
+    if fills or model.backend in _KNOW_THEIR_TENSORS:
+        yield model.fault("T102", f"declares no {kind}: completed when the model loads, not checked")
+    elif model.backend == "pytorch":
+        said = f"declares no {kind}; the PyTorch backend does not read {kind}s from the model file"
+        yield model.fault("T102", said, severity=Severity.ERROR)
+
+
+def _tensor(model: Model, kind: str, i: int, tensor: Any, fills: bool) -> Iterator[Problem]:
     assert model.config is not None
     missing = [
         field
@@ -97,25 +119,42 @@ def _tensor(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
         if not there
     ]
     where = f"{kind} {tensor.name!r}" if tensor.name else f"{kind} {i}"
-    if missing:
+    if missing and fills and tensor.name:
+        said = f"{where} has no {' and no '.join(missing)}: completed when the model loads, not checked"
+        yield model.fault("T102", said, kind, i)
+    elif missing:
         yield model.fault("T207", f"{where} has no {' and no '.join(missing)}", kind, i)
     for j, dim in enumerate(tensor.dims):
         if dim == 0 or dim < -1:
             yield model.fault("T208", f"{where} has dimension {dim}", kind, i, "dims", j)
     if tensor.HasField("reshape"):
         yield from _reshape(model, kind, i, tensor)
+    yield from _layout(model, kind, i, tensor)
+
+
+def _layout(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
+    """Check the fields that are for images, for ragged batches and for TensorRT engines."""
+    assert model.config is not None
+    where = f"{kind} {tensor.name!r}" if tensor.name else f"{kind} {i}"
     if kind == "input" and tensor.format and len(tensor.dims) != 3:
         name = type(tensor).Format.Name(tensor.format)
         yield model.fault("T218", f"{where} is {name} with {len(tensor.dims)} dims", kind, i, "format")
     if kind == "input" and tensor.allow_ragged_batch and not model.config.max_batch_size:
         yield model.fault("T221", f"{where} allows ragged batches; max_batch_size is 0", kind, i, "allow_ragged_batch")
+    if model.backend == "tensorrt" or (model.backend not in BACKENDS and not model.config.platform):
+        return
+    for field in ("is_shape_tensor", "is_non_linear_format_io"):
+        if getattr(tensor, field, False):
+            yield model.fault("T224", f"{where} has {field}; the backend is {model.backend!r}", kind, i, field)
 
 
 def _reshape(model: Model, kind: str, i: int, tensor: Any) -> Iterator[Problem]:
     """Check that a reshape keeps the number of elements between dynamic dimensions, like the server."""
     assert model.config is not None
     dims, shape = list(tensor.dims), list(tensor.reshape.shape)
-    if not shape and not model.config.max_batch_size:
+    if any(dim == 0 or dim < -1 for dim in shape):
+        yield model.fault("T208", f"{kind} {tensor.name!r} is reshaped to {shape}", kind, i, "reshape")
+    elif not shape and not model.config.max_batch_size:
         said = f"{kind} {tensor.name!r} has an empty reshape; this needs max_batch_size above 0"
         yield model.fault("T210", said, kind, i, "reshape")
     elif _runs(dims) != _runs(shape):
@@ -142,6 +181,7 @@ def _instances(model: Model) -> Iterator[Problem]:
         return
     for i, group in enumerate(config.instance_group):
         kind = type(group).Kind.Name(group.kind)
+        yield from _profiles(model, i, group)
         written = model.tree.find("instance_group", i, "count") is not None
         if group.count < 0 or (written and group.count < 1):
             yield model.fault("T211", f"instance_group count is {group.count}", "instance_group", i, "count")
@@ -155,6 +195,16 @@ def _instances(model: Model) -> Iterator[Problem]:
             )
 
 
+def _profiles(model: Model, i: int, group: Any) -> Iterator[Problem]:
+    """Check optimization profiles, which are numbers and belong to TensorRT engines."""
+    where = ("instance_group", i, "profile")
+    if group.profile and model.backend and model.backend != "tensorrt":
+        said = f"instance_group has profile {list(group.profile)}; the backend is {model.backend!r}"
+        yield model.fault("T224", said, *where)
+    elif wrong := [name for name in group.profile if not (name.isascii() and name.isdigit())]:
+        yield model.fault("T224", f"instance_group has profile {wrong}; expected numbers from 0", *where)
+
+
 def check_gpus(model: Model, gpus: int) -> Iterator[Problem]:
     """Yield instances on GPUs that a server with this number of GPUs does not have."""
     for i, group in enumerate(model.config.instance_group if model.config is not None else ()):
@@ -164,28 +214,6 @@ def check_gpus(model: Model, gpus: int) -> Iterator[Problem]:
         elif beyond := [gpu for gpu in group.gpus if gpu >= gpus]:
             said = f"gpus {beyond}: the server has {gpus} GPUs, counted from 0"
             yield model.fault("T213", said, "instance_group", i, "gpus")
-
-
-def _accelerators(model: Model) -> Iterator[Problem]:
-    config = model.config
-    assert config is not None
-    groups = config.instance_group
-    kinds = {type(group).Kind.Name(group.kind) for group in groups}
-    accelerators = config.optimization.execution_accelerators
-    path = ("optimization", "execution_accelerators")
-    for i, accelerator in enumerate(accelerators.gpu_execution_accelerator):
-        if accelerator.name not in _GPU_ACCELERATORS:
-            said = f"GPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_GPU_ACCELERATORS))}"
-            yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
-        elif kinds == {"KIND_CPU"}:
-            said = f"GPU accelerator {accelerator.name!r}, but all instances are KIND_CPU"
-            yield model.fault("T216", said, *path, "gpu_execution_accelerator", i)
-    for i, accelerator in enumerate(accelerators.cpu_execution_accelerator):
-        if accelerator.name not in _CPU_ACCELERATORS:
-            said = f"CPU accelerator {accelerator.name!r}; expected {' or '.join(sorted(_CPU_ACCELERATORS))}"
-            yield model.fault("T216", said, *path, "cpu_execution_accelerator", i)
-    if config.optimization.cuda.graphs and kinds == {"KIND_CPU"}:
-        yield model.fault("T216", "CUDA graphs, but all instances are KIND_CPU", "optimization", "cuda", "graphs")
 
 
 def element_bytes(data_type: int) -> int | None:

@@ -1,57 +1,61 @@
-"""The folders and files of a model: name, versions, model file, and files in the configuration (T101 to T118)."""
+"""The folders and files of a model: name, versions, model file, and files in the configuration (T101 to T119)."""
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
+from optkit.serving.triton.lint.completion import without_configuration
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import CONFIG, Model
-from optkit.serving.triton.lint.rules import Problem, problem
+from optkit.serving.triton.lint.rules import Problem, Severity, problem
 from optkit.untrusted.paths import exists, is_file, is_folder, name_fault, shown
 
-_CAN_COMPLETE = {
-    "onnxruntime",
-    "tensorrt",
-    "tensorflow",
-    "openvino",
-}  # they read inputs and outputs from the model file
 
-
-def check_layout(model: Model) -> Iterator[Problem]:
-    """Yield the problems in the folder of a model."""
+def check_layout(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
+    """Yield the problems in the folder of a model; `models` are all models of the repository."""
+    misplaced = [file for file in (folder / CONFIG for folder in model.versions.values()) if is_file(file)]
     if model.text is None:
-        yield from _without_config(model)
+        yield from _without_config(model, misplaced)
         return
+    for file in misplaced:
+        said = f"{CONFIG} in version folder {file.parent.name} is not read; the server reads {model.name}/{CONFIG}"
+        yield model.file_fault("T119", said, file, severity=Severity.WARNING)
     if model.config is None:
         return
-    yield from _name(model)
+    yield from _name(model, models)
     yield from _versions(model)
     yield from _model_files(model)
     yield from _named_files(model)
 
 
-def _without_config(model: Model) -> Iterator[Problem]:
+def _without_config(model: Model, misplaced: Sequence[Path]) -> Iterator[Problem]:
     if exists(model.folder / CONFIG):
         return  # it exists but cannot be read, which is reported already
-    if not model.versions:
+    if misplaced:
+        said = f"{CONFIG} is in version folder {misplaced[0].parent.name}; the server reads it only in {model.name}"
+        yield model.file_fault("T119", said, misplaced[0])
+    elif not model.versions:
         found = ", ".join(sorted(part.name for part in model.folder.iterdir())[:4]) or "nothing"
         yield problem("T115", model.name, model.name, f"holds {found}; expected {CONFIG} and a version folder")
-    elif model.backend in _CAN_COMPLETE:
-        yield problem("T102", model.name, model.name, f"has no {CONFIG}; the server loads it only by auto-completion")
+    elif completed := without_configuration(model):
+        yield problem("T102", model.name, model.name, f"has no {CONFIG}; {completed}")
     else:
         yield problem(
             "T101", model.name, model.name, f"has no {CONFIG}, and its model file does not contain its inputs"
         )
 
 
-def _name(model: Model) -> Iterator[Problem]:
+def _name(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
+    """Compare the name with the folder. If the steps of an ensemble use the name, the folder can be what is wrong."""
     assert model.config is not None
     name = model.config.name
     if not name or name == model.name:
         return
     value = model.tree.find("name")
-    edits = (Edit(value.start, value.end, f'"{model.name}"'),) if value else ()
+    configs = [other.config for other in models.values() if other.config is not None]
+    used = any(step.model_name == name for config in configs for step in config.ensemble_scheduling.step)
+    edits = (Edit(value.start, value.end, f'"{model.name}"'),) if value and not used else ()
     yield model.fault("T110", f"name is {name!r}; the folder is {model.name!r}", "name", edits=edits)
 
 
@@ -64,7 +68,8 @@ def _versions(model: Model) -> Iterator[Problem]:
             if wrong
             else "there is no folder with a number"
         )
-        make = model.folder / "1" / ".keep" if model.is_ensemble and not wrong else None
+        any_version = model.config.version_policy.WhichOneof("policy_choice") != "specific"
+        make = model.folder / "1" / ".keep" if model.is_ensemble and not wrong and any_version else None
         yield problem(
             "T111", model.name, model.name, f"has no version: {why}; expected a folder such as 1", make_file=make
         )

@@ -1,9 +1,8 @@
 """The inputs and outputs of a model file, with Triton's data types. Weights are not read."""
 
-import ast
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optkit import onnx_file
 from optkit.errors import ArtifactError, first_line
@@ -12,7 +11,6 @@ from optkit.onnx_file.reading import external_locations, parse
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import name_fault, path_fault, shown
-from optkit.untrusted.reading import MAX_CODE_BYTES, read_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -68,10 +66,15 @@ def _onnx_tensor(value: "onnx.ValueInfoProto", needed: bool = True) -> FileTenso
 
 @dataclasses.dataclass(frozen=True)
 class ForwardNames:
-    """The arguments of a TorchScript forward, and the number of returned tensors (None if it is unknown)."""
+    """The arguments of a TorchScript forward, and the number of returned tensors (None if it is unknown).
+
+    `takes_dict`: its one argument is a dict of tensors, whose keys are any names. `refused` names a type that the backend does not take.
+    """
 
     arguments: tuple[str, ...]
     returned: int | None
+    takes_dict: bool = False
+    refused: str | None = None
 
 
 def read_torchscript(path: Path) -> ForwardNames:
@@ -89,68 +92,21 @@ def read_torchscript(path: Path) -> ForwardNames:
             schema = torch.jit.load(str(path), map_location="meta").forward.schema
     except (RuntimeError, ValueError, AttributeError) as e:
         raise ArtifactError(f"{path.name}: cannot be loaded as TorchScript ({first_line(e)})") from e
-    arguments = [argument.name for argument in schema.arguments if argument.type.kind() != "ClassType"]
+    arguments = [argument for argument in schema.arguments if argument.type.kind() != "ClassType"]
     returned = schema.returns[0].type
+    takes_dict = [argument.type.kind() for argument in arguments] == ["DictType"]
+    faults = [] if takes_dict else [a for a in arguments if a.type.kind() not in ("TensorType", "ListType")]
+    refused = f"argument {faults[0].name!r} of type {faults[0].type}; expected a Tensor" if faults else None
+    if refused is None and not _is_served(returned):
+        refused = f"the result {returned}; expected a Tensor, List[str] or a tuple of them"
     count = {"TensorType": 1, "TupleType": len(returned.elements()) if returned.kind() == "TupleType" else None}
-    return ForwardNames(tuple(arguments), count.get(returned.kind()))
+    return ForwardNames(tuple(a.name for a in arguments), count.get(returned.kind()), takes_dict, refused)
 
 
-@dataclasses.dataclass(frozen=True)
-class PythonModel:
-    """The tensors that a model.py uses by name: input -> line, output -> line."""
-
-    inputs: dict[str, int]
-    outputs: dict[str, int]
-
-
-def read_python(path: Path) -> PythonModel:
-    """Read a model.py without running it.
-
-    Raises:
-        ArtifactError: it is not Python, or has no class TritonPythonModel with a method execute.
-    """
-    try:
-        tree = ast.parse(read_bytes(path, "Python", MAX_CODE_BYTES), filename=path.name)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
-        line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
-        raise ArtifactError(f"{path.name}: is not valid Python{line} ({getattr(e, 'msg', e)})") from e
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]
-    imported = any(
-        alias.asname == "TritonPythonModel" or alias.name in ("TritonPythonModel", "*")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    )
-    if not classes and not imported:
-        raise ArtifactError(f"{path.name}: has no class TritonPythonModel")
-    methods = {
-        node.name for c in classes for node in c.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    if classes and not classes[0].bases and "execute" not in methods:
-        raise ArtifactError(f"{path.name}: TritonPythonModel has no method execute")
-    found: dict[str, dict[str, int]] = {"inputs": {}, "outputs": {}}
-    for node in ast.walk(tree):
-        used = _used_tensor(node) if isinstance(node, ast.Call) else None
-        if used:
-            found[used[0]].setdefault(used[1], node.lineno)  # type: ignore[attr-defined]  # a Call has it
-    return PythonModel(found["inputs"], found["outputs"])
-
-
-def _used_tensor(call: ast.Call) -> tuple[str, str] | None:
-    """Return the kind and the name of the tensor in a call of Triton's Python API, or None if the name is not a literal."""
-    name = (
-        call.func.attr
-        if isinstance(call.func, ast.Attribute)
-        else call.func.id
-        if isinstance(call.func, ast.Name)
-        else ""
-    )
-    kind, position = {
-        "get_input_tensor_by_name": ("inputs", 1),
-        "get_input_config_by_name": ("inputs", 1),
-        "get_output_config_by_name": ("outputs", 1),
-    }.get(name, ("", 0))
-    if not kind or len(call.args) <= position:
-        return None
-    argument = call.args[position]
-    return (kind, argument.value) if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None
+def _is_served(returned: Any) -> bool:
+    """Return whether the backend can send what forward returns."""
+    if returned.kind() == "TupleType":
+        return all(_is_served(part) and part.kind() != "TupleType" for part in returned.elements())
+    if returned.kind() == "ListType":
+        return bool(returned.getElementType().kind() == "StringType")
+    return returned.kind() in ("TensorType", "AnyType")

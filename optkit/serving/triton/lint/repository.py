@@ -7,30 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optkit.errors import ArtifactError
+from optkit.serving.triton.lint.names import FILES, PLATFORM_FILES, PLATFORMS, contradict
 from optkit.serving.triton.lint.pbtxt import Edit, Tree
-from optkit.serving.triton.lint.rules import Problem, problem
+from optkit.serving.triton.lint.rules import Problem, Severity, problem
 from optkit.untrusted.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
 
 CONFIG = "config.pbtxt"
-FILES = {
-    "onnxruntime": "model.onnx",
-    "pytorch": "model.pt",
-    "tensorrt": "model.plan",
-    "python": "model.py",
-    "tensorflow": "model.savedmodel",
-    "openvino": "model.xml",
-}
-PLATFORMS = {
-    "onnxruntime_onnx": "onnxruntime",
-    "pytorch_libtorch": "pytorch",
-    "tensorrt_plan": "tensorrt",
-    "tensorflow_savedmodel": "tensorflow",
-    "tensorflow_graphdef": "tensorflow",
-    "ensemble": "",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,42 +62,70 @@ class Model:
         return config is not None and (config.platform == "ensemble" or config.HasField("ensemble_scheduling"))
 
     @property
-    def backend(self) -> str:
-        """The backend, from the configuration or from the model file. Empty if it is unknown or contradictory."""
+    def platform(self) -> str:
+        """The platform, from the configuration or from a model file that has one of its own."""
         config = self.config
-        if config is not None and config.backend and PLATFORMS.get(config.platform, config.backend) != config.backend:
-            return ""
-        if config is not None and config.backend:
-            return str(config.backend)
-        if config is not None and config.platform:
-            return PLATFORMS.get(config.platform, "")
+        if config is not None and (config.platform or config.backend):
+            return str(config.platform)
         given = config.default_model_filename if config is not None else ""
-        names = {part.name for version in self.versions.values() for part in version.iterdir()}
-        return next(
-            (backend for backend, name in FILES.items() if name in names or Path(given).suffix == Path(name).suffix), ""
-        )
+        return next((platform for platform, name in PLATFORM_FILES.items() if name in (given, *self._files)), "")
+
+    @property
+    def backend(self) -> str:
+        """The backend, as the server finds it. Empty if it is unknown or contradictory."""
+        config = self.config
+        if config is not None and config.backend:
+            return "" if contradict(config.platform, config.backend) else str(config.backend)
+        if self.platform:
+            return PLATFORMS.get(self.platform, "")
+        given = config.default_model_filename if config is not None else ""
+        suffix = Path(given).suffix
+        for backend, name in FILES.items():
+            if (name in self._files and not given) or (suffix and suffix == Path(name).suffix):
+                return backend
+        return "" if given else self.backend_of_folder
+
+    @property
+    def backend_of_folder(self) -> str:
+        """The backend that the server takes from a folder such as `model.dali` if nothing else names one. Otherwise empty."""
+        return self.folder.name.partition(".")[2]
+
+    @functools.cached_property
+    def _files(self) -> frozenset[str]:
+        """The names in the version folders."""
+        return frozenset(part.name for version in self.versions.values() for part in version.iterdir())
 
     @property
     def filename(self) -> str | None:
         """The name of the model file in a version folder, or None for an unknown backend."""
         if self.config is not None and self.config.default_model_filename:
             return str(self.config.default_model_filename)
-        return FILES.get(self.backend)
+        return PLATFORM_FILES.get(self.platform, FILES.get(self.backend))
 
     def at(self, *path: str | int) -> int | None:
         """Return the line of a field of the configuration."""
         return self.tree.line_of(*path)
 
     def fault(
-        self, rule: str, message: str, *path: str | int, line: int | None = None, edits: tuple[Edit, ...] = ()
+        self,
+        rule: str,
+        message: str,
+        *path: str | int,
+        line: int | None = None,
+        edits: tuple[Edit, ...] = (),
+        severity: Severity | None = None,
     ) -> Problem:
         """Return a problem of the configuration, at the line of a field."""
         where = line if line is not None else self.at(*path) if path else None
-        return problem(rule, self.name, f"{self.name}/{CONFIG}", message, where, edits)
+        return problem(rule, self.name, f"{self.name}/{CONFIG}", message, where, edits, severity=severity)
 
-    def file_fault(self, rule: str, message: str, file: Path, line: int | None = None) -> Problem:
+    def file_fault(
+        self, rule: str, message: str, file: Path, line: int | None = None, severity: Severity | None = None
+    ) -> Problem:
         """Return a problem of another file of the model."""
-        return problem(rule, self.name, f"{self.name}/{file.relative_to(self.folder)}", message, line)
+        return problem(
+            rule, self.name, f"{self.name}/{file.relative_to(self.folder)}", message, line, severity=severity
+        )
 
 
 def model_folders(repository: Path) -> list[Path]:

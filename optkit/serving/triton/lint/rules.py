@@ -81,12 +81,13 @@ def problem(
     line: int | None = None,
     edits: Sequence[Edit] = (),
     make_file: Path | None = None,
+    severity: Severity | None = None,
 ) -> Problem:
-    """Return a problem with the severity and the advice of its rule."""
+    """Return a problem with the advice of its rule, and with its severity unless another is given."""
     found = RULES[rule]
     finding = Finding(
         rule=rule,
-        severity=found.severity,
+        severity=severity or found.severity,
         model=model,
         file=file,
         line=line,
@@ -95,6 +96,11 @@ def problem(
         fixable=bool(edits) or make_file is not None,
     )
     return Problem(finding, tuple(edits), make_file)
+
+
+def without_fix(found: Problem) -> Problem:
+    """Return a problem without its fix."""
+    return Problem(found.finding.model_copy(update={"fixable": False}))
 
 
 _WARNING = Severity.WARNING
@@ -157,6 +163,11 @@ _ALL = (
         advice="Move the file into the folder, so that the repository can be moved and shared. optkit did not read the file.",
         severity=_WARNING,  # the server follows such a path
     ),
+    Rule(
+        id="T119",
+        summary="a configuration in a version folder",
+        advice="Move it up, beside the version folders: the server reads only that one.",
+    ),
     # 2: the configuration by itself
     Rule(id="T201", summary="max_batch_size is negative", advice="Write 0 for no batching."),
     Rule(id="T202", summary="unknown platform or backend", advice="Correct the name.", fixable=True),
@@ -213,6 +224,31 @@ _ALL = (
         summary="ragged batch in a model without batching",
         advice="Set max_batch_size, or remove allow_ragged_batch.",
     ),
+    Rule(
+        id="T222",
+        summary="a parameter that the backend does not accept",
+        advice="Use a name and a value of the backend's documentation.",
+    ),
+    Rule(
+        id="T223",
+        summary="incomplete batch input or batch output",
+        advice="Name one declared input as source and declared outputs as targets.",
+    ),
+    Rule(
+        id="T224",
+        summary="a field for TensorRT engines only",
+        advice="Remove it, or serve a TensorRT engine.",
+    ),
+    Rule(
+        id="T225",
+        summary="a resource is both global and of one device",
+        advice="Set global alike wherever the resource is named: all models share it.",
+    ),
+    Rule(
+        id="T226",
+        summary="the order of responses is preserved, but requests can be delayed",
+        advice="Remove preserve_ordering, or use one priority level and timeout_action REJECT.",
+    ),
     # 3: the model file against the configuration
     Rule(id="T301", summary="tensor is not in the model", advice="Use the names in the model file."),
     Rule(
@@ -251,6 +287,32 @@ _ALL = (
         summary="model.py uses an undeclared tensor",
         advice="Declare it in config.pbtxt, or correct the name in model.py.",
     ),
+    Rule(
+        id="T312",
+        summary="a data type that the PyTorch backend does not have",
+        advice="Declare a type that TorchScript has, and convert in the model.",
+    ),
+    Rule(
+        id="T313",
+        summary="forward has a type that the PyTorch backend does not take",
+        advice="Wrap the model: tensors or one dict of tensors in, a tensor or a tuple of tensors out.",
+    ),
+    Rule(
+        id="T314",
+        summary="execute of a decoupled model returns a list",
+        advice="Send responses by request.get_response_sender() and return None.",
+    ),
+    Rule(
+        id="T315",
+        summary="model.py calls a model that is missing",
+        advice="Correct model_name, or add the model.",
+    ),
+    Rule(
+        id="T316",
+        summary="the handler of an archive needs packages that Triton's image lacks",
+        advice="Serve it in an image with them, as the Dockerfile of optkit migrate makes it, or set EXECUTION_ENV_PATH.",
+        severity=_WARNING,
+    ),
     # 4: ensembles
     Rule(id="T401", summary="ensemble without steps", advice="Add ensemble_scheduling with its steps."),
     Rule(id="T402", summary="the model of a step is missing", advice="Correct model_name, or add the model."),
@@ -288,5 +350,15 @@ _ALL = (
     ),
     Rule(id="T412", summary="cycle of steps", advice="Remove the cycle: no step may need its own result."),
     Rule(id="T413", summary="unused tensor", advice="Map it to an input or output, or remove it."),
+    Rule(
+        id="T414",
+        summary="tensors of different decoupled models meet",
+        advice="Join only tensors of the same decoupled step: the others come in another number of responses.",
+    ),
+    Rule(
+        id="T415",
+        summary="an ensemble has fields of its members",
+        advice="Remove the field: set it in the configuration of each member.",
+    ),
 )
 RULES = {rule.id: rule for rule in _ALL}

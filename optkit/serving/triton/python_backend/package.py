@@ -1,9 +1,7 @@
 """Packaging of a Python function as a Triton model, after a check that the function fits its declaration."""
 
 import ast
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from optkit.serving.golden import Golden, read_golden, write_golden
 from optkit.serving.names import model_name
 from optkit.serving.packaged import Packaged
 from optkit.serving.settings import TritonPythonServing
+from optkit.serving.staging import writing
 from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import backend_config, warmup_files, warmup_of
 from optkit.serving.triton.contract import described_contract
@@ -24,6 +23,8 @@ from optkit.serving.triton.folder import RepositoryModel, write_files, write_mod
 from optkit.serving.triton.package import seen_by_clients, unloaded_note, write_client_of
 from optkit.serving.triton.python_backend.folder import python_files
 from optkit.serving.triton.python_backend.functions import FunctionModel, prove_function
+from optkit.system.child import ChildProcess, death
+from optkit.system.temporary import temporary_folder
 from optkit.user_code import module_name, split_target
 
 _TRIAL_LIMIT_S = 300.0
@@ -84,10 +85,11 @@ def package_function(
         warmup={file: warmup.files[tensor] for tensor, file in warmup_files(warmup).items()} if warmup else {},
         golden=seen_by_clients(golden, model.inputs, model.outputs, contract),
     )
-    if settings.client:
-        check_writable(repository, name)
-    written, merging = write_model(repository, served, force=force)
-    client, left = write_client_of(served, repository, contract, dims) if settings.client else (None, [])
+    with writing(repository):
+        if settings.client:
+            check_writable(repository, name)
+        written, merging = write_model(repository, served, force=force)
+        client, left = write_client_of(served, repository, contract, dims) if settings.client else (None, [])
     return Packaged(
         target=settings.target,
         name=name,
@@ -107,8 +109,7 @@ def _try_alone(model: FunctionModel, files: Mapping[str, Path | bytes], golden: 
         StageError: the function fails there or gives different outputs, because it needs a file that is not packaged.
     """
     where, function = split_target(model.target)
-    with tempfile.TemporaryDirectory(prefix="optkit-function-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         write_files(folder, files)
         write_golden(Golden(golden.inputs, {}, golden.tolerance), folder / "feed.npz")
         arguments = [
@@ -118,20 +119,16 @@ def _try_alone(model: FunctionModel, files: Mapping[str, Path | bytes], golden: 
             str(folder / "feed.npz"),
             str(folder / "answer.npz"),
         ]
+        process = ChildProcess([sys.executable, "-I", "-c", _TRIAL, *arguments], folder=folder)
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", _TRIAL, *arguments],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_TRIAL_LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as e:
-            raise StageError(f"{model.title}: the packaged code did not finish within {_TRIAL_LIMIT_S:g} s") from e
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            code = process.wait(_TRIAL_LIMIT_S)
+            said = process.last_lines()
+        finally:
+            process.stop()
+        if code is None:
+            raise StageError(f"{model.title}: the packaged code did not finish within {_TRIAL_LIMIT_S:g} s")
+        if code:
+            said = said or f"the process {death(code)}"
             raise StageError(f"{model.title}: the packaged files do not run alone: {said}. {_MISSING}")
         answer = read_golden(folder / "answer.npz", golden.tolerance).outputs
     kept = {key: array for key, array in answer.items() if key in golden.outputs}

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from optkit.errors import RunnerError
-from optkit.serving.server import process as server_process
-from optkit.serving.server.process import ServerProcess, free_ports
+from optkit.serving.server.ports import free_ports
+from optkit.system import child as child_process
+from optkit.system.child import ChildProcess
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -22,7 +23,7 @@ time.sleep(99)
 
 
 def started(code):
-    process = ServerProcess([sys.executable, "-u", "-c", code], environment=dict(os.environ))
+    process = ChildProcess([sys.executable, "-u", "-c", code], environment=dict(os.environ))
     end = time.monotonic() + 30
     while "here" not in process.log and time.monotonic() < end:
         time.sleep(0.02)
@@ -50,7 +51,7 @@ def test_one_that_ends_when_it_is_asked():
 
 
 def test_one_that_does_not_want_to_end_is_killed_with_its_children(monkeypatch):
-    monkeypatch.setattr(server_process, "_STOP_LIMIT_S", 0.2)
+    monkeypatch.setattr(child_process, "_STOP_LIMIT_S", 0.2)
     process = started(STUBBORN)
     process.stop()
     gone(process.group)
@@ -68,7 +69,7 @@ def test_a_child_that_outlives_the_server_is_ended_too():
 
 def test_what_cannot_be_started(tmp_path):
     with pytest.raises(RunnerError, match=f"{tmp_path}: cannot be started"):
-        ServerProcess([str(tmp_path)], environment={})
+        ChildProcess([str(tmp_path)], environment={})
 
 
 def test_free_ports_differ_and_are_free():
