@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optkit.errors import ArtifactError, OptkitError, OutputError
 from optkit.system.temporary import temporary_file
+from optkit.untrusted.documents import read_json
 from optkit.untrusted.quoting import visible
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Viewer(Protocol):
 class Record(BaseModel):
     """A frozen value; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
 
 class Document(Record):
@@ -101,10 +102,7 @@ class Document(Record):
         Raises:
             ArtifactError: the file does not exist, is not JSON, has another schema, has invalid fields, or was edited.
         """
-        try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        except (OSError, ValueError) as e:
-            raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+        content: Any = read_json(path)
         found = content.pop("schema", None) if isinstance(content, dict) else None
         if found != cls.schema_id:
             raise ArtifactError(
@@ -135,10 +133,6 @@ def _seal_fault(content: dict[str, Any]) -> str | None:
     if seal != seal_of(content):
         return f"was changed after optkit wrote it: its content does not have the hash in its {SEAL}"
     return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
 
 
 def faults(error: ValidationError) -> list[str]:

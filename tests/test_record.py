@@ -40,8 +40,10 @@ def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_nan_is_no_json(tmp_path: Path) -> None:
     path = tmp_path / "note.json"
+    with pytest.raises(ValidationError, match="Input should be a finite number"):
+        Note(text="", value=math.nan)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Note(text="", value=math.nan).write(path)
+        Note.model_construct(text="", value=math.nan).write(path)
     assert not list(tmp_path.iterdir())
 
 
@@ -130,7 +132,6 @@ def test_a_sealed_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
             {"text": "other"},
             "was changed after optkit wrote it: its content does not have the hash in its content_sha256",
         ),
-        ({"values": {"2": math.inf}}, "was changed after optkit wrote it"),
         ({"values": {"2": 1.5}}, "was changed after optkit wrote it"),
         ({"extra": 1}, "was changed after optkit wrote it"),
         ({"content_sha256": "0" * 64}, "was changed after optkit wrote it"),
@@ -142,7 +143,7 @@ def test_a_sealed_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_sealed_document_that_was_edited_says_so(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "note.json"
     Sealed(text="", values={2: 1.0}).write(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change).replace("Infinity", "1e999"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ArtifactError) as caught:
         Sealed.read(path)
     assert str(caught.value).startswith(f"{path}: ")

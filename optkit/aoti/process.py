@@ -11,6 +11,7 @@ from typing import Any
 
 from optkit.errors import RunnerError, StageError
 from optkit.system.child import ChildProcess, death
+from optkit.untrusted.paths import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def run_job(
         child.stop()
     for line in log.splitlines():
         logger.debug("AOTInductor %s", line)
-    if not result.is_file():
+    if not is_file(result):
         raise StageError(f"{doing}: {_described(code)}{f' Its last line of output: {last}' if last else ''}")
     answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if "fault" in answer:

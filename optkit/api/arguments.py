@@ -22,6 +22,7 @@ from optkit.pytorch.source import forget_modules, make_source, open_passport
 from optkit.record import Record, faults
 from optkit.runners import Device
 from optkit.untrusted.names import name_text_fault
+from optkit.untrusted.paths import user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -322,7 +323,7 @@ def model_path(model: ModelFile) -> Path:
     """Return the path of a model file, a passport or an artifact."""
     if isinstance(model, Passport):
         return model.artifact.path
-    return model.path if isinstance(model, Artifact) else Path(model).expanduser()
+    return model.path if isinstance(model, Artifact) else user_path(model)
 
 
 def samples_of(artifact: Artifact, data: str | None) -> Samples:

@@ -25,6 +25,7 @@ from optkit.api.make import check_output, make, temporary_source
 from optkit.artifact import Artifact, Passport, passport_path
 from optkit.errors import RecipeError
 from optkit.stages import CompileAoti
+from optkit.untrusted.paths import is_file
 
 if TYPE_CHECKING:
     import torch
@@ -139,4 +140,4 @@ def _is_captured(model: object) -> TypeGuard[ModelFile]:
     if not isinstance(model, (str, os.PathLike)):
         return False
     path = Path(os.fspath(model))
-    return path.suffix == ".pt2" and passport_path(path).is_file()
+    return path.suffix == ".pt2" and is_file(passport_path(path))

@@ -24,6 +24,7 @@ from optkit.api.arguments import (
 from optkit.api.make import check_output, make, temporary_source
 from optkit.artifact import Passport
 from optkit.stages import ExportOnnx, ExportTorchScript
+from optkit.untrusted.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,7 @@ def source_model(
         dims=as_dims(dims),
         example=api_call.example(example),
         outputs=tuple(outputs) if outputs else None,
-        weights=Path(weights).expanduser() if weights else None,
+        weights=user_path(weights) if weights else None,
         weights_key=weights_key,
         args=dict(args or {}),
         data=data,

@@ -8,6 +8,7 @@ from optkit.api.arguments import Data, Inputs, Progress, StrPath, ToFeed, as_inp
 from optkit.errors import FeedError, RecipeError
 from optkit.loadtest import LoadRecord, LoadSettings, Source, parse_target, with_advice
 from optkit.loadtest import load_test as run_load_test
+from optkit.untrusted.reading import MAX_BODY_BYTES, read_bytes
 
 _CONCURRENCY = (1, 2, 4, 8, 16)  # the default if neither concurrency nor rate is given
 
@@ -93,19 +94,14 @@ def load_test(
             data=api_call.data(data, to_feed),
             repository=Path(repository) if repository else None,
             inputs=as_inputs(inputs),
-            body=body if body is None or isinstance(body, bytes) else _bytes(Path(body)),
+            body=body
+            if body is None or isinstance(body, bytes)
+            else read_bytes(Path(body), "a request body", MAX_BODY_BYTES, FeedError),
             content_type=content_type,
             headers=_authorization(token),
         )
         record = run_load_test(target, load, source)
     return with_advice(record, earlier, max_latency_ms, arrivals_per_s)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise FeedError(f"--body {path}: cannot be read ({e.strerror or e})") from e
 
 
 def _authorization(token: str | None) -> Mapping[str, str]:

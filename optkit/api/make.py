@@ -19,7 +19,7 @@ from optkit.pytorch.source import in_memory_notes
 from optkit.stages import Stage
 from optkit.system.lock import locked_file
 from optkit.system.temporary import temporary_folder
-from optkit.untrusted.paths import file_fault
+from optkit.untrusted.paths import exists, file_fault, is_file, is_folder, new_file_fault
 
 logger = logging.getLogger(__name__)
 
@@ -124,9 +124,11 @@ def check_output(output: Path, force: bool) -> None:
     Raises:
         OutputError: `output` is a folder, or a file that exists and `force` is false.
     """
-    if output.is_dir():
+    if fault := new_file_fault(passport_path(output)):
+        raise OutputError(f"{output}: {fault}. Give another name with -o.")
+    if is_folder(output):
         raise OutputError(f"{output}: is a directory; expected the name of a file to write")
-    if output.exists() and not force:
+    if exists(output) and not force:
         raise OutputError(f"{output}: exists already. Give --force to replace it, or another name with -o.")
 
 
@@ -147,7 +149,7 @@ def _data_files(output: Path) -> set[Path]:
     """Return the external data files in the same folder that the passport of an existing `output` names."""
     path = passport_path(output)
     try:
-        names = Passport.read(path).artifact.files if path.is_file() else ()
+        names = Passport.read(path).artifact.files if is_file(path) else ()
     except ArtifactError:
         return set()
     return {output.parent / name for name in names if not file_fault(output.parent, name)}

@@ -46,6 +46,8 @@ from optkit.serving import (
 )
 from optkit.serving.targets import package
 from optkit.system.temporary import temporary_folder
+from optkit.untrusted.paths import is_file, user_path
+from optkit.untrusted.reading import MAX_NAMES_BYTES, read_text
 
 
 class PackageRecord(Document):
@@ -288,7 +290,7 @@ def _with_notes(
 
 
 def _absolute(path: StrPath | None) -> str | None:
-    return str(Path(path).expanduser().absolute()) if path else None
+    return str(user_path(path).absolute()) if path else None
 
 
 def _text(specs: Sequence[TensorSpec]) -> dict[str, str]:
@@ -307,7 +309,7 @@ def _target_of(function: Callable[..., Any]) -> str:
         file = None
     name = getattr(function, "__qualname__", type(function).__name__)
     target = f"{file}:{name}"
-    if file is None or not Path(file).is_file() or not name.isidentifier() or user_code.target_fault(target):
+    if file is None or not is_file(file) or not name.isidentifier() or user_code.target_fault(target):
         raise ModelError(
             f"function {name}: is not defined in a file, but the server imports it from a file. Save it in a file, and give 'file.py:{name}'."
         )
@@ -324,12 +326,7 @@ def _preprocessing(image: Mapping[str, Any]) -> ImagePreprocessing:
 def _class_names(names: StrPath | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, (str, os.PathLike)):
         return tuple(names)
-    try:
-        lines = Path(names).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise RecipeError(
-            f"--class-names {names}: cannot be read ({e}); expected a text file, one class per line"
-        ) from e
+    lines = read_text(Path(names), "class names, one a line", MAX_NAMES_BYTES, RecipeError).splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -16,6 +16,7 @@ from optkit.pytorch.weights import matching_state
 from optkit.serving.clients.generate import parameters
 from optkit.stages import ExportOnnx, ExportTorchScript
 from optkit.system.temporary import temporary_folder
+from optkit.untrusted.paths import exists, is_folder
 
 SCRIPT = "repro.py"
 
@@ -81,7 +82,7 @@ def write_repro(source: Artifact, stage: ExportOnnx | ExportTorchScript, folder:
     Raises:
         OutputError: the folder is not empty or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise OutputError(f"{folder}: is not empty; expected a new or empty folder for the reproduction")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

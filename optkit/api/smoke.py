@@ -8,6 +8,7 @@ from optkit.errors import RecipeError
 from optkit.serving.smoke import SmokeRecord
 from optkit.serving.torchserve.smoke import smoke_torchserve, start_and_smoke_torchserve
 from optkit.serving.triton.smoke import smoke_triton, start_and_smoke
+from optkit.untrusted.paths import is_folder
 
 
 def smoke(
@@ -44,6 +45,6 @@ def smoke(
 
 def _archives(path: Path) -> list[Path]:
     """Return the archive at a path, or the archives in a folder; empty for any other path."""
-    if path.suffix == ".mar" and not path.is_dir():
+    if path.suffix == ".mar" and not is_folder(path):
         return [path]
-    return sorted(path.glob("*.mar")) if path.is_dir() else []
+    return sorted(path.glob("*.mar")) if is_folder(path) else []

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field
 
 from optkit.record import Record
+from optkit.untrusted.paths import is_file
 
 
 def _share(value: Any) -> Any:
@@ -49,7 +50,7 @@ class Gates(Record):
             yield "max_regression: there is nothing to compare with; name the run.json of an earlier run as gates.baseline"
         if self.baseline is not None and self.max_regression is None:
             yield "baseline: no gate uses it; say how much slower is allowed as gates.max_regression: 5%"
-        if self.baseline is not None and not Path(self.baseline).is_file():
+        if self.baseline is not None and not is_file(Path(self.baseline)):
             yield f"baseline: {self.baseline}: no such file. Keep the run.json of a good run there."
         for key in ("max_latency_ms", "min_samples_per_s"):
             limits = getattr(self, key)

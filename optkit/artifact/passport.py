@@ -17,7 +17,7 @@ from optkit.errors import ArtifactError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import Document, Record
 from optkit.untrusted.names import TensorName
-from optkit.untrusted.paths import FileName, file_in
+from optkit.untrusted.paths import FileName, file_in, is_file
 
 PASSPORT_SUFFIX = ".passport.json"
 
@@ -196,7 +196,7 @@ def read_passport(artifact_path: Path, *, hashed: bool = True) -> Passport | Non
         ArtifactError: the passport cannot be read, names a file outside the folder, or the content of the file has changed.
     """
     path = passport_path(artifact_path)
-    if not path.is_file():
+    if not is_file(path):
         return None
     passport = Passport.read(path)
     artifact = passport.artifact.model_copy(update={"path": artifact_path.absolute()})

@@ -1,12 +1,12 @@
 """Facts about GPUs and Triton releases from `platforms.json`, which names its sources."""
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from optkit.record import Record
+from optkit.untrusted.documents import read_json
 
 _FILE = Path(__file__).with_name("platforms.json")
 
@@ -23,7 +23,7 @@ class Platforms(Record):
 @functools.cache
 def platforms() -> Platforms:
     """Return the data file."""
-    return Platforms.model_validate(json.loads(_FILE.read_text(encoding="utf-8")))
+    return Platforms.model_validate(read_json(_FILE))
 
 
 def compute_capability(name: str) -> str:

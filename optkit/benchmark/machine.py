@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from optkit.record import Record
+from optkit.untrusted.paths import exists
 
 
 class Machine(Record):
@@ -55,7 +56,7 @@ def usable_cores() -> int:
 
 def gpu_name() -> str | None:
     """Return the name of the first GPU that torch can use; None where there is none."""
-    if sys.platform == "linux" and not Path("/dev/nvidiactl").exists():
+    if sys.platform == "linux" and not exists(Path("/dev/nvidiactl")):
         return None  # no driver: spare the import of torch
     import torch
 

@@ -7,7 +7,7 @@ import typer
 
 from optkit.cli import options
 from optkit.cli.output import Output, with_output
-from optkit.cli.values import parse_dims, parse_sizes, parse_yaml
+from optkit.cli.values import parse_dims, parse_sizes, parse_yaml_options
 from optkit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def torchserve(
             handler=handler,
             extra_files=extra_files or (),
             requirements=requirements,
-            image=parse_yaml("--image", image),
+            image=parse_yaml_options("--image", image),
             class_names=class_names,
             workers=workers,
             batch_size=batch_size,

@@ -52,13 +52,12 @@ def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bo
     Raises:
         RecipeError: a value is a list or a mapping.
     """
-    import yaml
-
     from optkit.errors import RecipeError
+    from optkit.untrusted.documents import parse_yaml
 
     found: dict[str, str | int | float | bool | None] = {}
     for name, text in pairs("--set", items).items():
-        value = yaml.safe_load(text)
+        value = parse_yaml(text, f"--set {name}", RecipeError)
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise RecipeError(
                 f"--set {name}={text}: is a {type(value).__name__}; expected a number, text, true or false"
@@ -67,20 +66,13 @@ def parse_args(items: Sequence[str] | None) -> "dict[str, str | int | float | bo
     return found
 
 
-def parse_yaml(option: str, items: Sequence[str] | None) -> dict[str, object]:
+def parse_yaml_options(option: str, items: Sequence[str] | None) -> dict[str, object]:
     """Parse name=value options with YAML values, for example resize=256 or mean=[0.5,0.5,0.5].
 
     Raises:
         RecipeError: a value is not valid YAML.
     """
-    import yaml
-
     from optkit.errors import RecipeError
+    from optkit.untrusted.documents import parse_yaml
 
-    try:
-        return {name: yaml.safe_load(text) for name, text in pairs(option, items).items()}
-    except yaml.YAMLError as e:
-        given = " ".join(items or ())
-        raise RecipeError(
-            f"{option} {given}: a value is not valid YAML; expected a value as in mean=[0.5,0.5,0.5]"
-        ) from e
+    return {name: parse_yaml(text, f"{option} {name}", RecipeError) for name, text in pairs(option, items).items()}

@@ -16,7 +16,8 @@ from optkit.data.image_folder import SUFFIXES, ImageFolder
 from optkit.data.random_values import is_lengths, longest, random_feed
 from optkit.errors import FeedError, OptkitError
 from optkit.hashing import hash_of, sha256_of
-from optkit.untrusted.paths import path_fault
+from optkit.untrusted.archives import read_npz
+from optkit.untrusted.paths import exists, is_file, is_folder, path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,11 +181,11 @@ def _as_array(value: Any) -> Any:
 
 
 def _is_code(target: str) -> bool:
-    return user_code.is_in_memory(target) or (":" in target and not Path(target).exists())
+    return user_code.is_in_memory(target) or (":" in target and not exists(target))
 
 
 def _is_images(target: str) -> bool:
-    return Path(target).suffix in SUFFIXES and Path(target).is_file()
+    return Path(target).suffix in SUFFIXES and is_file(target)
 
 
 def data_fault(target: str) -> str | None:
@@ -205,15 +206,15 @@ def absolute_data(target: str, base: Path) -> str:
     """Return a data source with its path made absolute; a relative one starts at `base`."""
     if user_code.is_in_memory(target):
         return target
-    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises if there is no such user
-    if path.exists() or ":" not in target:
+    path = base / os.path.expanduser(target)  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+    if exists(path) or ":" not in target:
         return str(path.absolute())
     return user_code.absolute_target(target, base)
 
 
 def _npz_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    if not path.exists():
+    files = sorted(path.glob("*.npz")) if is_folder(path) else [path]
+    if not exists(path):
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
     if not files or not (files[0].suffix == ".npz" or _is_npy(files[0])):
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
@@ -240,12 +241,9 @@ def _read_npz(file: Path) -> "dict[str, np.ndarray] | np.ndarray":
             with file.open("rb") as stream:
                 array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
             return array
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as e:
+    except Exception as e:  # OSError, ValueError, EOFError, and MemoryError for a size that a header makes up
         raise FeedError(f"{file}: cannot be read as {file.suffix} ({e})") from e
-    except Exception as e:  # zipfile.BadZipFile and zlib.error have no common base class with the above
-        raise FeedError(f"{file}: damaged {file.suffix} ({e})") from e
+    return read_npz(file, FeedError)
 
 
 def write_npz(stream: BinaryIO, arrays: Feed) -> None:

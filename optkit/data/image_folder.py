@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from optkit.artifact.tensors import TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
-from optkit.errors import FeedError, first_line
+from optkit.errors import FeedError
 from optkit.hashing import hash_of, sha256_of
 from optkit.record import faults
-from optkit.untrusted.paths import path_fault
+from optkit.untrusted.documents import read_yaml
+from optkit.untrusted.paths import is_folder, path_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,17 +44,13 @@ class ImageFolder(ImagePreprocessing):
         Raises:
             FeedError: the file cannot be read, has faults, or names a folder without images.
         """
-        import yaml  # imported here because few commands need it
-
         try:
-            found = cls.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise FeedError(f"{file}: cannot be read as YAML ({first_line(e)})") from e
+            found = cls.model_validate(read_yaml(file, FeedError))
         except ValidationError as e:
             raise FeedError(f"{file}: {'; '.join(faults(e))}") from e
         found = found.model_copy(update={"images": (file.parent / found.images).absolute()})
         if not found.files():
-            what = "no image in the folder" if found.images.is_dir() else "no such folder"
+            what = "no image in the folder" if is_folder(found.images) else "no such folder"
             raise FeedError(f"{file}: images: {found.images}: {what}; expected {', '.join(sorted(_IMAGES))}")
         return found
 
@@ -63,6 +60,8 @@ class ImageFolder(ImagePreprocessing):
         Raises:
             FeedError: a folder, a FIFO or a device has an image suffix.
         """
+        if not is_folder(self.images):
+            return []
         found = sorted(path for path in self.images.rglob("*") if path.suffix.lower() in _IMAGES)
         for path in found:
             if fault := path_fault(path):

@@ -6,7 +6,6 @@ tritonclient.http.aio. The client follows no redirects and uses no proxy.
 """
 
 import asyncio
-import json
 import os
 import weakref
 from typing import cast
@@ -14,6 +13,7 @@ from typing import cast
 import httptools
 
 from optkit.loadtest.connection import Connection, Connector, RequestFailed, short
+from optkit.untrusted.documents import parse_response
 
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 256 * 1024 * 1024
@@ -195,7 +195,7 @@ def _refusal(status: int, body: bytes) -> str:
     """Return the status with the server's message, which JSON holds under `error` or `message`."""
     text = body[:2000].decode(errors="replace")
     try:
-        content = json.loads(text)
+        content = parse_response(text)
     except ValueError:
         content = None
     if isinstance(content, dict):

@@ -76,6 +76,9 @@ def no_outputs(target: Target, response: bytes) -> bool:
         from tritonclient.grpc import service_pb2 as messages
 
         return not any(messages.ModelInferResponse.FromString(response).raw_output_contents)
-    header, end = json.JSONDecoder().raw_decode(response.decode("latin-1"))
+    try:
+        header, end = json.JSONDecoder().raw_decode(response.decode("latin-1"))
+    except RecursionError as e:
+        raise ValueError("the response is nested too deeply") from e
     outputs: Sequence[object] = header.get("outputs", ()) if isinstance(header, dict) else ()
     return not outputs or len(response) <= end

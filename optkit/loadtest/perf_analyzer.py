@@ -15,7 +15,7 @@ import numpy as np
 
 from optkit.artifact.tensors import Feed
 from optkit.benchmark.machine import usable_cores
-from optkit.errors import MissingDependency, RecipeError, RunnerError
+from optkit.errors import ArtifactError, MissingDependency, RecipeError, RunnerError
 from optkit.loadtest.counters import LoadCounters, LoadLevel, point_of
 from optkit.loadtest.job import Job, connector_to, run
 from optkit.loadtest.load_record import LoadPoint
@@ -23,6 +23,7 @@ from optkit.loadtest.settings import Tool
 from optkit.loadtest.triton_statistics import StatisticsSnapshot, TritonQueries
 from optkit.system.child import ChildProcess, death
 from optkit.system.temporary import temporary_folder
+from optkit.untrusted.documents import read_json
 
 ENVIRONMENT = "OPTKIT_PERF_ANALYZER"
 _WINDOWS = 3  # perf_analyzer requires stable windows; all of them count here
@@ -181,8 +182,8 @@ def _call(command: list[str], job: Job, level: LoadLevel) -> None:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        found = read_json(path)
+    except ArtifactError as e:
         raise RunnerError(f"perf_analyzer: its export cannot be read ({e}); expected the format of release 2.51") from e
     return found if isinstance(found, dict) else {}
 

@@ -5,7 +5,6 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/pro
 
 import asyncio
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -15,6 +14,7 @@ from optkit.loadtest.grpc_connection import GrpcConnector
 from optkit.loadtest.http_connection import HttpConnector
 from optkit.loadtest.load_record import Batching, FormedBatch, ServerSide
 from optkit.loadtest.target import Target
+from optkit.untrusted.documents import parse_response
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -143,7 +143,7 @@ class TritonQueries:
         connection = await connector.open()
         try:
             head = f"{first}\r\nHost: {self._target.address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            return json.loads(await connection.request(head.encode()))
+            return parse_response(await connection.request(head.encode()))
         finally:
             connection.close()
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optkit.untrusted.paths import is_file
+
 if TYPE_CHECKING:
     import onnx
     from google.protobuf.descriptor import Descriptor
@@ -42,7 +44,7 @@ def _new_model() -> "onnx.ModelProto":
     """
     package = None if _MESSAGES in sys.modules else importlib.util.find_spec("onnx")
     file = Path(*(package.submodule_search_locations or ())[:1], "onnx_ml_pb2.py") if package else Path()
-    if not file.is_file():
+    if not is_file(file):
         import onnx
 
         return onnx.ModelProto()

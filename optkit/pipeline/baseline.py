@@ -1,6 +1,5 @@
 """Read a stored run as a baseline, and check that a new run can be compared with it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from optkit.benchmark import Machine
 from optkit.benchmark.bench_record import BenchRecord, MeasuredFile, ModelContract
 from optkit.errors import ArtifactError
 from optkit.pipeline.records import RunRecord, StepResult
+from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import is_folder
 
 # A latency depends on these. The versions of Python and of the kernel are reported, but do not make it another machine.
 _MACHINE = ("cpu", "cores", "gpu", "vnni")
@@ -53,21 +54,43 @@ def read_snapshot(path: Path) -> Snapshot:
     Raises:
         ArtifactError: the file is neither, has another version, is damaged or contains no measurement.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise ArtifactError(f"{path}: is a folder; expected a file such as {path / 'run.json'}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ArtifactError(f"{path}: cannot be read as JSON ({e})") from e
+    content = read_json(path)
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema == BenchRecord.schema_id:
-        return of_bench(BenchRecord.read(path), path)
-    if schema == RunRecord.schema_id:
-        return of_run(RunRecord.read(path), path)
+    if schema in (BenchRecord.schema_id, RunRecord.schema_id):
+        found = (
+            of_bench(BenchRecord.read(path), path)
+            if schema == BenchRecord.schema_id
+            else of_run(RunRecord.read(path), path)
+        )
+        _check_times(found)
+        return found
     raise ArtifactError(
         f"{path}: schema {schema!r}; expected {RunRecord.schema_id!r}, the run.json of optkit run, or "
         f"{BenchRecord.schema_id!r}, the output of optkit bench --json. Make the file again with this version."
     )
+
+
+def _check_times(snapshot: Snapshot) -> None:
+    """Check what a comparison relies on: optkit writes times above 0, and as many blocks for each artifact of a batch size.
+
+    Raises:
+        ArtifactError: the file was edited or damaged.
+    """
+    blocks: dict[tuple[int, str], set[tuple[int, int]]] = {}  # of a batch size and a runtime
+    for m in snapshot.measurements:
+        times = (m.p50_ms, m.samples_per_s, *m.blocks_p50_ms, *(time for block in m.times_ms for time in block))
+        if not all(time > 0 for time in times):
+            raise ArtifactError(
+                f"{snapshot.path}: {m.artifact} at batch {m.batch}: a time is 0 or less. Measure again."
+            )
+        blocks.setdefault((m.batch, m.provider), set()).add((len(m.blocks_p50_ms), sum(map(bool, m.times_ms))))
+    for (batch, _), counts in blocks.items():
+        if len(counts) > 1:
+            raise ArtifactError(
+                f"{snapshot.path}: batch {batch}: the artifacts have different numbers of blocks. Measure again."
+            )
 
 
 def of_run(record: RunRecord, path: Path) -> Snapshot:

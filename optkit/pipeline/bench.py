@@ -14,6 +14,7 @@ from optkit.hashing import hash_of
 from optkit.pipeline.plan import SOURCE, Plan
 from optkit.pipeline.records import StepResult
 from optkit.runners import Device
+from optkit.untrusted.paths import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def bench_step(plan: Plan, results: Mapping[str, StepResult], samples: Samples) 
     )
     path = plan.out_dir / BENCH_FILE
     try:
-        kept = BenchRecord.read(path) if path.is_file() else None
+        kept = BenchRecord.read(path) if is_file(path) else None
     except ArtifactError as e:
         logger.warning("not reused: %s", e)
         kept = None

@@ -10,6 +10,7 @@ from optkit.pipeline.records import RunRecord, StepResult
 from optkit.pipeline.run import RUN_FILE, read_run
 from optkit.pytorch.source import ModelSource
 from optkit.record import Document, Record
+from optkit.untrusted.paths import exists, is_file
 
 
 class Change(Record):
@@ -37,7 +38,7 @@ def diff(old: Path, new: Path) -> BuildDiff:
     Raises:
         ArtifactError: one is neither, or one is an artifact and the other a run.
     """
-    kinds = [(path / RUN_FILE).exists() for path in (old, new)]
+    kinds = [exists(path / RUN_FILE) for path in (old, new)]
     if kinds[0] != kinds[1]:
         raise ArtifactError(f"{old}, {new}: one is the folder of a run, the other is not; expected two of one kind")
     if all(kinds):
@@ -51,7 +52,7 @@ def diff(old: Path, new: Path) -> BuildDiff:
 
 
 def _passport(path: Path) -> Passport:
-    if not passport_path(path).is_file():
+    if not is_file(passport_path(path)):
         raise ArtifactError(
             f"{path}: has no passport beside it; expected a file that optkit made, or the folder of a run"
         )

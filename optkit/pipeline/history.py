@@ -14,10 +14,14 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.pipeline.records import RunRecord
 from optkit.record import Document, Record, faults
 from optkit.system.lock import locked_file
+from optkit.untrusted.documents import parse_json
+from optkit.untrusted.paths import exists, path_fault
+from optkit.untrusted.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
+MAX_BYTES = 64 * 2**20
 
 
 class PastVariant(Record):
@@ -90,7 +94,9 @@ def add_to_history(path: Path, entry: HistoryEntry) -> list[HistoryEntry]:
         OutputError: the file cannot be written.
         ArtifactError: a line is no entry of this version's; names it.
     """
-    line = json.dumps(json.loads(entry.to_json()), separators=(",", ":")) + "\n"
+    line = json.dumps(entry.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"
+    if exists(path) and (fault := path_fault(path)):
+        raise OutputError(f"{path}: cannot be written ({fault})")
     with locked_file(path):
         known = read_history(path)
         if any(past.measured == entry.measured for past in known):
@@ -115,13 +121,13 @@ def read_history(path: Path) -> list[HistoryEntry]:
     Raises:
         ArtifactError: a line is not an entry of this version; the message names the line.
     """
-    if not path.exists():
+    if not exists(path):
         return []
+    content = read_bytes(path, "history", MAX_BYTES)
     try:
-        content = path.read_bytes()
         lines = content[: _whole(content)].decode().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ArtifactError(f"{path}: cannot be read ({e})") from e
+    except UnicodeDecodeError as e:
+        raise ArtifactError(f"{path}: cannot be read as history ({e})") from e
     if len(content) > _whole(content):
         logger.warning(
             "%s: its last line has no end, because the process that wrote it was killed; it is left out", path
@@ -129,7 +135,7 @@ def read_history(path: Path) -> list[HistoryEntry]:
     found = []
     for i, line in enumerate(lines, 1):
         try:
-            content = json.loads(line)
+            content = parse_json(line, f"{path}:{i}", ArtifactError)
             schema = content.pop("schema", None) if isinstance(content, dict) else None
             if schema != HistoryEntry.schema_id:
                 raise ArtifactError(
@@ -137,8 +143,6 @@ def read_history(path: Path) -> list[HistoryEntry]:
                     "Remove the line, or start a new file."
                 )
             found.append(HistoryEntry.model_validate(content))
-        except json.JSONDecodeError as e:
-            raise ArtifactError(f"{path}:{i}: is not JSON ({e.msg}). Remove the line.") from e
         except ValidationError as e:
             raise ArtifactError(f"{path}:{i}: {'; '.join(faults(e))}. Remove the line.") from e
     return found

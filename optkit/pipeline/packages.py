@@ -20,6 +20,7 @@ from optkit.serving.settings import FASTEST
 from optkit.serving.targets import package
 from optkit.serving.torchserve.golden import golden_files
 from optkit.system.supervisor import step
+from optkit.untrusted.paths import exists, is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -175,16 +176,16 @@ def used_dims(inputs: Sequence[TensorSpec], dims: Mapping[str, DimRange]) -> dic
 
 def _kept(path: Path) -> tuple[KeptPackage, ...]:
     try:
-        return KeptPackages.read(path).packages if path.is_file() else ()
+        return KeptPackages.read(path).packages if is_file(path) else ()
     except ArtifactError as e:
         logger.warning("not reused: %s", e)
         return ()
 
 
 def _files(packaged: Packaged) -> list[Path]:
-    if packaged.path.is_dir():
-        return sorted(p for p in packaged.path.rglob("*") if p.is_file())
-    golden = [file for file in golden_files(packaged.path) if file.is_file()]
+    if is_folder(packaged.path):
+        return sorted(p for p in packaged.path.rglob("*") if is_file(p))
+    golden = [file for file in golden_files(packaged.path) if is_file(file)]
     return [packaged.path, packaged.path.with_name("config.properties"), *golden]
 
 
@@ -195,8 +196,8 @@ def content_sha256(packaged: Packaged) -> str:
 
 def _intact(kept: KeptPackage) -> bool:
     return (
-        kept.packaged.path.exists()
-        and (kept.packaged.client is None or (kept.packaged.client / "client.py").is_file())
-        and all(p.is_file() for p in _files(kept.packaged))
+        exists(kept.packaged.path)
+        and (kept.packaged.client is None or is_file(kept.packaged.client / "client.py"))
+        and all(is_file(p) for p in _files(kept.packaged))
         and content_sha256(kept.packaged) == kept.sha256
     )

@@ -17,6 +17,7 @@ from optkit.pipeline.records import StepResult
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import is_onnx, source_sha256
 from optkit.record import Document
+from optkit.untrusted.paths import is_file
 
 LOCK_FILE = "run.lock"
 
@@ -55,7 +56,7 @@ def read_lock(plan: Plan) -> RunLock:
     if plan.origin is None:
         raise RecipeError("--locked: the recipe was built in Python; expected one in a file, whose inputs have hashes")
     beside, own = Path(plan.origin.recipe).with_suffix(".lock"), plan.out_dir / LOCK_FILE
-    path = next((path for path in (beside, own) if path.is_file()), None)
+    path = next((path for path in (beside, own) if is_file(path)), None)
     if path is None:
         raise RecipeError(
             f"--locked: there is no {beside} and no {own}. Run once without --locked, and keep its {LOCK_FILE}."

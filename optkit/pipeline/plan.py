@@ -16,6 +16,7 @@ from optkit.pytorch.source import is_onnx
 from optkit.recipe import Recipe
 from optkit.record import Document, Record
 from optkit.stages import AnyStage, Stage
+from optkit.untrusted.paths import exists, is_folder, new_file_fault
 
 SOURCE = "source"  # the name of the model itself among the steps
 
@@ -173,8 +174,10 @@ def _needed(steps: Sequence[PlannedStep], only: str) -> list[PlannedStep]:
 
 
 def _check_writable(out_dir: Path) -> None:
-    existing = next(p for p in (out_dir.absolute(), *out_dir.absolute().parents) if p.exists())
-    if not existing.is_dir():
+    if fault := new_file_fault(out_dir):
+        raise OutputError(f"{out_dir}: {fault}. Choose another folder with -o.")
+    existing = next(p for p in (out_dir.absolute(), *out_dir.absolute().parents) if exists(p))
+    if not is_folder(existing):
         raise OutputError(f"{out_dir}: {existing} is a file; expected a folder. Choose another one with -o.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{out_dir}: {existing} is not writable. Choose another folder with -o.")

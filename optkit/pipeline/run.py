@@ -32,6 +32,7 @@ from optkit.serving import Packaged
 from optkit.serving.staging import writing
 from optkit.system.supervisor import step as running
 from optkit.system.temporary import sweep, temporary_root
+from optkit.untrusted.paths import is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         ArtifactError: there is none, or it has another version.
     """
-    if not (folder / RUN_FILE).is_file():
+    if not is_file(folder / RUN_FILE):
         raise ArtifactError(
             f"{folder}: contains no {RUN_FILE}; expected the folder of a run. Give the -o of optkit run."
         )
@@ -248,7 +249,7 @@ def _log(result: StepResult) -> None:
 def _clear(plan: Plan) -> None:
     """Delete what a killed run left half-written, in its folder and in the system's folder for temporary files."""
     for name in sorted({*FOLDERS.values()}):
-        if (plan.out_dir / name).is_dir():
+        if is_folder(plan.out_dir / name):
             with writing(plan.out_dir / name):
                 sweep(plan.out_dir / f"{name}_clients", deep=True, exclusive=True)
     sweep(plan.out_dir, exclusive=True)

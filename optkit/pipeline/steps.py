@@ -19,6 +19,7 @@ from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
 from optkit.system.temporary import temporary_folder
 from optkit.tensorrt.installed import name_interpreter
+from optkit.untrusted.paths import exists, is_file
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def _reads(targets: Sequence[str | None], artifact: Artifact) -> tuple[user_code
 def _kept(path: Path, key: str, targets: Sequence[str | None]) -> Passport | None:
     """Return the passport of an artifact that was made with this key, is still intact and read what is still the same, or None."""
     try:
-        passport = read_passport(path) if path.is_file() else None
+        passport = read_passport(path) if is_file(path) else None
     except ArtifactError as e:
         logger.warning("not reused: %s", e)
         return None
@@ -154,7 +155,7 @@ def _kept(path: Path, key: str, targets: Sequence[str | None]) -> Passport | Non
 
 def _remove(folder: Path) -> None:
     try:
-        if folder.exists():
+        if exists(folder):
             shutil.rmtree(folder)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be replaced ({e.strerror or e})") from e

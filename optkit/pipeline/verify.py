@@ -16,7 +16,7 @@ from optkit.pytorch.source import is_onnx
 from optkit.record import Document
 from optkit.serving.torchserve.mar import archive_faults
 from optkit.serving.triton.package_record import FILE, TritonRecord
-from optkit.untrusted.paths import file_fault
+from optkit.untrusted.paths import exists, file_fault, is_file, is_folder
 
 
 class Verification(Document):
@@ -46,12 +46,12 @@ def verify(path: Path) -> Verification:
         ArtifactError: it is none of these.
     """
     path = path.absolute()
-    found = Findings(path if path.is_dir() else path.parent)
-    if path.is_file():
+    found = Findings(path if is_folder(path) else path.parent)
+    if is_file(path):
         _archive(found, path) if path.suffix == ".mar" else verify_artifact(found, path)
-    elif (path / RUN_FILE).exists():
+    elif exists(path / RUN_FILE):
         _run(found, path)
-    elif models := [folder for folder in (path, *_folders(path)) if (folder / FILE).exists()]:
+    elif models := [folder for folder in (path, *_folders(path)) if exists(folder / FILE)]:
         for model in models:
             _triton_model(found, model)
     elif archives := sorted(path.glob("*.mar")):
@@ -71,7 +71,7 @@ def verify(path: Path) -> Verification:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    return sorted(folder for folder in path.iterdir() if is_folder(folder)) if is_folder(path) else []
 
 
 def _run(found: Findings, folder: Path) -> None:
@@ -85,7 +85,7 @@ def _run(found: Findings, folder: Path) -> None:
         for file in bench.files:
             if file.artifact in steps and steps[file.artifact].sha256 != file.sha256:
                 found.differs(folder / BENCH_FILE, f"measured another {file.artifact}: SHA-256 {file.sha256}")
-    if (folder / PACKAGES_FILE).exists() and (packages := found.read(KeptPackages, folder / PACKAGES_FILE)):
+    if exists(folder / PACKAGES_FILE) and (packages := found.read(KeptPackages, folder / PACKAGES_FILE)):
         for kept in packages.packages:
             _package(found, folder, kept)
 
@@ -97,15 +97,15 @@ def _package(found: Findings, folder: Path, kept: KeptPackage) -> None:
             found.differs(path, f"its files are not those that the run packaged; {PACKAGES_FILE} has another hash")
     except ArtifactError as e:
         found.differs(path, str(e))
-    if path.suffix == ".mar" and path.is_file():
+    if path.suffix == ".mar" and is_file(path):
         _archive(found, path)
-    elif (path / FILE).exists():
+    elif exists(path / FILE):
         _triton_model(found, path)
 
 
 def _step(found: Findings, folder: Path, step: StepResult, parent: StepResult | None) -> None:
     path = folder / (step.file or "")
-    if not passport_path(path).exists():
+    if not exists(passport_path(path)):
         found.differs(passport_path(path), "is missing")
         return
     artifact = verify_artifact(found, path)

@@ -13,6 +13,7 @@ from optkit.hashing import sha256_of
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import ModelSource, content_of
 from optkit.record import Document, Record
+from optkit.untrusted.paths import exists
 
 Kind = TypeVar("Kind", bound=Document)
 
@@ -55,7 +56,7 @@ class Findings:
 def verify_artifact(found: Findings, path: Path) -> Artifact | None:
     """Check a model file against its passport; return the artifact that the passport describes."""
     beside = passport_path(path)
-    if not beside.exists():
+    if not exists(beside):
         raise ArtifactError(
             f"{path}: has no passport beside it, so nothing says what it should be. Make it with optkit."
         )

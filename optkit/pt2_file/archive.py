@@ -1,6 +1,5 @@
 """A .pt2 archive: a captured program (torch.export), or a package of compiled code (AOTInductor). Both end in .pt2; the members tell."""
 
-import json
 import shutil
 import tempfile
 import zipfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from optkit.errors import ArtifactError
 from optkit.pt2_file.native_code import NativeCode, read_native_code, version_numbers
 from optkit.record import Record
+from optkit.untrusted.documents import parse_json
 from optkit.untrusted.paths import name_fault, path_fault, shown
 
 _COMPILED = "data/aotinductor/"  # torch.export.pt2_archive.constants.AOTINDUCTOR_DIR, below the archive's own folder
@@ -136,7 +136,7 @@ def _metadata(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> 
         raise ArtifactError(
             f"{path}: its member {shown(member.filename)} has {member.file_size} bytes of JSON. {_AGAIN}"
         )
-    found = json.loads(archive.read(member))
+    found = parse_json(archive.read(member).decode("utf-8"), f"{path}: {shown(member.filename)}")
     if not isinstance(found, dict):
         raise ValueError(f"{member.filename} is not a JSON object")
     return {key: value for key, value in found.items() if isinstance(value, str)}

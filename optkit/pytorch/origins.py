@@ -18,6 +18,8 @@ from optkit.hashing import hash_of, sha256_of
 from optkit.pt2_file import native_code_fault
 from optkit.pytorch.forward import torchscript_notices_off
 from optkit.pytorch.weights import state_sha256
+from optkit.untrusted.archives import zip_fault
+from optkit.untrusted.paths import exists, is_file, is_folder
 from optkit.untrusted.quoting import is_python_name
 
 if TYPE_CHECKING:
@@ -255,14 +257,17 @@ class _ModelPath(ModuleOrigin):
 
     def fault(self) -> str | None:
         """Return the fault of the path, or None."""
-        return None if self.path.exists() else f"{self.path}: no such file or folder; expected {_EXPECTED}"
+        if not exists(self.path):
+            return f"{self.path}: no such file or folder; expected {_EXPECTED}"
+        fault = zip_fault(self.path)
+        return f"{self.path}: {fault}" if fault else None
 
     def sha256(self) -> str:
         """Return the hash of the file."""
         return sha256_of(self.path)
 
     def _copy(self, folder: Path) -> str:
-        (shutil.copytree if self.path.is_dir() else shutil.copyfile)(self.path, folder / self.path.name)
+        (shutil.copytree if is_folder(self.path) else shutil.copyfile)(self.path, folder / self.path.name)
         return repr(self.path.name)
 
     def _no_arguments(self, args: Arguments) -> None:
@@ -285,7 +290,8 @@ class TorchScriptFile(_ModelPath):
                 module: torch.nn.Module = torch.jit.load(str(self.path), map_location="cpu")
         except (RuntimeError, ValueError) as e:
             raise ModelError(
-                f"{self.path}: is not a TorchScript file ({first_line(e)}); expected a file of torch.jit.save. If it is a state "
+                f"{self.path}: is not a TorchScript file ({first_line(e)}); expected a file of torch.jit.save. A pickled "
+                f"module (torch.save of a module) is never loaded, because that runs code in the file: save its state dict in Python. If it is a state "
                 f"dict, name the code that builds the model, as in model.py:build, and give this file as the weights."
             ) from e
         return module
@@ -340,7 +346,7 @@ class HuggingFaceFolder(_ModelPath):
 
     def sha256(self) -> str:
         """Return the hash of every file of the folder."""
-        files = sorted(p for p in self.path.rglob("*") if p.is_file())
+        files = sorted(p for p in self.path.rglob("*") if is_file(p))
         return hash_of({str(p.relative_to(self.path)): sha256_of(p) for p in files})
 
     def build(self, args: Arguments) -> "torch.nn.Module":
@@ -384,8 +390,8 @@ def open_origin(target: str, base: Path = Path()) -> ModuleOrigin:
     if user_code.is_in_memory(target):
         return InMemoryModule(target)
     path = Path(os.path.abspath(base / os.path.expanduser(target)))  # noqa: PTH100, PTH111 - resolves `..` without following links
-    if path.is_dir():
-        if not (path / "config.json").is_file():
+    if is_folder(path):
+        if not is_file(path / "config.json"):
             raise ModelError(f"{target}: is a directory without config.json; expected {_EXPECTED}")
         return HuggingFaceFolder(str(path))
     if path.suffix == ".pt2":

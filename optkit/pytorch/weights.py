@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optkit.deps import require
 from optkit.errors import ModelError, OptkitError, first_line
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import path_fault
 
 if TYPE_CHECKING:
@@ -36,7 +37,14 @@ def load_weights(module: "torch.nn.Module", path: Path, key: str | None = None) 
         MissingDependency: safetensors is not installed, and the file is a .safetensors file.
     """
     state, notes = matching_state(module, path, key)
-    module.load_state_dict(state, strict=True)
+    expected = module.state_dict()
+    complex_ = [name for name in state if state[name].is_complex() and not expected[name].is_complex()]
+    if complex_:
+        raise ModelError(f"{path}: the weights belong to another model: {complex_[0]} has complex numbers")
+    try:
+        module.load_state_dict(state, strict=True)
+    except (RuntimeError, NotImplementedError, TypeError) as e:  # a sparse, quantized or meta tensor
+        raise ModelError(f"{path}: the weights cannot be copied into the model ({' '.join(str(e).split())})") from e
     return notes
 
 
@@ -83,6 +91,11 @@ def _differences(state: "dict[str, torch.Tensor]", expected: "dict[str, torch.Te
         for key in sorted(set(expected) & set(state))
         if state[key].shape != expected[key].shape
     ]
+    faults += [
+        f"{key} has complex numbers"
+        for key in set(expected) & set(state)
+        if state[key].is_complex() and not expected[key].is_complex()
+    ]
     if shapes:
         faults.append(f"{len(shapes)} with another shape: {_some(shapes)}")
     return "; ".join(faults)
@@ -128,7 +141,9 @@ def _prefixes(names: Iterable[str]) -> list[str]:
 def weights_fault(path: Path) -> str | None:
     """Return the fault of a file of weights that can be found without reading it, or None."""
     fault = path_fault(path)
-    return f"{path}: {fault}; expected the weights of the model" if fault else None
+    if fault:
+        return f"{path}: {fault}; expected the weights of the model"
+    return f"{path}: {fault}" if (fault := zip_fault(path)) else None
 
 
 def _some(items: Sequence[str], count: int = 4) -> str:
@@ -147,7 +162,7 @@ def _read(path: Path) -> object:
     except Exception as e:  # pickle, zip and torch each raise their own here
         raise ModelError(
             f"{path}: cannot be read as a state dict ({_why_not_read(e)}); expected what torch.save(model.state_dict()) "
-            f"writes. Only tensors are loaded, never pickled code."
+            f"writes. If it is a pickled module that you trust, load it in Python and save its state_dict(). Only tensors are loaded, never pickled code."
         ) from e
 
 

@@ -27,18 +27,19 @@ def quantizing(source: Artifact, out_dir: Path) -> Iterator[Path]:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     check_space(out_dir, source.size_bytes, "the prepared copy of the model")
-    with temporary_folder(out_dir, "prepared") as folder, libraries_write_to(folder), _quiet_root_logger():
+    with temporary_folder(out_dir, "prepared") as folder, _quiet_root_logger():
         prepared = folder / "prepared.onnx"
         try:
             # Symbolic shape inference fails on many real graphs, and the quantizer does not need it.
-            quant_pre_process(
-                source.path,
-                prepared,
-                skip_symbolic_shape=True,
-                save_as_external_data=bool(source.files),
-                all_tensors_to_one_file=True,
-                external_data_location=onnx_file.data_name(prepared),
-            )
+            with libraries_write_to(folder):
+                quant_pre_process(
+                    source.path,
+                    prepared,
+                    skip_symbolic_shape=True,
+                    save_as_external_data=bool(source.files),
+                    all_tensors_to_one_file=True,
+                    external_data_location=onnx_file.data_name(prepared),
+                )
             _tidy(prepared)
             yield prepared
         except OptkitError:

@@ -3,7 +3,6 @@
 The plan checks whether a recipe can be run.
 """
 
-import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,17 +18,7 @@ from optkit.recipe.keys import Recipe
 from optkit.record import Record
 from optkit.serving import AnyServing
 from optkit.stages import AnyStage
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1:4:8 as text; YAML 1.1 reads it as a number in base 60."""
-
-
-_BASE_60 = ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$"))
-_Loader.yaml_implicit_resolvers = {
-    first: [_BASE_60, *resolvers] if first.isdigit() else resolvers
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+from optkit.untrusted.documents import parse_yaml, read_yaml_text, yaml_with_lines
 
 
 def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
@@ -42,12 +31,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     Raises:
         RecipeError: the file cannot be read or is not a valid recipe; the message lists every fault with its line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        what = "is a directory" if path.is_dir() else str(e.strerror if isinstance(e, OSError) else e)
-        raise RecipeError(f"{path}: cannot be read ({what}); expected a recipe in YAML") from e
-    node, content = _parse(path, text)
+    node, content = _parse(path)
     for key, value in (overrides or {}).items():
         _override(content, key, value)
     try:
@@ -62,34 +46,11 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         raise RecipeError(f"{path}: {e}") from e
 
 
-def _parse(path: Path, text: str) -> tuple[yaml.Node, dict[str, Any]]:
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: is not valid YAML: {getattr(e, 'problem', None) or e}") from e
+def _parse(path: Path) -> "tuple[yaml.Node, dict[str, Any]]":
+    node, content = yaml_with_lines(read_yaml_text(path, RecipeError), str(path), RecipeError)
     if node is None or not isinstance(content, dict):
         raise RecipeError(f"{path}: contains no keys; expected a recipe with name, model, inputs and steps")
-    duplicates = [f"{path}:{line}: key {key!r} is given twice" for key, line in _duplicates(node)]
-    if duplicates:
-        raise RecipeError("\n".join(duplicates))
     return node, content
-
-
-def _duplicates(node: yaml.Node) -> Iterator[tuple[str, int]]:
-    """Yield duplicate keys of a mapping with the line of the duplicate; PyYAML silently keeps the last value."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.value, key.start_mark.line + 1
-            seen.add(key.value)
-            yield from _duplicates(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _duplicates(item)
 
 
 def _override(content: dict[str, Any], key: str, value: str) -> None:
@@ -100,10 +61,7 @@ def _override(content: dict[str, Any], key: str, value: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {key}: {part!r} is a {type(inner).__name__}; expected a mapping")
         here = inner
-    try:
-        here[last] = yaml.load(value, Loader=_Loader)
-    except yaml.YAMLError as e:
-        raise RecipeError(f"--set {key}={value}: the value is not valid YAML") from e
+    here[last] = parse_yaml(value, f"--set {key}", RecipeError)
 
 
 def _follows_from_others(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:

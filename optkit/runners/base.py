@@ -11,6 +11,7 @@ from optkit.artifact import Artifact
 from optkit.artifact.findings import CallParts
 from optkit.artifact.tensors import Feed, check_feed
 from optkit.errors import FeedError, RunnerError, first_line
+from optkit.untrusted.paths import is_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +81,7 @@ class Runner(abc.ABC):
         self._loaded = False
 
     def __enter__(self) -> Self:
-        if not self.artifact.path.is_file():
+        if not is_file(self.artifact.path):
             raise RunnerError(f"{self.artifact.path}: no such file")
         self._load()
         self._loaded = True

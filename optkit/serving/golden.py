@@ -4,16 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from optkit.artifact import Artifact, Format
 from optkit.artifact.findings import Tolerance
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, batch_dim
 from optkit.checks import TOLERANCES
 from optkit.data import Samples, write_npz
-from optkit.errors import ArtifactError
 from optkit.runners import Device, open_runner
-from optkit.untrusted.paths import path_fault
+from optkit.untrusted.archives import read_npz
 
 _ROWS = 4  # several different rows, and a small file
 _INPUT, _OUTPUT = "input/", "output/"
@@ -66,13 +63,7 @@ def read_golden(path: Path, tolerance: Tolerance) -> Golden:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    if fault := path_fault(path):
-        raise ArtifactError(f"{path}: cannot be read as golden samples ({fault}). Package the model again.")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as e:  # zipfile.BadZipFile, zlib.error, OSError and ValueError have no common base class
-        raise ArtifactError(f"{path}: cannot be read as golden samples ({e}). Package the model again.") from e
+    arrays = read_npz(path)
     return Golden(
         {name.removeprefix(_INPUT): array for name, array in arrays.items() if name.startswith(_INPUT)},
         {name.removeprefix(_OUTPUT): array for name, array in arrays.items() if name.startswith(_OUTPUT)},

@@ -13,6 +13,7 @@ from optkit.messages import did_you_mean
 from optkit.record import Record
 from optkit.serving.names import name_fault
 from optkit.serving.triton_fields import Count, Instances, Optimization, Priorities, QueuePolicy, VersionPolicy
+from optkit.untrusted.paths import is_file
 from optkit.user_code import absolute_target, split_target, target_fault
 
 
@@ -49,7 +50,7 @@ def range_faults(specs: Iterable[TensorSpec], dims: Mapping[str, DimRange]) -> I
 
 
 def _missing_files(files: Sequence[str]) -> Iterator[str]:
-    yield from (f"{file}: no such file" for file in files if not Path(file).is_file())
+    yield from (f"{file}: no such file" for file in files if not is_file(file))
 
 
 class TritonModelSettings(Record):

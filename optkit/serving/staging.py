@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from optkit.errors import OutputError
+from optkit.errors import ArtifactError, OutputError
 from optkit.system.lock import locked_folder
 from optkit.system.temporary import is_left, sweep, temporary_file, temporary_folder
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import exists, is_file, name_fault, new_file_fault
 
 _MOVES = ".moves.json"
 _REPLACED = ".replaced"
@@ -26,9 +27,11 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: the folder cannot be written, or another process writes to it for longer than OPTKIT_WAIT_S allows.
     """
+    if fault := new_file_fault(folder):
+        raise OutputError(f"{folder}: {fault}; expected a folder to write to")
     with locked_folder(folder):
         for path in folder.iterdir():
-            if is_left(path, exclusive=True) and (path / _MOVES).is_file():
+            if is_left(path, exclusive=True) and is_file(path / _MOVES):
                 _move_back(folder, path)
         sweep(folder, exclusive=True)
         yield
@@ -63,7 +66,7 @@ def move_in(moves: Iterable[tuple[Path, Path]], temporary: Path) -> None:
         file.replace(temporary / _MOVES)
     try:
         for i, (staged, target) in enumerate(moves):
-            if target.exists():
+            if exists(target):
                 target.rename(temporary / _REPLACED / str(i))
             staged.rename(target)
     except BaseException:
@@ -79,15 +82,15 @@ def _move_back(folder: Path, temporary: Path) -> None:
         OutputError: a file cannot be moved; nothing is deleted.
     """
     try:
-        for i, (staged, target) in reversed(list(enumerate(json.loads((temporary / _MOVES).read_bytes())))):
+        for i, (staged, target) in reversed(list(enumerate(read_json(temporary / _MOVES)))):
             if fault := name_fault(staged) or name_fault(target):
                 raise ValueError(f"{_MOVES}: a name in it {fault}")
             before = temporary / _REPLACED / str(i)
-            if not (temporary / staged).exists() and (folder / target).exists():
+            if not exists(temporary / staged) and exists(folder / target):
                 (folder / target).rename(temporary / staged)
-            if before.exists():
+            if exists(before):
                 before.rename(folder / target)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, TypeError, ArtifactError) as e:
         raise OutputError(
             f"{folder}: a killed process left {temporary.name}, whose files cannot be moved back ({e}). Move them by hand, then delete it."
         ) from e
@@ -101,7 +104,7 @@ def content_bytes(files: Iterable[Path | bytes]) -> int:
 
 def files_below(folder: Path) -> tuple[str, ...]:
     """Return every file below a folder, relative to it, sorted."""
-    return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()))
+    return tuple(sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if is_file(file)))
 
 
 def as_json(content: Any) -> bytes:

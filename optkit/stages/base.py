@@ -14,6 +14,7 @@ from optkit.errors import StageError, interrupted
 from optkit.hashing import sha256_of
 from optkit.record import Record
 from optkit.untrusted.names import StepName
+from optkit.untrusted.paths import is_file
 
 NO_CALIBRATION = "no calibration data; name some as data.calibration: file.py:function"
 
@@ -122,7 +123,7 @@ class Stage(Record, abc.ABC):
             if interrupted(e):
                 raise KeyboardInterrupt from e
             raise StageError(f"{self.step}: {e}") from e
-        if artifact.format is not self.produces or not artifact.path.is_file():
+        if artifact.format is not self.produces or not is_file(artifact.path):
             raise AssertionError(f"{type(self).__name__} declares {self.produces} but made {artifact}")
         return artifact
 

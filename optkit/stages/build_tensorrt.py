@@ -17,6 +17,7 @@ from optkit.system.temporary import sweep, temporary_name
 from optkit.tensorrt.installed import name_interpreter, remember_why_no_gpu
 from optkit.tensorrt.process import TensorRtProcess, WorkerFault
 from optkit.tensorrt.unsupported_ops import describe_unsupported
+from optkit.untrusted.paths import user_path
 
 TIMING_CACHE = Path("~/.cache/optkit/tensorrt")
 EnginePrecision = Literal["fp32", "fp16", "int8", "int8+fp16"]
@@ -170,7 +171,7 @@ class BuildTensorRt(Stage):
         }
 
     def _timing_cache(self) -> str:
-        path = (TIMING_CACHE if self.timing_cache == "auto" else Path(self.timing_cache)).expanduser().absolute()
+        path = user_path(TIMING_CACHE if self.timing_cache == "auto" else self.timing_cache).absolute()
         sweep(path if self.timing_cache == "auto" else path.parent)
         return str(path)
 

@@ -10,6 +10,7 @@ from optkit.artifact import Artifact, Precision
 from optkit.errors import StageError
 from optkit.quantization.ort_quantizer import quantizing
 from optkit.stages.quantizing import Quantizing
+from optkit.system.temporary import libraries_write_to
 
 if TYPE_CHECKING:
     import onnx
@@ -64,16 +65,20 @@ class QuantizeDynamic(Quantizing):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         names = [node.name for node in self.nodes(onnx_file.load(prepared, weights=False).graph)]
-        quantize_dynamic(
-            prepared,
-            path,
-            op_types_to_quantize=["MatMul", "Gather"],
-            nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],  # the quantizer turns Gemm into MatMul
-            per_channel=self.per_channel,
-            reduce_range=bool(self.reduce_range),
-            weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,
-            use_external_data_format=bool(source.files),
-        )
+        with libraries_write_to(prepared.parent):
+            quantize_dynamic(
+                prepared,
+                path,
+                op_types_to_quantize=["MatMul", "Gather"],
+                nodes_to_quantize=[
+                    *names,
+                    *(f"{name}_MatMul" for name in names),
+                ],  # the quantizer turns Gemm into MatMul
+                per_channel=self.per_channel,
+                reduce_range=bool(self.reduce_range),
+                weight_type=QuantType.QUInt8 if self.weight_type == "uint8" else QuantType.QInt8,
+                use_external_data_format=bool(source.files),
+            )
         onnx_file.gather(path, source.size_bytes)
         facts = onnx_file.facts(path)
         onnx_file.check(path)

@@ -15,6 +15,8 @@ from optkit.quantization.calibration.settings import CalibrationMethod, Calibrat
 from optkit.quantization.ort_quantizer import hold_in_float, quantize_without_failing, quantizing
 from optkit.stages.base import NO_CALIBRATION
 from optkit.stages.quantizing import Quantizing, grouped_transposed, has_attention
+from optkit.system.temporary import libraries_write_to
+from optkit.untrusted.paths import is_file
 
 if TYPE_CHECKING:
     import onnx
@@ -97,7 +99,7 @@ class QuantizeStatic(Quantizing):
     def with_earlier(self, made: Path) -> Self:
         """Return the stage with the ranges of an earlier artifact; they are reused where nothing has changed."""
         try:
-            passport = read_passport(made) if made.is_file() else None
+            passport = read_passport(made) if is_file(made) else None
         except ArtifactError:  # a changed or foreign file
             return self
         copy = self.model_copy()
@@ -200,21 +202,22 @@ class QuantizeStatic(Quantizing):
         overrides = {"TensorQuantOverrides": {node.input[1]: [per_tensor] for node in whole}} if whole else {}
 
         def quantize(nodes: "Sequence[onnx.NodeProto]") -> None:
-            quantize_static(
-                prepared,
-                path,
-                calibration_data_reader=None,
-                calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
-                quant_format=QuantFormat.QDQ if stage.format == "qdq" else QuantFormat.QOperator,
-                op_types_to_quantize=sorted({node.op_type for node in nodes}),
-                nodes_to_quantize=[node.name for node in nodes],
-                per_channel=self.per_channel,
-                reduce_range=bool(self.reduce_range),
-                activation_type=QuantType.QUInt8 if stage.activation_type == "uint8" else QuantType.QInt8,
-                weight_type=weight,
-                use_external_data_format=bool(source.files),
-                extra_options=self._extra_options(_float_outputs(graph)) | overrides,
-            )
+            with libraries_write_to(prepared.parent):
+                quantize_static(
+                    prepared,
+                    path,
+                    calibration_data_reader=None,
+                    calibration_cache_path=_ranges_file(ranges, prepared.with_name("ranges.json")),
+                    quant_format=QuantFormat.QDQ if stage.format == "qdq" else QuantFormat.QOperator,
+                    op_types_to_quantize=sorted({node.op_type for node in nodes}),
+                    nodes_to_quantize=[node.name for node in nodes],
+                    per_channel=self.per_channel,
+                    reduce_range=bool(self.reduce_range),
+                    activation_type=QuantType.QUInt8 if stage.activation_type == "uint8" else QuantType.QInt8,
+                    weight_type=weight,
+                    use_external_data_format=bool(source.files),
+                    extra_options=self._extra_options(_float_outputs(graph)) | overrides,
+                )
 
         failing = quantize_without_failing(quantize, nodes)
         nodes = [node for node in nodes if node.name not in failing]

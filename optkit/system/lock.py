@@ -10,6 +10,7 @@ from pathlib import Path
 
 from optkit.errors import OutputError
 from optkit.system.temporary import sweep
+from optkit.untrusted.paths import exists, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: the folder cannot be written, or another process holds the lock for longer than OPTKIT_WAIT_S allows.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder}: is a file; expected a folder to write to")
     with _held(folder / LOCK_FILE, folder):
         yield
@@ -71,7 +72,7 @@ def _acquire(lock: Path, what: Path, made: list[Path]) -> int:
     end = None if limit is None else time.monotonic() + limit
     waiting = False
     while True:
-        made[:] = made or [path for path in lock.parents if not path.exists()]
+        made[:] = made or [path for path in lock.parents if not exists(path)]
         lock.parent.mkdir(parents=True, exist_ok=True)  # another process may have removed it at its end
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

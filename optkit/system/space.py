@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from optkit.errors import OutputError
+from optkit.untrusted.paths import exists
 
 _MIB = 1 << 20
 
@@ -19,7 +20,7 @@ def check_space(folder: Path, needed_bytes: int, purpose: str) -> None:
     Raises:
         OutputError: there is less room.
     """
-    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    there = next((path for path in (folder, *folder.absolute().parents) if exists(path)), folder)
     try:
         free = shutil.disk_usage(there).free
     except OSError:

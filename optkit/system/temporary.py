@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optkit.errors import OutputError
+from optkit.untrusted.paths import exists
 
 # Process, its start in clock ticks since the system's start, and the system with its process numbers.
 _NAME = re.compile(r"(?:^|\.)optkit-(?P<pid>\d+)-(?P<start>\d+)-(?P<place>[0-9a-f]{8})-[0-9a-f]{8}$")
@@ -162,7 +163,7 @@ def _abandoned(path: Path) -> bool:
 
 def _started(pid: int) -> int | None:
     """Return when a process started, or None if it has ended. Systems without /proc do not say when, and the answer is 0."""
-    if not Path("/proc/self/stat").exists():
+    if not exists(Path("/proc/self/stat")):
         return _runs(pid)
     try:
         # The name of the program, in parentheses, may hold anything; the fields after it are numbers and the state.

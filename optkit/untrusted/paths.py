@@ -1,5 +1,6 @@
 """Paths to trust: the one rule for the name of a file that another file gives, and what a path is before it is opened."""
 
+import os
 import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
@@ -8,7 +9,8 @@ from pydantic import AfterValidator
 
 from optkit.errors import ArtifactError
 
-_LONGEST = 255  # bytes in the name of one file, on every file system that matters
+StrPath = str | os.PathLike[str]
+_NAME_BYTES = 255  # bytes in the name of one file, on every file system that matters
 _SHOWN = 80
 _SPECIAL = "is a FIFO, a socket or a device"
 _LINKS = "Copy the folder with its links followed, as `cp -rL` does, and use the copy."
@@ -34,7 +36,7 @@ def name_fault(name: str) -> str | None:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
         return "is not valid UTF-8"
-    return f"is too long: {longest} bytes in one name" if longest > _LONGEST else None
+    return f"is too long: {longest} bytes in one name" if longest > _NAME_BYTES else None
 
 
 def file_fault(folder: Path, name: str) -> str | None:
@@ -88,6 +90,38 @@ def path_fault(path: Path) -> str | None:
         return "no such file"
     except (OSError, ValueError) as e:  # ValueError: a NUL, which YAML and JSON can hold
         return f"cannot be looked at ({getattr(e, 'strerror', None) or e})"
+
+
+def new_file_fault(path: Path) -> str | None:
+    """Return why no file of this path can be made, by its text alone; None when one can."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if b"\0" in encoded:
+        return "contains the character NUL"
+    longest = len(os.fsencode(path.name))
+    return f"is too long: {longest} bytes in one name, at most {_NAME_BYTES}" if longest > _NAME_BYTES else None
+
+
+def user_path(path: StrPath) -> Path:
+    """Return a path that a user gives; `~` is the home folder, and the name of a user that there is not stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser() raises where there is no such user
+
+
+def is_file(path: StrPath) -> bool:
+    """Return whether a path leads to a regular file; False too for a path that cannot be looked at, such as one that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - the methods of Path raise for a name that is too long
+
+
+def is_folder(path: StrPath) -> bool:
+    """Return whether a path leads to a folder; False too for a path that cannot be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: StrPath) -> bool:
+    """Return whether a path leads to anything; False too for a path that cannot be looked at."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def _kind_fault(mode: int) -> str | None:

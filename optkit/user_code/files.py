@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from optkit.errors import ModelError, first_line
+from optkit.untrusted.paths import is_file
 from optkit.user_code.neighbours import FromSource, find_in, find_neighbour, is_installed
 
 
@@ -21,7 +22,7 @@ def module_of(file: Path) -> tuple[Path, str]:
         SyntaxError: the file is not Python.
         OSError: the file cannot be read.
     """
-    packages = len(list(itertools.takewhile(lambda folder: (folder / "__init__.py").is_file(), file.parents)))
+    packages = len(list(itertools.takewhile(lambda folder: is_file(folder / "__init__.py"), file.parents)))
     tree = ast.parse(file.read_bytes(), str(file))
     depth = max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
     package = file.parents[packages - 1].name if packages else None
@@ -44,7 +45,7 @@ def file_and_imports(file: Path) -> dict[str, Path]:
         found = _followed(folder, [*parents, ModuleSpec(module, FromSource(module, str(file)), origin=str(file))])
     except SyntaxError as e:
         raise ModelError(f"{e.filename or file}:{e.lineno}: {e.msg}") from e
-    except (OSError, UnicodeDecodeError, ValueError) as e:
+    except (OSError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         raise ModelError(f"{file}: cannot be read as Python ({first_line(e)})") from e
     return {str(path.relative_to(folder)): path for path in sorted({file, *found})}
 

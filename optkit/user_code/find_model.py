@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from optkit.errors import ModelError
+from optkit.errors import ModelError, first_line
+from optkit.untrusted.paths import is_file
 
 _BASES = ("Module", "Sequential", "LightningModule", "PreTrainedModel")
 
@@ -26,14 +27,14 @@ def the_model(file: Path) -> str:
     Raises:
         ModelError: there is no such file, no model, or several models; the message has the text to write for each.
     """
-    if not file.is_file():
+    if not is_file(file):
         raise ModelError(f"{file}: no such file; expected a Python file, as in model.py or model.py:build")
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except SyntaxError as e:
         raise ModelError(f"{file}:{e.lineno}: {e.msg}") from e
-    except (OSError, ValueError) as e:
-        raise ModelError(f"{file}: cannot be read as Python ({e})") from e
+    except (OSError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
+        raise ModelError(f"{file}: cannot be read as Python ({first_line(e)})") from e
     found = _models(body)
     whole = [
         model.name for model in found if not any(model.name in other.mentions for other in found if other is not model)

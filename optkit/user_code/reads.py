@@ -10,6 +10,7 @@ from pathlib import Path
 from optkit import deps
 from optkit.errors import ArtifactError
 from optkit.hashing import sha256_of
+from optkit.untrusted.paths import is_folder
 from optkit.user_code import watch
 from optkit.user_code.targets import code_files
 
@@ -122,7 +123,7 @@ def _sha256(path: str, _state: tuple[int, int, int, int]) -> str:
     try:
         return sha256_of(Path(path))
     except ArtifactError:
-        return "is a folder" if Path(path).is_dir() else _UNKNOWN  # a FIFO or a device, or without the right to read it
+        return "is a folder" if is_folder(path) else _UNKNOWN  # a FIFO or a device, or without the right to read it
 
 
 def _folder_state(path: str) -> str:

@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import os
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from optkit.errors import ModelError, OptkitError, interrupted
+from optkit.untrusted.paths import is_file, is_folder
 from optkit.user_code import watch
 from optkit.user_code.files import file_and_imports, module_of
 from optkit.user_code.in_memory import function_sha256, in_memory_fault, is_in_memory, object_in_memory
@@ -27,7 +28,8 @@ def split_target(target: str) -> tuple[str, str]:
         ModelError: there is no name after a colon.
     """
     where, colon, name = target.rpartition(":")
-    if not colon or not where or not name.isidentifier():
+    is_module = all(part.isidentifier() for part in where.split("."))
+    if not colon or not (where.endswith(".py") or is_module) or not name.isidentifier():
         file = Path(target.partition(":")[0])
         defined = _first_definition(_absolute(str(file)))
         example = f"{file}:{defined}" if defined else "model.py:build"
@@ -37,9 +39,11 @@ def split_target(target: str) -> tuple[str, str]:
 
 def _first_definition(file: Path) -> str | None:
     """Return the name of the first function or class of a file, without running it; None where there is none."""
+    if not is_file(file):
+        return None
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return None
     return next((node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))), None)
 
@@ -75,8 +79,8 @@ def code_files(where: str) -> dict[str, Path]:
     if not where.endswith(".py"):
         return _package_files(where)
     file = _absolute(where)
-    if not file.is_file():
-        what = "is a directory" if file.is_dir() else "no such file"
+    if not is_file(file):
+        what = "is a directory" if is_folder(file) else "no such file"
         raise ModelError(f"{where}: {what}; expected a Python file. Check the path before the colon.")
     return file_and_imports(file)
 
@@ -95,10 +99,7 @@ def module_name(where: str) -> str:
 
 def _package_files(where: str) -> dict[str, Path]:
     top = where.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(where) if _installed(top) else _below_current_folder(where)
-    except (ImportError, ValueError):
-        spec = None
+    spec = _below_installed(where) if _installed(top) else _below_current_folder(where)
     if spec is None or not spec.origin:
         raise ModelError(
             f"{where}: no such module, neither installed nor below {Path.cwd()}; expected file.py:function or "
@@ -106,7 +107,7 @@ def _package_files(where: str) -> dict[str, Path]:
         )
     package = _installed(top) or _below_current_folder(top)
     folders = [Path(p) for p in (package.submodule_search_locations or [])] if package else []
-    files = {p for folder in folders for p in folder.rglob("*.py") if p.is_file()} or {Path(spec.origin)}
+    files = {p for folder in folders for p in folder.rglob("*.py") if is_file(p)} or {Path(spec.origin)}
     root = folders[0].parent if folders else Path(spec.origin).parent
     return {str(path.relative_to(root)): path for path in sorted(files)}
 
@@ -117,6 +118,16 @@ def _installed(top: str) -> ModuleSpec | None:
         return importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
+
+
+def _below_installed(where: str) -> ModuleSpec | None:
+    """Return an installed module without importing its parents, which `importlib.util.find_spec` does."""
+    parts = where.split(".")
+    spec = _installed(parts[0])
+    for depth in range(2, len(parts) + 1):
+        inside = spec.submodule_search_locations if spec else None
+        spec = PathFinder.find_spec(".".join(parts[:depth]), inside) if inside else None
+    return spec
 
 
 def _below_current_folder(where: str) -> ModuleSpec | None:

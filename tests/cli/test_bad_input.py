@@ -116,11 +116,11 @@ def test_a_format_that_says_nothing_of_itself(refused: Refused, folder: Path, co
 
 
 def test_a_missing_recipe(refused: Refused) -> None:
-    refused("run", "none.yaml", says=r"^error: none\.yaml: .*No such file or directory.*; expected a recipe in YAML$")
+    refused("run", "none.yaml", says=r"^error: none\.yaml: cannot be read as YAML \(no such file\)$")
 
 
 def test_a_directory_for_a_recipe(refused: Refused, folder: Path) -> None:
-    refused("run", folder, says=r": cannot be read \(is a directory\); expected a recipe in YAML$")
+    refused("run", folder, says=r": cannot be read as YAML \(is a directory\)$")
 
 
 def test_an_unknown_key(refused: Refused, folder: Path) -> None:
@@ -513,7 +513,7 @@ def test_a_gpu_that_is_not_there_is_never_replaced_by_the_cpu(refused: Refused, 
         (("resize=0",), "--image resize: "),
         (("size=3",), "--image size: "),
         (("mean=[1,2]",), "mean: 2 numbers for mode RGB; expected 3"),
-        (("mean=[1",), "a value is not valid YAML"),
+        (("mean=[1",), "--image mean: cannot be read as YAML"),
         (("resize",), "--image resize: expected name=value"),
     ],
 )

@@ -173,11 +173,11 @@ def test_one_file_is_one_feed(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_npz_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.npy").write_bytes(b"")
+    (tmp_path / "a.bin").write_bytes(b"")
     with pytest.raises(FeedError, match=r"no \.npz file found; expected a folder of \.npz files, one feed per file"):
         list(Feeds(str(tmp_path), INPUTS))
     with pytest.raises(FeedError, match=r"no \.npz file found"):
-        list(Feeds(str(tmp_path / "a.npy"), INPUTS))
+        list(Feeds(str(tmp_path / "a.bin"), INPUTS))
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_the_commit_is_the_one_that_ci_says(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "history.jsonl:2: is not JSON"),
+        ("{", "history.jsonl:2: cannot be read as JSON"),
         ('{"schema": "optkit/history/0"}', "history.jsonl:2: schema 'optkit/history/0'"),
         ("[]", "history.jsonl:2: schema None"),
         ('{"schema": "optkit/history/1"}', "history.jsonl:2: created: Field required"),
@@ -59,7 +59,7 @@ def test_a_history_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot be written \("):
         add_to_history(tmp_path / "file" / "history.jsonl", entry())
-    with pytest.raises(ArtifactError, match=r"cannot be read .*Is a directory"):
+    with pytest.raises(OutputError, match=r"cannot be written \(is a directory\)"):
         add_to_history(tmp_path, entry())
 
 

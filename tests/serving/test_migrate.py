@@ -19,7 +19,6 @@ from optkit.artifact.tensors import DimRange, TensorSpec
 from optkit.data.preprocessing import ImagePreprocessing
 from optkit.errors import ArtifactError, OutputError, StageError
 from optkit.serving import TorchServeServing, package_torchserve
-from optkit.serving.migrate import archive as archive_reading
 from optkit.serving.torchserve.server import serving
 from optkit.serving.triton.lint import lint
 from optkit.serving.triton.server import TritonServer, find_triton
@@ -102,6 +101,20 @@ def test_external_data_outside_the_archive_is_refused(tmp_path, handler):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["canary.bin", "m.mar"]
 
 
+def test_that_the_archives_code_is_loaded_is_said_before_it_is(torchscript, tmp_path, caplog, monkeypatch):
+    archive = archives.write(
+        tmp_path / "m.mar",
+        {"serializedFile": "model.pt", "handler": "base_handler"},
+        {"model.pt": torchscript.path.read_bytes()},
+    )
+    loaded = []
+    monkeypatch.setattr("torch.jit.load", lambda *_, **__: loaded.append(len(caplog.records)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migrate(archive, tmp_path / "repository", inputs=torchscript.inputs, dims=torchscript.dims)
+    assert loaded == [1]
+    assert caplog.messages[0].startswith("m.mar: model.pt is TorchScript, which is code: it is loaded and run now.")
+
+
 def external_archive(location):
     """Return the members of an archive whose model has its weight at a location; its contract is as optkit writes it."""
     specs = [{"name": name, "dtype": "float32", "shape": ["batch", 2, 256]} for name in ("x", "y")]
@@ -179,7 +192,7 @@ def test_config_properties_as_torchserve_documents_it(made, tmp_path, text, batc
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a=1\nmodels={\\\n  broken\\\n}\n", r"config.properties: line 2: models: the value is not JSON"),
+        ("a=1\nmodels={\\\n  broken\\\n}\n", r"config.properties: line 2: models: the value: cannot be read as JSON"),
         ("default_workers_per_model=many\n", r"config.properties: line 1: default_workers_per_model is 'many'"),
         (
             "default_workers_per_model=0\n",
@@ -289,7 +302,7 @@ MANIFEST = json.dumps({"model": {"modelName": "m", "handler": "h.py", "serialize
         ({"MAR-INF/MANIFEST.json": MANIFEST.replace("model.pt", "a\\u0000b").replace("h.py", "base_handler")}, r"'a\\x00b'; expected a file of the archive"),
         ({link("model.pt"): "/etc/passwd"}, r"the link 'model\.pt'; expected only files"),
         ({"model.pt": "x"}, "has no MAR-INF/MANIFEST.json"),
-        ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json is not JSON"),
+        ({"MAR-INF/MANIFEST.json": "{"}, r"MANIFEST\.json: cannot be read as JSON \("),
         ({"MAR-INF/MANIFEST.json": "[]"}, r"lacks model\.modelName"),
         ({"MAR-INF/MANIFEST.json": '{"model": {"modelName": "m"}}'}, r"lacks model\.modelName or model\.handler"),
         ({"MAR-INF/MANIFEST.json": MANIFEST.replace("h.py", "base_handler")}, "expected a file of the archive"),
@@ -307,7 +320,7 @@ def test_an_archive_that_cannot_be_trusted_or_used_is_refused(tmp_path, members,
     ("limit", "message"), [("MAX_BYTES", "holds 200 bytes unpacked"), ("MAX_FILES", "holds 2 files")]
 )
 def test_too_large_an_archive_is_refused(tmp_path, monkeypatch, limit, message):
-    monkeypatch.setattr(archive_reading, limit, 1)
+    monkeypatch.setattr(f"optkit.untrusted.archives.{limit}", 1)
     archive = zipped(tmp_path / "m.mar", {"a": "x" * 100, "b": "x" * 100})
     with pytest.raises(ArtifactError, match=message):
         migrate(archive, tmp_path / "repository")

@@ -221,3 +221,26 @@ def test_a_file_without_a_name_is_answered_with_one_of_its_own(tmp_path: Path) -
     file = write(tmp_path, "net.py", "import os\nclass Net: ...\ndef build(): ...\n")
     with pytest.raises(ModelError, match=rf"^'{re.escape(str(file))}': expected .*, as in {re.escape(str(file))}:Net$"):
         user_code.split_target(str(file))
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["below the current folder", "on the path"])
+@pytest.mark.parametrize(
+    "target",
+    ["package.inner.model:build", "package:build", "model.py:build", "model.py:build:x", "model.py:build.x:y", "model:build:x"],
+)  # fmt: skip
+def test_a_target_is_checked_without_running_anything(
+    target: str, installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `--dry-run` does: `importlib.util.find_spec` would import the packages around a module."""
+    monkeypatch.chdir(tmp_path)
+    if installed:
+        monkeypatch.syspath_prepend(str(tmp_path))
+    ran = "import pathlib\npathlib.Path('ran').touch()\ndef build(): pass\n"
+    for file in ("model.py", "package/__init__.py", "package/inner/__init__.py", "package/inner/model.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(ran)
+    fault = user_code.target_fault(target)
+    assert (fault is None) == (target.count(":") == 1 and ".x" not in target)
+    if fault is None:
+        assert user_code.code_sha256(target)
+    assert not (tmp_path / "ran").exists()

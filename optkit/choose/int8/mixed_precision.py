@@ -5,7 +5,6 @@ quantized values, so that each weight is quantized once. The outputs equal those
 rounding of sums.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from optkit.choose.int8.mixed_precision_graph import (
 from optkit.errors import RunnerError, first_line
 from optkit.runners.base import shapes_text
 from optkit.stages.quantizing import weight_of
+from optkit.untrusted.documents import read_json
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +128,7 @@ class MixedPrecisionModel:
         """
         self.kept = frozenset(layer.name for layer in self.layers)
         self.infer(feed)
-        events = json.loads(Path(self._session.end_profiling()).read_text())
+        events = read_json(Path(self._session.end_profiling()), RunnerError)
         took = {event["name"].removesuffix("_kernel_time"): event["dur"] for event in events if event["cat"] == "Node"}
         times = {layer.name: float(took.get(layer.name, 0.0)) for layer in self.layers}
         whole = sum(times.values()) or 1.0

@@ -10,7 +10,7 @@ from typing import ClassVar
 from optkit.errors import ArtifactError, OutputError
 from optkit.record import Document, atomic_path
 from optkit.serving.clients.generate import ModelClass, identifier, own_code
-from optkit.untrusted.paths import FileName, file_fault
+from optkit.untrusted.paths import FileName, exists, file_fault, is_file, new_file_fault
 
 FILE = "optkit.json"
 
@@ -44,6 +44,8 @@ def check_writable(package: Path, model: str) -> None:
     if not _takes_files(package):
         return  # writing the package fails too and reports the error
     folder = client_folder(package, model)
+    if fault := new_file_fault(folder):
+        raise OutputError(f"{folder}: {fault}; expected a folder to write to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -55,7 +57,7 @@ def check_writable(package: Path, model: str) -> None:
 
 def _takes_files(package: Path) -> bool:
     """Return whether a file can be created in a folder or, if the folder does not exist, in its nearest parent."""
-    nearest = next((path for path in (package, *package.absolute().parents) if path.exists()), package)
+    nearest = next((path for path in (package, *package.absolute().parents) if exists(path)), package)
     try:
         with tempfile.TemporaryFile(dir=nearest):
             return True
@@ -115,7 +117,7 @@ def write_client(folder: Path, model: str, files: Mapping[str, bytes]) -> str | 
 def _record(folder: Path) -> ClientRecord | None:
     """Read the record, or return None if there is none or it cannot be read."""
     try:
-        return ClientRecord.read(folder / FILE) if (folder / FILE).is_file() else None
+        return ClientRecord.read(folder / FILE) if is_file(folder / FILE) else None
     except ArtifactError:
         return None
 

@@ -1,23 +1,21 @@
 """Unpack a TorchServe archive from an untrusted source and read its manifest. No code of the archive is executed."""
 
 import itertools
-import json
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from optkit.errors import ArtifactError
+from optkit.errors import ArtifactError, OptkitError, first_line
 from optkit.serving.torchserve.mar import MANIFEST
-from optkit.untrusted.paths import file_fault, name_fault, path_fault, shown
-
-MAX_BYTES = 64 * 2**30  # of all unpacked files together
-MAX_FILES = 10_000
+from optkit.untrusted.archives import MAX_BYTES, MAX_FILES, size_fault
+from optkit.untrusted.documents import MAX_JSON_BYTES, parse_json
+from optkit.untrusted.paths import file_fault, is_file, is_folder, name_fault, path_fault, shown
+from optkit.untrusted.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
         ArtifactError: it is not a TorchServe archive, is damaged, or is unsafe to unpack: it holds a path outside the folder,
             a link, more than `MAX_FILES` files or more than `MAX_BYTES` bytes.
     """
-    if archive.is_dir():
+    if is_folder(archive):
         _copy_folder(archive, folder)
     elif fault := path_fault(archive):
         raise ArtifactError(f"{archive}: {fault}; expected a TorchServe archive")
@@ -72,8 +70,8 @@ def open_mar(archive: Path, folder: Path) -> OpenedMar:
         _unpack_tar(archive, folder)
     else:
         _unpack_zip(archive, folder)
-    inside = [part for part in folder.iterdir() if part.is_dir()]
-    if not (folder / MANIFEST).is_file() and len(inside) == 1 and (inside[0] / MANIFEST).is_file():
+    inside = [part for part in folder.iterdir() if is_folder(part)]
+    if not is_file(folder / MANIFEST) and len(inside) == 1 and is_file(inside[0] / MANIFEST):
         folder = inside[0]  # the archiver puts a folder with the model's name into a tar file
     return OpenedMar(archive, folder, _model(archive, folder / MANIFEST))
 
@@ -83,13 +81,18 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             infos = [info for info in opened.infolist() if not info.is_dir()]
             links = [f"link {shown(info.filename)}" for info in infos if stat.S_ISLNK(info.external_attr >> 16)]
-            _check(archive, [(info.filename, info.file_size) for info in infos], links)
+            _check(archive, folder, [(info.filename, info.file_size) for info in infos], links)
             for info in infos:
                 with opened.open(info) as source:  # zipfile stops at the size that the entry states
                     _write(source, folder / info.filename)
-    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError) as e:
-        # RuntimeError: encrypted; NotImplementedError: a compression method that zipfile does not support.
-        raise ArtifactError(f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({e})") from e
+    except OptkitError:
+        raise
+    except (
+        Exception
+    ) as e:  # BadZipFile, zlib.error, RuntimeError (encrypted), NotImplementedError (compression) and more
+        raise ArtifactError(
+            f"{archive}: cannot be read as a TorchServe archive, which is a zip file ({first_line(e)})"
+        ) from e
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
@@ -99,31 +102,35 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             kinds = [(one, "link" if one.issym() or one.islnk() else "device") for one in members if not one.isreg()]
             links = [f"{kind} {shown(one.name)}" for one, kind in kinds]
             names = [(one.name.removeprefix("./"), one.size) for one in members]
-            _check(archive, names, links)
+            _check(archive, folder, names, links)
             for one, (name, _) in zip(members, names, strict=True):
                 source = opened.extractfile(one)
                 assert source is not None  # it is a regular file
                 with source:
                     _write(source, folder / name)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
-        raise ArtifactError(f"{archive}: cannot be read as a TorchServe archive, here a tar file ({e})") from e
+    except OptkitError:
+        raise
+    except Exception as e:  # TarError, zlib.error, LZMAError, OSError and more
+        raise ArtifactError(
+            f"{archive}: cannot be read as a TorchServe archive, here a tar file ({first_line(e)})"
+        ) from e
 
 
 def _copy_folder(archive: Path, folder: Path) -> None:
     try:
         files = list(
             itertools.islice(
-                (path for path in archive.rglob("*") if path.is_symlink() or not path.is_dir()), MAX_FILES + 1
+                (path for path in archive.rglob("*") if path.is_symlink() or not is_folder(path)), MAX_FILES + 1
             )
         )
         kinds = [
             (path, "link" if path.is_symlink() else "device")
             for path in files
-            if path.is_symlink() or not path.is_file()
+            if path.is_symlink() or not is_file(path)
         ]
         links = [f"{kind} {shown(path.relative_to(archive).as_posix())}" for path, kind in kinds]
         names = [path.relative_to(archive).as_posix() for path in files]
-        _check(archive, [(name, path.lstat().st_size) for name, path in zip(names, files, strict=True)], links)
+        _check(archive, folder, [(name, path.lstat().st_size) for name, path in zip(names, files, strict=True)], links)
         for path, name in zip(files, names, strict=True):
             with path.open("rb") as source:
                 _write(source, folder / name)
@@ -131,13 +138,16 @@ def _copy_folder(archive: Path, folder: Path) -> None:
         raise ArtifactError(f"{archive}: cannot be read as an unpacked TorchServe archive ({e})") from e
 
 
-def _check(archive: Path, files: Sequence[tuple[str, int]], links: Sequence[str]) -> None:
+def _check(archive: Path, folder: Path, files: Sequence[tuple[str, int]], links: Sequence[str]) -> None:
     """Check the names and sizes before anything is written; `links` says which files are none."""
-    if len(files) > MAX_FILES:
-        raise ArtifactError(f"{archive}: holds {len(files)} files; expected at most {MAX_FILES}")
-    total = sum(size for _, size in files)
-    if total > MAX_BYTES:
-        raise ArtifactError(f"{archive}: holds {total} bytes unpacked; expected at most {MAX_BYTES}")
+    packed = archive.stat().st_size if is_file(archive) else MAX_BYTES  # a folder is not packed
+    if fault := size_fault([size for _, size in files], packed):
+        raise ArtifactError(f"{archive}: {fault}")
+    total, free = sum(size for _, size in files), shutil.disk_usage(folder).free
+    if total > free:
+        raise ArtifactError(
+            f"{archive}: needs {total} bytes unpacked, and {folder} has {free} free. Set TMPDIR to a larger disk."
+        )
     for name, _ in files:
         fault = name_fault(name) or ("is a path of Windows" if ":" in name else None)
         if fault:
@@ -155,12 +165,9 @@ def _write(source: IO[bytes], target: Path) -> None:
 
 
 def _model(archive: Path, manifest: Path) -> Mapping[str, Any]:
-    if not manifest.is_file():
+    if not is_file(manifest):
         raise ArtifactError(f"{archive}: has no {MANIFEST}; expected a TorchServe archive")
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ArtifactError(f"{archive}: {MANIFEST} is not JSON ({e})") from e
+    content = parse_json(read_text(manifest, "JSON", MAX_JSON_BYTES), f"{archive}: {MANIFEST}")
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not {"modelName", "handler"} <= set(model):
         raise ArtifactError(

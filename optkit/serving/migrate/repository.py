@@ -1,7 +1,7 @@
 """Migration of a TorchServe archive to a Triton repository, as a plain model if the handler allows it, otherwise with its handler."""
 
 import importlib.resources
-import json
+import logging
 import re
 import shlex
 import shutil
@@ -28,10 +28,15 @@ from optkit.serving.triton.command import serve_command
 from optkit.serving.triton.config import config_text
 from optkit.serving.triton.lint import needed_packages
 from optkit.serving.triton_fields import Instances
+from optkit.untrusted.archives import zip_fault
+from optkit.untrusted.documents import parse_yaml, read_json, read_yaml_text
 from optkit.untrusted.names import name_text_fault
+from optkit.untrusted.paths import exists, is_file
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
+
+logger = logging.getLogger(__name__)
 
 _GENERATED = "optkit_handler.py"
 _BASE = "base_handler"
@@ -58,8 +63,6 @@ class TorchServeBatching:
         Raises:
             ArtifactError: a value is invalid, or a file cannot be read.
         """
-        import yaml
-
         installed = installed_models(store)
         names = (mar.archive.name, f"{mar.name}.mar", mar.name)  # a folder and a tar file are named in several ways
         settings = next((installed[name] for name in names if name in installed), {})
@@ -67,10 +70,7 @@ class TorchServeBatching:
         config = mar.file("configFile")
         if config:
             where = f"{mar.archive}: {config.name}"
-            try:
-                given = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-            except (yaml.YAMLError, UnicodeDecodeError) as e:
-                raise ArtifactError(f"{where}: cannot be read as YAML ({e})") from e
+            given = parse_yaml(read_yaml_text(config), where) or {}
             if not isinstance(given, dict):
                 raise ArtifactError(f"{where}: is {str(given)[:80]!r}; expected a mapping of key to value")
             found |= {key: (value, where) for key, value in given.items()}
@@ -81,16 +81,23 @@ class TorchServeBatching:
         return cls(size if batching else 1, _count(found, "maxBatchDelay", 100), _count(found, "minWorkers", 1))
 
     def serving(self, name: str | None) -> TritonServing:
-        """Return the settings for a plain model in Triton."""
-        if self.batch_size == 1:
-            return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
-        return TritonServing(
-            name=name,
-            max_batch_size=self.batch_size,
-            preferred_batch_sizes=(self.batch_size,),
-            max_queue_delay_us=self.max_batch_delay_ms * 1000,
-            instances=Instances(count=self.workers),
-        )
+        """Return the settings for a plain model in Triton.
+
+        Raises:
+            ArtifactError: Triton has no such name or values.
+        """
+        with validation_error_as(
+            ArtifactError, "the archive's settings for Triton", "Set another --name, or correct the archive."
+        ):
+            if self.batch_size == 1:
+                return TritonServing(name=name, batching=False, instances=Instances(count=self.workers))
+            return TritonServing(
+                name=name,
+                max_batch_size=self.batch_size,
+                preferred_batch_sizes=(self.batch_size,),
+                max_queue_delay_us=self.max_batch_delay_ms * 1000,
+                instances=Instances(count=self.workers),
+            )
 
 
 def _count(found: Mapping[str, tuple[Any, str]], key: str, default: int) -> int:
@@ -121,6 +128,13 @@ def plain_model(mar: OpenedMar, dims: Mapping[str, DimRange], inputs: tuple[Tens
     model = mar.file("serializedFile")
     if model is None or mar.model.get("modelFile") or model.suffix not in (".onnx", ".pt"):
         return None  # weights that need the user's code to become a model
+    if model.suffix == ".pt":
+        if fault := zip_fault(model):
+            raise ArtifactError(f"{mar.archive}: {model.name}: {fault}")
+        message = (
+            "%s: %s is TorchScript, which is code: it is loaded and run now. Migrate only archives that you trust."
+        )
+        logger.warning(message, mar.archive.name, model.name)
     if contract is not None:
         with validation_error_as(ArtifactError, f"{mar.archive}: {_CONTRACT} is not as optkit writes it"):
             return _artifact(model, *contract[:2], contract[2] | dict(dims))
@@ -145,7 +159,7 @@ def package_handler(
     name = model_name(name, mar.name)
     folder = repository / name
     with writing(repository), staging(repository) as temporary:
-        if folder.exists() and not force:
+        if exists(folder) and not force:
             raise OutputError(
                 f"{folder}: exists already; expected no such model. Set another --name, or use --force to replace it."
             )
@@ -210,6 +224,9 @@ def _not_carried(mar: OpenedMar, folder: Path) -> list[str]:
         notes.append(f"{mar.model['requirementsFile']} is in the model's folder; the {FILE} installs it")
     notes += _native(mar, folder)
     notes.append(
+        f"the handler {mar.handler!r} is code of the archive, which Triton runs: serve only archives that you trust"
+    )
+    notes.append(
         "the model runs on the CPU; for a GPU, set kind: KIND_GPU in config.pbtxt: the handler then gets the gpu_id"
     )
     notes.append(
@@ -238,10 +255,10 @@ def _generated_contract(
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, DimRange]] | None:
     """Return inputs, outputs and ranges from the contract of optkit's handler, or None if the handler does more than pass tensors."""
     path = mar.folder / _CONTRACT
-    if mar.handler != _GENERATED or not path.is_file():
+    if mar.handler != _GENERATED or not is_file(path):
         return None
     try:
-        contract = json.loads(path.read_text(encoding="utf-8"))
+        contract = read_json(path)
         if contract["classes"] or contract.get("image"):
             return None
         ranges = {name: DimRange(min=low, opt=high, max=high) for name, (low, high) in contract["dims"].items()}

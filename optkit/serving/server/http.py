@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from optkit.errors import RecipeError, RunnerError
+from optkit.untrusted.documents import parse_response
 
 _MAX_BYTES = 1 << 30  # of a response
 
@@ -29,7 +29,7 @@ class HttpResponse:
             RunnerError: the body is not JSON.
         """
         try:
-            return json.loads(self.text)
+            return parse_response(self.text)
         except ValueError as e:
             raise RunnerError(f"got status {self.status} and {self.text[:200]!r}; expected JSON") from e
 

@@ -10,6 +10,8 @@ from optkit.errors import ArtifactError, OutputError
 from optkit.serving.names import name_fault
 from optkit.serving.settings import TorchServeServing
 from optkit.serving.torchserve.properties import line_of, read_properties, with_properties
+from optkit.untrusted.documents import parse_json
+from optkit.untrusted.paths import exists, is_file
 
 RESPONSE_TIMEOUT_S = 120
 _WORKERS = "default_workers_per_model"
@@ -55,7 +57,7 @@ def config_change(path: Path, name: str, settings: TorchServeServing, *, force: 
         OutputError: the file has other settings for the server or for this model, and `force` is not set.
         ArtifactError: the file or its value of `models` cannot be read.
     """
-    found = read_properties(path) if path.exists() else {}
+    found = read_properties(path) if exists(path) else {}
     models = _models(path, found)
     entry = {settings.version: {"defaultVersion": True, "marName": f"{name}.mar"} | model_settings(settings)}
     versions = _other_versions(models.get(name, {}), name, settings.version) | entry
@@ -72,7 +74,7 @@ def config_change(path: Path, name: str, settings: TorchServeServing, *, force: 
         "load_models": _load_models(found, models),
         "models": json.dumps(models, sort_keys=True),
     }
-    return ConfigChange(with_properties(path.read_bytes() if path.exists() else _HEADER, values), replaced)
+    return ConfigChange(with_properties(path.read_bytes() if exists(path) else _HEADER, values), replaced)
 
 
 def _other_versions(versions: Mapping[str, dict[str, Any]], name: str, version: str) -> dict[str, dict[str, Any]]:
@@ -100,7 +102,7 @@ def installed_models(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ArtifactError: the file or its value of `models` cannot be read.
     """
-    if not path.is_file():
+    if not is_file(path):
         return {}
     versions = [entry for model in _models(path, read_properties(path)).values() for entry in model.values()]
     named = [entry for entry in versions if isinstance(entry.get("marName"), str)]
@@ -113,7 +115,7 @@ def default_workers(path: Path) -> int | None:
     Raises:
         ArtifactError: the file cannot be read, or the value is no positive integer.
     """
-    value = read_properties(path).get(_WORKERS) if path.is_file() else None
+    value = read_properties(path).get(_WORKERS) if is_file(path) else None
     if value is None:
         return None
     if not (value.isascii() and value.isdigit() and int(value) > 0):
@@ -157,16 +159,20 @@ def _models(path: Path, found: Mapping[str, str]) -> Models:
         raise ArtifactError(
             f"{path}: line {line_of(path, 'models')}: models: {fault}; expected JSON of model -> version -> settings, as TorchServe reads it. Correct the value."
         )
-    models: Models = json.loads(found.get("models") or "{}")
+    models: Models = _parsed(found)
     return models
+
+
+def _parsed(found: Mapping[str, str]) -> Any:
+    return parse_json(found.get("models") or "{}", "the value")
 
 
 def _models_fault(found: Mapping[str, str]) -> str | None:
     """Return why the value of `models` cannot be read, or None."""
     try:
-        models = json.loads(found.get("models") or "{}")
-    except ValueError as e:
-        return f"the value is not JSON ({e})"
+        models = _parsed(found)
+    except ArtifactError as e:
+        return str(e)
     if not isinstance(models, dict):
         return f"the value is {json.dumps(models)[:80]}"
     for name, versions in models.items():

@@ -20,6 +20,7 @@ from optkit.record import Document, Record
 from optkit.runners import open_runner
 from optkit.serving.golden import Golden, make_golden, read_golden, write_golden
 from optkit.serving.settings import Name
+from optkit.untrusted.paths import is_file
 
 _RECORD, _ARRAYS = ".golden.json", ".golden.npz"
 
@@ -104,7 +105,7 @@ def read_archive_golden(archive: Path) -> tuple[TorchServeGolden, Golden] | None
         ArtifactError: the files are damaged.
     """
     path, arrays = golden_files(archive)
-    if not path.is_file():
+    if not is_file(path):
         return None
     record = TorchServeGolden.read(path)
     golden = read_golden(arrays, record.tolerance)

@@ -22,6 +22,7 @@ from optkit.serving.torchserve.generated_client import write_torchserve_client
 from optkit.serving.torchserve.golden import golden_files, write_archive_golden
 from optkit.serving.torchserve.mar import MANIFEST, RECORD, manifest, record_of, write_mar
 from optkit.system.space import check_space
+from optkit.untrusted.paths import exists, is_file, is_folder
 
 _CONFIG = "config.properties"
 _HANDLER = "optkit_handler.py"
@@ -114,11 +115,11 @@ def _move_in(temporary: Path, archive: Path, *, force: bool) -> None:
         OutputError: an archive with other content is there.
     """
     staged = temporary / archive.name
-    if archive.exists() and not force and not filecmp.cmp(staged, archive, shallow=False):
+    if exists(archive) and not force and not filecmp.cmp(staged, archive, shallow=False):
         raise OutputError(
             f"{archive}: exists already with other content. Set another name, or use --force to replace it."
         )
-    made = sorted(file for file in temporary.iterdir() if file.is_file())
+    made = sorted(file for file in temporary.iterdir() if is_file(file))
     move_in([(file, archive.with_name(file.name)) for file in made], temporary)
     for stale in golden_files(archive):
         if temporary / stale.name not in made:
@@ -128,7 +129,7 @@ def _move_in(temporary: Path, archive: Path, *, force: bool) -> None:
 def _original(config: Path) -> Path:
     """Return where the old configuration is kept. Earlier copies stay: the user may have edited the file since."""
     names = [f"{config.name}.orig", *(f"{config.name}.orig.{i}" for i in range(2, 1000))]
-    return next(path for path in map(config.with_name, names) if not path.exists())
+    return next(path for path in map(config.with_name, names) if not exists(path))
 
 
 def _members(
@@ -176,8 +177,8 @@ def _own_code(name: str, package: str) -> bytes:
 
 
 def _user_file(path: str, setting: str) -> Path:
-    if not Path(path).is_file():
-        what = "is a folder" if Path(path).is_dir() else "no such file"
+    if not is_file(path):
+        what = "is a folder" if is_folder(path) else "no such file"
         raise StageError(f"{setting}: {path}: {what}; expected a file")
     return Path(path)
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import javaproperties
 
 from optkit.errors import ArtifactError
+from optkit.untrusted.reading import read_bytes
 
+MAX_BYTES = 2**20
+_WHAT = "a Java properties file"
 _ENCODING = "iso-8859-1"  # Java reads a properties file as Latin-1
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\\r?\n\Z")  # the next line belongs to the last one
@@ -35,14 +38,14 @@ def _entries(path: Path) -> list[tuple[str, str, int]]:
     """Return key, value and line of each entry."""
     found: list[tuple[str, str, int]] = []
     line = 1
+    content = read_bytes(path, _WHAT, MAX_BYTES)
     try:
-        for element in javaproperties.parse(path.read_bytes()):
+        for element in javaproperties.parse(content):
             if isinstance(element, javaproperties.KeyValue):
                 found.append((element.key, element.value, line))
             line += len(_LINE_END.findall(element.source))
-    except (OSError, ValueError) as e:
-        reason = e.strerror or e if isinstance(e, OSError) else f"line {line}: {e}"
-        raise ArtifactError(f"{path}: cannot be read ({reason}); expected a Java properties file. Correct it.") from e
+    except ValueError as e:
+        raise ArtifactError(f"{path}: cannot be read as {_WHAT} (line {line}: {e}). Correct it.") from e
     return found
 
 

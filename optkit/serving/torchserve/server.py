@@ -1,7 +1,6 @@
 """A local TorchServe for a model store, for tests and `optkit smoke`, with free loopback ports and time limits."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -11,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from optkit.errors import RunnerError
+from optkit.errors import ArtifactError, RunnerError
 from optkit.serving.server.http import HttpResponse, ask
 from optkit.serving.server.ports import HOST, free_ports
 from optkit.serving.torchserve.config import loaded_models
 from optkit.serving.torchserve.properties import with_properties
 from optkit.system.child import ChildProcess
 from optkit.system.temporary import temporary_folder
+from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import is_file
 
 _PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 _POLL_S = 0.2
@@ -74,8 +75,8 @@ class TorchServe:
 
     def _token(self, api: str) -> str | None:
         try:
-            return str(json.loads(self._keys.read_text(encoding="utf-8"))[api]["key"])
-        except (OSError, ValueError, KeyError):
+            return str(read_json(self._keys)[api]["key"])
+        except (ArtifactError, KeyError, TypeError):
             return None
 
     def _authorization(self, api: str) -> dict[str, str]:
@@ -108,7 +109,7 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
     """
     command = _command()
     config = model_store / "config.properties"
-    if not config.is_file():
+    if not is_file(config):
         raise RunnerError(f"{config}: no such file; expected a model store written by optkit package torchserve")
     with temporary_folder() as folder:
         ports = free_ports(len(_PORTS))
@@ -136,7 +137,7 @@ def serving(model_store: Path, limit_s: float = 60.0, archives: Sequence[str] | 
 
 def _command() -> list[str]:
     beside = Path(sys.executable).parent / "torchserve"
-    found = str(beside) if beside.is_file() else shutil.which("torchserve")
+    found = str(beside) if is_file(beside) else shutil.which("torchserve")
     if found is None:
         raise RunnerError("TorchServe is not installed. Run: pip install torchserve PyYAML")
     if shutil.which("java") is None:

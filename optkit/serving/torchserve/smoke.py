@@ -17,6 +17,7 @@ from optkit.serving.smoke import Replay, SmokeRecord
 from optkit.serving.torchserve.golden import ClassScores, TorchServeGolden, read_archive_golden
 from optkit.serving.torchserve.handler import TOP, probabilities
 from optkit.serving.torchserve.server import authorization, serving
+from optkit.untrusted.paths import is_file
 
 
 def smoke_torchserve(
@@ -35,7 +36,7 @@ def smoke_torchserve(
         RunnerError: no TorchServe responds at a URL.
         RecipeError: a URL has another form, or the server requires a key.
     """
-    missing = next((archive for archive in archives if not archive.is_file()), None)
+    missing = next((archive for archive in archives if not is_file(archive)), None)
     if missing is not None:
         raise ArtifactError(f"{missing}: no such file; expected a TorchServe archive")
     found = {archive: read_archive_golden(archive) for archive in archives}

@@ -1,5 +1,7 @@
 """The command that serves a Triton repository in a container, reachable only from this machine."""
 
+import csv
+import io
 import shlex
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -34,9 +36,16 @@ def serve_command(
     """
     published = " ".join(f"-p 127.0.0.1:{port}:{inside}" for port, inside in zip(ports, PORTS, strict=True))
     gpus = {"docker": "--gpus all ", "podman": "--device nvidia.com/gpu=all "}[engine] if on_gpu else ""
-    mount = shlex.quote(f"{repository.absolute()}:/models:ro")
+    mount = shlex.quote(_csv("type=bind", f"source={repository.absolute()}", "target=/models", "readonly"))
     cache = f" --cache-config=local,size={_CACHE_BYTES}" if cached else ""
-    return f"{engine} run --rm {gpus}{published} -v {mount} {image} tritonserver --model-repository=/models{cache}"
+    return f"{engine} run --rm {gpus}{published} --mount {mount} {image} tritonserver --model-repository=/models{cache}"
+
+
+def _csv(*fields: str) -> str:
+    """Return the value of `--mount`, which both engines read as CSV; `-v` would split a path with a colon."""
+    line = io.StringIO()
+    csv.writer(line).writerow(fields)  # its line end, "\r\n", also decides what is quoted
+    return line.getvalue().removesuffix("\r\n")
 
 
 class ServeRecord(Document):

@@ -12,6 +12,7 @@ from optkit.serving.packaged import ModelContract
 from optkit.serving.settings import TritonModelSettings, TritonServing
 from optkit.serving.triton.contract import TritonContract
 from optkit.serving.triton_fields import Instances, Optimization, QueuePolicy, VersionPolicy
+from optkit.untrusted.reading import MAX_CONFIG_BYTES, read_text
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -131,10 +132,7 @@ def read_config(path: Path) -> "schema.ModelConfig":
     Raises:
         ArtifactError: the file cannot be read, or it does not fit Triton's schema.
     """
-    try:
-        return parse_config(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as e:
-        raise ArtifactError(f"{path}: cannot be read as a Triton configuration ({first_line(e)})") from e
+    return parse_config(read_text(path, "a Triton configuration", MAX_CONFIG_BYTES), path)
 
 
 def parse_config(text: str, path: Path) -> "schema.ModelConfig":

@@ -14,7 +14,7 @@ from optkit.serving.triton.config import config_text
 from optkit.serving.triton.merge import Merged, merge_config
 from optkit.serving.triton.package_record import FILE, GoldenFile, TritonRecord, record_or_none
 from optkit.system.space import check_space
-from optkit.untrusted.paths import file_in
+from optkit.untrusted.paths import exists, file_in, is_folder
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -74,14 +74,14 @@ def write_models(
 def _merged(repository: Path, model: RepositoryModel, *, force: bool) -> Merged:
     """Return the configuration to write, merged with hand edits in the existing one."""
     folder = repository / model.name
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not is_folder(folder):
         raise OutputError(f"{folder}: is a file; expected a folder or nothing. Move it, or set another name.")
-    if not force and (folder / str(model.version)).exists():
+    if not force and exists(folder / str(model.version)):
         raise OutputError(
             f"{folder / str(model.version)}: exists already; expected a new version. Set another version, or use --force "
             f"to replace it."
         )
-    if not (folder / _CONFIG).exists():
+    if not exists(folder / _CONFIG):
         return Merged(config_text(model.config))
     before = record_or_none(folder)
     return merge_config(folder / _CONFIG, model.config, before.config if before else None, force=force)
@@ -128,11 +128,11 @@ def write_files(folder: Path, files: Mapping[str, Path | bytes] | Mapping[str, b
 
 def _moves(staged: Path, folder: Path, keep: set[str]) -> Iterator[tuple[Path, Path]]:
     """Yield the moves: the whole folder for a new model, otherwise each part, the version last. Existing parts in `keep` stay."""
-    if not folder.exists():
+    if not exists(folder):
         yield staged, folder
         return
     for part in sorted(staged.iterdir(), key=lambda part: part.name.isdigit()):
-        if part.name not in keep or not (folder / part.name).exists():
+        if part.name not in keep or not exists(folder / part.name):
             yield part, folder / part.name
 
 
@@ -142,7 +142,7 @@ def _merge_folder(staged: Path, folder: Path) -> None:
     Raises:
         ArtifactError: an entry is not a regular file.
     """
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if not (staged / file.name).exists():
+    for file in folder.iterdir() if is_folder(folder) else ():
+        if not exists(staged / file.name):
             found = file_in(folder, file.name, f"{folder}:", "Move it away: the folder is for golden samples only.")
             shutil.copyfile(found, staged / file.name)

@@ -8,7 +8,7 @@ from pydantic import Field
 from optkit.artifact.findings import Tolerance
 from optkit.errors import ArtifactError
 from optkit.record import Document, Record
-from optkit.untrusted.paths import FileName
+from optkit.untrusted.paths import FileName, is_file
 
 FILE = "optkit.json"
 
@@ -38,7 +38,7 @@ def read_record(model: Path) -> TritonRecord | None:
         ArtifactError: the record cannot be read.
     """
     path = model / FILE
-    return TritonRecord.read(path) if path.is_file() else None
+    return TritonRecord.read(path) if is_file(path) else None
 
 
 def record_or_none(model: Path) -> TritonRecord | None:

@@ -14,6 +14,7 @@ from typing import NoReturn, Self
 from optkit.errors import MissingDependency, RunnerError
 from optkit.serving.server.ports import HOST, free_ports
 from optkit.system.child import ChildProcess
+from optkit.untrusted.paths import is_file, is_folder
 from optkit.untrusted.quoting import shell_line
 
 ENVIRONMENT = "OPTKIT_TRITON"
@@ -56,7 +57,7 @@ def _from_wheel(folder: Path) -> TritonInstall:
         raise MissingDependency(f"{ENVIRONMENT}={folder}: is not a virtual environment ({e})") from e
     packages, libraries = answer.stdout.splitlines()
     binary = Path(packages, "pytriton", "tritonserver", "bin", "tritonserver")
-    if not binary.is_file():
+    if not is_file(binary):
         raise MissingDependency(
             f"{ENVIRONMENT}={folder}: contains no Triton server. Run: {shell_line(python, '-m', 'pip')} install nvidia-pytriton==0.7.0"
         )
@@ -69,7 +70,7 @@ def _from_wheel(folder: Path) -> TritonInstall:
         }
     )
     environment.pop("PYTHONPATH", None)
-    return TritonInstall(binary, backends if backends.is_dir() else binary.parents[1] / "backends", environment)
+    return TritonInstall(binary, backends if is_folder(backends) else binary.parents[1] / "backends", environment)
 
 
 class TritonServer:

@@ -12,7 +12,7 @@ from optkit.serving.triton.connection import TritonClient
 from optkit.serving.triton.lint import loaded_versions
 from optkit.serving.triton.package_record import FILE, read_record
 from optkit.serving.triton.server import TritonServer, find_triton
-from optkit.untrusted.paths import file_in
+from optkit.untrusted.paths import file_in, is_folder
 
 
 def smoke_triton(repository: Path, urls: Sequence[str], limit_s: float = 30.0) -> SmokeRecord:
@@ -33,7 +33,7 @@ def smoke_triton(repository: Path, urls: Sequence[str], limit_s: float = 30.0) -
             for model, version, golden in track(samples, f"test {url}", len(samples)):
                 replays.append(_replay(client, model, version, golden))
     known = {model for model, _, _ in samples}
-    without = [folder.name for folder in sorted(repository.iterdir()) if folder.is_dir() and folder.name not in known]
+    without = [folder.name for folder in sorted(repository.iterdir()) if is_folder(folder) and folder.name not in known]
     notes = tuple(f"{name}: not tested: no golden samples" for name in without)
     return SmokeRecord(replays=tuple(replays), notes=notes)
 

@@ -56,9 +56,9 @@ def test_a_value_over_several_lines(tmp_path):
     [
         (
             "# one\nb=1,\\\n  2\na=\\uZZZZ",
-            r"x.properties: cannot be read \(line 4: Invalid \\u escape sequence: \\uZZZZ\); expected a Java properties",
+            r"x.properties: cannot be read as a Java properties file \(line 4: Invalid \\u escape sequence: \\uZZZZ\)\. Correct it",
         ),
-        (None, r"x.properties: cannot be read \(Is a directory\)"),
+        (None, r"x.properties: cannot be read as a Java properties file \(is a directory\)"),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, text, said):
@@ -71,8 +71,8 @@ def test_a_file_that_cannot_be_read(tmp_path, text, said):
 @pytest.mark.parametrize(
     ("models", "said"),
     [
-        ("{nonsense", "the value is not JSON"),
-        ('{\\\n  "a": {\\\n', "the value is not JSON"),
+        ("{nonsense", r"the value: cannot be read as JSON \("),
+        ('{\\\n  "a": {\\\n', r"the value: cannot be read as JSON \("),
         ("[1]", r"the value is \[1\]"),
         ('{"a": 3}', "model 'a' is 3"),
         ('{"a": {"1.0": 3}}', "model 'a' is {\"1.0\": 3}"),

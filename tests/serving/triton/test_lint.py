@@ -6,7 +6,9 @@ import pytest
 
 from optkit.errors import ArtifactError, OutputError
 from optkit.serving.triton.lint import RULES, lint
+from optkit.untrusted.reading import MAX_CONFIG_BYTES
 from tests.support.defects import DEFECTS
+from tests.support.hostile import within
 from tests.support.repositories import Repository, onnx_linear, write_good
 
 
@@ -212,3 +214,30 @@ def test_a_fix_that_cannot_be_written(repository, monkeypatch):
     with pytest.raises(OutputError, match="No space left"):
         lint(repository.folder, fix=True)
     assert (repository.folder / "classifier/config.pbtxt").read_text() == before
+
+
+def test_a_configuration_has_a_limit_and_whatever_is_below_it_takes_seconds(tmp_path):
+    """15 MB of comments took 10 s and 2.5 GB; a line was looked for from the start of the text for each of thousands of findings."""
+    folder = tmp_path / "models" / "m"
+    (folder / "1").mkdir(parents=True)
+    config = folder / "config.pbtxt"
+    config.write_text("#" * 15_000_000)
+    with within(10):
+        (found, *_) = lint(tmp_path / "models").findings
+    assert found.rule == "T103"
+    assert (
+        found.message
+        == f"cannot be read as text (it has more than {MAX_CONFIG_BYTES} bytes, the most that optkit reads)"
+    )
+    for part in ("#x\n", "input{}\n", "model_warmup{}\n", "instance_group{count:-1}\n"):
+        config.write_text(part * (MAX_CONFIG_BYTES // len(part)))
+        with within(20):
+            lint(tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../x", "fifo", "x" * 300])
+def test_a_model_file_that_is_none_is_a_finding(repository, name):
+    os.mkfifo(repository.folder / "classifier/1/fifo")
+    repository.add("classifier", f'default_model_filename: "{name}"')
+    with within(20):
+        assert {f.rule for f in lint(repository.folder).findings} & {"T113", "T118"}

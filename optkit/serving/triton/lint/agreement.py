@@ -13,7 +13,7 @@ from optkit.serving.triton.lint.requirements import needed_packages
 from optkit.serving.triton.lint.rules import Problem, without_fix
 from optkit.serving.triton.lint.supplied import Supplied, supplied
 from optkit.serving.triton.lint.torchscript import check_torchscript
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.paths import is_file, is_folder, name_fault
 
 
 def check_agreement(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
@@ -25,7 +25,7 @@ def check_agreement(model: Model, models: Mapping[str, Model]) -> Iterator[Probl
     seen: dict[tuple[str, str], int] = {}
     for folder in model.loaded.values():
         path = folder / model.filename
-        if not (path.is_file() or path.is_dir()):
+        if not (is_file(path) or is_folder(path)):
             continue  # T113 reports this
         versions += 1
         for one in _differences(model, path, models):
@@ -56,7 +56,7 @@ def _differences(model: Model, path: Path, models: Mapping[str, Model]) -> list[
 def _is_pointer(path: Path) -> bool:
     """Return whether a file holds the address of a model in Git LFS, because the model was not downloaded."""
     start = b"version https://git-lfs.github.com/spec/"
-    if not path.is_file():
+    if not is_file(path):
         return False
     with path.open("rb") as file:
         return file.read(len(start)) == start
@@ -64,7 +64,7 @@ def _is_pointer(path: Path) -> bool:
 
 def _onnx(model: Model, path: Path) -> Iterator[Problem]:
     assert model.config is not None
-    own = read_onnx(path / "model.onnx" if path.is_dir() else path)
+    own = read_onnx(path / "model.onnx" if is_folder(path) else path)
     batched = _batches(model, own)
     yield from _operators(model, own, path)
     extra = list(supplied(model.config))

@@ -3,7 +3,7 @@
 from optkit.errors import ArtifactError
 from optkit.serving.triton.lint.python_code import read_python
 from optkit.serving.triton.lint.repository import Model
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.paths import is_file, name_fault
 
 _READ_THEIR_FILE = {"onnxruntime", "tensorrt", "tensorflow", "openvino"}
 
@@ -14,7 +14,7 @@ def completes(model: Model) -> bool:
         return False
     for folder in model.loaded.values():
         try:
-            if (folder / model.filename).is_file() and read_python(folder / model.filename).completes:
+            if is_file(folder / model.filename) and read_python(folder / model.filename).completes:
                 return True
         except ArtifactError:
             continue  # T310 reports it

@@ -11,7 +11,7 @@ from optkit.serving.triton.lint.names import BACKENDS, FILES, MISNAMED, PLATFORM
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import Model
 from optkit.serving.triton.lint.rules import Problem, Severity
-from optkit.untrusted.paths import name_fault
+from optkit.untrusted.paths import is_file, name_fault
 
 _KNOW_THEIR_TENSORS = {"onnxruntime", "tensorrt", "tensorflow", "openvino"}
 _COMPLETE_NO_FIELD = {"onnxruntime", "pytorch", "python"}  # others can add the type or dims of a declared tensor
@@ -86,7 +86,7 @@ def _own_backend(model: Model) -> bool:
     """Return whether the model's folder contains the user's own backend, where the server looks for it."""
     assert model.config is not None
     name = f"libtriton_{model.config.backend}.so"
-    return any((folder / name).is_file() for folder in (model.folder, *model.versions.values()))
+    return any(is_file(folder / name) for folder in (model.folder, *model.versions.values()))
 
 
 def _tensors(model: Model) -> Iterator[Problem]:
@@ -230,6 +230,6 @@ def warmup_size(folder: Path, tensor: Any) -> tuple[int, int] | None:
     """Return the expected and the actual size of a warm-up file, or None if they are unknown."""
     name, size = tensor.input_data_file, element_bytes(tensor.data_type)
     file = folder / "warmup" / name
-    if not name or size is None or name_fault(name) or not file.is_file():
+    if not name or size is None or name_fault(name) or not is_file(file):
         return None
     return math.prod(tensor.dims) * size, file.stat().st_size

@@ -9,12 +9,12 @@ from optkit.serving.triton.lint.completion import without_configuration
 from optkit.serving.triton.lint.pbtxt import Edit
 from optkit.serving.triton.lint.repository import CONFIG, Model
 from optkit.serving.triton.lint.rules import Problem, Severity, problem
-from optkit.untrusted.paths import name_fault, shown
+from optkit.untrusted.paths import exists, is_file, is_folder, name_fault, shown
 
 
 def check_layout(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
     """Yield the problems in the folder of a model; `models` are all models of the repository."""
-    misplaced = [file for file in (folder / CONFIG for folder in model.versions.values()) if file.is_file()]
+    misplaced = [file for file in (folder / CONFIG for folder in model.versions.values()) if is_file(file)]
     if model.text is None:
         yield from _without_config(model, misplaced)
         return
@@ -30,7 +30,7 @@ def check_layout(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]
 
 
 def _without_config(model: Model, misplaced: Sequence[Path]) -> Iterator[Problem]:
-    if (model.folder / CONFIG).exists():
+    if exists(model.folder / CONFIG):
         return  # it exists but cannot be read, which is reported already
     if misplaced:
         said = f"{CONFIG} is in version folder {misplaced[0].parent.name}; the server reads it only in {model.name}"
@@ -61,7 +61,7 @@ def _name(model: Model, models: Mapping[str, Model]) -> Iterator[Problem]:
 
 def _versions(model: Model) -> Iterator[Problem]:
     assert model.config is not None
-    wrong = [part for part in sorted(model.folder.iterdir()) if part.is_dir() and _looks_like_version(part.name)]
+    wrong = [part for part in sorted(model.folder.iterdir()) if is_folder(part) and _looks_like_version(part.name)]
     if not model.versions:
         why = (
             f"{', '.join(part.name for part in wrong)} is not a version"
@@ -123,7 +123,7 @@ def _model_files(model: Model) -> Iterator[Problem]:
         yield model.fault(_rule("T113", name), f"{key} {shown(name)} {name_fault(name)}", key)
     for folder in model.loaded.values():
         for name in names:
-            if not ((folder / name).is_file() or (folder / name).is_dir()):
+            if not (is_file(folder / name) or is_folder(folder / name)):
                 there = ", ".join(sorted(part.name for part in folder.iterdir())[:4]) or "nothing"
                 yield problem(
                     "T113",
@@ -145,7 +145,7 @@ def _named_files(model: Model) -> Iterator[Problem]:
         if output.label_filename and (fault := name_fault(output.label_filename)):
             said = f"label_filename {shown(output.label_filename)} of output {output.name!r} {fault}"
             yield model.fault(_rule("T117", output.label_filename), said, "output", i, "label_filename")
-        elif output.label_filename and not (model.folder / output.label_filename).is_file():
+        elif output.label_filename and not is_file(model.folder / output.label_filename):
             said = f"label_filename {output.label_filename!r} of output {output.name!r} is not in the model's folder"
             yield model.fault("T117", said, "output", i, "label_filename")
     for i, sample in enumerate(model.config.model_warmup):
@@ -154,7 +154,7 @@ def _named_files(model: Model) -> Iterator[Problem]:
             line = model.tree.entry("inputs", name, "model_warmup", i)
             if file and (fault := name_fault(file)):
                 yield model.fault(_rule("T117", file), f"warm-up data {shown(file)} {fault}", line=line)
-            elif file and not (model.folder / "warmup" / file).is_file():
+            elif file and not is_file(model.folder / "warmup" / file):
                 yield model.fault("T117", f"warm-up data {file!r} is not in {model.name}/warmup", line=line)
     environment = model.config.parameters.get("EXECUTION_ENV_PATH")
     if environment is not None:

@@ -20,6 +20,7 @@ from optkit.serving.triton.lint.repository import CONFIG, Model, model_folders
 from optkit.serving.triton.lint.rules import Finding, LintRecord, Problem, Severity
 from optkit.serving.triton.lint.scheduling import check_scheduling
 from optkit.system.lock import locked_folder
+from optkit.untrusted.paths import exists
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -104,7 +105,7 @@ def _fix(repository: Path, problems: Iterable[Problem]) -> list[Finding]:
     for path, changes in edits.items():
         before = path.read_bytes()
         original = path.with_name(f"{CONFIG}.orig")
-        if not original.exists():
+        if not exists(original):
             with atomic_path(original) as temporary:
                 temporary.write_bytes(before)
         with atomic_path(path) as temporary:

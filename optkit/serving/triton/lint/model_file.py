@@ -9,6 +9,7 @@ from optkit.errors import ArtifactError, first_line
 from optkit.onnx_file.outline import outline
 from optkit.onnx_file.reading import external_locations, parse
 from optkit.pytorch.forward import torchscript_notices_off
+from optkit.untrusted.archives import zip_fault
 from optkit.untrusted.paths import name_fault, path_fault, shown
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def read_torchscript(path: Path) -> ForwardNames:
     """
     import torch
 
+    if fault := zip_fault(path):
+        raise ArtifactError(f"{path.name}: {fault}")
     try:
         with torchscript_notices_off():
             schema = torch.jit.load(str(path), map_location="meta").forward.schema

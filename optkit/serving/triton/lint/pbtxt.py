@@ -3,6 +3,7 @@
 The grammar is https://protobuf.dev/reference/protobuf/textformat-spec. This module reads only text that protobuf's parser accepts.
 """
 
+import bisect
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
@@ -62,11 +63,13 @@ class Tree:
             if match.lastgroup != "skip"
         ]
         self._at = 0
+        self._line_ends = [match.start() for match in re.finditer("\n", text)]
+        self._values: dict[tuple[int, str], list[Value]] = {}  # by the identity of the message, which this tree keeps
         self.root = Value(0, len(text), self._fields(None))
 
     def line(self, offset: int) -> int:
         """Return the line of an offset, counted from 1."""
-        return self.text.count("\n", 0, offset) + 1
+        return bisect.bisect_left(self._line_ends, offset) + 1
 
     def find(self, *path: str | int) -> Value | None:
         """Return the value at a path such as `"input", 1, "dims", 0`. A missing index means 0."""
@@ -76,7 +79,8 @@ class Tree:
         while value is not None and i < len(steps) - 1:
             name, following = steps[i], steps[i + 1]
             index = following if isinstance(following, int) else 0
-            value = next(iter(self.values(value, str(name))[index:]), None)
+            found = self.values(value, str(name))
+            value = found[index] if index < len(found) else None
             i += 2 if isinstance(following, int) and i + 1 < len(path) else 1
         return value
 
@@ -100,7 +104,10 @@ class Tree:
 
     def values(self, message: Value, name: str) -> list[Value]:
         """Return the values of a field in the order of the parsed message."""
-        return [value for statement in self.statements(message, name) for value in statement.values]
+        key = (id(message), name)
+        if key not in self._values:  # every problem asks for a line, and a field may have thousands of values
+            self._values[key] = [value for statement in self.statements(message, name) for value in statement.values]
+        return self._values[key]
 
     def statements(self, message: Value, name: str) -> list[Statement]:
         """Return the statements of a field in a message."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from optkit.errors import ArtifactError
+from optkit.untrusted.reading import MAX_CODE_BYTES, read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +30,8 @@ def read_python(path: Path) -> PythonModel:
         ArtifactError: it is not Python, or has no class TritonPythonModel with a method execute.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=path.name)
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
+        tree = ast.parse(read_bytes(path, "Python", MAX_CODE_BYTES), filename=path.name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
         line = f" in line {e.lineno}" if isinstance(e, SyntaxError) else ""
         raise ArtifactError(f"{path.name}: is not valid Python{line} ({getattr(e, 'msg', e)})") from e
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel"]

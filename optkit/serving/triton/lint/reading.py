@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
 
+from optkit.errors import ArtifactError
 from optkit.serving.triton.lint.repository import CONFIG, Model
 from optkit.serving.triton.lint.rules import Problem, problem
+from optkit.untrusted.paths import is_file
+from optkit.untrusted.reading import MAX_CONFIG_BYTES, read_text
 
 _MARK = "\ufeff"
 _KINDS = (
@@ -21,13 +24,13 @@ _KINDS = (
 def read_model(folder: Path) -> tuple[Model, list[Problem]]:
     """Read the configuration in one model folder. Return the model, and the problems if it cannot be read."""
     path = folder / CONFIG
-    if not path.is_file():
+    if not is_file(path):
         return Model(folder), []
     file = f"{folder.name}/{CONFIG}"
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        return Model(folder), [problem("T103", folder.name, file, f"cannot be read as text ({e})")]
+        text = read_text(path, "text", MAX_CONFIG_BYTES)
+    except ArtifactError as e:
+        return Model(folder), [problem("T103", folder.name, file, str(e).removeprefix(f"{path}: "))]
     if text.startswith(_MARK):
         said = "begins with a byte order mark (EF BB BF), which Triton's parser refuses; expected UTF-8 without one"
         return Model(folder), [problem("T103", folder.name, file, said, 1)]

@@ -10,6 +10,7 @@ from optkit.errors import ArtifactError
 from optkit.serving.triton.lint.names import FILES, PLATFORM_FILES, PLATFORMS, contradict
 from optkit.serving.triton.lint.pbtxt import Edit, Tree
 from optkit.serving.triton.lint.rules import Problem, Severity, problem
+from optkit.untrusted.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
     from tritonclient.grpc import model_config_pb2 as schema
@@ -38,7 +39,7 @@ class Model:
     @functools.cached_property
     def versions(self) -> dict[int, Path]:
         """The version folders that the server sees."""
-        found = (part for part in self.folder.iterdir() if part.is_dir() and re.fullmatch("[1-9][0-9]*", part.name))
+        found = (part for part in self.folder.iterdir() if is_folder(part) and re.fullmatch("[1-9][0-9]*", part.name))
         return {int(part.name): part for part in sorted(found)}
 
     @functools.cached_property
@@ -133,15 +134,15 @@ def model_folders(repository: Path) -> list[Path]:
     Raises:
         ArtifactError: the path is not a folder, cannot be read, contains no folder, or is the folder of one model.
     """
-    if not repository.is_dir():
-        what = "is a file" if repository.exists() else "no such folder"
+    if not is_folder(repository):
+        what = "is a file" if exists(repository) else "no such folder"
         raise ArtifactError(f"{repository}: {what}; expected a Triton model repository")
-    if (repository / CONFIG).is_file():
+    if is_file(repository / CONFIG):
         raise ArtifactError(
             f"{repository}: is the folder of one model; expected a repository of models. Give {repository.absolute().parent}."
         )
     try:
-        folders = sorted(part for part in repository.iterdir() if part.is_dir())
+        folders = sorted(part for part in repository.iterdir() if is_folder(part))
     except OSError as e:
         raise ArtifactError(f"{repository}: cannot be read ({e.strerror or e})") from e
     if not folders:

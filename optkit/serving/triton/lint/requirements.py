@@ -1,11 +1,14 @@
 """The packages that the code of a TorchServe archive needs, and that Triton's image does not have. The code is read, not run."""
 
 import ast
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
+
+from optkit.errors import ArtifactError
+from optkit.untrusted.documents import read_json
+from optkit.untrusted.paths import is_folder
 
 _PACKAGES = MappingProxyType({  # module -> package, where the two have different names
     "ts": "torchserve", "PIL": "pillow", "cv2": "opencv-python-headless", "sklearn": "scikit-learn", "yaml": "PyYAML", "skimage": "scikit-image",
@@ -24,13 +27,11 @@ def needed_packages(folder: Path) -> tuple[str, ...]:
         folder: the unpacked archive, with its manifest.
     """
     try:
-        handler = str(
-            json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))["model"]["handler"]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        handler = str(read_json(folder / "MAR-INF" / "MANIFEST.json")["model"]["handler"])
+    except (ArtifactError, KeyError, TypeError):
         return ()
     files = sorted(folder.glob("*.py"))
-    own = {path.stem for path in files} | {path.name for path in folder.iterdir() if path.is_dir()}
+    own = {path.stem for path in files} | {path.name for path in folder.iterdir() if is_folder(path)}
     found = {name for path in files for name in _imports(path)}
     builtin = handler.partition(":")[0]
     if "ts" in found or Path(builtin).suffix != ".py":

@@ -11,6 +11,7 @@ from optkit.serving.staging import as_json
 from optkit.serving.triton.config import describe_tensor, instance_group
 from optkit.serving.triton.contract import TritonContract
 from optkit.serving.triton_fields import Instances
+from optkit.untrusted.paths import is_file
 from optkit.user_code import code_files, module_name, split_target
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def python_files(
     template = importlib.resources.files("optkit.serving.triton.python_backend").joinpath("model.py").read_bytes()
     code: dict[str, Path | bytes] = {f"code/{relative}": path for relative, path in code_files(where).items()}
     for extra in map(Path, extra_files):
-        if not extra.is_file() or f"code/{extra.name}" in code:
-            what = "another file has this name" if extra.is_file() else "no such file"
+        if not is_file(extra) or f"code/{extra.name}" in code:
+            what = "another file has this name" if is_file(extra) else "no such file"
             raise StageError(f"extra_files: {extra}: {what}; expected existing files with different names")
         code[f"code/{extra.name}"] = extra
     return {"model.py": template, "optkit_model.json": as_json(settings), **code}
