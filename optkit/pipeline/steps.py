@@ -1,5 +1,6 @@
 """One step of a run: its artifact is reused if its inputs and settings have not changed, otherwise made."""
 
+import functools
 import logging
 import shutil
 import time
@@ -10,7 +11,7 @@ from optkit import user_code
 from optkit.artifact import Artifact, Passport, environment, read_passport
 from optkit.checks import Prover
 from optkit.choose.stage import run_stage
-from optkit.errors import ArtifactError, OutputError
+from optkit.errors import ArtifactError, ModelError, OutputError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.origins import open_origin
 from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
@@ -57,7 +58,8 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
     if onnx:
         artifact = copy_onnx_source(onnx, folder, recipe.dims)
     else:
-        artifact = make_source(
+        make = functools.partial(
+            make_source,
             model.source,
             folder,
             recipe.inputs,
@@ -67,8 +69,14 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
             args=model.args,
             outputs=recipe.outputs,
             example=model.example,
-            data=data,
         )
+        try:
+            artifact = make()
+        except ModelError:
+            if data is None:
+                raise
+            # Only a model that refuses random values depends on the data here; for others, new data makes nothing again.
+            artifact = make(data=data)
     reads = user_code.reads(targets)
     passport = Passport(artifact=artifact, stage="source", key=key, reads=reads, seconds=time.perf_counter() - started)
     passport.save()
