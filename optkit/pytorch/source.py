@@ -205,8 +205,7 @@ def make_source(
         unknown = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)} - set(dims)
         raise ModelError(f"{target}: {'; '.join(faults)}", add=range_options(unknown))
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    with user_code.running(module), user_code.recording() as seen:
-        found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
+    found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
     if found_outputs.random:
         notes.append(f"the model does not accept the usual random values; used instead: {found_outputs.random}")
     source = ModelSource(
@@ -217,7 +216,7 @@ def make_source(
         outputs=outputs,
         flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
-        reads=built.reads | user_code.reads_in(seen, origin.target),
+        reads=built.reads,
         state_sha256=state_sha256(module),
     )
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"

@@ -73,7 +73,7 @@ def watching(owner: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recording() -> Iterator[Observed]:
-    """Yield what is read inside the block alone, whoever reads it."""
+    """Yield what is read inside the block alone, by any code."""
     _install()
     entry = ("", Observed())
     _active.append(entry)
