@@ -44,12 +44,13 @@ def hardware(*, gpu: bool = False) -> dict[str, str]:
 
 
 @functools.cache
-def own_code_sha256(*, packages: bool = False) -> str:
-    """Return the hash of optkit's sources that can change an artifact or a result; with `packages`, of those for servers too."""
+def own_code_sha256(*, packages: bool = False, report: bool = False) -> str:
+    """Return the hash of optkit's sources that can change an artifact or a result; also of those of packages and of the report."""
     digest = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
+    besides = {name for name, included in (("serving", packages), ("report", report)) if included}
+    for file in sorted(file for file in _PACKAGE.rglob("*") if file.suffix in (".py", ".html", ".css", ".js")):
         inside = file.relative_to(_PACKAGE)
-        if inside.parts[0] not in _WITHOUT_EFFECT or (packages and inside.parts[0] == "serving"):
+        if inside.parts[0] not in _WITHOUT_EFFECT or inside.parts[0] in besides:
             digest.update(f"\0{inside.as_posix()}\0".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from optkit.choose.stage import run_stage
 from optkit.errors import ArtifactError, ModelError, OutputError
 from optkit.hashing import hash_of, sha256_of
 from optkit.pytorch.origins import open_origin
-from optkit.pytorch.source import SOURCE_SUFFIX, copy_onnx_source, is_onnx, make_source, source_sha256
+from optkit.pytorch.source import SOURCE_SUFFIX, ModelSource, copy_onnx_source, is_onnx, make_source, source_sha256
 from optkit.recipe import Recipe
 from optkit.stages import BuildTensorRt, Stage
 from optkit.stages.quantizing import Quantizing
@@ -77,7 +77,8 @@ def source_step(recipe: Recipe, folder: Path) -> tuple[Passport, bool]:
                 raise
             # Only a model that refuses random values depends on the data here; for others, new data makes nothing again.
             artifact = make(data=data)
-    reads = user_code.reads(targets)
+    # Only what the model's own code read while it was built: the data function, which may have run since, has another key.
+    reads = ({} if onnx else ModelSource.read(artifact.path).reads, *user_code.reads(targets[1:]))
     passport = Passport(artifact=artifact, stage="source", key=key, reads=reads, seconds=time.perf_counter() - started)
     passport.save()
     return passport, False

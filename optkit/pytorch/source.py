@@ -217,8 +217,7 @@ def make_source(
     nested = nested_names(module, inputs)
     module = taking_flat(module, nested) if nested else module
     inputs = forward_call(module, inputs).inputs  # the positional order, for files without names such as TorchScript
-    with user_code.running(built.module), user_code.recording() as seen:
-        found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
+    found_outputs = find_outputs(module, inputs, dims, outputs, Feeds(data, inputs) if data else None)
     if found_outputs.random:
         notes.append(f"the model does not accept the usual random values; used instead: {found_outputs.random}")
     source = ModelSource(
@@ -230,7 +229,7 @@ def make_source(
         nested=nested,
         flatten=not found_outputs.plain,
         content_sha256=_content(origin, weights),
-        reads=built.reads | user_code.reads_in(seen, origin.target),
+        reads=built.reads,
         state_sha256=state_sha256(built.module),
     )
     path = out_dir.absolute() / f"model{SOURCE_SUFFIX}"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from optkit.artifact.environment import own_code_sha256
+from optkit.hashing import hash_of
 from optkit.pipeline.history import HistoryEntry, add_to_history, read_history
 from optkit.pipeline.records import RunRecord
 from optkit.record import atomic_path
@@ -28,11 +30,36 @@ def write_report(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntr
     Raises:
         OutputError: the folder cannot be written.
     """
-    path = out_dir / REPORT_FILE
+    path, key = out_dir / REPORT_FILE, _key(record, out_dir, history)
+    if _is_of(path, key):
+        return path  # drawing takes most of the time of a run that reuses everything
     text = page(record, out_dir, history)
+    text += _last_line(key, text)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _key(record: RunRecord, out_dir: Path, history: Sequence[HistoryEntry]) -> str:
+    """Return the hash of what the report of a run shows, without when it ran and what it reused."""
+    content = record.model_dump(mode="json", exclude={"created", "seconds", "bench_reused"})
+    for step in (content["source"], *content["steps"]):
+        step["status"] = None if step["status"] in ("built", "reused") else step["status"]
+    past = [entry.model_dump(mode="json") for entry in history]
+    return hash_of({"run": content, "history": past, "folder": str(out_dir), "optkit": own_code_sha256(report=True)})
+
+
+def _last_line(key: str, text: str) -> str:
+    return f"<!-- optkit {key} {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def _is_of(path: Path, key: str) -> bool:
+    """Whether a file is the report of this key, and was not edited since."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return text.endswith(_last_line(key, text[: text.rfind("<!-- optkit ")]))
 
 
 def publish(record: RunRecord, out_dir: Path, history: Path) -> Path:

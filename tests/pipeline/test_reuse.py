@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +309,16 @@ def test_another_optkit_makes_everything_again(recipe: Path, monkeypatch: pytest
 
 def inodes(recipe: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in (recipe.parent / "out" / "export-torchscript").iterdir()}
+
+
+def test_an_unchanged_run_imports_no_heavy_library(tmp_path: Path) -> None:
+    recipe = write_project(tmp_path, steps=[ONNX], serve=SERVE, data={"calibration": "model.py:calibration"})
+    code = """import atexit, sys
+atexit.register(lambda: print("imported:", sorted({"torch", "onnx", "onnxruntime"} & set(sys.modules))))
+from optkit.cli import main
+main()"""
+    for imported in (["onnx", "onnxruntime", "torch"], []):
+        command = [sys.executable, "-c", code, "run", str(recipe), "-o", str(tmp_path / "out"), "-q"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"imported: {imported}" in done.stdout
