@@ -215,12 +215,20 @@ def _npz_files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
     if not path.exists():
         raise FeedError(f"{path}: no such file or folder; expected .npz files, images.yaml or file.py:function")
-    if not files or files[0].suffix not in (".npz", ".npy"):
+    if not files or not (files[0].suffix == ".npz" or _is_npy(files[0])):
         raise FeedError(f"{path}: no .npz file found; expected a folder of .npz files, one feed per file")
     for file in files:
         if fault := path_fault(file):
             raise FeedError(f"{file}: {fault}; expected a .npz file. Move it out of the folder.")
     return files
+
+
+def _is_npy(path: Path) -> bool:
+    """Return whether a file has one array, by its suffix and its first bytes."""
+    if path.suffix != ".npy" or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(6) == b"\x93NUMPY"
 
 
 def _read_npz(file: Path) -> "dict[str, np.ndarray] | np.ndarray":

@@ -10,13 +10,13 @@ import importlib.util
 import linecache
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from optkit.system.temporary import temporary_name, temporary_root
 from optkit.user_code.lines import is_pythons, is_users
 
 # Functions that open a file in C, where no hook sees it: module, name. The first argument is the file.
@@ -119,8 +119,9 @@ def _install() -> None:
     """Start to watch; a hook cannot be removed, and does nothing while no code of the user runs."""
     global _from_children
     with contextlib.suppress(OSError):  # a full or missing TMPDIR: what forked workers read is not seen
-        _from_children, name = tempfile.mkstemp(prefix="optkit-reads-")
-        os.unlink(name)  # noqa: PTH108 - a file without a name is gone with its last process, however that ends
+        path = temporary_root() / temporary_name("reads")
+        _from_children = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        path.unlink()  # a file without a name is gone with its last process, however that ends
     if importlib.util.find_spec("safetensors"):
         importlib.import_module(
             "safetensors"

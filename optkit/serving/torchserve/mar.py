@@ -1,7 +1,6 @@
 """A TorchServe archive: a zip of flat files with a manifest, the same byte for byte whenever its content is the same."""
 
 import hashlib
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from optkit.errors import ArtifactError
 from optkit.hashing import sha256_of
 from optkit.record import Document
 from optkit.serving.staging import as_json
+from optkit.system.temporary import temporary_folder
 from optkit.untrusted.paths import FileName, path_fault
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -81,8 +81,8 @@ def archive_faults(path: Path) -> list[str] | None:
 
 
 def _faults(archive: zipfile.ZipFile) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="optkit-") as folder, archive.open(RECORD) as stream:
-        file = Path(folder) / RECORD
+    with temporary_folder() as folder, archive.open(RECORD) as stream:
+        file = folder / RECORD
         file.write_bytes(stream.read(_MAX_RECORD_BYTES))
         try:
             recorded = ArchiveRecord.read(file).files
