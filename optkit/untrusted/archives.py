@@ -61,4 +61,7 @@ def read_npz(path: Path, kind: type[OptkitError] = ArtifactError) -> "dict[str, 
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as e:  # OSError, ValueError, zipfile.BadZipFile, zlib.error and others have no common base class
-        raise kind(f"{path}: cannot be read as .npz ({first_line(e)})") from e
+        # numpy takes any other file for a pickle, and advises to load it unsafely.
+        pickled = "pickle" in str(e)
+        reason = "it holds pickled objects, which are not loaded, or is not a .npz file" if pickled else first_line(e)
+        raise kind(f"{path}: cannot be read as .npz ({reason})") from e

@@ -98,6 +98,7 @@ def test_no_typed_limit_is_compared_in_another_way() -> None:
         ("search.py", "most"),
         ("search.py", "least"),
         ("heat.py", "limit"),
+        ("reading.py", "limit"),
         ("repository.py", "least"),
         ("far_values.py", "allowed"),
     }  # fmt: skip - counts, and bounds of our own

@@ -78,7 +78,7 @@ DAMAGED = {
     "no library": ({f"{INNER}a.wrapper.so": None}, "holds no shared library"),
     "no ELF": ({f"{INNER}a.wrapper.so": b"MZ" * 40}, r"a\.wrapper\.so' is no ELF file"),
     "cut ELF": ({f"{INNER}a.wrapper.so": CODE[: len(CODE) // 2]}, r"a\.wrapper\.so' is no ELF file"),
-    "JSON": ({f"{INNER}a.wrapper_metadata.json": b"{"}, "damaged .pt2 archive"),
+    "JSON": ({f"{INNER}a.wrapper_metadata.json": b"{"}, "cannot be read as JSON"),
     "JSON of another kind": ({f"{INNER}a.wrapper_metadata.json": b"[]"}, "is not a JSON object"),
     "long JSON": ({f"{INNER}a.wrapper_metadata.json": b" " * (1 << 21)}, "bytes of JSON"),
     "another model": ({"model/data/aotinductor/other/b.so": CODE}, "holds the model 'other'"),

@@ -287,9 +287,9 @@ def test_an_archive_without_golden_samples_beside_others_is_told(cli, standin, s
     [
         (lambda record, arrays: record.write_text("{"), "graph.golden.json: cannot be read as JSON"),
         (lambda record, arrays: record.write_text("{}"), "schema None; this version of optkit reads"),
-        (lambda record, arrays: arrays.write_bytes(b"PK"), "graph.golden.npz: cannot be read as golden samples"),
-        (lambda record, arrays: arrays.unlink(), "graph.golden.npz: cannot be read as golden samples"),
-        (lambda record, arrays: fifo_for(arrays), "golden.npz: cannot be read as golden samples (is a FIFO"),
+        (lambda record, arrays: arrays.write_bytes(b"PK"), "graph.golden.npz: cannot be read as .npz"),
+        (lambda record, arrays: arrays.unlink(), "graph.golden.npz: cannot be read as .npz"),
+        (lambda record, arrays: fifo_for(arrays), "golden.npz: cannot be read as .npz (is a FIFO"),
         (lambda record, arrays: np.savez(arrays), "graph.golden.npz: lacks inputs or outputs"),
     ],
 )

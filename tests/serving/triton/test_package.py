@@ -354,7 +354,7 @@ def test_the_command_serves_the_repository_on_this_machine_alone(onnx, tmp_path)
     done = package(onnx, tmp_path / "my models")
     words = shlex.split(done.command)
     assert words[:3] == ["docker", "run", "--rm"]
-    assert f"{tmp_path / 'my models'}:/models:ro" in words
+    assert f"type=bind,source={tmp_path / 'my models'},target=/models,readonly" in words
     assert words[-3:] == ["nvcr.io/nvidia/tritonserver:25.10-py3", "tritonserver", "--model-repository=/models"]
     assert "--gpus" not in words
     assert all(word.startswith("127.0.0.1:") for flag, word in itertools.pairwise(words) if flag == "-p")
