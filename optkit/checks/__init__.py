@@ -10,7 +10,7 @@ proof           all of these for one artifact
 
 from optkit.checks.accuracy import evaluate
 from optkit.checks.batching import check_batch_independence, compare_batches
-from optkit.checks.parity import TOLERANCES, check_parity, compare_outputs
+from optkit.checks.parity import TOLERANCES, check_parity, compare_outputs, nan_faults
 from optkit.checks.proof import Prover, Requirements
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "compare_batches",
     "compare_outputs",
     "evaluate",
+    "nan_faults",
 ]

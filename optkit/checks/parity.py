@@ -61,7 +61,7 @@ def check_parity(
         feed = samples.at(sizes, seed)
         expected = reference.infer(feed)
         compared |= {name for name, array in expected.items() if _any_finite(array)}
-        if samples.real is None and (unusable := _nan_faults(expected, sizes)):
+        if samples.real is None and (unusable := nan_faults(expected, sizes)):
             found += unusable
             continue
         try:
@@ -111,7 +111,7 @@ def _any_finite(array: "np.ndarray") -> bool:
     return bool(array.dtype.kind != "f" or np.isfinite(array).any() or not array.size)
 
 
-def _nan_faults(expected: "Mapping[str, np.ndarray]", sizes: Mapping[str, int]) -> list[OutputParity]:
+def nan_faults(expected: "Mapping[str, np.ndarray]", sizes: Mapping[str, int]) -> list[OutputParity]:
     """Return a failure for each output of the reference with NaN: on random values it says nothing of the model."""
     import numpy as np
 

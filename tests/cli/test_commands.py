@@ -304,7 +304,10 @@ def test_json_of_models_that_give_nan_is_json(optkit: CommandLine, folder: Path)
     )
     found = optkit(*EXPORT, "-o", "m.onnx", "--json")
     assert found.code == 1
-    assert document(found)["parity"]["outputs"][0]["max_abs"] is None
+    assert (
+        document(found)["parity"]["outputs"][0]["max_abs"] == 0
+    )  # infinities at the same places; nothing else to compare
+    assert document(found)["failures"]
     found = optkit("run", "recipe.yaml", "--json")
     assert found.code in (1, 2)
     assert document(found)["winner"] is None

@@ -46,7 +46,7 @@ def test_inputs_of_different_length_share_no_batch() -> None:
     ("example", "message"),
     [
         ("text", "are a str; expected a mapping of input name to tensor, or a tuple of tensors"),
-        ({"ids": [1, 2]}, "'ids': is a list; expected a tensor or an array"),
+        ({"ids": [1, 2]}, "'ids.0': is a int; expected a tensor or an array"),
         ({}, "none given"),
         ([], "none given"),
         ((torch.zeros(1), torch.zeros(1), torch.zeros(1)), "are 3, but forward takes ids, mask"),

@@ -35,7 +35,7 @@ def test_good_data_has_no_findings_but_how_much_suffices(model: Artifact) -> Non
     assert found.settled_after <= found.suggested_samples < found.settled_after + 32
     assert found.long_tails == ()
     assert found.notes() == [
-        f"2000 samples; the ranges stopped growing after {found.settled_after}: {found.suggested_samples} suffice"
+        f"2000 samples; the ranges stopped growing after {found.settled_after}: {found.suggested_samples} are enough"
     ]
 
 

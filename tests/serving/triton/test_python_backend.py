@@ -140,7 +140,7 @@ def test_it_is_packaged_with_its_code_golden_samples_and_warmup(package):
         ("partial", RunnerError, r"output 'total' is None; expected float32\[batch\]"),
         ("raises", RunnerError, "raised .*steps.py:.*ValueError: no such thing"),
         ("reads", RunnerError, "raised .*No such file or directory: .*weight.npy"),
-        ("nan", StageError, "the reference itself contains NaN"),
+        ("nan", StageError, "output 'total': the samples are unusable: on them the model itself gives NaN"),
         ("nothing", ModelError, "has no 'nothing'"),
     ],
 )

@@ -10,7 +10,7 @@ from optkit import user_code
 from optkit.artifact import Precision
 from optkit.artifact.findings import BatchIndependence
 from optkit.artifact.tensors import DimRange, Feed, TensorSpec, check_feed, corners
-from optkit.checks import TOLERANCES, compare_batches, compare_outputs
+from optkit.checks import TOLERANCES, compare_batches, compare_outputs, nan_faults
 from optkit.data import Samples
 from optkit.errors import RunnerError, StageError
 from optkit.progress import track
@@ -104,7 +104,7 @@ def prove_function(
     """Run a function at every corner of its dimensions. Return golden samples and the result of the check for batch independence.
 
     Raises:
-        StageError: a second call with the same feed gives different outputs, or an output contains NaN.
+        StageError: a second call with the same feed gives different outputs, or an output contains NaN on random values.
         RunnerError: the function fails, or its outputs do not fit the declaration.
         FeedError: the real data does not fit the inputs.
     """
@@ -113,6 +113,8 @@ def prove_function(
         model.infer(samples.at(sizes))
     feed = samples.at(golden_sizes(model.inputs, model.dims))
     golden = Golden(feed, model.infer(feed), TOLERANCE)
+    if samples.real is None and (unusable := nan_faults(golden.outputs, {})):
+        raise StageError(f"{model.title}: output {unusable[0].output!r}: {unusable[0].failure}")
     for found in compare_outputs(golden.outputs, model.infer(feed), {}, TOLERANCE):
         if found.failure:
             raise StageError(
