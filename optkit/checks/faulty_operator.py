@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from optkit import onnx_file, user_code
 from optkit.artifact import Artifact, Format
 from optkit.artifact.tensors import Feed
@@ -21,6 +19,7 @@ from optkit.pytorch.forward import forward_call
 from optkit.pytorch.source import load_module
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 _MOST_OPERATORS = 5_000
@@ -47,7 +46,7 @@ class _Operator:
     line: str | None
     inputs: list[int]
     output: int
-    value: np.ndarray
+    value: "np.ndarray"
     found: bool = False  # whether a node of the file has this value
 
 
@@ -102,6 +101,7 @@ def chooses_among_equals(reference: Artifact, feed: Feed) -> bool:
 
 
 def _call(reference: Artifact, feed: Feed) -> None:
+    import numpy as np
     import torch
 
     module = load_module(reference)
@@ -125,7 +125,9 @@ def _first_fault(operators: Sequence[_Operator]) -> _Operator | None:
     return None
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _equal(a: "np.ndarray", b: "np.ndarray") -> bool:
+    import numpy as np
+
     if a.dtype.kind != b.dtype.kind:
         return False
     if a.dtype.kind != "f":
@@ -161,7 +163,7 @@ def _run_model(reference: Artifact, feed: Feed) -> list[_Operator] | None:
     return operators if len(operators) <= _MOST_OPERATORS else None
 
 
-def _run_file(path: Path, feed: Feed) -> dict[tuple[int, ...], list[np.ndarray]] | None:
+def _run_file(path: Path, feed: Feed) -> "dict[tuple[int, ...], list[np.ndarray]] | None":
     """Run the file and return the float values of all its nodes, by shape; None where they are too large."""
     named = node_values(path, feed)
     if named is None:
@@ -174,6 +176,8 @@ def _run_file(path: Path, feed: Feed) -> dict[tuple[int, ...], list[np.ndarray]]
 
 def _first_infinite(path: Path, feed: Feed) -> str | None:
     """Return the first node that makes NaN or an infinity of finite numbers, as `'node_Log_3' (Log)`; None where there is none."""
+    import numpy as np
+
     values = node_values(path, feed)
     if values is None:
         return None

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from optkit import onnx_file
 from optkit.artifact.tensors import Feed
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _MOST_BYTES = 2_000_000_000  # of all values, in memory at the same time
 
 
-def node_values(path: Path, feed: Feed) -> dict[str, np.ndarray] | None:
+def node_values(path: Path, feed: Feed) -> "dict[str, np.ndarray] | None":
     """Return the float outputs of the nodes of a file by name, computed without optimizations; None if they or the file are too large."""
+    import numpy as np
     import onnxruntime
     from onnx import helper
 
