@@ -28,7 +28,10 @@ from optkit.loadtest import Advice, LoadRecord, LoadSettings
 from optkit.loadtest.load_record import LoadPoint
 from optkit.pipeline.baseline import of_run
 from optkit.pipeline.compare import compare
+from optkit.pipeline.diff import BuildDiff, Change
 from optkit.pipeline.plan import Plan
+from optkit.pipeline.verify import Verification
+from optkit.pipeline.verify_artifact import Difference
 from optkit.recipe import Recipe
 from optkit.record import Document
 from optkit.report.showing import kind_of, shown
@@ -142,6 +145,9 @@ def records(name: str) -> Iterator[Document]:
         steps=(),
     )
     yield SmokeRecord(replays=(Replay(model=name, version="1", url="http://x", failure="no answer"),))
+    yield BuildDiff(old="a", new="b", changes=(Change(step=name, kind="code", text="differs"),), same=(name,))
+    difference = Difference(file=name, what="has other content")
+    yield Verification(path="out", checked=(name,), differences=(difference,), unchecked=())
 
 
 KINDS = {kind_of(type(record)) for record in records("m")}
