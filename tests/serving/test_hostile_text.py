@@ -224,7 +224,7 @@ def test_a_recipe_with_such_a_name_is_refused(tmp_path, text):
         {"ensembles": [ensemble | {"parts": [part | {"output_names": [text]}]}]},
         {"serve": [{"target": "triton", "name": text}]},
     ):
-        with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: "):
+        with pytest.raises(RecipeError, match=r"recipe\.yaml:(\d+: | cannot be read as YAML .*NUL)"):
             load_recipe(write_recipe(tmp_path, **keys))
 
 
@@ -233,7 +233,7 @@ def test_the_name_of_a_step_is_that_of_a_folder(tmp_path, text):
     """A run replaces that folder."""
     recipe = write_recipe(tmp_path, steps=[{"stage": "optimize-onnx", "name": text}])
     if step_name_fault(text):
-        with pytest.raises(RecipeError, match="cannot name a step"):
+        with pytest.raises(RecipeError, match="cannot name a step|contains the character NUL"):
             load_recipe(recipe)
         return
     name = load_recipe(recipe).steps[0].step
