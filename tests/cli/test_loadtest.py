@@ -127,7 +127,7 @@ def test_by_grpc_a_server_that_hangs(optkit):
         (("--rate", "1000", "--duration-s", "999"), "expected at most max_requests 200000"),
         (("--tool", "ab"), "--tool"),
         (("--duration-s", "1e9"), "--duration-s"),
-        (("--body", "gone.json"), "--body gone.json: cannot be read"),
+        (("--body", "gone.json"), "gone.json: cannot be read as a request body (no such file)"),
         (("--against", "gone.json"), "gone.json"),
         (("--token", "two\nlines"), "--token: contains invalid characters"),
         (("--version", "1/../2"), "no working Triton server"),

@@ -233,7 +233,7 @@ def test_the_name_of_a_step_is_that_of_a_folder(tmp_path, text):
     """A run replaces that folder."""
     recipe = write_recipe(tmp_path, steps=[{"stage": "optimize-onnx", "name": text}])
     if step_name_fault(text):
-        with pytest.raises(RecipeError, match="cannot name a step|contains the character NUL"):
+        with pytest.raises(RecipeError, match=r"cannot name a step|contains the character NUL"):
             load_recipe(recipe)
         return
     name = load_recipe(recipe).steps[0].step

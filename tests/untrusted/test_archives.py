@@ -79,7 +79,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
 def test_an_archive_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zeros(tmp_path / "m.mar", 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(OptkitError, match=r"m\.mar: needs 1048576 bytes unpacked, and .* has 1000 free\. Set TMPDIR"):
+    with pytest.raises(OptkitError, match=r"has 0\.0 MiB left; the unpacked m\.mar needs 1\.0 MiB"):
         open_mar(path, tmp_path / "unpacked")
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_member_is_an_error_of_the_file(tmp_path: Path) -> None:
 
 def test_a_pickle_in_an_npz_is_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.array([{}], dtype=object))
-    with pytest.raises(FeedError, match=r"x\.npz: cannot be read as \.npz \(Object arrays cannot be loaded"):
+    with pytest.raises(FeedError, match=r"x\.npz: cannot be read as \.npz \(it holds pickled objects"):
         read_npz(tmp_path / "x.npz", FeedError)
 
 

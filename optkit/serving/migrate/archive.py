@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from optkit.errors import ArtifactError, OptkitError, first_line
 from optkit.serving.torchserve.mar import MANIFEST
+from optkit.system.space import check_space
 from optkit.untrusted.archives import MAX_BYTES, MAX_FILES, size_fault
 from optkit.untrusted.documents import MAX_JSON_BYTES, parse_json
 from optkit.untrusted.paths import file_fault, is_file, is_folder, name_fault, path_fault, shown
@@ -143,11 +144,7 @@ def _check(archive: Path, folder: Path, files: Sequence[tuple[str, int]], links:
     packed = archive.stat().st_size if is_file(archive) else MAX_BYTES  # a folder is not packed
     if fault := size_fault([size for _, size in files], packed):
         raise ArtifactError(f"{archive}: {fault}")
-    total, free = sum(size for _, size in files), shutil.disk_usage(folder).free
-    if total > free:
-        raise ArtifactError(
-            f"{archive}: needs {total} bytes unpacked, and {folder} has {free} free. Set TMPDIR to a larger disk."
-        )
+    check_space(folder, sum(size for _, size in files), f"the unpacked {archive.name}")
     for name, _ in files:
         fault = name_fault(name) or ("is a path of Windows" if ":" in name else None)
         if fault:
