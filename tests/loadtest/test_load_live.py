@@ -150,7 +150,7 @@ def test_torchserve(onnx, tmp_path):
         keyed = Source(inputs=specs, headers=running._authorization("inference"))
         record = load_test(target, levels, keyed)
         with pytest.raises(Exception, match="the first request: status 400: Token Authorization failed"):
-            load_test(target, settings, Source(inputs=specs))
+            load_test(target, levels, Source(inputs=specs))
     assert record.failures == ()
     jsonschema.validate(json.loads(record.to_json()), LoadRecord.json_schema())
     assert (record.server, record.tool, record.batching) == ("torchserve", "asyncio", None)
