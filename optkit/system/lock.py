@@ -18,6 +18,7 @@ WAIT = "OPTKIT_WAIT_S"
 LOCK_FILE = ".optkit.lock"
 _POLL_S = 0.1
 _NAME_BYTES = 240
+_MOST_REMOVALS = 100  # of the folder by other processes, between its creation and that of the lock
 
 
 @contextlib.contextmanager
@@ -71,12 +72,16 @@ def _acquire(lock: Path, what: Path, made: list[Path]) -> int:
     limit = _limit_s()
     end = None if limit is None else time.monotonic() + limit
     waiting = False
+    removed = 0
     while True:
         made[:] = made or [path for path in lock.parents if not exists(path)]
         lock.parent.mkdir(parents=True, exist_ok=True)  # another process may have removed it at its end
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:
+            removed += 1
+            if removed > _MOST_REMOVALS:  # a folder such as /proc/self exists, and takes no file
+                raise
             continue
         try:
             if _lock(handle) and _still_named(handle, lock):
