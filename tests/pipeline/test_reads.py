@@ -77,7 +77,7 @@ class Rows(torch.utils.data.Dataset):
 
 def calibration():
     scale = np.load(HERE / "scale.npy") * float(os.environ.get("SCALE", "1"))
-    loader = torch.utils.data.DataLoader(Rows(), batch_size=2, num_workers=0)
+    loader = torch.utils.data.DataLoader(Rows(), batch_size=2, num_workers=1)
     for rows in loader:
         yield {"x": (scale * rows.numpy()).astype(np.float32)}
 
@@ -165,7 +165,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "one file more in a folder": (lambda f: (f / "counted" / "b.txt").write_text("b"), NAMES),
     "a file that was missing": (lambda f: (f / "optional.txt").write_text("1"), NAMES),
     "read by the data function": (lambda f: np.save(f / "scale.npy", np.float32(2)), {"quantize-static"}),
-    "read by a data set of torch": (
+    "read in a worker of a DataLoader": (
         lambda f: np.save(f / "row.npy", np.linspace(-3, 1, 4, dtype=np.float32)),
         {"quantize-static"},
     ),
